@@ -1,0 +1,3 @@
+module github.com/conveyor-go/conveyor
+
+go 1.26.0
