@@ -1,0 +1,232 @@
+package conveyor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Driver is the code of a step. It is registered under a name (see [Engine.Register]) and called for each attempt.
+type Driver interface {
+	// Reconcile brings the world to what req.Resource wants, as far as this step goes.
+	//
+	// What it returns has one meaning each:
+	//
+	//	Done(), nil              the step succeeded; so does the zero Result
+	//	DoneWith(v), nil         the same, and v is the step's output for later steps
+	//	Skip(reason), nil        the step was not needed; the run goes on
+	//	Halt(reason), nil        the run ends here, successfully
+	//	RequeueAfter(d), nil     not finished; call again after d; this is no failure and uses no attempt
+	//	_, err                   the attempt failed; it is retried as the step's RetryPolicy says
+	//	_, Permanent(err)        the step failed, no retry
+	//	_, RetryAfter(d, err)    the attempt failed; the next one starts after d
+	//
+	// A panic, and a call of runtime.Goexit, is a failed attempt.
+	//
+	// The start of an attempt is on record before Reconcile is called, and its outcome before anything else happens
+	// to the run. If the process dies in between, Reconcile is called again with the same Attempt, the same
+	// [Request.IdempotencyKey] and Resumed set: at least once, so make the effect idempotent or use the key.
+	//
+	// ctx ends when the attempt's time is over, when the run is canceled or superseded, and when the engine shuts
+	// down; [context.Cause] tells which: ErrTimeout, ErrCanceled, ErrSuperseded, ErrShutdown. A driver should then
+	// return soon. What it returns is recorded all the same; an error after ErrShutdown uses no attempt. A driver
+	// that does not return within five seconds of the end of its context keeps its worker and its slot until it does,
+	// what it returns then is discarded, and no other attempt for the same resource starts before.
+	//
+	// Reconcile is called concurrently for different resources (see [Concurrency]), and may call any method of the
+	// engine. The request and all it refers to belong to the driver.
+	Reconcile(ctx context.Context, req *Request) (Result, error)
+}
+
+// DriverFunc makes a Driver of a function.
+type DriverFunc func(ctx context.Context, req *Request) (Result, error)
+
+// Reconcile calls f.
+func (f DriverFunc) Reconcile(ctx context.Context, req *Request) (Result, error) { return f(ctx, req) }
+
+// For makes a Driver of a function that wants the resource as its own Go type. A resource that cannot be decoded
+// into R fails the step for good.
+//
+//	conveyor.For(func(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) { … })
+func For[R any, P interface {
+	*R
+	Resource
+}](fn func(ctx context.Context, req *Request, res P) (Result, error)) Driver {
+	return DriverFunc(func(ctx context.Context, req *Request) (Result, error) {
+		res := P(new(R))
+		if err := req.Resource.Decode(res); err != nil {
+			return Result{}, Permanent(err)
+		}
+		return fn(ctx, req, res)
+	})
+}
+
+// Request is what a driver is given for one attempt. It is the driver's own: changing it changes nothing else.
+type Request struct {
+	// Resource as it was when the run started: its spec is the run's generation, however often it changed since.
+	Resource *Object
+	// Cause says why the run exists.
+	Cause Cause
+	// Run is the id of the run. Ids sort by the time at which runs were created.
+	Run string
+	// Step is the step of the pipeline. For a resource without a pipeline its ID and Driver are the driver's name.
+	Step Step
+	// Attempt counts from 1. A requeue, a shutdown or a crash does not count, so the number comes again after those.
+	Attempt int
+	// Resumed tells that an earlier call for this attempt may have begun and was cut short by a crash or a shutdown,
+	// so that part of its work may be done.
+	Resumed bool
+	// Log is kept with the step (see [Engine.Logs]) and passed on to the engine's logger.
+	Log *slog.Logger
+
+	resourceID string
+	outputs    func(step string) (json.RawMessage, error)
+}
+
+// IdempotencyKey is the same for every call of this step in this run, and differs between steps, runs, and
+// incarnations of a name. Give it to the outside services that can recognise a repeated request. It has the form
+// "resource id/run id/step id".
+func (r *Request) IdempotencyKey() string {
+	return r.resourceID + "/" + r.Run + "/" + r.Step.ID
+}
+
+// Output decodes what an earlier step of this run returned with [DoneWith] into a pointer. It returns [ErrNotFound]
+// if there is no such step, or it had no output when this attempt started, and [ErrInvalid] if it does not fit.
+func (r *Request) Output(step string, into any) error {
+	if r.outputs == nil {
+		return fmt.Errorf("%w: output of step %q: the request was not made by an engine", ErrNotFound, step)
+	}
+	data, err := r.outputs(step)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%w: output of step %q into %T: %w", ErrInvalid, step, into, err)
+	}
+	return nil
+}
+
+// Settings decodes the step's With into a pointer, and leaves it alone if the step has none. It returns
+// [ErrInvalid] if it does not fit.
+func (r *Request) Settings(into any) error {
+	if len(r.Step.With) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.Step.With, into); err != nil {
+		return fmt.Errorf("%w: settings of step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+	}
+	return nil
+}
+
+// Result is what an attempt that did not fail came to. The zero Result is [Done].
+type Result struct {
+	kind   resultKind
+	output any
+	reason string
+	delay  time.Duration
+}
+
+type resultKind uint8
+
+const (
+	resultDone resultKind = iota
+	resultSkip
+	resultHalt
+	resultRequeue
+)
+
+// Done says that the step succeeded.
+func Done() Result { return Result{} }
+
+// DoneWith says that the step succeeded, and gives later steps output, which is encoded as JSON. An output that
+// cannot be encoded or is larger than [Limits].Output fails the step for good.
+func DoneWith(output any) Result { return Result{output: output} }
+
+// Skip says that the step was not needed. The run goes on as after a success.
+func Skip(reason string) Result { return Result{kind: resultSkip, reason: reason} }
+
+// Halt says that the run needs nothing more: it ends here, successfully, and its remaining steps are skipped.
+func Halt(reason string) Result { return Result{kind: resultHalt, reason: reason} }
+
+// RequeueAfter says that the step is not finished and shall be called again after d, which may be zero but not less
+// (less is taken for zero). Meanwhile nothing is held: no goroutine, no worker. It uses no attempt, however often.
+func RequeueAfter(d time.Duration) Result {
+	return Result{kind: resultRequeue, delay: max(d, 0)}
+}
+
+// Permanent marks err as one that a retry cannot mend: the step fails. Permanent(nil) is nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &directedError{err: err, permanent: true}
+}
+
+// RetryAfter marks err as one after which the next attempt, if one is left, starts after d instead of the policy's
+// delay. A negative d is taken for zero. RetryAfter(d, nil) is nil.
+func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &directedError{err: err, delay: max(d, 0)}
+}
+
+// directedError is an error that says how to go on.
+type directedError struct {
+	err       error
+	permanent bool
+	delay     time.Duration
+}
+
+func (e *directedError) Error() string { return e.err.Error() }
+func (e *directedError) Unwrap() error { return e.err }
+
+// direction returns the outermost directedError of err.
+func direction(err error) (d *directedError, ok bool) {
+	ok = errors.As(err, &d)
+	return d, ok
+}
+
+// DriverOption changes how a driver is registered.
+type DriverOption func(*driverOptions)
+
+type driverOptions struct {
+	listen      []string
+	concurrency int
+	timeout     time.Duration
+	retry       RetryPolicy
+}
+
+// Listen lets the driver reconcile the resources of these types that name no pipeline.
+func Listen(types ...string) DriverOption {
+	return func(o *driverOptions) { o.listen = append(o.listen, types...) }
+}
+
+// Concurrency limits how many attempts of this driver run at once in this engine. 0, the default, means no limit but
+// [Options].Workers.
+func Concurrency(n int) DriverOption { return func(o *driverOptions) { o.concurrency = n } }
+
+// Timeout limits one attempt of this driver where the step has no timeout of its own. 0, the default, means
+// [Options].StepTimeout.
+func Timeout(d time.Duration) DriverOption { return func(o *driverOptions) { o.timeout = d } }
+
+// Retry is the policy of this driver's steps, field by field, where neither step nor pipeline says otherwise.
+func Retry(p RetryPolicy) DriverOption { return func(o *driverOptions) { o.retry = p } }
+
+func (o *driverOptions) validate() error {
+	var f faults
+	for _, t := range o.listen {
+		f.name("Listen", t)
+	}
+	if o.concurrency < 0 {
+		f.add(invalid("Concurrency", "%d is negative", o.concurrency))
+	}
+	if o.timeout < 0 {
+		f.add(invalid("Timeout", "%s is negative", o.timeout))
+	}
+	o.retry.validate("Retry", &f)
+	return f.join()
+}

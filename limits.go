@@ -1,0 +1,94 @@
+package conveyor
+
+// Limits bound what the engine accepts and keeps. For each field zero means its default; a negative value is refused
+// by [New]. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
+// says so. Names have a fixed limit of 253 bytes.
+type Limits struct {
+	Document      int // bytes of a JSON document; default 2 MiB
+	Depth         int // levels of nesting in a JSON document, a spec or an output; default 32
+	Steps         int // steps of one pipeline, or drivers listening to one type; default 256
+	Spec          int // bytes of a spec, and of the metadata of one resource; default 1 MiB
+	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
+	ErrorText     int // bytes kept of an error, of a reason and of a panic's stack; the rest is cut, marked; default 8 KiB
+	LogLines      int // lines kept per step; later ones only reach the engine's logger; default 10,000
+	LogLine       int // bytes kept of one log line, its attributes included; the rest is cut, marked; default 8 KiB
+	Attempts      int // ended attempts kept per step, the newest; default 32
+	WatchBuffer   int // events a watcher may fall behind before it gets ErrGap; default 1,024
+	Interruptions int // deaths of the process during one step before its run fails; default 5
+}
+
+const (
+	defaultDocument      = 2 << 20
+	defaultDepth         = 32
+	defaultSteps         = 256
+	defaultSpec          = 1 << 20
+	defaultOutput        = 256 << 10
+	defaultErrorText     = 8 << 10
+	defaultLogLines      = 10_000
+	defaultLogLine       = 8 << 10
+	defaultAttempts      = 32
+	defaultWatchBuffer   = 1_024
+	defaultInterruptions = 5
+)
+
+// withDefaults fills what is zero.
+func (l Limits) withDefaults() Limits {
+	for _, f := range l.fields() {
+		if *f.value == 0 {
+			*f.value = f.standard
+		}
+	}
+	return l
+}
+
+type limitField struct {
+	name     string
+	value    *int
+	standard int
+}
+
+// fields lists the limits of this very l, so that a new one is named once.
+func (l *Limits) fields() []limitField {
+	return []limitField{
+		{"Document", &l.Document, defaultDocument}, {"Depth", &l.Depth, defaultDepth},
+		{"Steps", &l.Steps, defaultSteps}, {"Spec", &l.Spec, defaultSpec}, {"Output", &l.Output, defaultOutput},
+		{"ErrorText", &l.ErrorText, defaultErrorText}, {"LogLines", &l.LogLines, defaultLogLines},
+		{"LogLine", &l.LogLine, defaultLogLine}, {"Attempts", &l.Attempts, defaultAttempts},
+		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer}, {"Interruptions", &l.Interruptions, defaultInterruptions},
+	}
+}
+
+// Upper bounds, beyond which a value would no longer fit into one record of a store.
+const maxBytesLimit = 4 << 20
+
+func (l *Limits) validate() error {
+	var f faults
+	for _, field := range l.fields() {
+		if *field.value < 0 {
+			f.add(invalid("Limits."+field.name, "%d is negative", *field.value))
+		}
+	}
+	for name, bytes := range map[string]int{"Document": l.Document, "Spec": l.Spec, "Output": l.Output, "ErrorText": l.ErrorText, "LogLine": l.LogLine} {
+		if bytes > maxBytesLimit {
+			f.add(tooLarge("Limits."+name, bytes, maxBytesLimit, "bytes"))
+		}
+	}
+	return f.join()
+}
+
+const cutMark = " … [cut]"
+
+// cut shortens text to at most limit bytes, the mark included, without breaking a character.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	end := max(limit-len(cutMark), 0)
+	for end > 0 && text[end]&0xC0 == 0x80 {
+		end--
+	}
+	if limit < len(cutMark) {
+		return text[:end]
+	}
+	return text[:end] + cutMark
+}

@@ -1,0 +1,230 @@
+package conveyor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// Resource is desired state: a type, a name, a spec. Any pointer to a struct that embeds [Meta] is one, and so is an
+// [*Object]. The struct marshals to a document with the fields of Meta and a "spec", and nothing else:
+//
+//	type DockerBuild struct {
+//		conveyor.Meta
+//		Spec struct{ Repository, Image string } `json:"spec"`
+//	}
+type Resource interface {
+	// ResourceMeta returns the resource's own Meta, never a copy and never nil. It is promoted from Meta.
+	ResourceMeta() *Meta
+}
+
+// Meta is what every resource has besides its spec. The program sets Name, Type, Pipeline and Metadata, and Version
+// where it wants a compare-and-set; the engine alone sets the rest, and ignores what it finds there.
+type Meta struct {
+	// ID is given by the engine once per incarnation of a name: a name that was deleted and created anew has another
+	// one. It is part of every idempotency key.
+	ID string `json:"id,omitempty"`
+	// Name is unique among the resources of one Type: 1 to 253 bytes of letters, digits, '.', '_' and '-', not
+	// starting with a dot. So is Type.
+	Name string `json:"name"`
+	Type string `json:"resource"`
+	// Pipeline names the pipeline that reconciles this resource. Empty: every driver that listens to Type does.
+	Pipeline string `json:"pipeline,omitempty"`
+	// Metadata is the program's own; the engine never writes here. A change of it alone starts no run.
+	Metadata map[string]string `json:"metadata,omitempty"`
+	// Version counts the writes of this resource by the program: each Apply that changed anything, of spec, pipeline
+	// or metadata. When it is not 0, Apply writes only over that very version and otherwise answers [ErrConflict].
+	// What the engine writes into Status does not count, so that progress never makes a reader's copy stale.
+	Version int64 `json:"version,omitempty"`
+	// Generation counts the changes of the spec or of the pipeline's name. Each one is reconciled by a run.
+	Generation int64 `json:"generation,omitempty"`
+	// Status is written by the engine alone.
+	Status    Status     `json:"status,omitzero"`
+	CreatedAt time.Time  `json:"createdAt,omitzero"`
+	UpdatedAt time.Time  `json:"updatedAt,omitzero"` // of the last write that Version counted
+	DeletedAt *time.Time `json:"deletedAt,omitempty"`
+}
+
+// ResourceMeta returns m, which makes every struct that embeds Meta a [Resource].
+func (m *Meta) ResourceMeta() *Meta { return m }
+
+// Key returns the type and the name.
+func (m *Meta) Key() Key { return Key{Type: m.Type, Name: m.Name} }
+
+// Status says how far the engine is with a resource. It is written when a run is queued, starts and ends; the state
+// between those is the run's (see [Engine.GetRun]).
+type Status struct {
+	// Phase is the state of the newest run: queued, running, or one of the final states.
+	Phase State `json:"phase,omitzero"`
+	// ObservedGeneration is the newest generation that some run has ended for, however it ended.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Run is the id of the newest run.
+	Run string `json:"run,omitempty"`
+	// Message says why, in words, when Phase is a final state other than succeeded.
+	Message string `json:"message,omitempty"`
+}
+
+// Key names a resource.
+type Key struct {
+	Type string `json:"resource"`
+	Name string `json:"name"`
+}
+
+// String gives "type/name".
+func (k Key) String() string { return k.Type + "/" + k.Name }
+
+// Object is any resource, untyped: what the engine stores, and what drivers are given. The zero Object is not valid.
+type Object struct {
+	Meta
+	// Spec is JSON, and the caller's: the engine neither reads nor changes it. Empty means that there is none.
+	Spec json.RawMessage `json:"spec,omitempty"`
+}
+
+// Decode fills into from o: the Meta is copied, and the spec is decoded as [encoding/json] does, so that fields the
+// struct does not know are passed over and a program can read what a newer one wrote. On an error (an [ErrInvalid])
+// the contents of into are unspecified.
+func (o *Object) Decode(into Resource) error {
+	if isNilPointer(into) {
+		return invalid("", "decode into a nil resource")
+	}
+	doc, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("%w: encode resource %s: %w", ErrInvalid, o.Key(), err)
+	}
+	if err := json.Unmarshal(doc, into); err != nil {
+		return fmt.Errorf("%w: decode resource %s into %T: %w", ErrInvalid, o.Key(), into, err)
+	}
+	*into.ResourceMeta() = o.Meta.clone()
+	return nil
+}
+
+// Clone returns a copy that shares nothing with o.
+func (o *Object) Clone() *Object {
+	return &Object{Meta: o.Meta.clone(), Spec: bytes.Clone(o.Spec)}
+}
+
+func (m *Meta) clone() Meta {
+	c := *m
+	c.Metadata = maps.Clone(m.Metadata)
+	if m.DeletedAt != nil {
+		at := *m.DeletedAt
+		c.DeletedAt = &at
+	}
+	return c
+}
+
+// ParseResource reads one resource document, strictly: an unknown, repeated or differently-cased field, trailing
+// data, and anything over the default [Limits] is an error that gives the position; every fault is reported at once.
+// It returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
+func ParseResource(r io.Reader) (*Object, error) {
+	limits := Limits{}.withDefaults()
+	data, err := readDocument(r, limits)
+	if err != nil {
+		return nil, err
+	}
+	o := new(Object)
+	if err := decodeStrict(data, o, limits); err != nil {
+		return nil, err
+	}
+	if err := o.validate(limits); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// objectOf turns a resource of the program's own type into an Object that shares nothing with it.
+func objectOf(r Resource, limits Limits) (*Object, error) {
+	if isNilPointer(r) {
+		return nil, invalid("", "resource is nil")
+	}
+	if o, ok := r.(*Object); ok {
+		return o.Clone(), nil
+	}
+	doc, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: encode %T: %w", ErrInvalid, r, err)
+	}
+	o := new(Object)
+	if err := decodeStrict(doc, o, limits); err != nil {
+		return nil, fmt.Errorf("resource of type %T: %w", r, err)
+	}
+	return o, nil
+}
+
+// isNilPointer reports whether r is nil, or a nil pointer in an interface.
+func isNilPointer(r any) bool {
+	v := reflect.ValueOf(r)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// validate reports every fault of what the program may set.
+func (o *Object) validate(limits Limits) error {
+	var f faults
+	f.name("name", o.Name)
+	f.name("resource", o.Type)
+	if o.Pipeline != "" {
+		f.name("pipeline", o.Pipeline)
+	}
+	if o.Version < 0 {
+		f.add(invalid("version", "%d is negative", o.Version))
+	}
+	size := 0
+	for k, v := range o.Metadata {
+		size += len(k) + len(v)
+	}
+	if size > limits.Spec {
+		f.add(tooLarge("metadata", size, limits.Spec, "bytes"))
+	}
+	if len(o.Spec) > limits.Spec {
+		f.add(tooLarge("spec", len(o.Spec), limits.Spec, "bytes"))
+	} else if len(o.Spec) > 0 {
+		f.add(checkJSON("spec", o.Spec, limits))
+	}
+	return f.join()
+}
+
+// sameSpec reports whether two specs mean the same: equal JSON, whatever the white space and the order of fields.
+// Numbers are compared as they are written, so that 1 and 1.0 differ; a false "changed" only costs a run.
+func sameSpec(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var x, y any
+	return decodeNumbers(a, &x) == nil && decodeNumbers(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+func decodeNumbers(data []byte, into any) error {
+	if len(data) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode(into)
+}
+
+const maxName = 253
+
+// nameFault says what is wrong with a name, or nothing.
+func nameFault(name string) string {
+	switch {
+	case name == "":
+		return "is empty; a name has 1 to 253 letters, digits, '.', '_' or '-'"
+	case len(name) > maxName:
+		return fmt.Sprintf("has %d bytes, more than the limit of %d", len(name), maxName)
+	case name[0] == '.':
+		return fmt.Sprintf("%q starts with a dot", name)
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !isNameRune(r) }); i >= 0 {
+		return fmt.Sprintf("%q has a character other than letters, digits, '.', '_' and '-'", name)
+	}
+	return ""
+}
+
+func isNameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+}

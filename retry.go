@@ -1,0 +1,94 @@
+package conveyor
+
+import (
+	"math"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// RetryPolicy says how often a failed attempt is repeated, and after which delay. Policies are combined field by
+// field: what is zero in a step's is taken from the pipeline's, then the driver's, then [Options].Retry, then the
+// default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at most Max, and then changed at random by up to
+// the Jitter in either direction.
+type RetryPolicy struct {
+	MaxAttempts int      `json:"maxAttempts,omitempty"` // the first one included; default 3; -1 means no limit
+	Initial     Duration `json:"initial,omitzero"`      // default 1s
+	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial above it counts as Max
+	Multiplier  float64  `json:"multiplier,omitempty"`  // at least 1; default 2
+	Jitter      float64  `json:"jitter,omitempty"`      // fraction of the delay, up to 1; default 0.2; -1 means none
+}
+
+var defaultRetry = RetryPolicy{
+	MaxAttempts: 3, Initial: Duration(time.Second), Max: Duration(time.Minute), Multiplier: 2, Jitter: 0.2,
+}
+
+func (p RetryPolicy) validate(field string, f *faults) {
+	if p.MaxAttempts < -1 {
+		f.add(invalid(field+".maxAttempts", "%d is less than -1", p.MaxAttempts))
+	}
+	if p.Initial < 0 {
+		f.add(invalid(field+".initial", "%s is negative", p.Initial))
+	}
+	if p.Max < 0 {
+		f.add(invalid(field+".max", "%s is negative", p.Max))
+	}
+	if p.Multiplier != 0 && !(p.Multiplier >= 1 && p.Multiplier <= math.MaxFloat32) {
+		f.add(invalid(field+".multiplier", "%v is not 1 or more", p.Multiplier))
+	}
+	if p.Jitter != -1 && !(p.Jitter >= 0 && p.Jitter <= 1) {
+		f.add(invalid(field+".jitter", "%v is neither -1 nor between 0 and 1", p.Jitter))
+	}
+}
+
+// or fills what is zero in p from less.
+func (p RetryPolicy) or(less RetryPolicy) RetryPolicy {
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = less.MaxAttempts
+	}
+	if p.Initial == 0 {
+		p.Initial = less.Initial
+	}
+	if p.Max == 0 {
+		p.Max = less.Max
+	}
+	if p.Multiplier == 0 {
+		p.Multiplier = less.Multiplier
+	}
+	if p.Jitter == 0 {
+		p.Jitter = less.Jitter
+	}
+	return p
+}
+
+// retryPolicy combines the policies that apply to a step, the nearest first.
+func retryPolicy(step, pipeline *RetryPolicy, driver, engine RetryPolicy) RetryPolicy {
+	var p RetryPolicy
+	if step != nil {
+		p = *step
+	}
+	if pipeline != nil {
+		p = p.or(*pipeline)
+	}
+	return p.or(driver).or(engine).or(defaultRetry)
+}
+
+// exhausted says that no attempt is left after this many.
+func (p RetryPolicy) exhausted(attempts int) bool {
+	return p.MaxAttempts > 0 && attempts >= p.MaxAttempts
+}
+
+// delay is the time between the end of attempt n, counted from 1, and the start of the next. It depends on nothing
+// but the recorded number, so that a restart neither forgets nor repeats a wait.
+func (p RetryPolicy) delay(n int) time.Duration {
+	// The power is infinite for a large n, and min still answers Max.
+	interval := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max))
+	b := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(time.Duration(interval)),
+		backoff.WithMultiplier(p.Multiplier),
+		backoff.WithMaxInterval(time.Duration(p.Max)),
+		backoff.WithRandomizationFactor(max(p.Jitter, 0)),
+		backoff.WithMaxElapsedTime(0), // the number of attempts decides, not the time they took
+	)
+	return b.NextBackOff()
+}
