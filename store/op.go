@@ -91,11 +91,32 @@ func CheckOps(ops []Op) error {
 		case len(o.value) > MaxValue:
 			return fmt.Errorf("store: op %d: value of %s has %d bytes, more than %d", i+1, o.key, len(o.value), MaxValue)
 		}
+	}
+	if i := repeated(ops); i >= 0 {
+		return fmt.Errorf("store: op %d: second op for key %s", i+1, ops[i].key)
+	}
+	return nil
+}
+
+// repeated returns the index of the first op whose key an earlier op has, or -1.
+func repeated(ops []Op) int {
+	if len(ops) > 16 {
+		seen := make(map[string]struct{}, len(ops))
+		for i, o := range ops {
+			if _, ok := seen[o.key]; ok {
+				return i
+			}
+			seen[o.key] = struct{}{}
+		}
+		return -1
+	}
+	// For a handful of ops, which is what the engine sends, comparing each with each needs no allocation.
+	for i, o := range ops {
 		for _, earlier := range ops[:i] {
 			if earlier.key == o.key {
-				return fmt.Errorf("store: op %d: second op for key %s", i+1, o.key)
+				return i
 			}
 		}
 	}
-	return nil
+	return -1
 }

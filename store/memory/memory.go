@@ -1,0 +1,129 @@
+// Package memory is the reference store: it keeps records in the memory of the process and nowhere else.
+//
+// It is what the other stores are compared with, and what a program's tests run on. Nothing survives Close or the end
+// of the process.
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/keyrange"
+)
+
+// Store implements [store.Store] in memory. Make one with [New].
+type Store struct {
+	closed atomic.Bool // written with mu held, and read without it where nothing else is read
+
+	mu     sync.RWMutex // guards what follows; held for one commit or one page of a list, never while a caller's code runs
+	newest store.Revision
+
+	// Invariant: the bytes of a value in the tree never change. A commit replaces the whole record, so a reader may
+	// copy the value after it has let go of the lock.
+	records tree
+}
+
+var _ store.Store = (*Store)(nil)
+
+// New returns an empty store.
+func New() *Store { return &Store{} }
+
+// Get implements [store.Store].
+func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
+	rec, err := s.find(ctx, key)
+	if err != nil {
+		return store.Record{}, err
+	}
+	rec.Value = bytes.Clone(rec.Value)
+	return rec, nil
+}
+
+func (s *Store) find(ctx context.Context, key string) (store.Record, error) {
+	if ctx.Err() != nil {
+		return store.Record{}, context.Cause(ctx)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed.Load() {
+		return store.Record{}, store.ErrClosed
+	}
+	rec, found := s.records.get(key)
+	if !found {
+		return store.Record{}, fmt.Errorf("%w: %s", store.ErrNotFound, key)
+	}
+	return rec, nil
+}
+
+// List implements [store.Store].
+func (s *Store) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	alive := func() error { return s.alive(ctx) }
+	return keyrange.Pages(q, alive, s.page, bytes.Clone)
+}
+
+func (s *Store) alive(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if s.closed.Load() {
+		return store.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) page(page []store.Record, r keyrange.Range, limit int) ([]store.Record, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.records.appendRange(page, r, limit), nil
+}
+
+// Commit implements [store.Store].
+func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		return 0, store.ErrClosed
+	}
+
+	writes := false
+	for _, op := range ops {
+		rec, _ := s.records.get(op.Key())
+		if !op.Holds(rec.Revision) {
+			return 0, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rec.Revision)
+		}
+		writes = writes || op.Writes()
+	}
+	if !writes {
+		return s.newest, nil
+	}
+
+	s.newest++
+	for _, op := range ops {
+		switch {
+		case op.Removes():
+			s.records.remove(op.Key())
+		case op.Writes():
+			s.records.put(store.Record{Key: op.Key(), Value: bytes.Clone(op.Value()), Revision: s.newest})
+		}
+	}
+	return s.newest, nil
+}
+
+// Close implements [store.Store]. The records are dropped.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed.Store(true)
+	s.records = tree{}
+	return nil
+}
