@@ -23,15 +23,17 @@ type Store struct {
 	mu     sync.RWMutex // guards what follows; held for one commit or one page of a list, never while a caller's code runs
 	newest store.Revision
 
-	// Invariant: the bytes of a value in the tree never change. A commit replaces the whole record, so a reader may
-	// copy the value after it has let go of the lock.
-	records tree
+	// The same records twice: one finds a key at once however many there are, the other knows their order.
+	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has taken it may copy
+	// it after letting go of the lock.
+	byKey   map[string]*store.Record
+	inOrder tree
 }
 
 var _ store.Store = (*Store)(nil)
 
 // New returns an empty store.
-func New() *Store { return &Store{} }
+func New() *Store { return &Store{byKey: make(map[string]*store.Record)} }
 
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
@@ -52,11 +54,11 @@ func (s *Store) find(ctx context.Context, key string) (store.Record, error) {
 	if s.closed.Load() {
 		return store.Record{}, store.ErrClosed
 	}
-	rec, found := s.records.get(key)
-	if !found {
+	rec := s.byKey[key]
+	if rec == nil {
 		return store.Record{}, fmt.Errorf("%w: %s", store.ErrNotFound, key)
 	}
-	return rec, nil
+	return *rec, nil
 }
 
 // List implements [store.Store].
@@ -78,7 +80,7 @@ func (s *Store) alive(ctx context.Context) error {
 func (s *Store) page(page []store.Record, r keyrange.Range, limit int) ([]store.Record, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.records.appendRange(page, r, limit), nil
+	return s.inOrder.appendRange(page, r, limit), nil
 }
 
 // Commit implements [store.Store].
@@ -97,9 +99,8 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 
 	writes := false
 	for _, op := range ops {
-		rec, _ := s.records.get(op.Key())
-		if !op.Holds(rec.Revision) {
-			return 0, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rec.Revision)
+		if rev := s.revisionLocked(op.Key()); !op.Holds(rev) {
+			return 0, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
 		}
 		writes = writes || op.Writes()
 	}
@@ -111,12 +112,36 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	for _, op := range ops {
 		switch {
 		case op.Removes():
-			s.records.remove(op.Key())
+			s.removeLocked(op.Key())
 		case op.Writes():
-			s.records.put(store.Record{Key: op.Key(), Value: bytes.Clone(op.Value()), Revision: s.newest})
+			s.putLocked(op.Key(), bytes.Clone(op.Value()))
 		}
 	}
 	return s.newest, nil
+}
+
+func (s *Store) revisionLocked(key string) store.Revision {
+	if rec := s.byKey[key]; rec != nil {
+		return rec.Revision
+	}
+	return 0
+}
+
+func (s *Store) putLocked(key string, value []byte) {
+	rec := s.byKey[key]
+	if rec == nil {
+		rec = &store.Record{Key: key}
+		s.byKey[key] = rec
+		s.inOrder.insert(rec)
+	}
+	rec.Value, rec.Revision = value, s.newest
+}
+
+func (s *Store) removeLocked(key string) {
+	if s.byKey[key] != nil {
+		delete(s.byKey, key)
+		s.inOrder.remove(key)
+	}
 }
 
 // Close implements [store.Store]. The records are dropped.
@@ -124,6 +149,6 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed.Store(true)
-	s.records = tree{}
+	s.byKey, s.inOrder = nil, tree{}
 	return nil
 }

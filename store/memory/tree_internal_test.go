@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,28 +17,24 @@ import (
 func TestTreeAgreesWithASortedMap(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var tr tree
-	model := map[string]store.Revision{}
+	model := map[string]struct{}{}
 	for i := range 20_000 {
 		key := fmt.Sprintf("%c/%05d", 'a'+rnd.IntN(3), rnd.IntN(8_000))
 		// Grow for the first half, shrink for the second, so that leaves are split and merged.
-		if shrinking := i > 10_000; rnd.IntN(4) == 0 != shrinking {
+		shrinking := i > 10_000
+		_, found := model[key]
+		switch remove := rnd.IntN(4) == 0 != shrinking; {
+		case found && remove:
 			tr.remove(key)
 			delete(model, key)
-		} else {
-			tr.put(store.Record{Key: key, Revision: store.Revision(i)})
-			model[key] = store.Revision(i)
+		case !found && !remove:
+			tr.insert(&store.Record{Key: key})
+			model[key] = struct{}{}
 		}
 	}
 	requireSound(t, &tr)
 
-	var want []string
-	for key, rev := range model {
-		rec, found := tr.get(key)
-		require.True(t, found)
-		require.Equal(t, rev, rec.Revision)
-		want = append(want, key)
-	}
-	slices.Sort(want)
+	want := slices.Sorted(maps.Keys(model))
 	require.Equal(t, want, walk(&tr, store.Query{}, len(want)+1))
 
 	of := slices.DeleteFunc(slices.Clone(want), func(k string) bool { return !strings.HasPrefix(k, "b/") })
@@ -52,25 +49,28 @@ func TestTreeAgreesWithASortedMap(t *testing.T) {
 	for _, key := range want {
 		tr.remove(key)
 	}
-	require.Empty(t, tr.leaves)
+	require.Empty(t, walk(&tr, store.Query{}, 1))
+	require.Len(t, tr.leaves, 1)
 }
 
 func TestTreeFillsItsLeavesWhenKeysGrow(t *testing.T) {
 	var tr tree
 	for i := range 10 * leafSize {
-		tr.put(store.Record{Key: fmt.Sprintf("%06d", i)})
+		tr.insert(&store.Record{Key: fmt.Sprintf("%06d", i)})
 	}
 	requireSound(t, &tr)
-	require.Len(t, tr.leaves, 10)
+	require.Len(t, tr.leaves, 11)
 }
 
 func requireSound(t *testing.T, tr *tree) {
 	t.Helper()
+	require.Empty(t, tr.leaves[0].from)
 	last := ""
 	for _, l := range tr.leaves {
-		require.NotEmpty(t, l.records)
 		require.LessOrEqual(t, len(l.records), leafSize)
+		require.True(t, l.from == "" || l.from > last)
 		for _, rec := range l.records {
+			require.GreaterOrEqual(t, rec.Key, l.from)
 			require.Greater(t, rec.Key, last)
 			last = rec.Key
 		}
