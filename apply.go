@@ -1,0 +1,467 @@
+package conveyor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
+// with; later ones use the new definition. Saving an unchanged definition changes nothing.
+//
+// It returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The drivers
+// need not be registered yet.
+func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if isNilPointer(p) {
+		return invalid("", "pipeline is nil")
+	}
+	spec := p.Spec().normalized()
+	if err := spec.validate(e.opts.Limits); err != nil {
+		return fmt.Errorf("pipeline %q: %w", cut(spec.Name, maxName), err)
+	}
+	document := encode(spec)
+	sum := sha256.Sum256(document)
+	hash := hex.EncodeToString(sum[:16])
+	for {
+		old, rev, err := e.ledger.pipeline(ctx, spec.Name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
+		}
+		if old != nil && old.Hash == hash {
+			return nil
+		}
+		now := time.Now()
+		head := pipelineRecord{Hash: hash, Resource: spec.Resource, Saved: toInstant(now)}
+		_, err = e.ledger.commit(ctx, []store.Op{
+			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
+			// Under its hash the definition is always the same, so that writing it again changes nothing.
+			store.Put(definitionKey(spec.Name, hash), document),
+		})
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
+		}
+		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
+		return nil
+	}
+}
+
+// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns it.
+func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
+	if nameFault(name) != "" {
+		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, cut(name, maxName))
+	}
+	head, _, err := e.ledger.pipeline(ctx, name)
+	if err != nil {
+		return PipelineSpec{}, err
+	}
+	spec, err := e.ledger.definition(ctx, name, head.Hash)
+	if err != nil {
+		return PipelineSpec{}, err
+	}
+	return *spec, nil
+}
+
+// Pipelines returns the current definitions, in the order of their names. An error of the store, or the cause of
+// ctx, is the last element.
+func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
+	return func(yield func(PipelineSpec, error) bool) {
+		for r, err := range e.ledger.store.List(ctx, store.Query{Prefix: pipelinePrefix}) {
+			if err != nil {
+				yield(PipelineSpec{}, err)
+				return
+			}
+			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, pipelinePrefix))
+			if errors.Is(err, ErrNotFound) {
+				continue // deleted since
+			}
+			if !yield(spec, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun go on with the steps they began
+// with; one that is still queued for it fails, and so does a later apply that names it.
+func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if nameFault(name) != "" {
+		return fmt.Errorf("%w: pipeline %q", ErrNotFound, cut(name, maxName))
+	}
+	for {
+		_, rev, err := e.ledger.pipeline(ctx, name)
+		if err != nil {
+			return err
+		}
+		// Its definitions stay, for the runs that have pinned them.
+		_, err = e.ledger.commit(ctx, []store.Op{store.Delete(pipelineKey(name)).If(rev)})
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err == nil {
+			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
+		}
+		return err
+	}
+}
+
+// Apply creates a resource or updates it to what r says, wholly: a field that r leaves empty becomes empty. It
+// returns the run that reconciles the current generation, and fills r's [Meta].
+//
+// When it returns nil, the resource is on record and will be reconciled, whatever happens to the process. A changed
+// spec or pipeline makes a new generation and a run; if the resource has a run at work already, the new one is queued
+// behind it, and a change that comes while one is queued is taken up by that one, so that the newest generation is
+// always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
+// newest run there was, ended or not. Changed metadata is stored without a run.
+//
+// It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another type; an
+// [ErrNotFound] for a pipeline that does not exist; [ErrConflict] if r's Version is not 0 and not the current one;
+// what [Options].Validate returned; [ErrClosed] after Shutdown; or an error of the store. After any of them nothing
+// is stored and r is unchanged, except that after a [store.ErrUnknown] the resource may be stored or not.
+func (e *Engine) Apply(ctx context.Context, r Resource) (*Run, error) {
+	return e.apply(ctx, r, false)
+}
+
+// Create is [Engine.Apply] for a resource that must not exist yet; it returns [ErrExists] if it does.
+func (e *Engine) Create(ctx context.Context, r Resource) (*Run, error) {
+	return e.apply(ctx, r, true)
+}
+
+func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
+	}
+	o, err := objectOf(r, e.opts.Limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.validate(e.opts.Limits); err != nil {
+		return nil, fmt.Errorf("resource %q: %w", cut(o.Key().String(), 2*maxName), err)
+	}
+	if e.opts.Validate != nil {
+		if err := e.opts.Validate(ctx, o.Clone()); err != nil {
+			return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
+		}
+	}
+	run, head, err := e.submit(ctx, o.Key(), func(head *resourceRecord) (*submission, error) {
+		return e.change(ctx, o, head, create)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
+	}
+	*r.ResourceMeta() = head.meta(o.Key())
+	return run, nil
+}
+
+// Trigger runs a resource again, its spec unchanged, and returns the run. If the resource has a run at work, the new
+// one is queued behind it; if one is queued already, that one is the answer. It returns [ErrNotFound] if there is no
+// such resource or its pipeline is gone, and [ErrClosed] after Shutdown.
+func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
+	}
+	return e.rerun(ctx, k, CauseTriggered, func(*resourceRecord) bool { return true })
+}
+
+// rerun makes a run of an unchanged resource, if it still wants one.
+func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*resourceRecord) bool) (*Run, error) {
+	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
+		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
+	}
+	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
+		if head == nil {
+			return nil, ErrNotFound
+		}
+		if head.Deleted != 0 {
+			return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+		}
+		next := *head
+		if !wanted(head) {
+			return &submission{next: &next}, nil
+		}
+		if err := e.checkPipeline(ctx, k, head.Pipeline); err != nil {
+			return nil, err
+		}
+		revision, err := e.ledger.revision(ctx, k, head.Generation)
+		if err != nil {
+			return nil, err
+		}
+		return &submission{next: &next, cause: cause, spec: revision.Spec}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", k, err)
+	}
+	return run, nil
+}
+
+// submission is what a call wants to become of a resource.
+type submission struct {
+	next  *resourceRecord
+	write bool // next differs from what is recorded
+	extra []store.Op
+	cause Cause // of the run that is wanted; 0 for none
+	spec  json.RawMessage
+}
+
+// change works out what applying o to a resource changes.
+func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, create bool) (*submission, error) {
+	switch {
+	case head != nil && head.Deleted != 0:
+		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+	case head != nil && create:
+		return nil, ErrExists
+	case o.Version != 0 && head == nil:
+		return nil, fmt.Errorf("%w: version %d was given, and there is none", ErrConflict, o.Version)
+	case o.Version != 0 && head.Version != o.Version:
+		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one", ErrConflict, o.Version, head.Version)
+	}
+	if err := e.checkPipeline(ctx, o.Key(), o.Pipeline); errors.Is(err, ErrInvalid) || err != nil && (head == nil || head.Pipeline != o.Pipeline) {
+		return nil, err
+	}
+	now := toInstant(time.Now())
+	if head == nil {
+		next := &resourceRecord{
+			ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
+			Version: 1, Generation: 1, First: 1, Created: now, Updated: now,
+		}
+		return e.withRevision(o, next, CauseCreated), nil
+	}
+	old, err := e.ledger.revision(ctx, o.Key(), head.Generation)
+	if err != nil {
+		return nil, err
+	}
+	next := *head
+	next.Metadata, next.Pipeline = o.Metadata, o.Pipeline
+	if head.Pipeline != o.Pipeline || !sameSpec(old.Spec, o.Spec) {
+		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
+		return e.withRevision(o, &next, CauseUpdated), nil
+	}
+	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
+		return &submission{next: head}, nil
+	}
+	next.Version, next.Updated = head.Version+1, now
+	return &submission{next: &next, write: true}, nil
+}
+
+func (e *Engine) withRevision(o *Object, next *resourceRecord, cause Cause) *submission {
+	revision := &revisionRecord{
+		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, Spec: o.Spec,
+	}
+	put := store.Put(revisionKey(o.Key(), next.Generation), encode(revision)).IfAbsent()
+	return &submission{next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}}
+}
+
+// checkPipeline makes sure that a pipeline exists and is for the resource's type. No name is fine.
+func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) error {
+	if name == "" {
+		return nil
+	}
+	p, _, err := e.ledger.pipeline(ctx, name)
+	if err != nil {
+		return err
+	}
+	if p.Resource != k.Type {
+		return invalid("pipeline", "%q is for resources of type %q, not %q", name, p.Resource, k.Type)
+	}
+	return nil
+}
+
+// submit carries a submission out, from the start when somebody else was faster, and returns the run that stands for
+// it and the resource's record.
+func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord) (*submission, error)) (*Run, *resourceRecord, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		head, rev, err := e.ledger.resource(ctx, k)
+		if err != nil {
+			return nil, nil, err
+		}
+		want, err := prepare(head)
+		if err != nil {
+			return nil, nil, err
+		}
+		run, err := e.carryOut(ctx, k, want, rev)
+		if !errors.Is(err, store.ErrConflict) {
+			return run, want.next, err
+		}
+	}
+}
+
+func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev store.Revision) (*Run, error) {
+	next := want.next
+	switch {
+	case want.cause == 0 && !want.write:
+		return e.ledger.describe(ctx, next.Status.Run)
+	case want.cause != 0 && next.Pending == "":
+		return e.newRun(ctx, k, want, rev)
+	}
+	// Either no run is wanted, or one is queued and will take up what is on record when it starts.
+	if want.cause == CauseUpdated {
+		next.Cause = want.cause
+	}
+	if want.write {
+		ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
+		if _, err := e.ledger.commit(ctx, ops); err != nil {
+			return nil, err
+		}
+		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
+	}
+	if next.Pending != "" {
+		return e.ledger.describe(ctx, next.Pending)
+	}
+	return e.ledger.describe(ctx, next.Status.Run)
+}
+
+// newRun commits a new run along with what it is for, started if that can be.
+func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.Revision) (*Run, error) {
+	s := e.sched
+	next := want.next
+	now := time.Now()
+	id := e.ids.next(now)
+	next.Pending, next.Cause = id, want.cause
+	next.Status.Phase, next.Status.Run, next.Status.Message = StateQueued, id, ""
+
+	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
+	// call is done with it.
+	j := s.take(id, k)
+	j.mu.Lock()
+	j.busy = true
+	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
+	j.mu.Unlock()
+	j.run = &runState{id: id, rec: runRecord{
+		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
+		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),
+	}}
+	spare := next.Active == "" && s.reserve()
+	d, err := s.draftNew(j, want, rev, &spare)
+	if err == nil {
+		err = s.commit(d)
+	}
+	if err != nil {
+		d.undo(&spare)
+	}
+	var attempts []*attempt
+	var run *Run
+	if err == nil {
+		run = j.run.describe(nil)
+		run.adopt(id, d.head)
+		*want.next = *d.head
+		s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
+		if !d.begun {
+			s.events.publish(runEvent(now, id, &d.rec))
+		}
+		attempts = s.adopt(d)
+	} else {
+		s.forget(j)
+	}
+	for _, a := range attempts {
+		s.employ(a)
+	}
+	if spare {
+		s.vacate() // nothing took the place
+	}
+	s.leave(j)
+	if errors.Is(err, store.ErrUnknown) {
+		s.enqueue(s.take(id, k)) // it may be on record
+	}
+	return run, err
+}
+
+// draftNew drafts a run that does not exist yet: started if spare says that a worker is there for it, else queued.
+func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare *bool) (*draft, error) {
+	d := s.blankDraft(j, want, rev)
+	if *spare {
+		if err := d.pin(want.spec); err != nil {
+			return d, err
+		}
+		if err := d.goOn(spare); err != nil {
+			return d, err
+		}
+		if d.idle() {
+			turn := d.turn
+			d.undo(spare)
+			d = s.blankDraft(j, want, rev)
+			d.turn = turn
+		}
+	} else if d.head.Active == "" {
+		d.turn = true
+	}
+	if !d.over {
+		d.extra = append(d.extra, store.Put(activeKey(j.id), []byte("{}")))
+	}
+	return d, nil
+}
+
+func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision) *draft {
+	head := *want.next
+	return &draft{
+		s: s, j: j, now: toInstant(time.Now()), rec: j.run.rec, head: &head, rev: rev, created: true, rewrite: true,
+		extra: append([]store.Op{store.Put(runsOf(j.key)+j.id, []byte("{}"))}, want.extra...),
+	}
+}
+
+// leave ends the time in which the journey was busy with its own creation, and does what came up meanwhile.
+func (s *scheduler) leave(j *journey) {
+	j.mu.Lock()
+	j.busy = false
+	again := len(j.inbox) > 0
+	j.mu.Unlock()
+	if again {
+		s.drive(j, message{}, false)
+	}
+}
+
+// hearOut makes runs for the resources of these types that no driver listened to when their run came.
+func (e *Engine) hearOut(types []string) {
+	s := e.sched
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(types) == 0 || s.phase != phaseRunning {
+		return
+	}
+	s.aside.Go(func() {
+		for _, kind := range types {
+			if err := e.hearOutType(kind); err != nil {
+				e.opts.Logger.Error("resources that no driver listened to cannot be listed", "resource", kind, "error", err)
+			}
+		}
+	})
+}
+
+func (e *Engine) hearOutType(kind string) error {
+	prefix := unheardPrefix + kind + "/"
+	for r, err := range e.ledger.store.List(e.sched.base, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return err
+		}
+		if e.sched.draining() {
+			return nil
+		}
+		k := Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
+		_, err := e.rerun(e.sched.base, k, CauseCreated, func(head *resourceRecord) bool {
+			return head.Pipeline == "" && head.Status.Phase == StateSkipped
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Engine moves resources along pipelines. Make one with [New], give it drivers and pipelines, [Engine.Start] it, and
+// apply resources. All its methods may be called concurrently, by drivers too, and before Start unless they say
+// otherwise: what is applied before Start is on record and begins with it.
+type Engine struct {
+	opts   Options
+	ledger *ledger
+	sched  *scheduler
+	events *feed
+	ids    ids
+}
+
+// Options change how an engine works. The zero value works.
+type Options struct {
+	// Workers is how many drivers may be called at once. 0 means 32.
+	Workers int
+	// Retry is the policy of steps, field by field, where step, pipeline and driver do not say otherwise.
+	Retry RetryPolicy
+	// StepTimeout limits an attempt where neither step nor driver has a timeout. 0 means no limit.
+	StepTimeout time.Duration
+	// ShutdownGrace is how long [Engine.Run] takes to shut down after its context has ended. 0 means 10s.
+	ShutdownGrace time.Duration
+	// Limits bound what is accepted and kept.
+	Limits Limits
+	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. Specs and outputs
+	// are never logged.
+	Logger *slog.Logger
+	// Validate, if set, may refuse a resource before anything is stored; the call that applied it returns the error.
+	// It gets a copy, and may be called concurrently.
+	Validate func(ctx context.Context, o *Object) error
+}
+
+const (
+	defaultWorkers       = 32
+	maxWorkers           = 1 << 20
+	defaultShutdownGrace = 10 * time.Second
+)
+
+func (o Options) validate() error {
+	var f faults
+	if o.Workers < 0 || o.Workers > maxWorkers {
+		f.add(invalid("Workers", "%d is not between 0 and %d", o.Workers, maxWorkers))
+	}
+	if o.StepTimeout < 0 {
+		f.add(invalid("StepTimeout", "%s is negative", o.StepTimeout))
+	}
+	if o.ShutdownGrace < 0 {
+		f.add(invalid("ShutdownGrace", "%s is negative", o.ShutdownGrace))
+	}
+	o.Retry.validate("Retry", &f)
+	f.add(o.Limits.validate())
+	return f.join()
+}
+
+func (o Options) withDefaults() Options {
+	if o.Workers == 0 {
+		o.Workers = defaultWorkers
+	}
+	if o.ShutdownGrace == 0 {
+		o.ShutdownGrace = defaultShutdownGrace
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Limits = o.Limits.withDefaults()
+	return o
+}
+
+// New returns an engine on a store. It starts nothing and reads nothing; it returns an [ErrInvalid] that names every
+// bad option. The store stays the caller's, to be closed after [Engine.Shutdown].
+//
+// One engine uses a store at a time: two on one store do not know of each other's runs.
+func New(st store.Store, opts Options) (*Engine, error) {
+	if isNilPointer(st) {
+		return nil, invalid("store", "is nil")
+	}
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
+	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.next(time.Now()))
+	e.sched = newScheduler(e.opts, e.ledger, e.events)
+	return e, nil
+}
+
+// Register makes a driver known under a name, at any time before Shutdown. Steps that name it and are blocked because
+// it was not there go on; resources of the types it listens to that no driver had listened to are reconciled.
+//
+// It returns [ErrExists] if the name is taken, an [ErrInvalid] for a bad name, a nil driver or a bad option, and
+// [ErrClosed] after Shutdown.
+func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
+	var f faults
+	f.name("driver", name)
+	if isNilPointer(d) {
+		f.add(invalid("driver", "%q is nil", cut(name, maxName)))
+	}
+	var o driverOptions
+	for _, option := range opts {
+		if option == nil {
+			f.add(invalid("option", "is nil"))
+			continue
+		}
+		option(&o)
+	}
+	f.add(o.validate())
+	if err := f.join(); err != nil {
+		return err
+	}
+	if err := e.sched.register(&driver{name: name, impl: d, opts: o}); err != nil {
+		return err
+	}
+	e.hearOut(o.listen)
+	return nil
+}
+
+// Start takes up every unfinished run in the store and begins to work; it returns when that is done, and ctx has no
+// meaning after that. A run whose due time passed meanwhile goes on at once, and a step that was under way when the
+// former process ended is called again.
+//
+// It returns [ErrClosed] after Shutdown, [ErrConflict] when called twice, and an error of the store; after that last
+// one it may be called again. The records of a newer format are an [store.ErrCorrupt].
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.checkFormat(ctx); err != nil {
+		return fmt.Errorf("conveyor: start: %w", err)
+	}
+	if err := e.sched.start(ctx); err != nil {
+		return fmt.Errorf("conveyor: start: %w", err)
+	}
+	e.hearOut(e.sched.listened())
+	return nil
+}
+
+// checkFormat makes sure that the records are of a format that this program understands.
+func (e *Engine) checkFormat(ctx context.Context) error {
+	format, _, err := load[formatRecord](ctx, e.ledger, formatKey)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		_, err = e.ledger.commit(ctx, []store.Op{store.Put(formatKey, encode(formatRecord{Format: recordFormat})).IfAbsent()})
+		if errors.Is(err, store.ErrConflict) {
+			return e.checkFormat(ctx)
+		}
+		return err
+	case err != nil:
+		return err
+	case format.Format > recordFormat:
+		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, recordFormat)
+	}
+	return nil
+}
+
+// Shutdown stops the engine. Nothing new starts; attempts under way may finish until shortly before the deadline of
+// ctx (the last quarter of the time, at most one second), or until ctx ends if it has none. Then their contexts end
+// with [ErrShutdown], and those that answer with an error, or not at all, are recorded as interrupted and called
+// again after the next start. It returns when everything it started has stopped, by the deadline in any case, and
+// then with an error that names the steps whose drivers have not returned. Their late results are discarded.
+//
+// What is on record stays so, and is taken up by the next Start on the store. Calling it twice, or before Start, is
+// fine. A driver may call it with its own context, and is not waited for. Afterwards calls that read work on as long
+// as the store is open; others return [ErrClosed].
+func (e *Engine) Shutdown(ctx context.Context) error { return e.sched.shutdown(ctx) }
+
+// Run starts the engine, waits until ctx ends, and shuts down within [Options].ShutdownGrace. It returns an error of
+// Start or of Shutdown, and nil when all went well.
+func (e *Engine) Run(ctx context.Context) error {
+	if err := e.Start(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.sched.done:
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opts.ShutdownGrace)
+	defer cancel()
+	return e.Shutdown(end)
+}
+
+// Wait returns the run when it has ended, however it ended; [Run.Err] tells. It returns [ErrNotFound] if there is no
+// such run, the cause of ctx if that ends first, and [ErrClosed] if the engine is shut down first.
+func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
+	ended, giveUp := e.sched.wait(runID)
+	defer giveUp()
+	run, err := e.GetRun(ctx, runID)
+	if err != nil || run.State.Final() {
+		return run, err
+	}
+	select {
+	case <-ended:
+		return e.GetRun(ctx, runID)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-e.sched.done:
+		return nil, ErrClosed
+	}
+}
+
+// Cancel ends a run. When it returns nil, that is on record and survives a crash. The contexts of attempts under way
+// end with [ErrCanceled]; the run is canceled when they have returned, and at once if there are none. Nothing of it
+// starts any more. The reason is for people.
+//
+// Canceling a run twice is fine as long as it has not ended; a run that has ended is an [ErrConflict], and one that
+// is not there [ErrNotFound]. If ctx ends first, the run may or may not be canceled.
+func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	run, err := e.ledger.run(ctx, runID)
+	if err != nil {
+		return err
+	}
+	if run.rec.State.Final() {
+		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.rec.State)
+	}
+	cause := fmt.Errorf("%w: %s", ErrCanceled, cut(reason, e.opts.Limits.ErrorText))
+	if reason == "" {
+		cause = ErrCanceled
+	}
+	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
+}
+
+// Stats is what an engine is doing at one moment.
+type Stats struct {
+	Unfinished int `json:"unfinished"` // runs that have not ended
+	Ready      int `json:"ready"`      // of those, waiting for a worker
+	Due        int `json:"due"`        // of those, waiting for a time: a retry, a requeue, a deadline
+	Workers    int `json:"workers"`    // as in Options
+	Busy       int `json:"busy"`       // workers at work
+	Stray      int `json:"stray"`      // of those, calls given up that have not returned
+	// Blocked counts the runs that wait for a driver that is not registered, by its name.
+	Blocked map[string]int `json:"blocked,omitempty"`
+	// Slots tells how the drivers are used, by name.
+	Slots map[string]DriverStats `json:"slots,omitempty"`
+}
+
+// DriverStats is what one driver is doing.
+type DriverStats struct {
+	Busy    int `json:"busy"`            // attempts under way
+	Limit   int `json:"limit,omitempty"` // as given to Concurrency; 0 for none
+	Waiting int `json:"waiting"`         // runs that wait for a slot
+}
+
+// Stats reports what the engine is doing. It reads nothing from the store, so it costs little and does not fail while
+// ctx has not ended.
+func (e *Engine) Stats(ctx context.Context) (Stats, error) {
+	if ctx.Err() != nil {
+		return Stats{}, context.Cause(ctx)
+	}
+	return e.sched.stats(), nil
+}

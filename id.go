@@ -1,0 +1,50 @@
+package conveyor
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// ids makes identifiers that sort by the time at which they were made, in the manner of a ULID: 48 bits of
+// milliseconds and 80 random bits, as 26 characters of lower-case Crockford base 32.
+//
+// Within one millisecond, or when the clock goes back, the last id is counted on, so that the ids of one engine
+// always grow. Across engines and restarts they grow as the clock does.
+type ids struct {
+	mu     sync.Mutex // guards what follows; held for a few instructions
+	millis uint64
+	high   uint64 // 16 random bits
+	low    uint64 // 64 random bits
+}
+
+const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
+
+func (g *ids) next(now time.Time) string {
+	millis := uint64(max(now.UnixMilli(), 0)) & (1<<48 - 1)
+	g.mu.Lock()
+	if millis > g.millis {
+		// The top bit stays clear, so that counting on does not overflow.
+		g.millis, g.high, g.low = millis, rand.Uint64()&0x7FFF, rand.Uint64()
+	} else {
+		g.add(1 + rand.Uint64()&0xFFFFFF)
+	}
+	top, bottom := g.millis<<16|g.high, g.low
+	g.mu.Unlock()
+
+	var id [26]byte
+	for i := len(id) - 1; i >= 0; i-- {
+		id[i] = idLetters[bottom&31]
+		bottom = bottom>>5 | top<<59
+		top >>= 5
+	}
+	return string(id[:])
+}
+
+func (g *ids) add(n uint64) {
+	if g.low += n; g.low < n { // the sum wrapped
+		if g.high++; g.high > 0xFFFF {
+			g.high, g.millis = 0, g.millis+1
+		}
+	}
+}

@@ -1,0 +1,338 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// ledger reads and writes records. It knows what they look like and decides nothing.
+type ledger struct {
+	store store.Store // opened and closed by the caller of New
+
+	mu    sync.Mutex // guards plans; held for a look-up
+	plans map[string]*plan
+}
+
+func newLedger(st store.Store) *ledger {
+	return &ledger{store: st, plans: map[string]*plan{}}
+}
+
+// load reads and decodes one record. A record that is not there is a store.ErrNotFound and revision 0.
+func load[T any](ctx context.Context, l *ledger, key string) (*T, store.Revision, error) {
+	r, err := l.store.Get(ctx, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	into := new(T)
+	if err := decode(r, into); err != nil {
+		return nil, 0, err
+	}
+	return into, r.Revision, nil
+}
+
+// resource returns the record of a resource, and nil with revision 0 if there is none.
+func (l *ledger) resource(ctx context.Context, k Key) (*resourceRecord, store.Revision, error) {
+	head, rev, err := load[resourceRecord](ctx, l, resourceKey(k))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	return head, rev, err
+}
+
+func (l *ledger) revision(ctx context.Context, k Key, generation int64) (*revisionRecord, error) {
+	r, _, err := load[revisionRecord](ctx, l, revisionKey(k, generation))
+	if err != nil {
+		return nil, fmt.Errorf("generation %d of resource %s: %w", generation, k, err)
+	}
+	return r, nil
+}
+
+// object puts a resource together.
+func (l *ledger) object(ctx context.Context, k Key, head *resourceRecord) (*Object, error) {
+	revision, err := l.revision(ctx, k, head.Generation)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
+}
+
+// pipeline returns the record of a pipeline; ErrNotFound if there is none.
+func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, store.Revision, error) {
+	head, rev, err := load[pipelineRecord](ctx, l, pipelineKey(name))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, fmt.Errorf("%w: pipeline %q", ErrNotFound, name)
+	}
+	return head, rev, err
+}
+
+func (l *ledger) definition(ctx context.Context, name, hash string) (*PipelineSpec, error) {
+	spec, _, err := load[PipelineSpec](ctx, l, definitionKey(name, hash))
+	if err != nil {
+		return nil, fmt.Errorf("definition of pipeline %s: %w", name, err)
+	}
+	return spec, nil
+}
+
+// maxPlans bounds the plans kept decoded. They are what the runs at work have in common, so that a thousand runs of
+// one pipeline hold its steps once.
+const maxPlans = 1024
+
+// plan returns what a run has pinned.
+func (l *ledger) plan(ctx context.Context, run string, rec *runRecord) (*plan, error) {
+	if rec.Hash == "" {
+		p, _, err := load[plan](ctx, l, planKey(run))
+		if err != nil {
+			return nil, fmt.Errorf("plan of run %s: %w", run, err)
+		}
+		return p, nil
+	}
+	key := definitionKey(rec.Pipeline, rec.Hash)
+	l.mu.Lock()
+	p := l.plans[key]
+	l.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	spec, err := l.definition(ctx, rec.Pipeline, rec.Hash)
+	if err != nil {
+		return nil, err
+	}
+	return l.keepPlan(key, spec.plan()), nil
+}
+
+func (l *ledger) keepPlan(key string, p *plan) *plan {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.plans) >= maxPlans {
+		clear(l.plans)
+	}
+	l.plans[key] = p
+	return p
+}
+
+// commit writes, and settles what it can of an unknown outcome: the first record that the commit puts carries, or
+// does not carry, the new value.
+func (l *ledger) commit(ctx context.Context, ops []store.Op) (store.Revision, error) {
+	rev, err := l.store.Commit(ctx, ops...)
+	if !errors.Is(err, store.ErrUnknown) {
+		return rev, err
+	}
+	for _, op := range ops {
+		if !op.Writes() || op.Removes() {
+			continue
+		}
+		switch r, readErr := l.store.Get(ctx, op.Key()); {
+		case errors.Is(readErr, store.ErrNotFound):
+			return 0, fmt.Errorf("the commit did not happen: %s", err)
+		case readErr != nil:
+			return 0, err
+		case string(r.Value) == string(op.Value()) && !op.Holds(r.Revision):
+			return r.Revision, nil // conditional, written, and by this commit: the condition no longer holds
+		case op.Holds(r.Revision):
+			return 0, fmt.Errorf("the commit did not happen: %s", err)
+		default:
+			return 0, err
+		}
+	}
+	return 0, err
+}
+
+// runState is all that is recorded of a run, but for its failed attempts and its log.
+type runState struct {
+	id    string
+	rec   runRecord
+	rev   store.Revision
+	plan  *plan // nil until the run starts
+	steps []stepState
+}
+
+// stepState is a step's record; revision 0 stands for none yet.
+type stepState struct {
+	rec stepRecord
+	rev store.Revision
+}
+
+// run reads what is recorded of a run; ErrNotFound if there is nothing.
+func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
+	rec, rev, err := load[runRecord](ctx, l, runKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: run %q", ErrNotFound, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &runState{id: id, rec: *rec, rev: rev}
+	if rec.Started == 0 {
+		return r, nil
+	}
+	if r.plan, err = l.plan(ctx, id, rec); err != nil {
+		return nil, err
+	}
+	r.steps = make([]stepState, len(r.plan.Steps))
+	prefix := stepsOf(id)
+	for found, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		i := r.plan.index(strings.TrimPrefix(found.Key, prefix))
+		if i < 0 {
+			return nil, fmt.Errorf("%w: record %s: the run has no such step", store.ErrCorrupt, found.Key)
+		}
+		if err := decode(found, &r.steps[i].rec); err != nil {
+			return nil, err
+		}
+		r.steps[i].rev = found.Revision
+	}
+	return r, nil
+}
+
+// attempts reads the failed attempts that are kept of a run, by step id, the oldest first.
+func (l *ledger) attempts(ctx context.Context, run string) (map[string][]Attempt, error) {
+	attempts := map[string][]Attempt{}
+	prefix := attemptsOf(run)
+	for found, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		step, number, _ := strings.Cut(strings.TrimPrefix(found.Key, prefix), "/")
+		n, err := strconv.ParseInt(number, 16, 0)
+		if err != nil {
+			return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, found.Key)
+		}
+		var rec attemptRecord
+		if err := decode(found, &rec); err != nil {
+			return nil, err
+		}
+		attempts[step] = append(attempts[step], Attempt{
+			Number: int(n), StartedAt: rec.Started.time(), EndedAt: rec.Ended.time(),
+			Error: rec.Error, Stack: rec.Stack, kind: rec.Kind,
+		})
+	}
+	return attempts, nil
+}
+
+// describe reads a run as a value for the program.
+func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
+	state, err := l.run(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	attempts, err := l.attempts(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	run := state.describe(attempts)
+	if state.rec.State == StateQueued {
+		// A queued run has pinned nothing: it will take what the resource wants when it starts.
+		head, _, err := l.resource(ctx, state.rec.key())
+		if err != nil {
+			return nil, err
+		}
+		run.adopt(id, head)
+	}
+	return run, nil
+}
+
+// adopt shows in a queued run what it would take up if it started now.
+func (r *Run) adopt(id string, head *resourceRecord) {
+	if head == nil || head.Pending != id {
+		return
+	}
+	r.Generation, r.Pipeline, r.Cause = head.Generation, head.Pipeline, head.Cause
+}
+
+// describe makes a value for the program of a run's records.
+func (r *runState) describe(attempts map[string][]Attempt) *Run {
+	rec := &r.rec
+	run := &Run{
+		ID: r.id, Resource: rec.key(), ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
+		Cause: rec.Cause, State: rec.State, Reason: rec.Reason,
+		CreatedAt: rec.Created.time(), StartedAt: rec.Started.time(), EndedAt: rec.Ended.time(), Deadline: rec.Deadline.time(),
+		stop: rec.Stop, failed: -1,
+	}
+	if r.plan == nil {
+		return run
+	}
+	run.Steps = make([]StepRun, len(r.steps))
+	for i := range r.steps {
+		step := r.plan.Steps[i]
+		run.Steps[i] = r.steps[i].rec.describe(step, attempts[step.ID])
+		if step.ID == rec.FailedStep {
+			run.failed = i
+		}
+		if rec.State.Final() {
+			run.Steps[i].endWith(rec)
+		}
+	}
+	if rec.State == StateRunning {
+		run.State, run.Reason = doing(run.Steps)
+	}
+	return run
+}
+
+func (s *stepRecord) describe(step Step, attempts []Attempt) StepRun {
+	run := StepRun{
+		Step: step.clone(), State: s.State, Reason: s.Reason, Attempt: s.Attempt, Attempts: attempts,
+		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
+		StartedAt: s.Started.time(), EndedAt: s.Ended.time(), Due: s.Due.time(),
+	}
+	if s.Ended != 0 && (s.State == StateSucceeded || s.State == StateSkipped) {
+		run.Attempts = append(run.Attempts, Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt})
+	}
+	return run
+}
+
+// endWith gives a step that a run left unfinished the state that follows from the run's end. It is derived, not
+// recorded, so that the end of a run costs the same however many steps it leaves.
+func (s *StepRun) endWith(rec *runRecord) {
+	if s.State.Final() {
+		return
+	}
+	s.Due = time.Time{}
+	if rec.Stop == stopCancel && s.State != StateUnset {
+		s.State, s.Reason = StateCanceled, rec.Reason
+		return
+	}
+	s.State = StateSkipped
+	s.Reason = "the run ended before this step: " + rec.State.String()
+	if rec.FailedStep != "" {
+		s.Reason = "step " + rec.FailedStep + " failed"
+	} else if rec.Stop == stopHalt {
+		s.Reason = rec.StopReason
+	}
+}
+
+// doing derives what a run that has begun is about: the liveliest of its steps' states.
+func doing(steps []StepRun) (State, string) {
+	for _, state := range []State{StateRunning, StateRetrying, StateWaiting, StateBlocked} {
+		for i := range steps {
+			if steps[i].State == state {
+				reason := ""
+				if state != StateRunning {
+					reason = "step " + steps[i].ID + ": " + steps[i].Reason
+				}
+				return state, reason
+			}
+		}
+	}
+	return StateRunning, ""
+}
+
+// nextDue is the earliest time at which something is to happen to the run by itself; 0 for never.
+func (r *runState) nextDue() instant {
+	due := r.rec.Deadline
+	for i := range r.steps {
+		s := &r.steps[i].rec
+		if (s.State == StateRetrying || s.State == StateWaiting) && (due == 0 || s.Due < due) {
+			due = s.Due
+		}
+	}
+	return due
+}

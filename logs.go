@@ -1,0 +1,374 @@
+package conveyor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// LogOptions selects log lines. The zero value selects all that are kept of a run.
+type LogOptions struct {
+	// Step, when set, selects the lines of one step, by its id.
+	Step string
+	// After selects the lines whose Seq is greater.
+	After int64
+	// Follow goes on with the lines that are yet to come, until the run ends.
+	Follow bool
+}
+
+// logFlush is how long a line may wait in memory before it is written, when no outcome is recorded sooner.
+const logFlush = time.Second
+
+// logChunk bounds the bytes of lines that go into one record.
+const logChunk = 1 << 20
+
+// runLog collects the lines of one run until they are written. Lines are written along with a step's outcome, in its
+// commit, and once a second besides.
+type runLog struct {
+	run string
+
+	mu      sync.Mutex     // guards what follows; held for a copy
+	seq     int64          // of the newest line
+	pending []LogLine      // not known to be written, in order of Seq
+	size    int            // about the bytes of pending
+	kept    map[string]int // lines kept by step
+}
+
+// add keeps a line; it reports whether there was room and whether it is time to write.
+func (l *runLog) add(line LogLine, limit int) (kept, full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch n := l.kept[line.Step]; {
+	case n > limit:
+		return false, false
+	case n == limit:
+		line.Level, line.Attrs = slog.LevelWarn, nil
+		line.Message = fmt.Sprintf("log: more than the limit of %d lines; later ones are not kept", limit)
+	}
+	l.kept[line.Step]++
+	l.seq++
+	line.Seq = l.seq
+	l.pending = append(l.pending, line)
+	l.size += len(line.Message) + len(line.Attrs) + 128
+	return true, l.size >= logChunk
+}
+
+// ops returns writes for the pending lines, and the Seq of the last of them.
+func (l *runLog) ops() (ops []store.Op, last int64) {
+	l.mu.Lock()
+	lines := slices.Clone(l.pending)
+	l.mu.Unlock()
+	for len(lines) > 0 {
+		n, size := 0, 0
+		for n < len(lines) && (n == 0 || size < logChunk) {
+			size += len(lines[n].Message) + len(lines[n].Attrs) + 128
+			n++
+		}
+		ops = append(ops, store.Put(logKey(l.run, lines[0].Seq), encode(lines[:n])))
+		last, lines = lines[n-1].Seq, lines[n:]
+	}
+	return ops, last
+}
+
+// written drops the lines up to a Seq from memory.
+func (l *runLog) written(last int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for n < len(l.pending) && l.pending[n].Seq <= last {
+		l.size -= len(l.pending[n].Message) + len(l.pending[n].Attrs) + 128
+		n++
+	}
+	l.pending = slices.Delete(l.pending, 0, n)
+}
+
+func (l *runLog) unwritten() []LogLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.pending)
+}
+
+func (l *runLog) lines(step string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept[step]
+}
+
+// logHandler is the slog.Handler of one attempt.
+type logHandler struct {
+	attempt *attempt
+	sched   *scheduler
+	host    slog.Handler // the engine's logger, with the attempt's place added
+
+	json  slog.Handler // writes the attributes into *buffer
+	attrs bool         // json holds attributes already
+	mu    *sync.Mutex  // guards buffer
+	out   *bytes.Buffer
+}
+
+// attrsGroup holds a line's own attributes apart from what the JSON handler adds.
+const attrsGroup = "a"
+
+func (s *scheduler) logHandler(a *attempt) slog.Handler {
+	h := &logHandler{attempt: a, sched: s, mu: new(sync.Mutex), out: new(bytes.Buffer)}
+	h.host = s.opts.Logger.Handler().WithAttrs([]slog.Attr{
+		slog.String("resource", a.journey.key.String()), slog.String("run", a.journey.id),
+		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
+	})
+	h.json = slog.NewJSONHandler(h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
+	return h
+}
+
+func (h *logHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.host, c.json, c.attrs = h.host.WithAttrs(attrs), h.json.WithAttrs(attrs), h.attrs || len(attrs) > 0
+	return &c
+}
+
+func (h *logHandler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	c := *h
+	c.host, c.json = h.host.WithGroup(name), h.json.WithGroup(name)
+	return &c
+}
+
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	line := LogLine{Time: r.Time, Step: h.attempt.step.ID, Attempt: h.attempt.number, Level: r.Level}
+	if line.Time.IsZero() {
+		line.Time = time.Now()
+	}
+	limits := h.sched.opts.Limits
+	line.Message = cut(r.Message, limits.LogLine)
+	if h.attrs || r.NumAttrs() > 0 {
+		line.Attrs = h.attributes(ctx, r)
+		if len(line.Message)+len(line.Attrs) > limits.LogLine {
+			line.Attrs = json.RawMessage(`{"…":"attributes cut"}`)
+		}
+	}
+	h.sched.keepLine(h.attempt, line)
+	if h.host.Enabled(ctx, r.Level) {
+		return h.host.Handle(ctx, r)
+	}
+	return nil
+}
+
+// attributes renders the attributes of a record, and of the handler, as one JSON object.
+func (h *logHandler) attributes(ctx context.Context, r slog.Record) json.RawMessage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.out.Reset()
+	var whole struct {
+		A json.RawMessage `json:"a"`
+	}
+	if err := h.json.Handle(ctx, r); err != nil {
+		return nil
+	}
+	if err := json.Unmarshal(h.out.Bytes(), &whole); err != nil {
+		return nil
+	}
+	return whole.A
+}
+
+// keepLine adds a line to the log of the attempt's run, unless the attempt is over.
+func (s *scheduler) keepLine(a *attempt, line LogLine) {
+	j := a.journey
+	j.mu.Lock()
+	log, over := j.log, a.returned || a.abandoned
+	j.mu.Unlock()
+	if over || log == nil {
+		return
+	}
+	kept, full := log.add(line, s.opts.Limits.LogLines)
+	if !kept {
+		return
+	}
+	s.tails.wake(j.id)
+	s.wantFlush(log, full)
+}
+
+// unwrittenLines returns the lines of a run that are in memory alone.
+func (s *scheduler) unwrittenLines(run string) []LogLine {
+	s.mu.Lock()
+	j := s.journeys[run]
+	s.mu.Unlock()
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	log := j.log
+	j.mu.Unlock()
+	if log == nil {
+		return nil
+	}
+	return log.unwritten()
+}
+
+// tails wakes those who follow the log of a run.
+type tails struct {
+	mu   sync.Mutex // guards what follows
+	runs map[string]*tail
+}
+
+type tail struct {
+	followers int
+	changed   chan struct{} // closed when there is something new, by the waker, who makes the next one
+}
+
+func (t *tails) follow(run string) *tail {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.runs == nil {
+		t.runs = map[string]*tail{}
+	}
+	f := t.runs[run]
+	if f == nil {
+		f = &tail{changed: make(chan struct{})}
+		t.runs[run] = f
+	}
+	f.followers++
+	return f
+}
+
+func (t *tails) unfollow(run string, f *tail) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.followers--; f.followers == 0 {
+		delete(t.runs, run)
+	}
+}
+
+func (t *tails) news(f *tail) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return f.changed
+}
+
+func (t *tails) wake(run string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.runs[run]; f != nil {
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+}
+
+// Logs returns the lines that the drivers of a run wrote to [Request.Log], in order. Without Follow it ends with the
+// newest line; with it, when the run has ended.
+//
+// A line is readable as soon as it is logged. It is written to the store along with its step's outcome, and within a
+// second in any case; what was not written yet is lost in a crash. The sequence ends with an error, its last element,
+// if there is no such run ([ErrNotFound]), if the store fails, if ctx ends, or if the engine shuts down while it
+// follows ([ErrClosed]).
+func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2[LogLine, error] {
+	return func(yield func(LogLine, error) bool) {
+		if err := e.followLog(ctx, runID, o, func(l LogLine) bool { return yield(l, nil) }); err != nil {
+			yield(LogLine{}, err)
+		}
+	}
+}
+
+func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield func(LogLine) bool) error {
+	s := e.sched
+	t := s.tails.follow(run)
+	defer s.tails.unfollow(run, t)
+	for last := o.After; ; {
+		// In this order, so that nothing slips through: what comes after news was taken wakes us, a run that has
+		// ended gets no more lines, and lines leave the memory only after they are in the store.
+		news := s.tails.news(t)
+		rec, _, err := load[runRecord](ctx, e.ledger, runKey(run))
+		if errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("%w: run %q", ErrNotFound, cut(run, maxName))
+		}
+		if err != nil {
+			return err
+		}
+		unwritten := s.unwrittenLines(run)
+		more := true
+		pass := func(l LogLine) {
+			if l.Seq <= last || !more {
+				return
+			}
+			last = l.Seq
+			if o.Step == "" || o.Step == l.Step {
+				more = yield(l)
+			}
+		}
+		if err := e.ledger.log(ctx, run, last, pass); err != nil {
+			return err
+		}
+		for _, l := range unwritten {
+			pass(l)
+		}
+		if !more || !o.Follow || rec.State.Final() {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.done:
+			return ErrClosed
+		}
+	}
+}
+
+// log reads the lines written after a Seq. The record that holds the line after it may begin before it.
+func (l *ledger) log(ctx context.Context, run string, after int64, pass func(LogLine)) error {
+	from := ""
+	before := store.Query{Prefix: logsOf(run), After: logKey(run, after+2), Reverse: true, Limit: 1}
+	for r, err := range l.store.List(ctx, before) {
+		if err != nil {
+			return err
+		}
+		if err := passLines(r, pass); err != nil {
+			return err
+		}
+		from = r.Key
+	}
+	for r, err := range l.store.List(ctx, store.Query{Prefix: logsOf(run), After: from}) {
+		if err != nil {
+			return err
+		}
+		if err := passLines(r, pass); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func passLines(r store.Record, pass func(LogLine)) error {
+	var lines []LogLine
+	if err := decode(r, &lines); err != nil {
+		return err
+	}
+	for _, line := range lines {
+		pass(line)
+	}
+	return nil
+}
+
+// lastLine returns the Seq of the newest line written of a run; 0 for none.
+func (l *ledger) lastLine(ctx context.Context, run string) (last int64, err error) {
+	for r, err := range l.store.List(ctx, store.Query{Prefix: logsOf(run), Reverse: true, Limit: 1}) {
+		if err != nil {
+			return 0, err
+		}
+		if err := passLines(r, func(line LogLine) { last = line.Seq }); err != nil {
+			return 0, err
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,176 @@
+package conveyor
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Get returns a resource as it is now, or [ErrNotFound]. The caller owns it.
+func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
+	head, err := e.head(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return e.ledger.object(ctx, k, head)
+}
+
+func (e *Engine) head(ctx context.Context, k Key) (*resourceRecord, error) {
+	notFound := fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
+	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
+		return nil, notFound
+	}
+	head, _, err := e.ledger.resource(ctx, k)
+	if err == nil && head == nil {
+		err = notFound
+	}
+	return head, err
+}
+
+// ResourceFilter selects resources. The zero value selects all of them.
+type ResourceFilter struct {
+	Type       string // only of this type; empty for every type
+	NamePrefix string // only names that begin so; used along with Type
+	After      string // only names greater than this one; used along with Type, to go on where a page ended
+	Limit      int    // at most so many; 0 or less for no limit
+}
+
+// List returns the resources that f selects, in the order of type and name: their current state, never an earlier
+// generation. It sees each resource at a moment of its own. An error of the store, or the cause of ctx, is the last
+// element. The caller owns the objects.
+func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, error] {
+	q := store.Query{Prefix: resourcePrefix, Limit: f.Limit}
+	if f.Type != "" {
+		q.Prefix += f.Type + "/"
+		if f.After != "" {
+			q.After = q.Prefix + f.After
+		}
+		q.Prefix += f.NamePrefix
+	}
+	return func(yield func(*Object, error) bool) {
+		for r, err := range e.ledger.store.List(ctx, q) {
+			var o *Object
+			if err == nil {
+				o, err = e.listed(ctx, r)
+			}
+			if !yield(o, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
+	kind, name, _ := strings.Cut(strings.TrimPrefix(r.Key, resourcePrefix), "/")
+	var head resourceRecord
+	if err := decode(r, &head); err != nil {
+		return nil, err
+	}
+	return e.ledger.object(ctx, Key{Type: kind, Name: name}, &head)
+}
+
+// Revisions returns the generations of a resource that are kept, the oldest first, each with its spec, its pipeline
+// and its metadata as they were when the generation was made; their Status is empty. If there is no such resource,
+// the only element is an [ErrNotFound].
+func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error] {
+	return func(yield func(*Object, error) bool) {
+		head, err := e.head(ctx, k)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		// An earlier incarnation of the name may have left revisions behind; they are not this resource's.
+		q := store.Query{Prefix: revisionsOf(k)}
+		if head.First > 1 {
+			q.After = revisionKey(k, head.First-1)
+		}
+		for r, err := range e.ledger.store.List(ctx, q) {
+			var o *Object
+			if err == nil {
+				o, err = revisionObject(r, k, head)
+			}
+			if !yield(o, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func revisionObject(r store.Record, k Key, head *resourceRecord) (*Object, error) {
+	var generation int64
+	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Key, revisionsOf(k)), "%x", &generation); err != nil {
+		return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, r.Key)
+	}
+	var rec revisionRecord
+	if err := decode(r, &rec); err != nil {
+		return nil, err
+	}
+	return &Object{Spec: rec.Spec, Meta: Meta{
+		ID: head.ID, Name: k.Name, Type: k.Type, Pipeline: rec.Pipeline, Metadata: rec.Metadata, Version: rec.Version,
+		Generation: generation, CreatedAt: head.Created.time(), UpdatedAt: rec.At.time(),
+	}}, nil
+}
+
+// GetRun returns a run as it is now, or [ErrNotFound]. The caller owns it.
+func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
+	if nameFault(runID) != "" {
+		return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(runID, maxName))
+	}
+	return e.ledger.describe(ctx, runID)
+}
+
+// RunFilter selects runs. The zero value selects all of them, the oldest first.
+type RunFilter struct {
+	Resource   Key     // only of this resource; zero for every one
+	Pipeline   string  // only along this pipeline; empty for every one
+	States     []State // only in one of these states; none for every one
+	Unfinished bool    // only those that have not ended; reads nothing of the others
+	Newest     bool    // the newest first
+	After      string  // only those that come after the run with this id, in the order of the list
+	Limit      int     // at most so many; 0 or less for no limit
+}
+
+func (f *RunFilter) wants(r *Run) bool {
+	return (f.Resource == Key{} || f.Resource == r.Resource) &&
+		(f.Pipeline == "" || f.Pipeline == r.Pipeline) &&
+		(len(f.States) == 0 || slices.Contains(f.States, r.State)) &&
+		(!f.Unfinished || !r.State.Final())
+}
+
+// Runs returns the runs that f selects, in the order in which they were created. It sees each run at a moment of its
+// own. An error of the store, or the cause of ctx, is the last element. The caller owns the runs.
+func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
+	q := store.Query{Prefix: runPrefix, Reverse: f.Newest}
+	switch {
+	case f.Unfinished:
+		q.Prefix = activePrefix
+	case f.Resource != Key{}:
+		q.Prefix = runsOf(f.Resource)
+	}
+	if f.After != "" {
+		q.After = q.Prefix + f.After
+	}
+	return func(yield func(*Run, error) bool) {
+		n := 0
+		for r, err := range e.ledger.store.List(ctx, q) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			run, err := e.ledger.describe(ctx, r.Key[len(q.Prefix):])
+			if err == nil && !f.wants(run) {
+				continue
+			}
+			if !yield(run, err) || err != nil {
+				return
+			}
+			if n++; n == f.Limit {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package conveyor
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// What is kept, and under which key. Names hold no slash, so that a key splits in one way only, and no key is the
+// prefix of another resource's, run's or step's keys. Run ids sort by time, so new records of a kind lie side by
+// side in an ordered store.
+//
+//	format                      the version of all this
+//	res/TYPE/NAME               a resource without its spec: resourceRecord
+//	rev/TYPE/NAME/GENERATION    the spec of one generation: revisionRecord
+//	rix/TYPE/NAME/RUN           the runs of a resource: empty
+//	unh/TYPE/NAME               resources without a pipeline that no driver listened to: empty
+//	pip/NAME                    the pipeline as it is now: pipelineRecord
+//	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
+//	run/RUN                     a run: runRecord; written when it is queued, starts, is told to stop, and ends
+//	act/RUN                     the runs that have not ended: empty. Recovery reads these and never the history.
+//	pln/RUN                     the plan of a run without a pipeline: plan
+//	stp/RUN/STEP                a step: stepRecord, written at the start and the end of each attempt
+//	att/RUN/STEP/ATTEMPT        an attempt that failed: attemptRecord
+//	log/RUN/SEQ                 log lines from the numbered one on: []LogLine
+//
+// Numbers in keys are 16 hexadecimal digits, so that they sort. Every record is a JSON object whose unknown fields
+// are passed over; a change that an older program must not pass over raises recordFormat.
+const (
+	recordFormat = 1
+
+	formatKey       = "format"
+	resourcePrefix  = "res/"
+	revisionPrefix  = "rev/"
+	runIndexPrefix  = "rix/"
+	unheardPrefix   = "unh/"
+	pipelinePrefix  = "pip/"
+	pipelineHistory = "pir/"
+	runPrefix       = "run/"
+	activePrefix    = "act/"
+	planPrefix      = "pln/"
+	stepPrefix      = "stp/"
+	attemptPrefix   = "att/"
+	logPrefix       = "log/"
+)
+
+func resourceKey(k Key) string               { return resourcePrefix + k.Type + "/" + k.Name }
+func revisionsOf(k Key) string               { return revisionPrefix + k.Type + "/" + k.Name + "/" }
+func revisionKey(k Key, gen int64) string    { return fmt.Sprintf("%s%016x", revisionsOf(k), gen) }
+func runsOf(k Key) string                    { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
+func unheardKey(k Key) string                { return unheardPrefix + k.Type + "/" + k.Name }
+func pipelineKey(name string) string         { return pipelinePrefix + name }
+func definitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
+func runKey(run string) string               { return runPrefix + run }
+func activeKey(run string) string            { return activePrefix + run }
+func planKey(run string) string              { return planPrefix + run }
+func stepsOf(run string) string              { return stepPrefix + run + "/" }
+func stepKey(run, step string) string        { return stepPrefix + run + "/" + step }
+func attemptsOf(run string) string           { return attemptPrefix + run + "/" }
+func attemptKey(run, step string, n int) string {
+	return fmt.Sprintf("%s%s/%s/%016x", attemptPrefix, run, step, n)
+}
+func logsOf(run string) string            { return logPrefix + run + "/" }
+func logKey(run string, seq int64) string { return fmt.Sprintf("%s%s/%016x", logPrefix, run, seq) }
+
+// instant is a point in time as nanoseconds since 1970, UTC; 0 is the zero time.
+type instant int64
+
+func toInstant(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	return instant(t.UnixNano())
+}
+
+func (i instant) time() time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(i)).UTC()
+}
+
+type formatRecord struct {
+	Format int `json:"format"`
+}
+
+// resourceRecord is small whatever the spec, since the end of every run writes it.
+//
+// Invariant: Active and Pending name unfinished runs or are empty. Active has begun; Pending has not, and takes up
+// the newest generation when it does. Both change only by a compare-and-set of this record, which is what keeps two
+// runs of one resource apart.
+type resourceRecord struct {
+	ID         string            `json:"id"`
+	Pipeline   string            `json:"pipeline,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Version    int64             `json:"version"`
+	Generation int64             `json:"generation"`
+	First      int64             `json:"first"` // generation with which this incarnation began
+	Created    instant           `json:"created"`
+	Updated    instant           `json:"updated"`
+	Deleted    instant           `json:"deleted,omitempty"`
+	Status     Status            `json:"status"`
+	Active     string            `json:"active,omitempty"`
+	Pending    string            `json:"pending,omitempty"`
+	Cause      Cause             `json:"cause,omitzero"` // of Pending
+}
+
+func (r *resourceRecord) meta(k Key) Meta {
+	m := Meta{
+		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata),
+		Version: r.Version, Generation: r.Generation, Status: r.Status,
+		CreatedAt: r.Created.time(), UpdatedAt: r.Updated.time(),
+	}
+	if r.Deleted != 0 {
+		at := r.Deleted.time()
+		m.DeletedAt = &at
+	}
+	return m
+}
+
+// revisionRecord is written once for each generation.
+type revisionRecord struct {
+	Pipeline string            `json:"pipeline,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"` // as it was when the generation was made
+	Version  int64             `json:"version"`
+	At       instant           `json:"at"`
+	Spec     json.RawMessage   `json:"spec,omitempty"`
+}
+
+type pipelineRecord struct {
+	Hash     string  `json:"hash"`
+	Resource string  `json:"resource"` // the type it is for
+	Saved    instant `json:"saved"`
+}
+
+// runRecord is the part of a run that its steps do not change. State is queued, running or final; what a running run
+// is really doing follows from its steps.
+type runRecord struct {
+	Type       string `json:"resource"`
+	Name       string `json:"name"`
+	ResourceID string `json:"resourceId"`
+	Cause      Cause  `json:"cause"`
+	State      State  `json:"state"`
+	Reason     string `json:"reason,omitempty"`
+	// Pinned when the run starts.
+	Generation int64             `json:"generation,omitempty"`
+	Pipeline   string            `json:"pipeline,omitempty"`
+	Hash       string            `json:"hash,omitempty"` // of the pipeline's definition
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Version    int64             `json:"version,omitempty"`
+	MadeAt     instant           `json:"madeAt,omitempty"`    // the resource's CreatedAt
+	UpdatedAt  instant           `json:"updatedAt,omitempty"` // and its UpdatedAt
+	Created    instant           `json:"created"`
+	Started    instant           `json:"started,omitempty"`
+	Ended      instant           `json:"ended,omitempty"`
+	Deadline   instant           `json:"deadline,omitempty"`
+	Stop       stopKind          `json:"stop,omitempty"` // it shall end, as soon as nothing runs
+	StopReason string            `json:"stopReason,omitempty"`
+	FailedStep string            `json:"failedStep,omitempty"`
+}
+
+func (r *runRecord) key() Key { return Key{Type: r.Type, Name: r.Name} }
+
+// stepRecord is where a step is now. Its ended attempts that failed have records of their own.
+type stepRecord struct {
+	State   State   `json:"state"`
+	Attempt int     `json:"attempt,omitempty"`
+	Started instant `json:"started,omitempty"` // of the newest attempt
+	Ended   instant `json:"ended,omitempty"`
+	Due     instant `json:"due,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
+	// Resumed is set when a call of this attempt began and has no outcome.
+	Resumed bool `json:"resumed,omitempty"`
+	// Again is set when the next call has the number of this attempt: after a requeue or an interruption.
+	Again         bool            `json:"again,omitempty"`
+	Requeues      int             `json:"requeues,omitempty"`
+	Interruptions int             `json:"interruptions,omitempty"` // of all its attempts
+	Crashes       int             `json:"crashes,omitempty"`       // interruptions by the death of the process
+	Lines         int             `json:"lines,omitempty"`         // of log, kept
+	Output        json.RawMessage `json:"output,omitempty"`
+}
+
+type attemptRecord struct {
+	Started instant   `json:"started"`
+	Ended   instant   `json:"ended"`
+	Error   string    `json:"error"`
+	Kind    errorKind `json:"kind,omitempty"`
+	Stack   string    `json:"stack,omitempty"`
+}
+
+// encode writes a record. Specs, settings and outputs were checked to be JSON before they came into a record, so
+// that encoding cannot fail.
+func encode(record any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // a spec keeps its characters
+	if err := e.Encode(record); err != nil {
+		panic(fmt.Sprintf("conveyor: encode %T: %v", record, err))
+	}
+	return b.Bytes()[:b.Len()-1]
+}
+
+// decode reads a record. Damage is an error that names the key, and no other record.
+func decode(r store.Record, into any) error {
+	if err := json.Unmarshal(r.Value, into); err != nil {
+		return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, r.Key, err)
+	}
+	return nil
+}

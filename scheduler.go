@@ -1,0 +1,686 @@
+package conveyor
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// scheduler carries out what pipeline.go decides. It knows of each unfinished run only where to find it: in the queue
+// of those that can go on, in the heap of those that wait for a time, or among those that wait for a driver. What a
+// run is doing is in its journey while somebody works on it, and in the store otherwise.
+//
+// Lock order: journey.mu before scheduler.mu. Neither is held across a call of a driver, of the store or of a logger.
+type scheduler struct {
+	opts   Options // defaults filled in, never written again
+	ledger *ledger
+	events *feed
+	tails  tails
+
+	// workers call drivers. Its limit is Options.Workers, and free says how many may be added; a worker takes on run
+	// after run and leaves when none is ready.
+	workers errgroup.Group
+	// aside is everything else: the loop, and what must not wait for a worker.
+	aside sync.WaitGroup
+
+	attempts       context.Context // parent of every attempt's context
+	cancelAttempts context.CancelCauseFunc
+	base           context.Context // for the store: what a driver has done is recorded, whoever has left
+	done           chan struct{}   // closed when the scheduler has stopped
+	nudge          chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
+
+	mu       sync.Mutex // guards all below
+	phase    phase
+	journeys map[string]*journey // every unfinished run that this engine knows, by id
+	ready    queue
+	due      dueHeap
+	free     int // workers that may be added
+	drivers  map[string]*driver
+	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
+	strays   map[Key]int                      // calls that were given up and have not returned, by resource
+	held     map[Key][]*journey               // wait for the strays of their resource
+	waiters  map[string][]chan struct{}       // closed when the run ends
+	flush    map[*runLog]*journey             // logs with lines that are not written
+	flushAt  time.Time                        // when they shall be; zero for never
+	flushing bool
+	exempt   int           // workers whose driver called Shutdown: they are not waited for
+	stuck    int           // workers whose call was given up
+	drained  chan struct{} // closed when no worker is left that must be waited for; made by shutdown
+}
+
+type phase uint8
+
+const (
+	phaseNew phase = iota
+	phaseRunning
+	phaseDraining
+	phaseStopped
+)
+
+// driver is a registered driver with its slots.
+type driver struct {
+	name string
+	impl Driver
+	opts driverOptions
+
+	// Guarded by scheduler.mu.
+	busy     int   // slots in use
+	promised int   // slots kept for journeys that waited for one and are on their way
+	waiting  queue // journeys that want a slot
+}
+
+func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
+	s := &scheduler{
+		opts: opts, ledger: l, events: events,
+		done: make(chan struct{}), nudge: make(chan struct{}, 1),
+		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
+		blocked: map[string]map[*journey]struct{}{}, strays: map[Key]int{}, held: map[Key][]*journey{},
+		waiters: map[string][]chan struct{}{}, flush: map[*runLog]*journey{},
+	}
+	s.workers.SetLimit(opts.Workers)
+	s.attempts, s.cancelAttempts = context.WithCancelCause(context.Background())
+	s.base = context.Background()
+	return s
+}
+
+// loop moves what has come due to the ready queue, and has logs written.
+func (s *scheduler) loop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.nudge:
+		case <-timer.C:
+		}
+		if next := s.takeDue(time.Now()); !next.IsZero() {
+			timer.Reset(time.Until(next))
+		} else {
+			timer.Stop()
+		}
+		s.hire()
+	}
+}
+
+// takeDue enqueues what is due, and returns the time of what comes next; zero for nothing.
+func (s *scheduler) takeDue(now time.Time) (next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.due) > 0 && s.due[0].due <= toInstant(now) {
+		j := heap.Pop(&s.due).(*journey)
+		j.due = 0
+		s.enqueueLocked(j)
+	}
+	if len(s.due) > 0 {
+		next = s.due[0].due.time()
+	}
+	if s.flushAt.IsZero() || s.flushing {
+		return next
+	}
+	if s.flushAt.After(now) {
+		if next.IsZero() || s.flushAt.Before(next) {
+			next = s.flushAt
+		}
+		return next
+	}
+	s.startFlushLocked()
+	return next
+}
+
+func (s *scheduler) wakeLoop() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// schedule has the journey looked at when the time comes; 0 takes that back.
+func (s *scheduler) schedule(j *journey, due instant) {
+	s.mu.Lock()
+	first := s.scheduleLocked(j, due)
+	s.mu.Unlock()
+	if first {
+		s.wakeLoop()
+	}
+}
+
+func (s *scheduler) scheduleLocked(j *journey, due instant) (first bool) {
+	switch {
+	case due == 0 && j.due == 0, s.journeys[j.id] != j:
+		return false
+	case due == 0:
+		heap.Remove(&s.due, j.heapAt)
+		j.due = 0
+		return false
+	case j.due == 0:
+		j.due = due
+		heap.Push(&s.due, j)
+	default:
+		j.due = due
+		heap.Fix(&s.due, j.heapAt)
+	}
+	return s.due[0] == j
+}
+
+// enqueue has the journey looked at as soon as a worker is free.
+func (s *scheduler) enqueue(j *journey) {
+	s.mu.Lock()
+	s.enqueueLocked(j)
+	s.mu.Unlock()
+	s.hire()
+}
+
+func (s *scheduler) enqueueLocked(j *journey) {
+	if !j.queued && s.journeys[j.id] == j {
+		j.queued = true
+		s.ready.push(j)
+	}
+}
+
+// hire adds workers while journeys are ready for them.
+func (s *scheduler) hire() {
+	s.mu.Lock()
+	n := 0
+	if s.phase == phaseRunning {
+		n = min(s.free, s.ready.len())
+		s.free -= n
+	}
+	s.mu.Unlock()
+	for range n {
+		s.employ(nil)
+	}
+}
+
+// employ starts a worker, beginning with an attempt if there is one. The caller has reserved its place.
+func (s *scheduler) employ(a *attempt) {
+	// Go may wait a moment for a worker that has given back its place and is about to return.
+	s.workers.Go(func() error { s.work(a); return nil })
+}
+
+// reserve takes a place for a worker, if one is free and nobody has been waiting for it.
+func (s *scheduler) reserve() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != phaseRunning || s.free == 0 || s.ready.len() > 0 {
+		return false
+	}
+	s.free--
+	return true
+}
+
+// vacate gives a worker's place back.
+func (s *scheduler) vacate() {
+	s.mu.Lock()
+	s.vacateLocked()
+	s.mu.Unlock()
+	s.hire()
+}
+
+func (s *scheduler) vacateLocked() {
+	s.free++
+	s.checkDrainedLocked()
+}
+
+func (s *scheduler) checkDrainedLocked() {
+	if s.drained != nil && s.opts.Workers-s.free <= s.stuck+s.exempt {
+		select {
+		case <-s.drained:
+		default:
+			close(s.drained)
+		}
+	}
+}
+
+// work is a worker: it goes on with one run after the other until none is ready.
+func (s *scheduler) work(a *attempt) {
+	finished := false
+	defer func() {
+		// A driver that calls runtime.Goexit ends this goroutine. What is left to do needs another one.
+		if !finished {
+			s.aside.Go(func() { s.goneWith(a) })
+		}
+	}()
+	for {
+		if a != nil {
+			o := a.call(s.opts.Limits)
+			a = s.ended(a, &o, true)
+			continue
+		}
+		j := s.takeReady()
+		if j == nil {
+			finished = true
+			return
+		}
+		a = s.drive(j, message{}, true)
+	}
+}
+
+// takeReady returns the next ready journey, or gives up the worker's place.
+func (s *scheduler) takeReady() *journey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == phaseRunning {
+		if j := s.ready.pop(); j != nil {
+			j.queued = false
+			return j
+		}
+	}
+	s.vacateLocked()
+	return nil
+}
+
+// goneWith takes the place of a worker whose goroutine a driver ended.
+func (s *scheduler) goneWith(a *attempt) {
+	o := outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
+	a.close(&o)
+	s.ended(a, &o, false)
+	s.vacate()
+}
+
+// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one.
+func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
+	if a.unwatch() {
+		s.aside.Done()
+	}
+	a.free()
+	j := a.journey
+	j.mu.Lock()
+	late := a.abandoned
+	a.returned = true
+	if a.timer != nil && a.timer.Stop() {
+		s.aside.Done()
+	}
+	j.mu.Unlock()
+	s.releaseSlot(a.driver)
+	if late {
+		s.strayReturned(a)
+		return nil
+	}
+	return s.drive(j, message{outcome: o}, worker)
+}
+
+// watch sees to it that an attempt whose context has ended does not hold up its run for ever.
+func (s *scheduler) watch(a *attempt) {
+	s.aside.Add(1)
+	a.unwatch = context.AfterFunc(a.ctx, func() {
+		defer s.aside.Done()
+		a.journey.mu.Lock()
+		defer a.journey.mu.Unlock()
+		if a.returned || a.abandoned {
+			return
+		}
+		s.aside.Add(1)
+		a.timer = time.AfterFunc(abandonAfter, func() {
+			defer s.aside.Done()
+			s.abandon(a)
+		})
+	})
+}
+
+// abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
+func (s *scheduler) abandon(a *attempt) {
+	j := a.journey
+	j.mu.Lock()
+	if a.returned || a.abandoned {
+		j.mu.Unlock()
+		return
+	}
+	a.abandoned = true
+	if a.timer != nil && a.timer.Stop() {
+		s.aside.Done() // it is not the timer that calls
+	}
+	j.mu.Unlock()
+
+	s.mu.Lock()
+	s.strays[j.key]++
+	s.stuck++
+	s.checkDrainedLocked()
+	s.mu.Unlock()
+	cause := context.Cause(a.ctx)
+	o := &outcome{attempt: a, cause: cause, ended: time.Now(),
+		err: fmt.Errorf("%w, and the driver did not return", cause)}
+	s.drive(j, message{outcome: o}, false)
+}
+
+// strayReturned lets the resource of a given-up call go on.
+func (s *scheduler) strayReturned(a *attempt) {
+	s.mu.Lock()
+	s.stuck--
+	key := a.journey.key
+	if s.strays[key]--; s.strays[key] == 0 {
+		delete(s.strays, key)
+		for _, j := range s.held[key] {
+			s.enqueueLocked(j)
+		}
+		delete(s.held, key)
+	}
+	s.mu.Unlock()
+	s.hire()
+}
+
+// hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
+func (s *scheduler) hold(j *journey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.strays[j.key] == 0 {
+		return false
+	}
+	if !slices.Contains(s.held[j.key], j) {
+		s.held[j.key] = append(s.held[j.key], j)
+	}
+	return true
+}
+
+// register adds a driver and wakes the runs that wait for it.
+func (s *scheduler) register(d *driver) error {
+	s.mu.Lock()
+	if s.phase >= phaseDraining {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	if _, taken := s.drivers[d.name]; taken {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: driver %q", ErrExists, d.name)
+	}
+	s.drivers[d.name] = d
+	for j := range s.blocked[d.name] {
+		j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool { return name == d.name })
+		s.enqueueLocked(j)
+	}
+	delete(s.blocked, d.name)
+	s.mu.Unlock()
+	s.hire()
+	return nil
+}
+
+// driver returns the registered driver, or notes that the journey waits for it and returns nil.
+func (s *scheduler) driver(name string, j *journey) *driver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.drivers[name]
+	if d == nil && s.journeys[j.id] == j && !slices.Contains(j.blocked, name) {
+		if s.blocked[name] == nil {
+			s.blocked[name] = map[*journey]struct{}{}
+		}
+		s.blocked[name][j] = struct{}{}
+		j.blocked = append(j.blocked, name)
+	}
+	return d
+}
+
+// listeners returns the names of the drivers that listen to a type, in order.
+func (s *scheduler) listeners(kind string) (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, d := range s.drivers {
+		if slices.Contains(d.opts.listen, kind) {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
+// listened returns the types that some driver listens to.
+func (s *scheduler) listened() (types []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.drivers {
+		types = append(types, d.opts.listen...)
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+func (s *scheduler) stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{
+		Unfinished: len(s.journeys), Ready: s.ready.len(), Due: len(s.due),
+		Workers: s.opts.Workers, Busy: s.opts.Workers - s.free, Stray: s.stuck,
+		Blocked: map[string]int{}, Slots: map[string]DriverStats{},
+	}
+	for name, waiting := range s.blocked {
+		if len(waiting) > 0 {
+			st.Blocked[name] = len(waiting)
+		}
+	}
+	for name, d := range s.drivers {
+		st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.opts.concurrency, Waiting: d.waiting.len()}
+	}
+	return st
+}
+
+// takeSlot takes a slot of a driver, or has the journey enqueued when it gets one.
+func (s *scheduler) takeSlot(d *driver, j *journey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(j.promises, d); i >= 0 {
+		j.promises = slices.Delete(j.promises, i, i+1)
+		d.promised--
+	} else if d.opts.concurrency > 0 && d.busy+d.promised >= d.opts.concurrency {
+		if !slices.Contains(j.waitsFor, d) {
+			j.waitsFor = append(j.waitsFor, d)
+			d.waiting.push(j)
+		}
+		return false
+	}
+	d.busy++
+	return true
+}
+
+func (s *scheduler) releaseSlot(d *driver) {
+	s.mu.Lock()
+	d.busy--
+	s.promiseLocked(d)
+	s.mu.Unlock()
+	s.hire()
+}
+
+// returnPromises gives back the slots that were kept for a journey and that it did not take.
+func (s *scheduler) returnPromises(j *journey) {
+	s.mu.Lock()
+	for _, d := range j.promises {
+		d.promised--
+		s.promiseLocked(d)
+	}
+	j.promises = nil
+	s.mu.Unlock()
+	s.hire()
+}
+
+// promiseLocked keeps the free slots of a driver for the journeys that have waited longest, so that nobody who comes
+// later overtakes them.
+func (s *scheduler) promiseLocked(d *driver) {
+	for d.busy+d.promised < d.opts.concurrency {
+		j := d.waiting.pop()
+		if j == nil {
+			return
+		}
+		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *driver) bool { return w == d })
+		if s.journeys[j.id] != j {
+			continue // it ended meanwhile
+		}
+		d.promised++
+		j.promises = append(j.promises, d)
+		s.enqueueLocked(j)
+	}
+}
+
+// journeyLocked returns the journey of a run, made if it is not known.
+func (s *scheduler) journeyLocked(id string, key Key) *journey {
+	j := s.journeys[id]
+	if j == nil {
+		j = &journey{id: id, key: key}
+		s.journeys[id] = j
+	}
+	return j
+}
+
+// take returns the journey of an unfinished run, made if it is not known.
+func (s *scheduler) take(id string, key Key) *journey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journeyLocked(id, key)
+}
+
+// forget drops a journey that has ended, or that never came to be, and tells those who wait for its end.
+func (s *scheduler) forget(j *journey) {
+	s.mu.Lock()
+	if s.journeys[j.id] == j {
+		s.scheduleLocked(j, 0)
+		for _, name := range j.blocked {
+			delete(s.blocked[name], j)
+		}
+		delete(s.journeys, j.id)
+	}
+	waiting := s.waiters[j.id]
+	delete(s.waiters, j.id)
+	s.mu.Unlock()
+	for _, w := range waiting {
+		close(w)
+	}
+	s.tails.wake(j.id)
+}
+
+// wait returns a channel that is closed when the run ends, and a function that gives the wait up.
+func (s *scheduler) wait(run string) (ended <-chan struct{}, giveUp func()) {
+	w := make(chan struct{})
+	s.mu.Lock()
+	s.waiters[run] = append(s.waiters[run], w)
+	s.mu.Unlock()
+	return w, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waiters[run] = slices.DeleteFunc(s.waiters[run], func(c chan struct{}) bool { return c == w })
+		if len(s.waiters[run]) == 0 {
+			delete(s.waiters, run)
+		}
+	}
+}
+
+func (s *scheduler) accepting() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase >= phaseDraining {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (s *scheduler) draining() bool { return s.accepting() != nil }
+
+// wantFlush has the lines of a log written: at once if it is full, or else within logFlush.
+func (s *scheduler) wantFlush(log *runLog, full bool) {
+	s.mu.Lock()
+	j := s.journeys[log.run]
+	if j == nil {
+		s.mu.Unlock()
+		return
+	}
+	s.flush[log] = j
+	wake := s.flushAt.IsZero() || full
+	if full {
+		s.flushAt = time.Now()
+	} else if wake {
+		s.flushAt = time.Now().Add(logFlush)
+	}
+	s.mu.Unlock()
+	if wake {
+		s.wakeLoop()
+	}
+}
+
+// startFlushLocked writes all waiting lines, one run after the other, off the loop.
+func (s *scheduler) startFlushLocked() {
+	s.flushAt, s.flushing = time.Time{}, true
+	s.aside.Go(func() {
+		s.flushAll()
+		s.mu.Lock()
+		s.flushing = false
+		s.mu.Unlock()
+		s.wakeLoop()
+	})
+}
+
+// running lists the attempts under way.
+func (s *scheduler) running() (attempts []*attempt) {
+	s.mu.Lock()
+	journeys := slices.Collect(maps.Values(s.journeys))
+	s.mu.Unlock()
+	for _, j := range journeys {
+		j.mu.Lock()
+		for _, a := range j.flying {
+			if !a.returned && !a.abandoned {
+				attempts = append(attempts, a)
+			}
+		}
+		j.mu.Unlock()
+	}
+	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
+	return attempts
+}
+
+// describeAttempts names attempts for an error.
+func describeAttempts(attempts []*attempt) string {
+	var names []string
+	for _, a := range attempts {
+		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.id, a.step.ID, a.driver.name, a.journey.key))
+	}
+	return strings.Join(names, "; ")
+}
+
+// queue is a first-in-first-out queue of journeys.
+type queue struct {
+	items []*journey
+	head  int
+}
+
+func (q *queue) len() int { return len(q.items) - q.head }
+
+func (q *queue) push(j *journey) { q.items = append(q.items, j) }
+
+func (q *queue) pop() *journey {
+	if q.len() == 0 {
+		return nil
+	}
+	j := q.items[q.head]
+	q.items[q.head] = nil
+	q.head++
+	if q.head >= 64 && q.head*2 >= len(q.items) {
+		q.items = append(q.items[:0:0], q.items[q.head:]...)
+		q.head = 0
+	}
+	return j
+}
+
+// dueHeap orders journeys by due time.
+type dueHeap []*journey
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(a, b int) bool { return h[a].due < h[b].due }
+func (h dueHeap) Swap(a, b int) {
+	h[a], h[b] = h[b], h[a]
+	h[a].heapAt, h[b].heapAt = a, b
+}
+func (h *dueHeap) Push(x any) {
+	j := x.(*journey)
+	j.heapAt = len(*h)
+	*h = append(*h, j)
+}
+func (h *dueHeap) Pop() any {
+	last := len(*h) - 1
+	j := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return j
+}
