@@ -62,7 +62,7 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 		Resource: j.object.Clone(), Cause: j.run.rec.Cause, Run: j.id, Step: a.step.clone(),
 		Attempt: step.Attempt, Resumed: step.Resumed, resourceID: j.run.rec.ResourceID, outputs: j.output,
 	}
-	a.request.Log = slog.New(s.logHandler(a))
+	a.request.Log = slog.New(&logHandler{attempt: a, sched: s})
 	return a
 }
 

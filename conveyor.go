@@ -1,3 +1,51 @@
+// Package conveyor moves resources along ordered pipelines of drivers, durably, inside your own program.
+//
+// A resource is desired state: a type, a name and a spec. A driver is Go code with a Reconcile method. A pipeline
+// names, for one type of resource, the drivers that reconcile it, step by step. When a resource is applied, its
+// drivers are called in step order, each only after the one before it succeeded; a resource that names no pipeline
+// is reconciled by every driver that listens to its type, all at once. There is no server: an [Engine] does the work
+// in your process, and keeps every step of it in a store of your choice.
+//
+//	st, err := file.Open(ctx, "conveyor.db", file.Options{})    // or memory.New(), for tests
+//	engine, err := conveyor.New(st, conveyor.Options{})
+//	err = engine.Register("git-cloner", Cloner{})
+//	err = engine.Register("test-runner", Tester{})
+//	err = engine.SavePipeline(ctx, conveyor.PipelineSpec{
+//		Name: "ci", Resource: "build",
+//		Steps: []conveyor.Step{{Driver: "git-cloner"}, {Driver: "test-runner"}},
+//	})
+//	err = engine.Start(ctx)
+//	run, err := engine.Apply(ctx, &Build{Meta: conveyor.Meta{Name: "app", Type: "build", Pipeline: "ci"}})
+//	run, err = engine.Wait(ctx, run.ID)
+//	err = engine.Shutdown(ctx)
+//
+// # The path of a resource
+//
+// [Engine.Apply] checks it (document.go, resource.go) and commits it together with a run and, if a worker is free,
+// with the start of the first step (apply.go). The worker calls the driver (attempt.go). What the driver answers goes
+// to the run's journey (journey.go), where the pure rules (pipeline.go, retry.go) say what comes next; the outcome of
+// a step and the start of the one after it are one commit. A run that has to wait leaves memory but for its place in
+// the scheduler's heap of due times (scheduler.go) and is read again when it goes on (ledger.go, records.go).
+//
+// # What is guaranteed
+//
+// A step starts only after those before it have a recorded success or skip. The start of an attempt is on record
+// before its driver is called, and its outcome before anything else happens to the run. A resource never has two
+// attempts at once, outside the drivers that listen to it together. A finished step is never called again. A step
+// that was under way when the process died is called again, with the same [Request.IdempotencyKey]: at least once
+// per step, exactly one recorded outcome. What Apply has acknowledged is reconciled, at last in its newest
+// generation.
+//
+// # What is not
+//
+// A driver is not called exactly once: nothing outside a database can promise that. One engine uses a store at a
+// time. Go code that ignores its context cannot be stopped; it can only be kept from doing harm.
+//
+// # Crash and shutdown
+//
+// After a crash, [Engine.Start] takes up every unfinished run where the record stands, whatever program wrote it; a
+// step whose driver is not registered leaves its run blocked until it is. [Engine.Shutdown] lets attempts finish,
+// then ends their contexts, and returns by its deadline; an attempt cut short so counts for nothing, and comes again.
 package conveyor
 
 import (

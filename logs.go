@@ -103,59 +103,71 @@ func (l *runLog) lines(step string) int {
 	return l.kept[step]
 }
 
-// logHandler is the slog.Handler of one attempt.
+// logHandler is the slog.Handler of one attempt. Most attempts log nothing, so what it needs is made with the first
+// line.
 type logHandler struct {
 	attempt *attempt
 	sched   *scheduler
-	host    slog.Handler // the engine's logger, with the attempt's place added
+	with    []func(slog.Handler) slog.Handler // WithAttrs and WithGroup calls, to be repeated on host and json
+	attrs   bool                              // some of those were WithAttrs
 
-	json  slog.Handler // writes the attributes into *buffer
-	attrs bool         // json holds attributes already
-	mu    *sync.Mutex  // guards buffer
-	out   *bytes.Buffer
+	once sync.Once
+	host slog.Handler // the engine's logger, with the attempt's place added
+	json slog.Handler // writes attributes into out
+	mu   sync.Mutex   // guards out
+	out  bytes.Buffer
 }
 
 // attrsGroup holds a line's own attributes apart from what the JSON handler adds.
 const attrsGroup = "a"
 
-func (s *scheduler) logHandler(a *attempt) slog.Handler {
-	h := &logHandler{attempt: a, sched: s, mu: new(sync.Mutex), out: new(bytes.Buffer)}
-	h.host = s.opts.Logger.Handler().WithAttrs([]slog.Attr{
+func (h *logHandler) prepare() {
+	a := h.attempt
+	h.host = h.sched.opts.Logger.Handler().WithAttrs([]slog.Attr{
 		slog.String("resource", a.journey.key.String()), slog.String("run", a.journey.id),
 		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
 	})
-	h.json = slog.NewJSONHandler(h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
-	return h
+	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
+	for _, with := range h.with {
+		h.host, h.json = with(h.host), with(h.json)
+	}
 }
 
+// Enabled keeps every level: what is shown can be chosen by whoever reads the log, and the engine's logger chooses
+// for itself.
 func (h *logHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	c := *h
-	c.host, c.json, c.attrs = h.host.WithAttrs(attrs), h.json.WithAttrs(attrs), h.attrs || len(attrs) > 0
-	return &c
+	if len(attrs) == 0 {
+		return h
+	}
+	return h.child(true, func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
 func (h *logHandler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
 	}
-	c := *h
-	c.host, c.json = h.host.WithGroup(name), h.json.WithGroup(name)
-	return &c
+	return h.child(false, func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
+}
+
+func (h *logHandler) child(attrs bool, with func(slog.Handler) slog.Handler) slog.Handler {
+	return &logHandler{attempt: h.attempt, sched: h.sched, attrs: h.attrs || attrs, with: append(slices.Clip(h.with), with)}
 }
 
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.once.Do(h.prepare)
 	line := LogLine{Time: r.Time, Step: h.attempt.step.ID, Attempt: h.attempt.number, Level: r.Level}
 	if line.Time.IsZero() {
 		line.Time = time.Now()
 	}
-	limits := h.sched.opts.Limits
-	line.Message = cut(r.Message, limits.LogLine)
+	limit := h.sched.opts.Limits.LogLine
+	line.Message = cut(r.Message, limit)
 	if h.attrs || r.NumAttrs() > 0 {
 		line.Attrs = h.attributes(ctx, r)
-		if len(line.Message)+len(line.Attrs) > limits.LogLine {
-			line.Attrs = json.RawMessage(`{"…":"attributes cut"}`)
+		if len(line.Message)+len(line.Attrs) > limit {
+			line.Attrs = nil
+			line.Message = cut(line.Message, max(limit-len(attrsCut), 0)) + attrsCut
 		}
 	}
 	h.sched.keepLine(h.attempt, line)
@@ -164,6 +176,8 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	return nil
 }
+
+const attrsCut = " … [attributes cut]"
 
 // attributes renders the attributes of a record, and of the handler, as one JSON object.
 func (h *logHandler) attributes(ctx context.Context, r slog.Record) json.RawMessage {
