@@ -118,12 +118,20 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 			return nil
 		}
 		s.opts.Logger.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
-		select {
-		case <-time.After(pause):
-		case <-s.done:
+		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
 			return nil
 		}
+	}
+}
+
+// pause waits, and reports false if the scheduler stops first.
+func (s *scheduler) pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-s.done:
+		return false
 	}
 }
 
@@ -159,10 +167,12 @@ func (s *scheduler) changed(j *journey) bool {
 func (s *scheduler) lose(j *journey, err error) {
 	s.opts.Logger.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
 	j.mu.Lock()
-	for _, a := range j.flying {
-		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.id))
-	}
+	flying := slices.Clone(j.flying)
 	j.mu.Unlock()
+	for _, a := range flying {
+		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.id))
+		s.disown(a)
+	}
 	j.run, j.object, j.head, j.rev = nil, nil, nil, 0
 	s.forget(j)
 }
@@ -632,6 +642,12 @@ func (s *scheduler) commit(d *draft) error {
 		return nil
 	}
 	rev, err := s.ledger.commit(s.base, ops)
+	for pause := firstPause; errors.Is(err, store.ErrUnknown); pause = min(2*pause, longestPause) {
+		if !s.pause(pause) {
+			return err
+		}
+		rev, err = s.ledger.findOut(s.base, ops, err)
+	}
 	if err != nil {
 		return err
 	}

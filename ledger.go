@@ -117,32 +117,42 @@ func (l *ledger) keepPlan(key string, p *plan) *plan {
 	return p
 }
 
-// commit writes, and settles what it can of an unknown outcome: the first record that the commit puts carries, or
-// does not carry, the new value.
+// commit writes. An outcome that the store does not know is found out by reading back, if that can be done at once.
 func (l *ledger) commit(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	rev, err := l.store.Commit(ctx, ops...)
-	if !errors.Is(err, store.ErrUnknown) {
-		return rev, err
+	if errors.Is(err, store.ErrUnknown) {
+		return l.findOut(ctx, ops, err)
 	}
+	return rev, err
+}
+
+// errNotCommitted is what an unknown outcome turned out to be.
+var errNotCommitted = errors.New("conveyor: the commit did not happen")
+
+// findOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
+// condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
+// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails.
+func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (store.Revision, error) {
 	for _, op := range ops {
-		if !op.Writes() || op.Removes() {
+		if !op.Conditional() || op.Value() == nil {
 			continue
 		}
-		switch r, readErr := l.store.Get(ctx, op.Key()); {
-		case errors.Is(readErr, store.ErrNotFound):
-			return 0, fmt.Errorf("the commit did not happen: %s", err)
-		case readErr != nil:
-			return 0, err
-		case string(r.Value) == string(op.Value()) && !op.Holds(r.Revision):
-			return r.Revision, nil // conditional, written, and by this commit: the condition no longer holds
-		case op.Holds(r.Revision):
-			return 0, fmt.Errorf("the commit did not happen: %s", err)
-		default:
-			return 0, err
+		r, err := l.store.Get(ctx, op.Key())
+		switch {
+		case errors.Is(err, store.ErrNotFound) && op.Holds(0), err == nil && op.Holds(r.Revision):
+			return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))
+		case err == nil && string(r.Value) == string(op.Value()):
+			return r.Revision, nil
+		case err == nil, errors.Is(err, store.ErrNotFound):
+			return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
 		}
+		return 0, unknown
 	}
-	return 0, err
+	return 0, unknown
 }
+
+// withoutIdentity keeps an error's text alone.
+func withoutIdentity(err error) error { return errors.New(err.Error()) }
 
 // runState is all that is recorded of a run, but for its failed attempts and its log.
 type runState struct {
@@ -323,6 +333,23 @@ func doing(steps []StepRun) (State, string) {
 		}
 	}
 	return StateRunning, ""
+}
+
+// sleepsUntil returns when a run that nobody works on goes on by itself; 0 if it can go on at once.
+func (r *runState) sleepsUntil() instant {
+	if r.plan == nil {
+		return 0
+	}
+	states := make([]State, len(r.steps))
+	for i := range r.steps {
+		if states[i] = r.steps[i].rec.State; states[i] == StateRunning {
+			return 0 // cut short
+		}
+	}
+	if start, over := r.plan.next(states, r.rec.Stop != stopNone); over || len(start) > 0 {
+		return 0
+	}
+	return r.nextDue()
 }
 
 // nextDue is the earliest time at which something is to happen to the run by itself; 0 for never.

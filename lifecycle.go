@@ -85,26 +85,6 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 	return runs, nil
 }
 
-// sleepsUntil returns when the run goes on by itself; 0 if it can go on at once.
-func (r *runState) sleepsUntil() instant {
-	if len(r.steps) == 0 {
-		return 0
-	}
-	begun := false
-	for i := range r.steps {
-		switch state := r.steps[i].rec.State; {
-		case state == StateRunning || state == StateQueued || state == StateBlocked:
-			return 0
-		case state == StateRetrying || state == StateWaiting:
-			begun = true
-		}
-	}
-	if !begun {
-		return 0
-	}
-	return r.nextDue()
-}
-
 // shutdownReserve is the part of the time given to Shutdown that is kept for drivers to return in after their
 // contexts have ended: a quarter of it, and at most this.
 const shutdownReserve = time.Second

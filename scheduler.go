@@ -328,27 +328,34 @@ func (s *scheduler) watch(a *attempt) {
 
 // abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
 func (s *scheduler) abandon(a *attempt) {
+	if !s.disown(a) {
+		return
+	}
+	cause := context.Cause(a.ctx)
+	s.drive(a.journey, message{outcome: &outcome{
+		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
+	}}, false)
+}
+
+// disown has what a driver will return discarded; it reports false if the driver has returned.
+func (s *scheduler) disown(a *attempt) bool {
 	j := a.journey
 	j.mu.Lock()
 	if a.returned || a.abandoned {
 		j.mu.Unlock()
-		return
+		return false
 	}
 	a.abandoned = true
 	if a.timer != nil && a.timer.Stop() {
 		s.aside.Done() // it is not the timer that calls
 	}
 	j.mu.Unlock()
-
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.strays[j.key]++
 	s.stuck++
 	s.checkDrainedLocked()
-	s.mu.Unlock()
-	cause := context.Cause(a.ctx)
-	o := &outcome{attempt: a, cause: cause, ended: time.Now(),
-		err: fmt.Errorf("%w, and the driver did not return", cause)}
-	s.drive(j, message{outcome: o}, false)
+	return true
 }
 
 // strayReturned lets the resource of a given-up call go on.

@@ -65,6 +65,9 @@ func (o Op) Writes() bool { return o.kind == opPut || o.kind == opDelete }
 // Removes reports whether the op is a Delete.
 func (o Op) Removes() bool { return o.kind == opDelete }
 
+// Conditional reports whether the op can make its commit fail with [ErrConflict].
+func (o Op) Conditional() bool { return o.condition != always }
+
 // Holds reports whether the op's condition is true of a record's current revision, zero standing for "absent".
 func (o Op) Holds(current Revision) bool {
 	switch o.condition {
