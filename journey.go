@@ -605,6 +605,9 @@ func (d *draft) finishWith(end State, reason string) error {
 	}
 	d.over, d.rewrite = true, true
 	d.rec.State, d.rec.Ended, d.rec.Reason = end, d.now, reason
+	if d.plan == nil {
+		d.rec.Started = 0 // it has pinned no steps, so it has not begun
+	}
 	head := d.head
 	if head == nil || head.ID != d.rec.ResourceID {
 		d.head = nil
