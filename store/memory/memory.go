@@ -77,10 +77,11 @@ func (s *Store) alive(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) page(page []store.Record, r keyrange.Range, limit int) ([]store.Record, error) {
+func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.inOrder.appendRange(page, r, limit), nil
+	page = s.inOrder.appendRange(page, r, limit)
+	return page, len(page) == limit, nil
 }
 
 // Commit implements [store.Store].

@@ -27,8 +27,8 @@ func Of(q store.Query) Range {
 	return r
 }
 
-// After returns what is left of r once key has been walked past.
-func (r Range) After(key string) Range {
+// after returns what is left of r once key has been walked past.
+func (r Range) after(key string) Range {
 	if r.Reverse {
 		r.To = key
 	} else {
@@ -37,18 +37,18 @@ func (r Range) After(key string) Range {
 	return r
 }
 
-// Empty reports whether no key can lie in r.
-func (r Range) Empty() bool { return r.To != "" && r.From >= r.To }
+// empty reports whether no key can lie in r.
+func (r Range) empty() bool { return r.To != "" && r.From >= r.To }
 
-// Fetch appends to page the first records of r, in its order, at most limit of them. The records belong to the caller,
-// their values perhaps not; see [Pages].
-type Fetch func(page []store.Record, r Range, limit int) ([]store.Record, error)
+// Fetch appends to page the first records of r, in its order, at most limit of them, and reports whether r may have
+// more after them. Beside an error it returns the records that come before the fault.
+type Fetch func(page []store.Record, r Range, limit int) (_ []store.Record, more bool, err error)
 
 // The number of records in the first page of a list and in the largest one. Pages double in between, so that a list
 // that is left early has fetched little, and a long one spends little on finding its place again.
 const (
-	FirstPage   = 16
-	LargestPage = 256
+	firstPage   = 16
+	largestPage = 256
 )
 
 // Pages yields the records that q selects, fetched page by page, so that a store holds no lock and no transaction
@@ -57,28 +57,21 @@ const (
 // own turns a fetched value into one that the caller of List may keep; nil means that it already is.
 func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []byte) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		var (
-			rest = Of(q)
-			left = q.Limit
-			size = FirstPage
-			page []store.Record
-		)
-		if err := alive(); err != nil {
-			yield(store.Record{}, err)
-			return
-		}
-		for !rest.Empty() {
+		rest, left, size := Of(q), q.Limit, firstPage
+		var page []store.Record
+		for more := true; more; size = min(2*size, largestPage) {
 			if q.Limit > 0 {
 				size = min(size, left)
 			}
-			var err error
-			if page, err = fetch(page[:0], rest, size); err == nil && len(page) == 0 {
-				return
+			page = page[:0]
+			err := alive()
+			if err == nil {
+				page, more, err = fetch(page, rest, size)
 			}
 			for _, rec := range page {
 				if gone := alive(); gone != nil {
-					yield(store.Record{}, gone)
-					return
+					err = gone
+					break
 				}
 				if own != nil {
 					rec.Value = own(rec.Value)
@@ -91,12 +84,11 @@ func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []by
 				yield(store.Record{}, err)
 				return
 			}
-			left -= len(page)
-			if len(page) < size || q.Limit > 0 && left <= 0 {
-				return
+			if len(page) > 0 {
+				rest = rest.after(page[len(page)-1].Key)
 			}
-			rest = rest.After(page[len(page)-1].Key)
-			size = min(2*size, LargestPage)
+			left -= len(page)
+			more = more && !rest.empty() && (q.Limit <= 0 || left > 0)
 		}
 	}
 }

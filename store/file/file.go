@@ -1,0 +1,149 @@
+// Package file is the durable store: one bbolt file on a local disk, owned by one process at a time.
+//
+//	st, err := file.Open(ctx, "/var/lib/app/conveyor.db", file.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	defer st.Close()
+//
+// What Commit has acknowledged survives a crash of the process and of the machine, as far as the disk keeps what it has
+// reported as written. Commits that come at the same time share one write to the disk, so many callers at once are not
+// much slower than one. A reader may see a commit a moment before the disk has it and the caller of Commit knows of it.
+//
+// The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
+// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go).
+// [Open] (open.go) makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch
+// it.
+//
+// The file is in the byte order of the machine and does not move between machines of different order. It does not
+// belong on a network file system: neither the lock nor the order of writes can be relied on there.
+package file
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/keyrange"
+)
+
+// Store implements [store.Store] in one file. Make one with [Open].
+//
+// Locks are taken in the order open, snapshots; mu is held alone, for a few lines, and never while bbolt works.
+type Store struct {
+	path string
+	file *os.File // that of db, for what bbolt does not do; closed by db
+	db   *bbolt.DB
+
+	closed atomic.Bool  // written with open held
+	open   sync.RWMutex // held for reading by every call, so that Close waits for those that have begun
+
+	mu      sync.Mutex // guards the two below
+	queue   []*request // commits that wait for their turn, the oldest first
+	leading bool       // one of the callers is carrying out a group of commits, or has been told to
+
+	// Owned by the leader, so unguarded.
+	newest  store.Revision // of the last transaction
+	grown   int64          // size of the file, as far as the store itself has made it grow
+	damaged error          // bbolt panicked in a transaction; nothing is written any more
+
+	// In doubt from a transaction whose outcome is unknown until one that settles it, see settle.
+	doubt     atomic.Pointer[error] // written by the leader
+	snapshots sync.RWMutex          // held for reading by each read transaction, and by settle against all of them
+
+	commitTx func(*bbolt.Tx) error // (*bbolt.Tx).Commit; tests put a failing disk in its place
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Get implements [store.Store].
+func (s *Store) Get(ctx context.Context, key string) (rec store.Record, err error) {
+	if ctx.Err() != nil {
+		return store.Record{}, context.Cause(ctx)
+	}
+	if err := s.begin(); err != nil {
+		return store.Record{}, err
+	}
+	defer s.end()
+	err = s.view(func(tx *bbolt.Tx) error {
+		stored := tx.Bucket([]byte(recordsBucket)).Get([]byte(key))
+		if stored == nil {
+			return fmt.Errorf("%w: %s", store.ErrNotFound, key)
+		}
+		rec, err = s.record([]byte(key), stored)
+		return err
+	})
+	return rec, err
+}
+
+// List implements [store.Store].
+func (s *Store) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	alive := func() error {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case s.closed.Load():
+			return store.ErrClosed
+		}
+		return nil
+	}
+	return keyrange.Pages(q, alive, s.page, nil)
+}
+
+// Commit implements [store.Store].
+func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err := s.begin(); err != nil {
+		return 0, err
+	}
+	defer s.end()
+	if !writes(ops) {
+		return s.check(ops)
+	}
+	return s.enqueue(ctx, ops)
+}
+
+// Close implements [store.Store]. The file may be opened again when it returns.
+func (s *Store) Close() error {
+	s.open.Lock()
+	defer s.open.Unlock()
+	if s.closed.Swap(true) {
+		return nil
+	}
+	if err := s.guard(s.db.Close); err != nil {
+		return fmt.Errorf("close %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// begin keeps the store open until end is called.
+func (s *Store) begin() error {
+	s.open.RLock()
+	if s.closed.Load() {
+		s.open.RUnlock()
+		return store.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) end() { s.open.RUnlock() }
+
+func writes(ops []store.Op) bool {
+	for _, op := range ops {
+		if op.Writes() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,382 @@
+package file
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// The inspection of a file, before bbolt is given it to write.
+//
+// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages it panics, runs in circles, starts
+// goroutines that panic, or answers that a key is absent. So the pages are read here first, by rules that leave no room
+// for a flipped bit: every byte of a page that means anything is accounted for by its neighbours, by the keys around
+// it, or by the checksum of a record. The layout is that of bbolt's format version 2, in the byte order of the machine:
+//
+//	page    id u64, kind u16, count u16, overflow u32 (further pages that belong to it), then what its kind says
+//	meta    magic, version, page size, flags u32; root page, sequence, freelist page, pages in use, transaction u64; FNV-1a
+//	branch  count times: position u32, key size u32, page u64; then the keys
+//	leaf    count times: flags u32, position u32, key size u32, value size u32; then keys and values
+//	free    count page ids u64; if count is 0xffff, the first of them is the count
+//
+// A leaf element with the flag 1 is a bucket: root page, sequence u64; if the root page is 0, a page of kind leaf follows.
+// Positions count from the start of their element.
+const (
+	pageHeader  = 16
+	elementSize = 16
+	metaSize    = 64
+
+	kindBranch = 0x01
+	kindLeaf   = 0x02
+	kindMeta   = 0x04
+	kindFree   = 0x10
+
+	boltMagic   = 0xED0CDAED
+	boltVersion = 2
+)
+
+var native = binary.NativeEndian
+
+// inspector is one inspection of one file.
+type inspector struct {
+	file   io.ReaderAt
+	whole  bool // look at leaves too, not only at what leads to them
+	meta   meta
+	used   []bool // by page id: reached from the root, or free
+	last   []byte // the greatest key so far in the bucket being walked, nil at its start
+	newest store.Revision
+}
+
+// meta is a decoded meta page.
+type meta struct {
+	pageSize             uint64
+	root, free, end, txn uint64
+}
+
+// inspect reports what is wrong with a store's file of that size. Without whole it reads the pages that lead to the
+// records and not the records themselves, which is a hundredth of a large file.
+func inspect(f io.ReaderAt, size int64, whole bool) error {
+	in := &inspector{file: f, whole: whole}
+	if err := in.readMetas(size); err != nil {
+		return err
+	}
+	in.used = make([]bool, in.meta.end)
+	in.used[0], in.used[1] = true, true
+
+	buckets, err := in.readRoot()
+	if err != nil {
+		return err
+	}
+	owner, records := buckets[ownerBucket], buckets[recordsBucket]
+	if owner == nil {
+		return errors.New("written by another program: it has no record of a Conveyor store")
+	}
+	// The owner comes first, so that a newer format is called that, whatever else it has changed.
+	if err := in.readOwner(owner); err != nil {
+		return fmt.Errorf("bucket %s: %w", ownerBucket, err)
+	}
+	if records == nil || len(buckets) != 2 {
+		return errors.New("its buckets are not those of a Conveyor store")
+	}
+	if err := in.walkBucket(records, in.checkRecord); err != nil {
+		return fmt.Errorf("bucket %s: %w", recordsBucket, err)
+	}
+	if err := in.readFree(); err != nil {
+		return err
+	}
+	if !whole {
+		return nil // what the unread leaves use is unknown
+	}
+	for id, used := range in.used {
+		if !used {
+			return fmt.Errorf("page %d is neither used nor free", id)
+		}
+	}
+	return nil
+}
+
+// readMetas reads both meta pages. bbolt is content with one of them, and then goes on from the commit before the last:
+// a store may not forget what it has acknowledged, so both have to be whole and belong together.
+func (in *inspector) readMetas(size int64) error {
+	if size == 0 {
+		return errors.New("file is empty")
+	}
+	first, err := in.readMeta(0, size)
+	if err != nil {
+		return err
+	}
+	second, err := in.readMeta(first.pageSize, size)
+	if err != nil {
+		return err
+	}
+	if first.pageSize != second.pageSize || first.txn%2 != 0 || second.txn%2 != 1 {
+		return errors.New("the two meta pages do not belong together")
+	}
+	in.meta = first
+	switch {
+	case second.txn == first.txn+1:
+		in.meta = second
+	case first.txn != second.txn+1:
+		return errors.New("a commit is missing between the two meta pages")
+	}
+	m := in.meta
+	switch {
+	case m.end > uint64(size)/m.pageSize:
+		return fmt.Errorf("file has %d bytes, and %d pages of %d bytes are in use", size, m.end, m.pageSize)
+	case m.root < 2 || m.root >= m.end || m.free < 2 || m.free >= m.end:
+		return errors.New("a meta page points outside of the file")
+	}
+	return nil
+}
+
+func (in *inspector) readMeta(at uint64, size int64) (meta, error) {
+	buf := make([]byte, pageHeader+metaSize)
+	if _, err := in.file.ReadAt(buf, int64(at)); err != nil {
+		if errors.Is(err, io.EOF) {
+			return meta{}, fmt.Errorf("file of %d bytes ends before its meta pages do", size)
+		}
+		return meta{}, err
+	}
+	b := buf[pageHeader:]
+	sum := fnv.New64a()
+	sum.Write(b[:metaSize-8])
+	m := meta{
+		pageSize: uint64(native.Uint32(b[8:])),
+		root:     native.Uint64(b[16:]), free: native.Uint64(b[32:]), end: native.Uint64(b[40:]), txn: native.Uint64(b[48:]),
+	}
+	switch {
+	case native.Uint32(b) != boltMagic:
+		return meta{}, errors.New("not a bbolt file, or its meta pages are damaged")
+	case native.Uint32(b[4:]) != boltVersion:
+		return meta{}, fmt.Errorf("bbolt format version %d, not %d", native.Uint32(b[4:]), boltVersion)
+	case native.Uint64(b[metaSize-8:]) != sum.Sum64():
+		return meta{}, errors.New("meta page is damaged: checksum does not match")
+	case m.pageSize < 1<<9 || m.pageSize > 1<<24 || m.pageSize&(m.pageSize-1) != 0:
+		return meta{}, fmt.Errorf("page size %d", m.pageSize)
+	case native.Uint64(buf) != at/m.pageSize || native.Uint16(buf[8:]) != kindMeta:
+		return meta{}, errors.New("meta page is damaged: wrong header")
+	}
+	return m, nil
+}
+
+// readRoot returns the heads of the buckets by their names.
+func (in *inspector) readRoot() (map[string][]byte, error) {
+	buckets := map[string][]byte{}
+	err := in.walk(in.meta.root, nil, func(flags uint32, key, value []byte) error {
+		if flags != 1 || len(value) < 16 {
+			return fmt.Errorf("%q at the root is not a bucket", key)
+		}
+		buckets[string(key)] = bytes.Clone(value)
+		return nil
+	})
+	return buckets, err
+}
+
+func (in *inspector) readOwner(bucket []byte) error {
+	found := map[string][]byte{}
+	err := in.walkBucket(bucket, func(flags uint32, key, value []byte) error {
+		_, payload, err := decode(key, value)
+		if err != nil || flags != 0 {
+			return fmt.Errorf("record %q: %w", key, errDamaged)
+		}
+		found[string(key)] = bytes.Clone(payload)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := checkFormat(found[formatKey]); err != nil {
+		return err
+	}
+	rev, ok := found[revisionKey]
+	if !ok || len(rev) != 8 || len(found) != 2 {
+		return errors.New("its records are not those of a Conveyor store")
+	}
+	in.newest = decodeRevision(rev)
+	return nil
+}
+
+func (in *inspector) checkRecord(flags uint32, key, value []byte) error {
+	rev, _, err := decode(key, value)
+	switch {
+	case err != nil:
+		return fmt.Errorf("record %q: %w", key, err)
+	case flags != 0 || len(key) == 0:
+		return fmt.Errorf("%q is not a record", key)
+	case rev < 1 || rev > in.newest:
+		return fmt.Errorf("record %q: revision %d, and the newest is %d", key, rev, in.newest)
+	}
+	return nil
+}
+
+// leafFunc looks at one element of a leaf page.
+type leafFunc func(flags uint32, key, value []byte) error
+
+// walkBucket walks what a bucket's element has as its value.
+func (in *inspector) walkBucket(bucket []byte, look leafFunc) error {
+	in.last = nil
+	if len(bucket) < 16 || native.Uint64(bucket[8:]) != 0 {
+		return errors.New("damaged head")
+	}
+	if root := native.Uint64(bucket); root != 0 {
+		return in.walk(root, nil, look)
+	}
+	page := bucket[16:]
+	if len(page) < pageHeader || native.Uint16(page[8:]) != kindLeaf {
+		return errors.New("damaged head")
+	}
+	return in.walkLeaf(page, nil, look)
+}
+
+// walk walks the pages below id, whose keys are not smaller than from.
+func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
+	page, err := in.readPage(id)
+	if err != nil {
+		return err
+	}
+	switch kind := native.Uint16(page[8:]); kind {
+	case kindLeaf:
+		err = in.walkLeaf(page, from, look)
+	case kindBranch:
+		err = in.walkBranch(page, from, look)
+	default:
+		err = fmt.Errorf("kind %#x where keys should be", kind)
+	}
+	if err != nil {
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return nil
+}
+
+func (in *inspector) walkLeaf(page, from []byte, look leafFunc) error {
+	count := int(native.Uint16(page[10:]))
+	at := pageHeader + elementSize*count
+	if at > len(page) || count == 0 && from != nil {
+		return fmt.Errorf("%d elements do not fit", count)
+	}
+	for i := range count {
+		e := page[pageHeader+elementSize*i:]
+		flags, pos := native.Uint32(e), native.Uint32(e[4:])
+		keySize, valueSize := uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
+		if int(pos)+pageHeader+elementSize*i != at || keySize+valueSize > uint64(len(page)-at) {
+			return fmt.Errorf("element %d is out of place", i)
+		}
+		key := page[at : at+int(keySize)]
+		at += int(keySize)
+		value := page[at : at+int(valueSize)]
+		at += int(valueSize)
+		if bytes.Compare(key, from) < 0 || in.last != nil && bytes.Compare(key, in.last) <= 0 {
+			return fmt.Errorf("element %d is out of order", i)
+		}
+		in.last = append(in.last[:0], key...)
+		if err := look(flags, key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
+	count := int(native.Uint16(page[10:]))
+	at := pageHeader + elementSize*count
+	if count == 0 || at > len(page) {
+		return fmt.Errorf("%d elements do not fit", count)
+	}
+	// The pages below a branch are all of one kind, so the first tells whether the others need to be read.
+	unread := false
+	for i := range count {
+		e := page[pageHeader+elementSize*i:]
+		pos, keySize, child := native.Uint32(e), uint64(native.Uint32(e[4:])), native.Uint64(e[8:])
+		if int(pos)+pageHeader+elementSize*i != at || keySize > uint64(len(page)-at) {
+			return fmt.Errorf("element %d is out of place", i)
+		}
+		key := page[at : at+int(keySize)]
+		at += int(keySize)
+		switch {
+		case i == 0 && bytes.Compare(key, from) < 0, i > 0 && bytes.Compare(key, in.last) <= 0:
+			return fmt.Errorf("element %d is out of order", i)
+		case unread:
+			if child < 2 || child >= uint64(len(in.used)) || in.used[child] {
+				return fmt.Errorf("element %d points to page %d", i, child)
+			}
+			in.used[child] = true
+			in.last = bytes.Clone(key)
+			continue
+		}
+		if err := in.walk(child, key, look); err != nil {
+			return err
+		}
+		if !in.whole && i == 0 {
+			unread = in.isLeaf(child)
+		}
+	}
+	return nil
+}
+
+func (in *inspector) isLeaf(id uint64) bool {
+	var header [pageHeader]byte
+	_, err := in.file.ReadAt(header[:], int64(id*in.meta.pageSize))
+	return err == nil && native.Uint16(header[8:]) == kindLeaf
+}
+
+// readFree checks the list of free pages: bbolt writes over those without looking at them.
+func (in *inspector) readFree() error {
+	page, err := in.readPage(in.meta.free)
+	if err != nil {
+		return err
+	}
+	ids, count := page[pageHeader:], uint64(native.Uint16(page[10:]))
+	if count == 0xffff {
+		count, ids = native.Uint64(ids), ids[8:]
+	}
+	if native.Uint16(page[8:]) != kindFree || count > uint64(len(ids)/8) {
+		return errors.New("the list of free pages is damaged")
+	}
+	for i, last := uint64(0), uint64(1); i < count; i++ {
+		id := native.Uint64(ids[8*i:])
+		if id <= last || id >= in.meta.end || in.used[id] {
+			return fmt.Errorf("the list of free pages has page %d, which is not free", id)
+		}
+		in.used[id], last = true, id
+	}
+	return nil
+}
+
+// readPage reads a page with those that belong to it, and notes that they are in use. A page is used once, so that no
+// walk comes back to where it was.
+func (in *inspector) readPage(id uint64) ([]byte, error) {
+	if id < 2 || id >= in.meta.end {
+		return nil, fmt.Errorf("page %d is outside of the file", id)
+	}
+	page, err := in.readAt(id, 1)
+	if err != nil {
+		return nil, err
+	}
+	more := uint64(native.Uint32(page[12:]))
+	if native.Uint64(page) != id || more >= in.meta.end-id {
+		return nil, fmt.Errorf("page %d has a damaged header", id)
+	}
+	for used := id; used <= id+more; used++ {
+		if in.used[used] {
+			return nil, fmt.Errorf("page %d is used twice", used)
+		}
+		in.used[used] = true
+	}
+	if more > 0 {
+		return in.readAt(id, 1+more)
+	}
+	return page, nil
+}
+
+func (in *inspector) readAt(id, pages uint64) ([]byte, error) {
+	buf := make([]byte, pages*in.meta.pageSize)
+	if _, err := in.file.ReadAt(buf, int64(id*in.meta.pageSize)); err != nil {
+		return nil, fmt.Errorf("page %d: %w", id, err)
+	}
+	return buf, nil
+}

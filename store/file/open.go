@@ -1,0 +1,262 @@
+package file
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Options says how [Open] opens a file. The zero value works.
+type Options struct {
+	// Wait makes Open wait for as long as another owner has the file open, until its context ends. Unset, it gives up
+	// within a tenth of a second.
+	Wait bool
+}
+
+const (
+	// patience is how long Open tries without Wait: another Open that is inspecting the file holds it for a moment.
+	patience = 60 * time.Millisecond
+	// retry is the time between two attempts to get hold of the file.
+	retry = 10 * time.Millisecond
+	// wholeUpTo is the size up to which Open inspects every record of a file. It reads somewhat less than a gigabyte
+	// in a second; a larger file is opened at once, and its records are checked as they are read, and by [Check].
+	wholeUpTo = 256 << 20
+)
+
+// Open opens the store in the file at path, or makes a new one, along with the directories that lead to it.
+//
+// When it returns nil, the file and its name are on disk, and the caller owns the store until it calls Close. Open
+// returns ErrLocked while another owner, in this process or another one, has the file; ErrCorrupt, and leaves the file
+// as it is, if it is damaged, is not a file, or was written by another program or a newer version; and the cause of ctx
+// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting.
+//
+// The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
+// store never leaves one, so it is the remains of something.
+func Open(ctx context.Context, path string, opts Options) (*Store, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(path); err != nil {
+			return nil, fmt.Errorf("create %s: %w", path, err)
+		}
+	}
+	var s *Store
+	err := acquire(ctx, path, opts, func() (err error) {
+		s, err = open(path)
+		return err
+	})
+	return s, err
+}
+
+// Check reads a whole file that is not open and returns what is wrong with it, as an error that wraps ErrCorrupt, or
+// nil. It changes nothing. Of ErrLocked and ctx the same holds as for [Open].
+func Check(ctx context.Context, path string, opts Options) error {
+	return acquire(ctx, path, opts, func() error { return inspectFile(path, true) })
+}
+
+// acquire calls fn until another owner no longer has the file.
+func acquire(ctx context.Context, path string, opts Options, fn func() error) error {
+	limit := ctx
+	if !opts.Wait {
+		var stop context.CancelFunc
+		limit, stop = context.WithTimeout(ctx, patience)
+		defer stop()
+	}
+	again := time.NewTicker(retry)
+	defer again.Stop()
+	for {
+		err := fn()
+		if !errors.Is(err, bbolterrors.ErrTimeout) {
+			return err
+		}
+		select {
+		case <-limit.Done():
+			if ctx.Err() != nil {
+				return fmt.Errorf("%w: %s: %w", store.ErrLocked, path, context.Cause(ctx))
+			}
+			return fmt.Errorf("%w: %s", store.ErrLocked, path)
+		case <-again.C:
+		}
+	}
+}
+
+// create makes a file with an empty store in it. It is made under another name, which is changed when it is complete,
+// so that a crash on the way leaves no half of a store. If another process makes one meanwhile, that one stays.
+func create(path string) (err error) {
+	dir := filepath.Dir(path)
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	if err := fill(temp.Name()); err != nil {
+		return err
+	}
+	if err := publish(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// fill writes an empty store to an empty file.
+func fill(path string) error {
+	db, err := bbolt.Open(path, 0o600, boltOptions())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.Update(func(tx *bbolt.Tx) error {
+		owner, err := tx.CreateBucket([]byte(ownerBucket))
+		if err != nil {
+			return err
+		}
+		if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
+			return err
+		}
+		return putRevision(tx, 0)
+	})
+}
+
+// publish gives a file its name, unless there is one of that name.
+func publish(temp, path string) error {
+	err := os.Link(temp, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// Some file systems have no links. A rename would take the place of a file made since, so look once more.
+	if _, err := os.Lstat(path); err == nil {
+		return fs.ErrExist
+	}
+	return os.Rename(temp, path)
+}
+
+// makeDir makes a directory and those above it, and syncs each one above a new one, so that a crash cannot take away
+// what leads to the file.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if err := makeDir(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(above)
+}
+
+// open opens an existing file. The error wraps bbolt's ErrTimeout if another owner has it.
+func open(path string) (*Store, error) {
+	if err := inspectFile(path, false); err != nil {
+		return nil, err
+	}
+	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
+	err := s.withBolt(boltOptions(), func() error {
+		// The process before may have died between writing a meta page and syncing it; see settle.
+		return s.rewriteMeta()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
+// by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
+func inspectFile(path string, whole bool) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is not a file: %s", store.ErrCorrupt, path, info.Mode())
+	}
+	s, opts := &Store{path: path}, boltOptions()
+	opts.ReadOnly = true
+	err = s.withBolt(opts, func() error {
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		if err := inspect(s.file, info.Size(), whole || info.Size() <= wholeUpTo); err != nil {
+			return s.corrupt(err)
+		}
+		return nil
+	})
+	if err == nil {
+		return s.db.Close()
+	}
+	return err
+}
+
+// withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
+func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
+	opts.OpenFile = s.keepFile
+	err := s.guard(func() (err error) {
+		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
+			return s.corrupt(err)
+		}
+		return then()
+	})
+	switch {
+	case err == nil:
+		return nil
+	case s.db != nil:
+		_ = s.guard(s.db.Close)
+	case s.file != nil:
+		_ = s.file.Close() // bbolt has done so, unless it panicked
+	}
+	return err
+}
+
+// corrupt tells damage from an operating system that refuses, and from an owner who has the file.
+func (s *Store) corrupt(err error) error {
+	var (
+		path  *fs.PathError
+		errno syscall.Errno
+	)
+	if errors.As(err, &path) || errors.As(err, &errno) || errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("open %s: %w", s.path, err)
+	}
+	return fmt.Errorf("%w: %s: %w", store.ErrCorrupt, s.path, err)
+}
+
+// keepFile opens the file for bbolt and keeps a reference to it.
+func (s *Store) keepFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
+	// Whoever removes the file between two steps of Open does not get an empty one in its place.
+	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
+	return s.file, err
+}
+
+func boltOptions() *bbolt.Options {
+	return &bbolt.Options{
+		Timeout: 1, // one attempt to lock the file; acquire makes the others, with an eye on the context
+		// The list of free pages is written with every commit. Without it Open would have to find them by reading the
+		// whole file, which costs more than the commits gain.
+		NoFreelistSync: false,
+		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
+		NoStatistics:   true,
+	}
+}

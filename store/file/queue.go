@@ -1,0 +1,113 @@
+package file
+
+import (
+	"context"
+	"slices"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// request is a commit on its way through the queue. Its caller owns it, except between enqueue and the signal on turn,
+// when the leader does.
+type request struct {
+	ops []store.Op
+
+	// The leader closes turn, once the caller has either its answer or the lead. Nil for a caller that need not wait.
+	turn  chan struct{}
+	leads bool
+
+	rev store.Revision
+	err error
+}
+
+// maxGroup is how many bytes of keys and values a group takes in before it leaves the rest to the next one. A group
+// always has one commit, however large.
+const maxGroup = 16 << 20
+
+// enqueue gets a commit carried out, together with those that come at the same time.
+//
+// The caller that finds the store idle leads: it carries out its own commit in a transaction. Those who come meanwhile
+// wait. When its transaction is done, it makes the caller that has waited longest the next leader, which carries out
+// all that wait in one transaction, and so on until nobody waits. So nobody leads more than one transaction, and there
+// is no goroutine of the store's own to start, to stop and to wait for.
+func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, error) {
+	req := &request{ops: ops}
+	if !s.join(req) {
+		select {
+		case <-req.turn:
+		case <-ctx.Done():
+			if s.withdraw(req) {
+				return 0, context.Cause(ctx)
+			}
+			<-req.turn
+		}
+		if !req.leads {
+			return req.rev, req.err
+		}
+	}
+	group := s.take()
+	s.carryOut(group)
+	s.handOver()
+	for _, other := range group {
+		if other != req {
+			close(other.turn)
+		}
+	}
+	return req.rev, req.err
+}
+
+// join puts a request in the queue and reports whether its caller leads.
+func (s *Store) join(req *request) (leads bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, req)
+	if s.leading {
+		req.turn = make(chan struct{})
+		return false
+	}
+	s.leading = true
+	return true
+}
+
+// withdraw takes a request out of the queue, unless it is under way or its caller leads.
+func (s *Store) withdraw(req *request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.queue, req)
+	if i < 0 || req.leads {
+		return false
+	}
+	s.queue = slices.Delete(s.queue, i, i+1)
+	return true
+}
+
+// take removes a group from the front of the queue, where the leader's own request is.
+func (s *Store) take() []*request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, size := 0, 0
+	for ; n < len(s.queue); n++ {
+		for _, op := range s.queue[n].ops {
+			size += len(op.Key()) + len(op.Value())
+		}
+		if n > 0 && size > maxGroup {
+			break
+		}
+	}
+	group := slices.Clone(s.queue[:n])
+	s.queue = slices.Delete(s.queue, 0, n)
+	return group
+}
+
+// handOver makes the caller that has waited longest the leader, if there is one.
+func (s *Store) handOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		s.leading = false
+		return
+	}
+	next := s.queue[0]
+	next.leads = true
+	close(next.turn)
+}

@@ -1,0 +1,57 @@
+package file
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// A stored value is
+//
+//	1 byte   the version of this format
+//	4 bytes  CRC-32C of the key, of the revision as it is stored, and of the payload; little-endian
+//	8 bytes  the revision; little-endian
+//	         the payload: what the caller of Commit gave
+//
+// The key is in the checksum so that a value which turns up under another key is found out.
+const (
+	valueVersion = 1
+	headerSize   = 1 + 4 + 8
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errDamaged reports a stored value that is not what was written.
+var errDamaged = errors.New("checksum does not match")
+
+// encode returns the stored form of a record, and its key, in one piece of memory.
+func encode(key string, rev store.Revision, payload []byte) (k, stored []byte) {
+	buf := make([]byte, len(key)+headerSize+len(payload))
+	k = buf[:copy(buf, key):len(key)]
+	stored = buf[len(key):]
+	stored[0] = valueVersion
+	binary.LittleEndian.PutUint64(stored[5:], uint64(rev))
+	copy(stored[headerSize:], payload)
+	binary.LittleEndian.PutUint32(stored[1:], checksum(k, stored))
+	return k, stored
+}
+
+// decode returns the revision and the payload of a stored value. The payload is part of the stored value.
+func decode(key, stored []byte) (store.Revision, []byte, error) {
+	switch {
+	case len(stored) < headerSize:
+		return 0, nil, fmt.Errorf("value of %d bytes is too short", len(stored))
+	case stored[0] != valueVersion:
+		return 0, nil, fmt.Errorf("value has the format version %d, not %d", stored[0], valueVersion)
+	case binary.LittleEndian.Uint32(stored[1:]) != checksum(key, stored):
+		return 0, nil, errDamaged
+	}
+	return store.Revision(binary.LittleEndian.Uint64(stored[5:])), stored[headerSize:], nil
+}
+
+func checksum(key, stored []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, stored[5:])
+}
