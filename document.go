@@ -17,16 +17,25 @@ import (
 // and bytes that are no UTF-8; a deployment must not depend on such luck. So a document is walked once, against the
 // Go type it shall fill, and every fault is collected with its position; only a faultless one is then unmarshalled.
 
-// readDocument reads all of r, or one byte more than the limit.
-func readDocument(r io.Reader, limits Limits) ([]byte, error) {
+// readDocument reads one document from r into a pointer to a struct, strictly, and has the values checked by
+// validate. It reports the faults of both, each with its position.
+func readDocument(r io.Reader, into any, limits Limits, validate func() error) error {
 	data, err := io.ReadAll(io.LimitReader(r, int64(limits.Document)+1))
 	if err != nil {
-		return nil, fmt.Errorf("conveyor: read document: %w", err)
+		return fmt.Errorf("conveyor: read document: %w", err)
 	}
 	if len(data) > limits.Document {
-		return nil, &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
+		return &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
 	}
-	return data, nil
+	w := walk(data, reflect.TypeOf(into).Elem(), "", limits)
+	if !w.hopeless {
+		// Even of a faulty document the values can be looked at, so that all is told at once.
+		w.faults.add(w.unmarshal(into))
+		for _, err := range split(validate()) {
+			w.faults.add(w.located(err))
+		}
+	}
+	return w.faults.join()
 }
 
 // decodeStrict fills into, a pointer to a struct, from one JSON document.
@@ -34,33 +43,29 @@ func decodeStrict(data []byte, into any, limits Limits) error {
 	if len(data) > limits.Document {
 		return tooLarge("", len(data), limits.Document, "bytes")
 	}
-	if err := walkDocument(data, reflect.TypeOf(into).Elem(), "", limits); err != nil {
-		return err
+	w := walk(data, reflect.TypeOf(into).Elem(), "", limits)
+	if len(w.faults.errs) == 0 {
+		w.faults.add(w.unmarshal(into))
 	}
-	err := json.Unmarshal(data, into)
-	if err == nil {
-		return nil
-	}
-	// What is left are values of the right kind that do not fit, such as a duration that is none.
-	fault := invalid("", "%v", err)
-	if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
-		fault = invalid(t.Field, "%s does not fit %s", t.Value, t.Type)
-		fault.Line, fault.Column = position(data, int(t.Offset))
-	}
-	return fault
+	return w.faults.join()
 }
 
 // checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields.
 func checkJSON(field string, data []byte, limits Limits) error {
-	return walkDocument(data, nil, field, limits)
+	w := walk(data, nil, field, limits)
+	return w.faults.join()
 }
 
-// walkDocument reports every fault of data as a document for shape; nil stands for any shape.
-func walkDocument(data []byte, shape reflect.Type, field string, limits Limits) error {
+// walk goes through data as a document for shape; nil stands for any shape.
+func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker {
 	w := &walker{data: data, maxDepth: limits.Depth}
+	if shape != nil {
+		w.places = map[string]int{}
+	}
 	if i := invalidUTF8(data); i >= 0 {
 		w.fault(i, field, "invalid UTF-8")
-		return w.faults.join()
+		w.hopeless = true
+		return w
 	}
 	var whole json.RawMessage
 	if err := json.Unmarshal(data, &whole); err != nil {
@@ -69,12 +74,57 @@ func walkDocument(data []byte, shape reflect.Type, field string, limits Limits) 
 			at = max(int(s.Offset)-1, 0)
 		}
 		w.fault(at, field, "not one JSON value: "+strings.TrimPrefix(err.Error(), "json: "))
-		return w.faults.join()
+		w.hopeless = true
+		return w
 	}
 	w.dec = json.NewDecoder(bytes.NewReader(data))
 	w.dec.UseNumber()
 	w.value(shape, field, 0, shape == nil)
-	return w.faults.join()
+	return w
+}
+
+// unmarshal fills into. What can still be wrong are values of the right kind that do not fit, such as a duration that
+// is none; what is of the wrong kind was reported by the walk.
+func (w *walker) unmarshal(into any) error {
+	err := json.Unmarshal(w.data, into)
+	if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
+		if w.mistyped {
+			return nil
+		}
+		f := invalid(t.Field, "%s does not fit %s", t.Value, t.Type)
+		f.Line, f.Column = position(w.data, int(t.Offset))
+		return f
+	}
+	if err != nil {
+		return invalid("", "%v", err)
+	}
+	return nil
+}
+
+// located gives a fault of a value the position of the value, or of what it is missing from.
+func (w *walker) located(err error) error {
+	f := (*FieldError)(nil)
+	if !errors.As(err, &f) || f.Line > 0 {
+		return err
+	}
+	for path := f.Field; path != ""; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
+		if at, ok := w.places[path]; ok {
+			f.Line, f.Column = position(w.data, at)
+			return f
+		}
+	}
+	return f
+}
+
+// split is the reverse of errors.Join.
+func split(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 func invalidUTF8(data []byte) int {
@@ -95,7 +145,10 @@ type walker struct {
 	data     []byte
 	dec      *json.Decoder
 	maxDepth int
-	tooDeep  bool // reported once; one fault a bracket would drown the others
+	tooDeep  bool           // reported once; one fault a bracket would drown the others
+	mistyped bool           // some value is of the wrong kind
+	hopeless bool           // not JSON at all
+	places   map[string]int // where the value of each field starts; nil when nobody asks
 	faults   faults
 }
 
@@ -121,11 +174,14 @@ func (w *walker) next() (json.Token, int) {
 // value walks one value that shall fill shape; nil takes anything.
 func (w *walker) value(shape reflect.Type, field string, depth int, nullable bool) {
 	token, at := w.next()
+	if w.places != nil && shape != nil {
+		w.places[field] = at
+	}
 	delim, isDelim := token.(json.Delim)
 	if want := wanted(shape); want != "" && !(token == nil && nullable) {
 		if got := kindOfToken(token); got != want {
 			w.fault(at, field, fmt.Sprintf("is %s; want %s", article(got), article(want)))
-			shape = nil
+			shape, w.mistyped = nil, true
 		}
 	}
 	if !isDelim {

@@ -104,16 +104,12 @@ func (s PipelineSpec) Spec() PipelineSpec { return s }
 // error of r. Steps without an id have got their position as one.
 func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	limits := Limits{}.withDefaults()
-	data, err := readDocument(r, limits)
-	if err != nil {
-		return PipelineSpec{}, err
-	}
 	var s PipelineSpec
-	if err := decodeStrict(data, &s, limits); err != nil {
-		return PipelineSpec{}, err
-	}
-	s = s.normalized()
-	if err := s.validate(limits); err != nil {
+	err := readDocument(r, &s, limits, func() error {
+		s = s.normalized()
+		return s.validate(limits)
+	})
+	if err != nil {
 		return PipelineSpec{}, err
 	}
 	return s, nil

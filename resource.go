@@ -123,15 +123,8 @@ func (m *Meta) clone() Meta {
 // It returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
 func ParseResource(r io.Reader) (*Object, error) {
 	limits := Limits{}.withDefaults()
-	data, err := readDocument(r, limits)
-	if err != nil {
-		return nil, err
-	}
 	o := new(Object)
-	if err := decodeStrict(data, o, limits); err != nil {
-		return nil, err
-	}
-	if err := o.validate(limits); err != nil {
+	if err := readDocument(r, o, limits, func() error { return o.validate(limits) }); err != nil {
 		return nil, err
 	}
 	return o, nil

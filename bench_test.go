@@ -1,0 +1,82 @@
+package conveyor_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/file"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// BenchmarkRun measures a run of five no-op steps from Apply to the return of Wait, with one and with a hundred of
+// them in flight.
+func BenchmarkRun(b *testing.B) {
+	stores := map[string]func(*testing.B) store.Store{
+		"memory": func(*testing.B) store.Store { return memory.New() },
+		"file": func(b *testing.B) store.Store {
+			st, err := file.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"), file.Options{})
+			require.NoError(b, err)
+			b.Cleanup(func() { require.NoError(b, st.Close()) })
+			return st
+		},
+	}
+	for name, open := range stores {
+		for _, flight := range []int{1, 100} {
+			b.Run(fmt.Sprintf("%s/flight=%d", name, flight), func(b *testing.B) {
+				benchmarkRuns(b, open(b), flight)
+			})
+		}
+	}
+}
+
+func benchmarkRuns(b *testing.B, st store.Store, flight int) {
+	e, err := conveyor.New(st, conveyor.Options{Workers: flight})
+	require.NoError(b, err)
+	require.NoError(b, e.Register("none", conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Done(), nil
+	})))
+	steps := make([]conveyor.Step, 5)
+	for i := range steps {
+		steps[i].Driver = "none"
+	}
+	require.NoError(b, e.SavePipeline(b.Context(), conveyor.PipelineSpec{Name: "five", Resource: "thing", Steps: steps}))
+	require.NoError(b, e.Start(b.Context()))
+	b.Cleanup(func() { require.NoError(b, e.Shutdown(context.Background())) })
+
+	var names atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(flight) // times GOMAXPROCS; the workers bound it
+	b.ResetTimer()
+	if flight == 1 {
+		for b.Loop() {
+			oneRun(b, e, names.Add(1))
+		}
+		return
+	}
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			oneRun(b, e, names.Add(1))
+		}
+	})
+}
+
+func oneRun(b *testing.B, e *conveyor.Engine, n int64) {
+	o := &conveyor.Object{
+		Meta: conveyor.Meta{Name: fmt.Sprintf("thing-%d", n), Type: "thing", Pipeline: "five"},
+		Spec: []byte(`{"repository":"https://example.com/app.git"}`),
+	}
+	run, err := e.Apply(b.Context(), o)
+	if err == nil {
+		run, err = e.Wait(b.Context(), run.ID)
+	}
+	if err != nil || run.State != conveyor.StateSucceeded {
+		b.Errorf("run %v: %v", run, err)
+	}
+}
