@@ -1,0 +1,510 @@
+package conveyor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// A draft is the next change of a run: what would be on record after it, and what it needs. It becomes true when it
+// is committed, and leaves no trace otherwise.
+type draft struct {
+	s   *scheduler
+	j   *journey
+	now instant
+
+	rec     runRecord
+	plan    *plan
+	object  *Object
+	begun   bool // the run starts in this draft
+	created bool // the run itself is new; extra holds the writes that go with it
+	extra   []store.Op
+	rewrite bool // rec differs from what is recorded
+
+	states   []State
+	steps    []stepChange
+	attempts []store.Op
+	head     *resourceRecord // changed copy, or nil
+	rev      store.Revision  // that head replaces
+
+	starts  []start
+	turn    bool  // a step may start as soon as a worker is free
+	stop    error // cause for the attempts under way, when they shall end
+	over    bool
+	logged  int64 // last line among the writes
+	logging bool
+	settled []*attempt // whose outcome this records
+	answers []chan<- error
+}
+
+type stepChange struct {
+	index int
+	rec   stepRecord
+}
+
+// start is a step that this draft starts, with what was taken for it.
+type start struct {
+	index  int
+	driver *driver
+	spare  bool // runs in the place of the worker that made the draft
+}
+
+// draft works out what messages change. On an error the draft must be undone.
+func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, error) {
+	d := &draft{s: s, j: j, now: toInstant(time.Now())}
+	if err := s.open(j); err != nil {
+		return d, err
+	}
+	d.rec, d.plan, d.object = j.run.rec, j.run.plan, j.object
+	d.readStates(j.run.steps)
+	for _, m := range inbox {
+		if m.outcome != nil {
+			d.settle(m.outcome)
+		}
+	}
+	for _, m := range inbox {
+		if m.stop != nil {
+			d.requestStop(m.stop)
+		}
+	}
+	if d.rec.State == StateQueued && d.rec.Stop == stopNone && !s.draining() {
+		if proceed, err := d.begin(); err != nil || !proceed {
+			return d, err
+		}
+	}
+	return d, d.goOn(spare)
+}
+
+func (d *draft) readStates(steps []stepState) {
+	d.states = make([]State, len(steps))
+	for i := range steps {
+		rec := &steps[i].rec
+		d.states[i] = rec.State
+		if (rec.State == StateRetrying || rec.State == StateWaiting) && rec.Due <= d.now {
+			d.states[i] = StateQueued
+		}
+	}
+}
+
+// step returns the draft's copy of a step's record, to be changed.
+func (d *draft) step(i int) *stepRecord {
+	for k := range d.steps {
+		if d.steps[k].index == i {
+			return &d.steps[k].rec
+		}
+	}
+	c := stepChange{index: i}
+	if !d.begun {
+		c.rec = d.j.run.steps[i].rec
+	}
+	d.steps = append(d.steps, c)
+	return &d.steps[len(d.steps)-1].rec
+}
+
+// settle takes up the outcome of an attempt.
+func (d *draft) settle(o *outcome) {
+	a := o.attempt
+	limits := d.s.opts.Limits
+	rec := d.step(a.index)
+	policy := retryPolicy(a.step.Retry, d.plan.Retry, a.driver.opts.retry, d.s.opts.Retry)
+	stop := d.rec.Stop
+	if stop == stopNone && d.late() {
+		stop = stopTimeout // goOn records it, unless the run turns out to be done
+	}
+	failed := rec.settle(o, policy, stop, limits)
+	rec.Lines = d.j.log.lines(a.step.ID)
+	d.states[a.index] = rec.State
+	d.settled = append(d.settled, a)
+	if failed != nil {
+		d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, a.step.ID, a.number), encode(failed)))
+		if old := a.number - limits.Attempts; old > 0 {
+			d.attempts = append(d.attempts, store.Delete(attemptKey(d.j.id, a.step.ID, old)))
+		}
+	}
+	if o.err == nil && o.result.kind == resultHalt && d.rec.Stop == stopNone {
+		d.rec.Stop, d.rec.StopReason, d.rewrite = stopHalt, rec.Reason, true
+	}
+}
+
+func (d *draft) requestStop(r *stopRequest) {
+	d.answers = append(d.answers, r.answer)
+	if d.rec.Stop == stopCancel {
+		return
+	}
+	d.rec.Stop, d.rec.StopReason, d.rewrite = r.kind, cut(r.reason, d.s.opts.Limits.ErrorText), true
+	d.stop = r.cause
+}
+
+// begin pins what the run will do. It says no when the resource has another run at work; that one's end wakes this.
+func (d *draft) begin() (proceed bool, err error) {
+	if err := d.readHead(); err != nil {
+		return false, err
+	}
+	head := d.head
+	if head == nil || head.ID != d.rec.ResourceID || head.Pending != d.j.id {
+		return true, d.finishWith(StateFailed, "the resource no longer has this run")
+	}
+	if head.Active != "" {
+		return false, nil
+	}
+	revision, err := d.s.ledger.revision(d.s.base, d.j.key, head.Generation)
+	if err != nil {
+		return false, err
+	}
+	return true, d.pin(revision.Spec)
+}
+
+// readHead copies the record of the run's resource into the draft; it is nil if there is none.
+func (d *draft) readHead() error {
+	if d.head != nil {
+		return nil
+	}
+	j := d.j
+	if j.rev == 0 {
+		head, rev, err := d.s.ledger.resource(d.s.base, j.key)
+		if err != nil {
+			return err
+		}
+		j.head, j.rev = head, rev
+	}
+	if j.head != nil {
+		c := *j.head
+		d.head, d.rev = &c, j.rev
+	}
+	return nil
+}
+
+// pin starts the run on the resource as head describes it.
+func (d *draft) pin(spec json.RawMessage) error {
+	head := d.head
+	d.begun, d.rewrite = true, true
+	d.rec.State, d.rec.Started, d.rec.Cause = StateRunning, d.now, head.Cause
+	d.rec.Generation, d.rec.Pipeline = head.Generation, head.Pipeline
+	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = head.Metadata, head.Version, head.Created, head.Updated
+	head.Active, head.Pending, head.Cause = d.j.id, "", 0
+	head.Status.Phase, head.Status.Run, head.Status.Message = StateRunning, d.j.id, ""
+	d.object = d.rec.object(spec)
+	if head.Pipeline == "" {
+		return d.pinListeners()
+	}
+	pipeline, _, err := d.s.ledger.pipeline(d.s.base, head.Pipeline)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", head.Pipeline))
+	case err != nil:
+		return err
+	case pipeline.Resource != d.j.key.Type:
+		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", head.Pipeline, pipeline.Resource))
+	}
+	d.rec.Hash = pipeline.Hash
+	if d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec); err != nil {
+		return err
+	}
+	if d.plan.Timeout > 0 {
+		d.rec.Deadline = d.now + instant(d.plan.Timeout)
+	}
+	d.states = make([]State, len(d.plan.Steps))
+	return nil
+}
+
+func (d *draft) pinListeners() error {
+	names := d.s.listeners(d.j.key.Type)
+	limit := d.s.opts.Limits.Steps
+	switch {
+	case len(names) == 0:
+		d.extra = append(d.extra, store.Put(unheardKey(d.j.key), []byte("{}")))
+		return d.finishWith(StateSkipped, fmt.Sprintf("no driver listens to resources of type %q", d.j.key.Type))
+	case len(names) > limit:
+		return d.finishWith(StateFailed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.key.Type, limit))
+	}
+	d.plan = listenersPlan(names)
+	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)), store.Delete(unheardKey(d.j.key)))
+	d.states = make([]State, len(d.plan.Steps))
+	return nil
+}
+
+// goOn starts what may start, or ends the run.
+func (d *draft) goOn(spare *bool) error {
+	if d.over {
+		return nil
+	}
+	if d.plan == nil {
+		if d.rec.Stop != stopNone {
+			return d.finish()
+		}
+		return nil
+	}
+	starts, over := d.plan.next(d.states, d.rec.Stop != stopNone)
+	if !d.done() && d.rec.Stop == stopNone && d.late() {
+		limit := time.Duration(d.rec.Deadline - d.rec.Started)
+		d.rec.Stop, d.rec.StopReason, d.rewrite = stopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
+		starts, over = d.plan.next(d.states, true)
+	}
+	if over {
+		return d.finish()
+	}
+	if d.s.draining() {
+		return nil
+	}
+	for _, i := range starts {
+		if failed := d.start(i, spare); failed {
+			return d.goOn(spare)
+		}
+	}
+	return nil
+}
+
+// late says that the run has had its time.
+func (d *draft) late() bool { return d.rec.Deadline != 0 && d.now >= d.rec.Deadline }
+
+// done says that every step has succeeded or was skipped.
+func (d *draft) done() bool {
+	return !slices.ContainsFunc(d.states, func(s State) bool { return s != StateSucceeded && s != StateSkipped })
+}
+
+// start takes what a step needs to start, or notes what it waits for. It reports true if the step failed instead.
+func (d *draft) start(i int, spare *bool) (failed bool) {
+	s, step := d.s, d.plan.Steps[i]
+	if d.interruptedTooOften(i) {
+		return true
+	}
+	driver := s.driver(step.Driver, d.j)
+	if driver == nil {
+		d.block(i, fmt.Sprintf("driver %q is not registered", step.Driver))
+		return false
+	}
+	if s.hold(d.j) {
+		return false
+	}
+	onSpare := *spare
+	if !onSpare && !s.reserve() {
+		d.turn = true
+		return false
+	}
+	*spare = false
+	if !s.takeSlot(driver, d.j) {
+		if onSpare {
+			*spare = true
+		} else {
+			s.vacate()
+		}
+		return false
+	}
+	d.starts = append(d.starts, start{index: i, driver: driver, spare: onSpare})
+	d.step(i).begin(d.now)
+	d.states[i] = StateRunning
+	return false
+}
+
+// block records that a step waits for something to be mended, unless that is recorded already.
+func (d *draft) block(i int, reason string) {
+	if !d.begun && d.j.run.steps[i].rec.State == StateBlocked {
+		return
+	}
+	rec := d.step(i)
+	rec.State, rec.Reason, rec.Due = StateBlocked, reason, 0
+	d.states[i] = StateBlocked
+}
+
+// interruptedTooOften fails a step under which the process keeps dying, so that it does not take the others along
+// for ever.
+func (d *draft) interruptedTooOften(i int) bool {
+	limit := d.s.opts.Limits.Interruptions
+	if d.begun || d.j.run.steps[i].rec.Crashes <= limit {
+		return false
+	}
+	rec := d.step(i)
+	rec.State, rec.Ended, rec.Resumed, rec.Again = StateFailed, d.now, false, false
+	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
+	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, d.plan.Steps[i].ID, rec.Attempt),
+		encode(&attemptRecord{Started: rec.Started, Ended: d.now, Error: rec.Reason, Kind: kindInterrupt})))
+	d.states[i] = StateFailed
+	return true
+}
+
+// finish ends the run as its steps and its stop say.
+func (d *draft) finish() error {
+	if d.plan == nil { // it never began
+		end := StateCanceled
+		if d.rec.Stop == stopSupersede {
+			end = StateSuperseded
+		}
+		return d.finishWith(end, d.rec.StopReason)
+	}
+	end, failed := d.plan.outcome(d.states, d.rec.Stop)
+	reason := ""
+	if d.rec.Stop != stopNone {
+		reason = d.rec.StopReason
+	}
+	if failed >= 0 {
+		d.rec.FailedStep = d.plan.Steps[failed].ID
+		if d.rec.Stop != stopTimeout {
+			reason = cut(fmt.Sprintf("step %s (driver %s): %s", d.rec.FailedStep, d.plan.Steps[failed].Driver, d.reasonOf(failed)), d.s.opts.Limits.ErrorText)
+		}
+	}
+	return d.finishWith(end, reason)
+}
+
+func (d *draft) reasonOf(i int) string {
+	for _, c := range d.steps {
+		if c.index == i {
+			return c.rec.Reason
+		}
+	}
+	return d.j.run.steps[i].rec.Reason
+}
+
+func (d *draft) finishWith(end State, reason string) error {
+	if err := d.readHead(); err != nil {
+		return err
+	}
+	d.over, d.rewrite = true, true
+	d.rec.State, d.rec.Ended, d.rec.Reason = end, d.now, reason
+	if d.plan == nil {
+		d.rec.Started = 0 // it has pinned no steps, so it has not begun
+	}
+	head := d.head
+	if head == nil || head.ID != d.rec.ResourceID {
+		d.head = nil
+		return nil
+	}
+	if head.Active == d.j.id {
+		head.Active = ""
+	}
+	if head.Pending == d.j.id {
+		head.Pending, head.Cause = "", 0
+	}
+	if head.Status.Run == d.j.id {
+		head.Status.Phase, head.Status.Message = end, ""
+		if end != StateSucceeded {
+			head.Status.Message = reason
+		}
+	}
+	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, d.rec.Generation)
+	return nil
+}
+
+// idle says that the draft pins a run that could not start anything yet: it stays queued, so that it still takes up
+// what is applied meanwhile.
+func (d *draft) idle() bool {
+	return d.begun && !d.over && len(d.starts) == 0 && len(d.steps) == 0
+}
+
+// ops lists the writes. The first is conditional, from which an unknown outcome is told.
+func (d *draft) ops() (ops []store.Op) {
+	id := d.j.id
+	log := d.j.log
+	idle := d.idle()
+	if !idle {
+		for i := range d.steps {
+			c := &d.steps[i]
+			ops = append(ops, store.Put(stepKey(id, d.stepID(c.index)), encode(&c.rec)).If(d.stepRevision(c.index)))
+		}
+		if d.head != nil {
+			ops = append(ops, store.Put(resourceKey(d.j.key), encode(d.head)).If(d.rev))
+		}
+		if d.rewrite {
+			ops = append(ops, store.Put(runKey(id), encode(&d.rec)).If(d.j.run.rev))
+		}
+		ops = append(ops, d.attempts...)
+		ops = append(ops, d.extra...)
+		if d.over && !d.created {
+			ops = append(ops, store.Delete(activeKey(id)))
+		}
+	}
+	if log != nil {
+		lines, last := log.ops()
+		if len(lines) > 0 {
+			d.logged, d.logging = last, true
+			ops = append(ops, lines...)
+		}
+	}
+	// Every change of a run is a compare-and-set on its record. Where that record itself stays the same it is only
+	// compared: to rewrite it at every step would double the bytes of a transition and keep out nobody more, since
+	// whoever takes a run over has to write it.
+	if len(ops) > 0 && (idle || !d.rewrite) {
+		ops = append(ops, store.Check(runKey(id), d.j.run.rev))
+	}
+	return ops
+}
+
+func (d *draft) stepID(i int) string { return d.plan.Steps[i].ID }
+
+func (d *draft) stepRevision(i int) store.Revision {
+	if d.begun {
+		return 0
+	}
+	return d.j.run.steps[i].rev
+}
+
+// apply makes the journey show what was committed.
+func (d *draft) apply(rev store.Revision) {
+	j, run := d.j, d.j.run
+	if d.logging {
+		j.log.written(d.logged)
+	}
+	if d.idle() {
+		return
+	}
+	if d.head != nil {
+		j.head, j.rev = d.head, rev
+	}
+	if d.rewrite {
+		run.rec, run.rev = d.rec, rev
+	}
+	if d.begun {
+		run.plan, run.steps = d.plan, make([]stepState, len(d.states))
+		j.object = d.object
+	}
+	for i := range d.steps {
+		c := &d.steps[i]
+		run.steps[c.index] = stepState{rec: c.rec, rev: rev}
+	}
+}
+
+// nextDue leaves out a deadline that is past: it was acted upon.
+func (d *draft) nextDue() instant {
+	due := d.j.run.nextDue()
+	if due != 0 && due <= d.now && d.rec.Stop != stopNone {
+		return 0
+	}
+	return due
+}
+
+// undo gives back what the draft has taken.
+func (d *draft) undo(spare *bool) {
+	for _, st := range d.starts {
+		d.s.releaseSlot(st.driver)
+		if st.spare {
+			*spare = true
+		} else {
+			d.s.vacate()
+		}
+	}
+	d.starts = nil
+}
+
+// tell lists what happened, for those who watch.
+func (d *draft) tell() (events []Event) {
+	if d.idle() {
+		return nil
+	}
+	now := time.Now()
+	run := d.j.run
+	if d.begun && d.plan != nil {
+		started := d.rec
+		started.State, started.Reason = StateRunning, ""
+		events = append(events, runEvent(now, run.id, &started))
+	}
+	for i := range d.steps {
+		events = append(events, stepEvent(now, run, d.stepID(d.steps[i].index), &d.steps[i].rec))
+	}
+	if d.over {
+		events = append(events, runEvent(now, run.id, &d.rec))
+	}
+	return events
+}
