@@ -213,6 +213,39 @@ func (s *scheduler) keepLine(a *attempt, line LogLine) {
 	s.wantFlush(log, full)
 }
 
+// wantFlush has the lines of a log written: at once if it is full, or else within logFlush.
+func (s *scheduler) wantFlush(log *runLog, full bool) {
+	s.mu.Lock()
+	j := s.journeys[log.run]
+	if j == nil {
+		s.mu.Unlock()
+		return
+	}
+	s.flush[log] = j
+	wake := s.flushAt.IsZero() || full
+	if full {
+		s.flushAt = time.Now()
+	} else if wake {
+		s.flushAt = time.Now().Add(logFlush)
+	}
+	s.mu.Unlock()
+	if wake {
+		s.wakeLoop()
+	}
+}
+
+// startFlushLocked writes all waiting lines, one run after the other, off the loop.
+func (s *scheduler) startFlushLocked() {
+	s.flushAt, s.flushing = time.Time{}, true
+	s.aside.Go(func() {
+		s.flushAll()
+		s.mu.Lock()
+		s.flushing = false
+		s.mu.Unlock()
+		s.wakeLoop()
+	})
+}
+
 // unwrittenLines returns the lines of a run that are in memory alone.
 func (s *scheduler) unwrittenLines(run string) []LogLine {
 	s.mu.Lock()

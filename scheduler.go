@@ -3,11 +3,7 @@ package conveyor
 import (
 	"container/heap"
 	"context"
-	"fmt"
-	"maps"
 	"slices"
-	"sort"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,18 +60,6 @@ const (
 	phaseDraining
 	phaseStopped
 )
-
-// driver is a registered driver with its slots.
-type driver struct {
-	name string
-	impl Driver
-	opts driverOptions
-
-	// Guarded by scheduler.mu.
-	busy     int   // slots in use
-	promised int   // slots kept for journeys that waited for one and are on their way
-	waiting  queue // journeys that want a slot
-}
 
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
@@ -278,14 +262,6 @@ func (s *scheduler) takeReady() *journey {
 	return nil
 }
 
-// goneWith takes the place of a worker whose goroutine a driver ended.
-func (s *scheduler) goneWith(a *attempt) {
-	o := outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
-	a.close(&o)
-	s.ended(a, &o, false)
-	s.vacate()
-}
-
 // ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one.
 func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
 	if a.unwatch() {
@@ -308,146 +284,6 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
 	return s.drive(j, message{outcome: o}, worker)
 }
 
-// watch sees to it that an attempt whose context has ended does not hold up its run for ever.
-func (s *scheduler) watch(a *attempt) {
-	s.aside.Add(1)
-	a.unwatch = context.AfterFunc(a.ctx, func() {
-		defer s.aside.Done()
-		a.journey.mu.Lock()
-		defer a.journey.mu.Unlock()
-		if a.returned || a.abandoned {
-			return
-		}
-		s.aside.Add(1)
-		a.timer = time.AfterFunc(abandonAfter, func() {
-			defer s.aside.Done()
-			s.abandon(a)
-		})
-	})
-}
-
-// abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
-func (s *scheduler) abandon(a *attempt) {
-	if !s.disown(a) {
-		return
-	}
-	cause := context.Cause(a.ctx)
-	s.drive(a.journey, message{outcome: &outcome{
-		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
-	}}, false)
-}
-
-// disown has what a driver will return discarded; it reports false if the driver has returned.
-func (s *scheduler) disown(a *attempt) bool {
-	j := a.journey
-	j.mu.Lock()
-	if a.returned || a.abandoned {
-		j.mu.Unlock()
-		return false
-	}
-	a.abandoned = true
-	if a.timer != nil && a.timer.Stop() {
-		s.aside.Done() // it is not the timer that calls
-	}
-	j.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.strays[j.key]++
-	s.stuck++
-	s.checkDrainedLocked()
-	return true
-}
-
-// strayReturned lets the resource of a given-up call go on.
-func (s *scheduler) strayReturned(a *attempt) {
-	s.mu.Lock()
-	s.stuck--
-	key := a.journey.key
-	if s.strays[key]--; s.strays[key] == 0 {
-		delete(s.strays, key)
-		for _, j := range s.held[key] {
-			s.enqueueLocked(j)
-		}
-		delete(s.held, key)
-	}
-	s.mu.Unlock()
-	s.hire()
-}
-
-// hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
-func (s *scheduler) hold(j *journey) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.strays[j.key] == 0 {
-		return false
-	}
-	if !slices.Contains(s.held[j.key], j) {
-		s.held[j.key] = append(s.held[j.key], j)
-	}
-	return true
-}
-
-// register adds a driver and wakes the runs that wait for it.
-func (s *scheduler) register(d *driver) error {
-	s.mu.Lock()
-	if s.phase >= phaseDraining {
-		s.mu.Unlock()
-		return ErrClosed
-	}
-	if _, taken := s.drivers[d.name]; taken {
-		s.mu.Unlock()
-		return fmt.Errorf("%w: driver %q", ErrExists, d.name)
-	}
-	s.drivers[d.name] = d
-	for j := range s.blocked[d.name] {
-		j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool { return name == d.name })
-		s.enqueueLocked(j)
-	}
-	delete(s.blocked, d.name)
-	s.mu.Unlock()
-	s.hire()
-	return nil
-}
-
-// driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *scheduler) driver(name string, j *journey) *driver {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.drivers[name]
-	if d == nil && s.journeys[j.id] == j && !slices.Contains(j.blocked, name) {
-		if s.blocked[name] == nil {
-			s.blocked[name] = map[*journey]struct{}{}
-		}
-		s.blocked[name][j] = struct{}{}
-		j.blocked = append(j.blocked, name)
-	}
-	return d
-}
-
-// listeners returns the names of the drivers that listen to a type, in order.
-func (s *scheduler) listeners(kind string) (names []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, d := range s.drivers {
-		if slices.Contains(d.opts.listen, kind) {
-			names = append(names, name)
-		}
-	}
-	sort.Strings(names)
-	return names
-}
-
-// listened returns the types that some driver listens to.
-func (s *scheduler) listened() (types []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range s.drivers {
-		types = append(types, d.opts.listen...)
-	}
-	slices.Sort(types)
-	return slices.Compact(types)
-}
-
 func (s *scheduler) stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -465,62 +301,6 @@ func (s *scheduler) stats() Stats {
 		st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.opts.concurrency, Waiting: d.waiting.len()}
 	}
 	return st
-}
-
-// takeSlot takes a slot of a driver, or has the journey enqueued when it gets one.
-func (s *scheduler) takeSlot(d *driver, j *journey) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := slices.Index(j.promises, d); i >= 0 {
-		j.promises = slices.Delete(j.promises, i, i+1)
-		d.promised--
-	} else if d.opts.concurrency > 0 && d.busy+d.promised >= d.opts.concurrency {
-		if !slices.Contains(j.waitsFor, d) {
-			j.waitsFor = append(j.waitsFor, d)
-			d.waiting.push(j)
-		}
-		return false
-	}
-	d.busy++
-	return true
-}
-
-func (s *scheduler) releaseSlot(d *driver) {
-	s.mu.Lock()
-	d.busy--
-	s.promiseLocked(d)
-	s.mu.Unlock()
-	s.hire()
-}
-
-// returnPromises gives back the slots that were kept for a journey and that it did not take.
-func (s *scheduler) returnPromises(j *journey) {
-	s.mu.Lock()
-	for _, d := range j.promises {
-		d.promised--
-		s.promiseLocked(d)
-	}
-	j.promises = nil
-	s.mu.Unlock()
-	s.hire()
-}
-
-// promiseLocked keeps the free slots of a driver for the journeys that have waited longest, so that nobody who comes
-// later overtakes them.
-func (s *scheduler) promiseLocked(d *driver) {
-	for d.busy+d.promised < d.opts.concurrency {
-		j := d.waiting.pop()
-		if j == nil {
-			return
-		}
-		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *driver) bool { return w == d })
-		if s.journeys[j.id] != j {
-			continue // it ended meanwhile
-		}
-		d.promised++
-		j.promises = append(j.promises, d)
-		s.enqueueLocked(j)
-	}
 }
 
 // journeyLocked returns the journey of a run, made if it is not known.
@@ -585,109 +365,3 @@ func (s *scheduler) accepting() error {
 }
 
 func (s *scheduler) draining() bool { return s.accepting() != nil }
-
-// wantFlush has the lines of a log written: at once if it is full, or else within logFlush.
-func (s *scheduler) wantFlush(log *runLog, full bool) {
-	s.mu.Lock()
-	j := s.journeys[log.run]
-	if j == nil {
-		s.mu.Unlock()
-		return
-	}
-	s.flush[log] = j
-	wake := s.flushAt.IsZero() || full
-	if full {
-		s.flushAt = time.Now()
-	} else if wake {
-		s.flushAt = time.Now().Add(logFlush)
-	}
-	s.mu.Unlock()
-	if wake {
-		s.wakeLoop()
-	}
-}
-
-// startFlushLocked writes all waiting lines, one run after the other, off the loop.
-func (s *scheduler) startFlushLocked() {
-	s.flushAt, s.flushing = time.Time{}, true
-	s.aside.Go(func() {
-		s.flushAll()
-		s.mu.Lock()
-		s.flushing = false
-		s.mu.Unlock()
-		s.wakeLoop()
-	})
-}
-
-// running lists the attempts under way.
-func (s *scheduler) running() (attempts []*attempt) {
-	s.mu.Lock()
-	journeys := slices.Collect(maps.Values(s.journeys))
-	s.mu.Unlock()
-	for _, j := range journeys {
-		j.mu.Lock()
-		for _, a := range j.flying {
-			if !a.returned && !a.abandoned {
-				attempts = append(attempts, a)
-			}
-		}
-		j.mu.Unlock()
-	}
-	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
-	return attempts
-}
-
-// describeAttempts names attempts for an error.
-func describeAttempts(attempts []*attempt) string {
-	var names []string
-	for _, a := range attempts {
-		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.id, a.step.ID, a.driver.name, a.journey.key))
-	}
-	return strings.Join(names, "; ")
-}
-
-// queue is a first-in-first-out queue of journeys.
-type queue struct {
-	items []*journey
-	head  int
-}
-
-func (q *queue) len() int { return len(q.items) - q.head }
-
-func (q *queue) push(j *journey) { q.items = append(q.items, j) }
-
-func (q *queue) pop() *journey {
-	if q.len() == 0 {
-		return nil
-	}
-	j := q.items[q.head]
-	q.items[q.head] = nil
-	q.head++
-	if q.head >= 64 && q.head*2 >= len(q.items) {
-		q.items = append(q.items[:0:0], q.items[q.head:]...)
-		q.head = 0
-	}
-	return j
-}
-
-// dueHeap orders journeys by due time.
-type dueHeap []*journey
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(a, b int) bool { return h[a].due < h[b].due }
-func (h dueHeap) Swap(a, b int) {
-	h[a], h[b] = h[b], h[a]
-	h[a].heapAt, h[b].heapAt = a, b
-}
-func (h *dueHeap) Push(x any) {
-	j := x.(*journey)
-	j.heapAt = len(*h)
-	*h = append(*h, j)
-}
-func (h *dueHeap) Pop() any {
-	last := len(*h) - 1
-	j := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return j
-}

@@ -1,0 +1,125 @@
+package conveyor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// goneWith takes the place of a worker whose goroutine a driver ended.
+func (s *scheduler) goneWith(a *attempt) {
+	o := outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
+	a.close(&o)
+	s.ended(a, &o, false)
+	s.vacate()
+}
+
+// watch sees to it that an attempt whose context has ended does not hold up its run for ever.
+func (s *scheduler) watch(a *attempt) {
+	s.aside.Add(1)
+	a.unwatch = context.AfterFunc(a.ctx, func() {
+		defer s.aside.Done()
+		a.journey.mu.Lock()
+		defer a.journey.mu.Unlock()
+		if a.returned || a.abandoned {
+			return
+		}
+		s.aside.Add(1)
+		a.timer = time.AfterFunc(abandonAfter, func() {
+			defer s.aside.Done()
+			s.abandon(a)
+		})
+	})
+}
+
+// abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
+func (s *scheduler) abandon(a *attempt) {
+	if !s.disown(a) {
+		return
+	}
+	cause := context.Cause(a.ctx)
+	s.drive(a.journey, message{outcome: &outcome{
+		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
+	}}, false)
+}
+
+// disown has what a driver will return discarded; it reports false if the driver has returned.
+func (s *scheduler) disown(a *attempt) bool {
+	j := a.journey
+	j.mu.Lock()
+	if a.returned || a.abandoned {
+		j.mu.Unlock()
+		return false
+	}
+	a.abandoned = true
+	if a.timer != nil && a.timer.Stop() {
+		s.aside.Done() // it is not the timer that calls
+	}
+	j.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strays[j.key]++
+	s.stuck++
+	s.checkDrainedLocked()
+	return true
+}
+
+// strayReturned lets the resource of a given-up call go on.
+func (s *scheduler) strayReturned(a *attempt) {
+	s.mu.Lock()
+	s.stuck--
+	key := a.journey.key
+	if s.strays[key]--; s.strays[key] == 0 {
+		delete(s.strays, key)
+		for _, j := range s.held[key] {
+			s.enqueueLocked(j)
+		}
+		delete(s.held, key)
+	}
+	s.mu.Unlock()
+	s.hire()
+}
+
+// hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
+func (s *scheduler) hold(j *journey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.strays[j.key] == 0 {
+		return false
+	}
+	if !slices.Contains(s.held[j.key], j) {
+		s.held[j.key] = append(s.held[j.key], j)
+	}
+	return true
+}
+
+// running lists the attempts under way.
+func (s *scheduler) running() (attempts []*attempt) {
+	s.mu.Lock()
+	journeys := slices.Collect(maps.Values(s.journeys))
+	s.mu.Unlock()
+	for _, j := range journeys {
+		j.mu.Lock()
+		for _, a := range j.flying {
+			if !a.returned && !a.abandoned {
+				attempts = append(attempts, a)
+			}
+		}
+		j.mu.Unlock()
+	}
+	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
+	return attempts
+}
+
+// describeAttempts names attempts for an error.
+func describeAttempts(attempts []*attempt) string {
+	var names []string
+	for _, a := range attempts {
+		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.id, a.step.ID, a.driver.name, a.journey.key))
+	}
+	return strings.Join(names, "; ")
+}
