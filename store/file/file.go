@@ -50,7 +50,7 @@ type Store struct {
 
 	// Owned by the leader, so unguarded.
 	newest  store.Revision // of the last transaction
-	grown   int64          // size of the file, as far as the store itself has made it grow
+	grown   int64          // the size that the file was last made to have
 	damaged error          // bbolt panicked in a transaction; nothing is written any more
 
 	// In doubt from a transaction whose outcome is unknown until one that settles it, see settle.

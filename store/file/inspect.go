@@ -103,9 +103,6 @@ func inspect(f io.ReaderAt, size int64, whole bool) error {
 // readMetas reads both meta pages. bbolt is content with one of them, and then goes on from the commit before the last:
 // a store may not forget what it has acknowledged, so both have to be whole and belong together.
 func (in *inspector) readMetas(size int64) error {
-	if size == 0 {
-		return errors.New("file is empty")
-	}
 	first, err := in.readMeta(0, size)
 	if err != nil {
 		return err

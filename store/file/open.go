@@ -174,6 +174,12 @@ func open(path string) (*Store, error) {
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
 	err := s.withBolt(boltOptions(), func() error {
+		s.db.AllocSize = growStep
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		s.grown = info.Size()
 		// The process before may have died between writing a meta page and syncing it; see settle.
 		return s.rewriteMeta()
 	})
@@ -192,6 +198,9 @@ func inspectFile(path string, whole bool) error {
 	}
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: %s is not a file: %s", store.ErrCorrupt, path, info.Mode())
+	}
+	if info.Size() == 0 {
+		return fmt.Errorf("%w: %s is empty", store.ErrCorrupt, path)
 	}
 	s, opts := &Store{path: path}, boltOptions()
 	opts.ReadOnly = true

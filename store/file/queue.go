@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"runtime"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -45,14 +46,17 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 			return req.rev, req.err
 		}
 	}
+	if req.leads {
+		runtime.Gosched()
+	}
 	group := s.take()
 	s.carryOut(group)
-	s.handOver()
 	for _, other := range group {
 		if other != req {
 			close(other.turn)
 		}
 	}
+	s.handOver()
 	return req.rev, req.err
 }
 

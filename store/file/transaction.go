@@ -98,7 +98,7 @@ func (s *Store) update(group []*request) error {
 	if err := putRevision(tx, s.newest); err != nil {
 		return err
 	}
-	if err := s.grow(tx.Size() + int64(size+pages*os.Getpagesize())); err != nil {
+	if err := s.grow(tx.Size() + 4*int64(size+pages*os.Getpagesize())); err != nil {
 		return err
 	}
 	if err := s.commitTx(tx); err != nil {
@@ -109,9 +109,9 @@ func (s *Store) update(group []*request) error {
 
 // grow makes the file at least as large as a transaction is likely to need.
 //
-// bbolt would do it too, but reports a disk that is full or failing in words alone. If the guess is too low, it still
-// does. Growing by large steps keeps the change of size, which costs the disk a further write, out of most commits; the
-// file has holes until they are written to.
+// bbolt would do it too, but reports a disk that is full or failing in words alone, without the error of the system. If
+// the guess is too low, for small records beside very large ones, it still does. Growing by large steps keeps the change
+// of size, which costs the disk a further write, out of most commits; the file has holes until they are written to.
 func (s *Store) grow(size int64) error {
 	if runtime.GOOS == "windows" || size <= s.grown {
 		return nil // on Windows the file has the size of its mapping, which is bbolt's

@@ -1,0 +1,176 @@
+package file_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/file"
+)
+
+// childVariable names what the test binary does in a process of its own, instead of running tests.
+const childVariable = "CONVEYOR_FILE_TEST_CHILD"
+
+// children are the things that a process of its own can do, with the path of a store.
+var children = map[string]func(t *childTest, path string){
+	"hold":  hold,
+	"write": write,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childVariable); name != "" {
+		children[name](new(childTest), os.Args[1])
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// childTest lets a child use require. A failure ends the process.
+type childTest struct{}
+
+func (*childTest) Context() context.Context { return context.Background() }
+
+func (*childTest) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }
+
+func (*childTest) FailNow() { os.Exit(1) }
+
+func childCommand(t *testing.T, name, path string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, path)
+	cmd.Env = append(os.Environ(), childVariable+"="+name)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// hold opens the store, says so, and closes it when its input ends.
+func hold(t *childTest, path string) {
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	fmt.Println("open")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	require.NoError(t, s.Close())
+}
+
+func TestAnotherProcessIsLockedOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	holder := childCommand(t, "hold", path)
+	in, err := holder.StdinPipe()
+	require.NoError(t, err)
+	out, err := holder.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, holder.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+
+	_, err = file.Open(t.Context(), path, file.Options{})
+	require.ErrorIs(t, err, store.ErrLocked)
+
+	opened := make(chan error)
+	go func() {
+		s, err := file.Open(t.Context(), path, file.Options{Wait: true})
+		if err == nil {
+			err = s.Close()
+		}
+		opened <- err
+	}()
+	require.NoError(t, in.Close())
+	require.NoError(t, <-opened)
+	require.NoError(t, holder.Wait())
+}
+
+// writers is how many callers a writing child has, so that it is killed within groups too.
+const writers = 4
+
+// write commits two records at a time for ever, and prints the number of each commit and its revision once it is
+// acknowledged. The numbers go on from those that are there.
+func write(t *childTest, path string) {
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	var group sync.WaitGroup
+	for w := range writers {
+		group.Go(func() {
+			for n := next(t, s, w); ; n++ {
+				key := fmt.Sprintf("%d/%08d", w, n)
+				value := []byte(strings.Repeat(key, n%40))
+				rev, err := s.Commit(t.Context(), store.Put("a/"+key, value).IfAbsent(), store.Put("b/"+key, value))
+				require.NoError(t, err)
+				fmt.Printf("%s %d\n", key, rev)
+			}
+		})
+	}
+	group.Wait()
+}
+
+func next(t *childTest, s store.Store, w int) (n int) {
+	for rec, err := range s.List(t.Context(), store.Query{Prefix: fmt.Sprintf("a/%d/", w), Reverse: true, Limit: 1}) {
+		require.NoError(t, err)
+		_, err = fmt.Sscanf(rec.Key[len("a/0/"):], "%d", &n)
+		require.NoError(t, err)
+		n++
+	}
+	return n
+}
+
+func TestWhatAKilledProcessHasAcknowledgedIsThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	acknowledged := map[string]store.Revision{}
+	for _, lines := range []int{1, 30, 200, 77} {
+		writer := childCommand(t, "write", path)
+		out, err := writer.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, writer.Start())
+		scanner := bufio.NewScanner(out)
+		for n := 0; scanner.Scan(); n++ {
+			var key string
+			var rev store.Revision
+			if n == lines {
+				require.NoError(t, writer.Process.Kill())
+			}
+			// The last line may be cut short, and then its commit counts as not acknowledged.
+			if _, err := fmt.Sscanf(scanner.Text()+"\n", "%s %d\n", &key, &rev); err == nil && complete(scanner.Text()) {
+				acknowledged[key] = rev
+			}
+		}
+		require.Error(t, writer.Wait())
+		require.NoError(t, file.Check(t.Context(), path, file.Options{}))
+		requireLedger(t, path, acknowledged)
+	}
+	require.Greater(t, len(acknowledged), 300)
+}
+
+// complete reports whether a line of the ledger ends with a whole revision: a killed process prints lines whole or not
+// at all, since each is one write.
+func complete(line string) bool { return strings.Count(line, " ") == 1 }
+
+func requireLedger(t *testing.T, path string, acknowledged map[string]store.Revision) {
+	t.Helper()
+	s := open(t, path)
+	defer s.Close()
+	found := map[string]store.Revision{}
+	for rec, err := range s.List(t.Context(), store.Query{Prefix: "a/"}) {
+		require.NoError(t, err)
+		key := rec.Key[len("a/"):]
+		other, err := s.Get(t.Context(), "b/"+key)
+		require.NoError(t, err, "half of a commit")
+		require.Equal(t, rec.Revision, other.Revision)
+		require.Equal(t, rec.Value, other.Value)
+		found[key] = rec.Revision
+	}
+	for key, rev := range acknowledged {
+		require.Equal(t, rev, found[key], key)
+	}
+	require.LessOrEqual(t, len(found), len(acknowledged)+writers*4, "records that nobody wrote")
+}

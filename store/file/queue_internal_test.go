@@ -1,0 +1,339 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+func openInternal(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// transactions returns how many write transactions the file has seen.
+func transactions(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	require.NoError(t, s.db.View(func(tx *bbolt.Tx) error {
+		n = tx.ID()
+		return nil
+	}))
+	return n
+}
+
+// hold makes the next transaction of s wait, in its leader, until release is closed. It closes reached when it waits.
+func hold(s *Store) (reached, release chan struct{}) {
+	reached, release = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	s.commitTx = func(tx *bbolt.Tx) error {
+		once.Do(func() {
+			close(reached)
+			<-release
+		})
+		return tx.Commit()
+	}
+	return reached, release
+}
+
+func TestCommitsThatComeDuringATransactionShareTheNextOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := hold(s)
+		before := transactions(t, s)
+
+		var group sync.WaitGroup
+		commit := func(key string) {
+			_, err := s.Commit(t.Context(), store.Put(key, nil))
+			require.NoError(t, err)
+		}
+		group.Go(func() { commit("first") })
+		<-reached
+		for i := range 100 {
+			group.Go(func() { commit(fmt.Sprint("later", i)) })
+		}
+		synctest.Wait() // all are in the queue
+		close(release)
+		group.Wait()
+
+		require.Equal(t, before+2, transactions(t, s))
+		require.False(t, s.leading)
+	})
+}
+
+func TestHundredConcurrentCallersNeedFewTransactions(t *testing.T) {
+	const callers, commits = 100, 10
+	s := openInternal(t)
+	before := transactions(t, s)
+	var group sync.WaitGroup
+	for c := range callers {
+		group.Go(func() {
+			for i := range commits {
+				_, err := s.Commit(t.Context(), store.Put(fmt.Sprintf("%d/%d", c, i), nil))
+				require.NoError(t, err)
+			}
+		})
+	}
+	group.Wait()
+	require.Less(t, transactions(t, s)-before, callers*commits/4)
+}
+
+func TestALoneCommitIsOneTransaction(t *testing.T) {
+	s := openInternal(t)
+	before := transactions(t, s)
+	for i := range 3 {
+		_, err := s.Commit(t.Context(), store.Put("key", nil))
+		require.NoError(t, err)
+		require.Equal(t, before+i+1, transactions(t, s))
+	}
+}
+
+func TestWhatWritesNothingIsNoTransaction(t *testing.T) {
+	s := openInternal(t)
+	rev, err := s.Commit(t.Context(), store.Put("key", nil))
+	require.NoError(t, err)
+	before := transactions(t, s)
+	_, err = s.Commit(t.Context(), store.Check("key", rev))
+	require.NoError(t, err)
+	_, err = s.Commit(t.Context())
+	require.NoError(t, err)
+	_, err = s.Commit(t.Context(), store.Put("key", nil).IfAbsent())
+	require.ErrorIs(t, err, store.ErrConflict)
+	require.Equal(t, before, transactions(t, s))
+}
+
+func TestLaterCommitsOfAGroupSeeTheEarlierOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := hold(s)
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = s.Commit(t.Context(), store.Put("first", nil)) })
+		<-reached
+
+		errs := make([]error, 4)
+		for i, ops := range [][]store.Op{
+			{store.Put("a", []byte("1")).IfAbsent()},
+			{store.Put("a", []byte("2")).IfAbsent(), store.Put("trace", nil)},
+			{store.Put("a", []byte("3")).If(2)},
+			{store.Delete("a").If(3)},
+		} {
+			group.Go(func() { _, errs[i] = s.Commit(t.Context(), ops...) })
+			synctest.Wait() // one after the other into the queue
+		}
+		close(release)
+		group.Wait()
+
+		require.NoError(t, errs[0])
+		require.ErrorIs(t, errs[1], store.ErrConflict)
+		require.NoError(t, errs[2])
+		require.NoError(t, errs[3])
+		for _, key := range []string{"a", "trace"} {
+			_, err := s.Get(t.Context(), key)
+			require.ErrorIs(t, err, store.ErrNotFound)
+		}
+	})
+}
+
+func TestNobodyLeadsMoreThanOneTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		var steps [4]chan struct{}
+		for i := range steps {
+			steps[i] = make(chan struct{})
+		}
+		n := 0
+		s.commitTx = func(tx *bbolt.Tx) error {
+			n++
+			<-steps[n-1]
+			return tx.Commit()
+		}
+		// Each commit comes while the one before it is carried out, so the store is never idle.
+		done := make([]bool, len(steps))
+		var group sync.WaitGroup
+		for i := range steps {
+			group.Go(func() {
+				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), nil))
+				require.NoError(t, err)
+				done[i] = true
+			})
+			synctest.Wait()
+			if i > 0 {
+				close(steps[i-1])
+				synctest.Wait()
+				require.True(t, done[i-1], "the caller whose commit is done is kept")
+			}
+		}
+		close(steps[len(steps)-1])
+		group.Wait()
+	})
+}
+
+func TestACallerThatLeavesTheQueueHasWrittenNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := hold(s)
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = s.Commit(t.Context(), store.Put("first", nil)) })
+		<-reached
+
+		gone := errors.New("gone")
+		ctx, leave := context.WithCancelCause(t.Context())
+		group.Go(func() {
+			_, err := s.Commit(ctx, store.Put("left", nil))
+			require.ErrorIs(t, err, gone)
+		})
+		group.Go(func() {
+			_, err := s.Commit(t.Context(), store.Put("stayed", nil))
+			require.NoError(t, err)
+		})
+		synctest.Wait()
+		leave(gone)
+		synctest.Wait()
+		close(release)
+		group.Wait()
+
+		_, err := s.Get(t.Context(), "left")
+		require.ErrorIs(t, err, store.ErrNotFound)
+		_, err = s.Get(t.Context(), "stayed")
+		require.NoError(t, err)
+	})
+}
+
+func TestACallerThatLeavesWhileItsCommitIsCarriedOutLearnsTheOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := hold(s)
+		ctx, leave := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		group.Go(func() {
+			_, err := s.Commit(ctx, store.Put("key", nil))
+			require.NoError(t, err)
+		})
+		<-reached
+		leave()
+		close(release)
+		group.Wait()
+		_, err := s.Get(t.Context(), "key")
+		require.NoError(t, err)
+	})
+}
+
+func TestAGroupLeavesWhatIsTooMuchToTheNextOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := hold(s)
+		before := transactions(t, s)
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = s.Commit(t.Context(), store.Put("first", nil)) })
+		<-reached
+		for i := range 5 {
+			group.Go(func() {
+				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), make([]byte, maxGroup/3)))
+				require.NoError(t, err)
+			})
+		}
+		synctest.Wait()
+		close(release)
+		group.Wait()
+		require.Equal(t, before+1+3, transactions(t, s))
+	})
+}
+
+func TestADiskThatRefusesBeforeTheMetaPageHasWrittenNothing(t *testing.T) {
+	for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			s := openInternal(t)
+			rev, err := s.Commit(t.Context(), store.Put("key", []byte("old")))
+			require.NoError(t, err)
+			s.commitTx = func(tx *bbolt.Tx) error {
+				require.NoError(t, tx.Rollback())
+				return cause
+			}
+			_, err = s.Commit(t.Context(), store.Put("key", []byte("new")))
+			require.ErrorIs(t, err, cause)
+			require.NotErrorIs(t, err, store.ErrUnknown)
+			rec, err := s.Get(t.Context(), "key")
+			require.NoError(t, err)
+			require.Equal(t, store.Record{Key: "key", Value: []byte("old"), Revision: rev}, rec)
+
+			s.commitTx = (*bbolt.Tx).Commit
+			again, err := s.Commit(t.Context(), store.Put("key", []byte("new")))
+			require.NoError(t, err)
+			require.Greater(t, again, rev)
+		})
+	}
+}
+
+func TestADiskThatFailsAfterTheMetaPageLeavesTheOutcomeUnknown(t *testing.T) {
+	s := openInternal(t)
+	_, err := s.Commit(t.Context(), store.Put("key", []byte("old")))
+	require.NoError(t, err)
+	s.commitTx = func(tx *bbolt.Tx) error {
+		require.NoError(t, tx.Commit())
+		return syscall.EIO
+	}
+	_, err = s.Commit(t.Context(), store.Put("key", []byte("new")))
+	require.ErrorIs(t, err, store.ErrUnknown)
+	require.ErrorIs(t, err, syscall.EIO)
+
+	// The store settles the doubt before it answers, and its revisions go on from what is there.
+	require.NotNil(t, s.doubt.Load())
+	rec, err := s.Get(t.Context(), "key")
+	require.NoError(t, err)
+	require.Equal(t, "new", string(rec.Value))
+	require.Nil(t, s.doubt.Load())
+	s.commitTx = (*bbolt.Tx).Commit
+	rev, err := s.Commit(t.Context(), store.Put("key", nil).If(rec.Revision))
+	require.NoError(t, err)
+	require.Greater(t, rev, rec.Revision)
+}
+
+func TestADoubtThatCannotBeSettledStopsTheStore(t *testing.T) {
+	s := openInternal(t)
+	s.commitTx = func(tx *bbolt.Tx) error {
+		require.NoError(t, tx.Commit())
+		return syscall.EIO
+	}
+	_, err := s.Commit(t.Context(), store.Put("key", nil))
+	require.ErrorIs(t, err, store.ErrUnknown)
+	require.NoError(t, s.file.Close()) // so that nothing can be written to it
+
+	_, err = s.Get(t.Context(), "key")
+	require.ErrorIs(t, err, store.ErrUnknown)
+	require.ErrorIs(t, err, syscall.EIO)
+	_, err = s.Commit(t.Context(), store.Put("other", nil))
+	require.ErrorIs(t, err, syscall.EIO)
+	for _, err := range s.List(t.Context(), store.Query{}) {
+		require.ErrorIs(t, err, store.ErrUnknown)
+	}
+}
+
+func TestAPanicOfBoltStopsTheWriting(t *testing.T) {
+	s := openInternal(t)
+	_, err := s.Commit(t.Context(), store.Put("key", nil))
+	require.NoError(t, err)
+	s.commitTx = func(*bbolt.Tx) error { panic("page 7 already freed") }
+	_, err = s.Commit(t.Context(), store.Put("other", nil))
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.ErrorContains(t, err, s.path)
+	require.ErrorContains(t, err, "page 7 already freed")
+
+	s.commitTx = (*bbolt.Tx).Commit
+	_, err = s.Commit(t.Context(), store.Put("other", nil))
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	_, err = s.Get(t.Context(), "key")
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+}
