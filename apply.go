@@ -152,9 +152,6 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := o.validate(e.opts.Limits); err != nil {
-		return nil, fmt.Errorf("resource %q: %w", cut(o.Key().String(), 2*maxName), err)
-	}
 	if e.opts.Validate != nil {
 		if err := e.opts.Validate(ctx, o.Clone()); err != nil {
 			return nil, fmt.Errorf("resource %s: %w", o.Key(), err)

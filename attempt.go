@@ -125,7 +125,7 @@ func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
 
 // encodeOutput fails for good, since the next attempt would most likely return the same.
 func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
-	data, err := json.Marshal(output)
+	data, err := marshal(output)
 	switch {
 	case err != nil:
 		return nil, Permanent(fmt.Errorf("%w: output of type %T: %w", ErrInvalid, output, err))

@@ -95,8 +95,7 @@ const (
 	defaultShutdownGrace = 10 * time.Second
 )
 
-func (o Options) validate() error {
-	var f faults
+func (o Options) validate(f *faults) {
 	if o.Workers < 0 || o.Workers > maxWorkers {
 		f.add(invalid("Workers", "%d is not between 0 and %d", o.Workers, maxWorkers))
 	}
@@ -106,9 +105,8 @@ func (o Options) validate() error {
 	if o.ShutdownGrace < 0 {
 		f.add(invalid("ShutdownGrace", "%s is negative", o.ShutdownGrace))
 	}
-	o.Retry.validate("Retry", &f)
-	f.add(o.Limits.validate())
-	return f.join()
+	o.Retry.validate("Retry", f)
+	o.Limits.validate(f)
 }
 
 func (o Options) withDefaults() Options {
@@ -130,10 +128,12 @@ func (o Options) withDefaults() Options {
 //
 // One engine uses a store at a time: two on one store do not know of each other's runs.
 func New(st store.Store, opts Options) (*Engine, error) {
+	var f faults
 	if isNilPointer(st) {
-		return nil, invalid("store", "is nil")
+		f.add(invalid("store", "is nil"))
 	}
-	if err := opts.validate(); err != nil {
+	opts.validate(&f)
+	if err := f.join(); err != nil {
 		return nil, err
 	}
 	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
@@ -238,12 +238,18 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	ended, giveUp := e.sched.wait(runID)
 	defer giveUp()
-	run, err := e.GetRun(ctx, runID)
-	if err != nil || run.State.Final() {
-		return run, err
+	if nameFault(runID) != "" {
+		return e.GetRun(ctx, runID)
+	}
+	rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID))
+	if err != nil || rec.State.Final() {
+		return e.GetRun(ctx, runID) // which says what is wrong
 	}
 	select {
-	case <-ended:
+	case run := <-ended:
+		if run != nil {
+			return run, nil
+		}
 		return e.GetRun(ctx, runID)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

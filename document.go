@@ -15,7 +15,8 @@ import (
 
 // Documents are decoded strictly. The standard decoder takes "Driver" for "driver", the second of two equal fields,
 // and bytes that are no UTF-8; a deployment must not depend on such luck. So a document is walked once, against the
-// Go type it shall fill, and every fault is collected with its position; only a faultless one is then unmarshalled.
+// Go type it shall fill, and every fault is collected with its position. What is faulty counts as not set when the
+// rest is unmarshalled, so that the rest can be judged too.
 
 // readDocument reads one document from r into a pointer to a struct, strictly, and has the values checked by
 // validate. It reports the faults of both, each with its position.
@@ -27,93 +28,30 @@ func readDocument(r io.Reader, into any, limits Limits, validate func() error) e
 	if len(data) > limits.Document {
 		return &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
 	}
-	w := walk(data, reflect.TypeOf(into).Elem(), "", limits)
-	if !w.hopeless {
-		// Even of a faulty document the values can be looked at, so that all is told at once.
-		w.faults.add(w.unmarshal(into))
-		for _, err := range split(validate()) {
-			w.faults.add(w.located(err))
-		}
-	}
-	return w.faults.join()
+	return decodeStrict(data, into, limits, validate)
 }
 
-// decodeStrict fills into, a pointer to a struct, from one JSON document.
-func decodeStrict(data []byte, into any, limits Limits) error {
+// decodeStrict is readDocument for a document that was read.
+func decodeStrict(data []byte, into any, limits Limits, validate func() error) error {
 	if len(data) > limits.Document {
 		return tooLarge("", len(data), limits.Document, "bytes")
 	}
 	w := walk(data, reflect.TypeOf(into).Elem(), "", limits)
-	if len(w.faults.errs) == 0 {
-		w.faults.add(w.unmarshal(into))
+	if w.dec == nil {
+		return w.faults.join()
+	}
+	if err := json.Unmarshal(w.sound(), into); err != nil && len(w.faults.errs) == 0 {
+		return invalid("", "%v", err) // cannot be: every value was tried
+	}
+	for _, err := range split(validate()) {
+		w.judge(err)
 	}
 	return w.faults.join()
 }
 
 // checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields.
 func checkJSON(field string, data []byte, limits Limits) error {
-	w := walk(data, nil, field, limits)
-	return w.faults.join()
-}
-
-// walk goes through data as a document for shape; nil stands for any shape.
-func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker {
-	w := &walker{data: data, maxDepth: limits.Depth}
-	if shape != nil {
-		w.places = map[string]int{}
-	}
-	if i := invalidUTF8(data); i >= 0 {
-		w.fault(i, field, "invalid UTF-8")
-		w.hopeless = true
-		return w
-	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
-		at := len(data)
-		if s := (*json.SyntaxError)(nil); errors.As(err, &s) {
-			at = max(int(s.Offset)-1, 0)
-		}
-		w.fault(at, field, "not one JSON value: "+strings.TrimPrefix(err.Error(), "json: "))
-		w.hopeless = true
-		return w
-	}
-	w.dec = json.NewDecoder(bytes.NewReader(data))
-	w.dec.UseNumber()
-	w.value(shape, field, 0, shape == nil)
-	return w
-}
-
-// unmarshal fills into. What can still be wrong are values of the right kind that do not fit, such as a duration that
-// is none; what is of the wrong kind was reported by the walk.
-func (w *walker) unmarshal(into any) error {
-	err := json.Unmarshal(w.data, into)
-	if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
-		if w.mistyped {
-			return nil
-		}
-		f := invalid(t.Field, "%s does not fit %s", t.Value, t.Type)
-		f.Line, f.Column = position(w.data, int(t.Offset))
-		return f
-	}
-	if err != nil {
-		return invalid("", "%v", err)
-	}
-	return nil
-}
-
-// located gives a fault of a value the position of the value, or of what it is missing from.
-func (w *walker) located(err error) error {
-	f := (*FieldError)(nil)
-	if !errors.As(err, &f) || f.Line > 0 {
-		return err
-	}
-	for path := f.Field; path != ""; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
-		if at, ok := w.places[path]; ok {
-			f.Line, f.Column = position(w.data, at)
-			return f
-		}
-	}
-	return f
+	return walk(data, nil, field, limits).faults.join()
 }
 
 // split is the reverse of errors.Join.
@@ -125,6 +63,66 @@ func split(err error) []error {
 		return nil
 	}
 	return []error{err}
+}
+
+// withoutPlaces takes the positions out of faults, for a text that the caller has never seen.
+func withoutPlaces(err error) error {
+	for _, err := range split(err) {
+		if f := (*FieldError)(nil); errors.As(err, &f) {
+			f.Line, f.Column = 0, 0
+		}
+	}
+	return err
+}
+
+// A walker goes once through a document.
+type walker struct {
+	data     []byte
+	dec      *json.Decoder // nil if data is no JSON
+	field    string        // of the whole
+	path     []segment     // from there to the value being walked
+	maxDepth int
+	deep     bool // reported once; one fault a bracket would drown the others
+	faults   faults
+	faulty   map[string]bool // the fields that faults are about
+	places   map[string]int  // offsets of the values that have a Go type, by field
+	clean    []byte          // data without its faulty values, up to dirty
+	dirty    int
+}
+
+// segment is one step of a path: into an object by a name, or into an array.
+type segment struct {
+	name   string
+	index  int
+	object bool
+}
+
+const (
+	maxPlaces = 1 << 14 // positions kept, whatever a document holds; others are found by what they are part of
+	maxField  = 1 << 10 // bytes of a field in a fault
+)
+
+// walk goes through data as a document for shape; nil stands for any shape.
+func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker {
+	w := &walker{data: data, field: field, maxDepth: limits.Depth, faulty: map[string]bool{}, places: map[string]int{}}
+	if i := invalidUTF8(data); i >= 0 {
+		w.fault(i, "invalid UTF-8")
+		return w
+	}
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		// The standard decoder takes very deep nesting for a fault of the syntax.
+		if at := tooDeep(data, limits.Depth); at >= 0 {
+			w.faultTooDeep(at, limits.Depth+1)
+		} else {
+			w.fault(syntaxError(data, err), "not one JSON value: "+strings.TrimPrefix(err.Error(), "json: "))
+		}
+		return w
+	}
+	w.dec = json.NewDecoder(bytes.NewReader(data))
+	w.dec.UseNumber()
+	w.value(member{shape: shape, nullable: shape == nil}, 0)
+	return w
 }
 
 func invalidUTF8(data []byte) int {
@@ -140,22 +138,103 @@ func invalidUTF8(data []byte) int {
 	}
 }
 
-// A walker goes once through a document whose syntax is known to be right.
-type walker struct {
-	data     []byte
-	dec      *json.Decoder
-	maxDepth int
-	tooDeep  bool           // reported once; one fault a bracket would drown the others
-	mistyped bool           // some value is of the wrong kind
-	hopeless bool           // not JSON at all
-	places   map[string]int // where the value of each field starts; nil when nobody asks
-	faults   faults
+// tooDeep returns the offset of the first bracket beyond a depth, or -1.
+func tooDeep(data []byte, limit int) int {
+	depth, text := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '[' || c == '{':
+			if depth++; depth > limit {
+				return i
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return -1
 }
 
-func (w *walker) fault(offset int, field, problem string) {
-	f := invalid(field, "%s", problem)
+// syntaxError returns the offset of the byte that cannot be, or of the end of the text if something is missing there.
+func syntaxError(data []byte, err error) int {
+	var first json.RawMessage
+	missing := json.NewDecoder(bytes.NewReader(data)).Decode(&first)
+	if s := (*json.SyntaxError)(nil); errors.As(err, &s) && !errors.Is(missing, io.ErrUnexpectedEOF) && !errors.Is(missing, io.EOF) {
+		return int(s.Offset) - 1
+	}
+	return len(data)
+}
+
+// judge takes up a fault that a look at the values has brought up: it gets the position of the value, or of what the
+// value is missing from. What merely follows from a fault of the text is left out.
+func (w *walker) judge(err error) {
+	f := (*FieldError)(nil)
+	if !errors.As(err, &f) {
+		w.faults.add(err)
+		return
+	}
+	for field := f.Field; !w.faulty[field]; field = field[:max(strings.LastIndexAny(field, ".["), 0)] {
+		if at, ok := w.places[field]; ok || field == "" {
+			f.Line, f.Column = position(w.data, at)
+			w.faults.add(f)
+			return
+		}
+	}
+}
+
+// here names the value being walked. Only what needs the name pays for it: a field with a long one may hold a great
+// many values.
+func (w *walker) here() string {
+	var b strings.Builder
+	b.WriteString(w.field)
+	for _, s := range w.path {
+		switch {
+		case !s.object:
+			fmt.Fprintf(&b, "[%d]", s.index)
+		case b.Len() > 0:
+			b.WriteString("." + s.name)
+		default:
+			b.WriteString(s.name)
+		}
+	}
+	return b.String()
+}
+
+func (w *walker) fault(offset int, problem string) {
+	w.report(offset, func(field string) *FieldError { return invalid(field, "%s", problem) })
+}
+
+func (w *walker) faultTooDeep(offset, depth int) {
+	w.report(offset, func(field string) *FieldError { return tooLarge(field, depth, w.maxDepth, "levels deep") })
+}
+
+func (w *walker) report(offset int, fault func(field string) *FieldError) {
+	if w.faults.full() {
+		return
+	}
+	field := cut(w.here(), maxField)
+	w.faulty[field] = true
+	f := fault(field)
 	f.Line, f.Column = position(w.data, offset)
 	w.faults.add(f)
+}
+
+// drop has the value between two offsets count as not set.
+func (w *walker) drop(from, to int) {
+	w.clean = append(append(w.clean, w.data[w.dirty:from]...), "null"...)
+	w.dirty = to
+}
+
+// sound is the document without the values that were dropped.
+func (w *walker) sound() []byte {
+	if w.dirty == 0 {
+		return w.data
+	}
+	return append(w.clean, w.data[w.dirty:]...)
 }
 
 // next returns the next token and the offset at which it starts.
@@ -171,63 +250,93 @@ func (w *walker) next() (json.Token, int) {
 	return token, at
 }
 
-// value walks one value that shall fill shape; nil takes anything.
-func (w *walker) value(shape reflect.Type, field string, depth int, nullable bool) {
+// value walks one value that shall fill a member, inside so many levels of nesting.
+func (w *walker) value(m member, depth int) {
 	token, at := w.next()
-	if w.places != nil && shape != nil {
-		w.places[field] = at
+	if (m.named || m.shape != nil) && len(w.places) < maxPlaces {
+		w.places[w.here()] = at
 	}
-	delim, isDelim := token.(json.Delim)
-	if want := wanted(shape); want != "" && !(token == nil && nullable) {
-		if got := kindOfToken(token); got != want {
-			w.fault(at, field, fmt.Sprintf("is %s; want %s", article(got), article(want)))
-			shape, w.mistyped = nil, true
+	shape, problem := m.shape, ""
+	if !(token == nil && m.nullable) {
+		problem = misfit(token, shape)
+	}
+	if problem != "" {
+		w.fault(at, problem)
+		shape = nil
+	}
+	if delim, ok := token.(json.Delim); ok {
+		if depth++; depth > w.maxDepth && !w.deep {
+			w.deep = true
+			w.faultTooDeep(at, depth)
 		}
-	}
-	if !isDelim {
-		return
-	}
-	if depth++; depth > w.maxDepth && !w.tooDeep {
-		w.tooDeep = true
-		f := tooLarge(field, depth, w.maxDepth, "levels deep")
-		f.Line, f.Column = position(w.data, at)
-		w.faults.add(f)
-	}
-	if delim == '[' {
-		element := elementOf(shape)
-		for i := 0; w.dec.More(); i++ {
-			w.value(element, fmt.Sprintf("%s[%d]", field, i), depth, element == nil)
+		if delim == '[' {
+			w.array(shape, depth)
+		} else {
+			w.object(shape, depth)
 		}
-	} else {
-		w.object(shape, field, depth)
+		w.next() // the closing bracket
 	}
-	w.next() // the closing bracket
+	if problem != "" {
+		w.drop(at, int(w.dec.InputOffset()))
+	}
 }
 
-func (w *walker) object(shape reflect.Type, field string, depth int) {
+func (w *walker) array(shape reflect.Type, depth int) {
+	element := elementOf(shape)
+	w.path = append(w.path, segment{})
+	for w.dec.More() {
+		w.value(element, depth)
+		w.path[len(w.path)-1].index++
+	}
+	w.path = w.path[:len(w.path)-1]
+}
+
+func (w *walker) object(shape reflect.Type, depth int) {
 	known := fieldsOf(shape)
 	seen := map[string]bool{}
 	for w.dec.More() {
 		token, at := w.next()
 		name, _ := token.(string)
-		path := name
-		if field != "" {
-			path = field + "." + name
-		}
+		w.path = append(w.path, segment{name: name, object: true})
 		if seen[name] {
-			w.fault(at, path, "comes twice")
+			w.fault(at, "comes twice")
 		}
 		seen[name] = true
-		of, nullable := elementOf(shape), true
+		m := elementOf(shape)
 		if known != nil {
-			member, ok := known[name]
-			if !ok {
-				w.fault(at, path, unknownField(name, known))
+			var ok bool
+			if m, ok = known[name]; !ok {
+				m.nullable = true // one fault is enough
+				w.fault(at, unknownField(name, known))
 			}
-			of, nullable = member.shape, !ok || member.nullable
 		}
-		w.value(of, path, depth, nullable)
+		w.value(m, depth)
+		w.path = w.path[:len(w.path)-1]
 	}
+}
+
+// misfit says why a value does not fit a shape, or nothing.
+func misfit(token json.Token, shape reflect.Type) string {
+	want := wanted(shape)
+	if want == "" {
+		return ""
+	}
+	if got := kindOfToken(token); got != want {
+		return fmt.Sprintf("is %s; want %s", article(got), article(want))
+	}
+	switch v := token.(type) {
+	case string:
+		if text, ok := reflect.New(shape).Interface().(encoding.TextUnmarshaler); ok {
+			if err := text.UnmarshalText([]byte(v)); err != nil {
+				return cut(err.Error(), maxField)
+			}
+		}
+	case json.Number:
+		if err := json.Unmarshal([]byte(v), reflect.New(shape).Interface()); err != nil {
+			return fmt.Sprintf("%s does not fit %s", cut(v.String(), maxName), shape)
+		}
+	}
+	return ""
 }
 
 func unknownField(name string, known map[string]member) string {
@@ -239,10 +348,11 @@ func unknownField(name string, known map[string]member) string {
 	return "unknown field"
 }
 
-// member is a field of a struct, as a document knows it. A nil shape takes any JSON.
+// member is a field of a struct, or an element, as a document knows it. A nil shape takes any JSON.
 type member struct {
+	named    bool // it is a field of a struct
 	shape    reflect.Type
-	nullable bool // null stands for "not set"
+	nullable bool // null stands for "not set": Conveyor CI writes that for a description and for metadata
 }
 
 var fieldCache sync.Map // reflect.Type -> map[string]member
@@ -262,24 +372,25 @@ func fieldsOf(shape reflect.Type) map[string]member {
 			continue
 		}
 		of := f.Type
-		nullable := of.Kind() == reflect.Map || of.Kind() == reflect.Pointer || name == "description"
+		nullable := name == "metadata" || name == "description"
 		if of.Kind() == reflect.Pointer {
 			of = of.Elem()
 		}
 		if of == reflect.TypeFor[json.RawMessage]() {
 			of, nullable = nil, true
 		}
-		members[name] = member{shape: of, nullable: nullable}
+		members[name] = member{named: true, shape: of, nullable: nullable}
 	}
 	fieldCache.Store(shape, members)
 	return members
 }
 
-func elementOf(shape reflect.Type) reflect.Type {
+// elementOf is what an array or an object without fixed fields is made of.
+func elementOf(shape reflect.Type) member {
 	if shape == nil || shape.Kind() != reflect.Slice && shape.Kind() != reflect.Map {
-		return nil
+		return member{nullable: true}
 	}
-	return shape.Elem()
+	return member{shape: shape.Elem()}
 }
 
 // wanted names the JSON kind that fills shape; "" for any.
@@ -351,13 +462,16 @@ func (f *faults) add(err error) {
 	if err == nil {
 		return
 	}
-	if len(f.errs) == maxFaults {
+	switch {
+	case f.full():
+	case len(f.errs) == maxFaults:
 		f.errs = append(f.errs, invalid("", "more faults than the %d listed", maxFaults))
-	}
-	if len(f.errs) < maxFaults {
+	default:
 		f.errs = append(f.errs, err)
 	}
 }
+
+func (f *faults) full() bool { return len(f.errs) > maxFaults }
 
 func (f *faults) name(field, name string) {
 	if problem := nameFault(name); problem != "" {

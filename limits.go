@@ -1,7 +1,8 @@
 package conveyor
 
-// Limits bound what the engine accepts and keeps. For each field zero means its default; a negative value is refused
-// by [New]. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
+// Limits bound what the engine accepts and keeps. For each field zero means its default. [New] refuses a negative
+// value, and one beyond what a record of a store, or the memory, could ever hold: more than 4 MiB for bytes, more
+// than 1,048,576 for the rest, more than 10,000 for Depth. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
 // says so. Names have a fixed limit of 253 bytes.
 type Limits struct {
 	Document      int // bytes of a JSON document; default 2 MiB
@@ -45,35 +46,41 @@ type limitField struct {
 	name     string
 	value    *int
 	standard int
+	most     int
 }
 
 // fields lists the limits of this very l, so that a new one is named once.
 func (l *Limits) fields() []limitField {
 	return []limitField{
-		{"Document", &l.Document, defaultDocument}, {"Depth", &l.Depth, defaultDepth},
-		{"Steps", &l.Steps, defaultSteps}, {"Spec", &l.Spec, defaultSpec}, {"Output", &l.Output, defaultOutput},
-		{"ErrorText", &l.ErrorText, defaultErrorText}, {"LogLines", &l.LogLines, defaultLogLines},
-		{"LogLine", &l.LogLine, defaultLogLine}, {"Attempts", &l.Attempts, defaultAttempts},
-		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer}, {"Interruptions", &l.Interruptions, defaultInterruptions},
+		{"Document", &l.Document, defaultDocument, maxBytesLimit},
+		{"Depth", &l.Depth, defaultDepth, maxDepthLimit},
+		{"Steps", &l.Steps, defaultSteps, maxCountLimit},
+		{"Spec", &l.Spec, defaultSpec, maxBytesLimit},
+		{"Output", &l.Output, defaultOutput, maxBytesLimit},
+		{"ErrorText", &l.ErrorText, defaultErrorText, maxBytesLimit},
+		{"LogLines", &l.LogLines, defaultLogLines, maxCountLimit},
+		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit},
+		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit},
+		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit},
+		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit},
 	}
 }
 
-// Upper bounds, beyond which a value would no longer fit into one record of a store.
-const maxBytesLimit = 4 << 20
+const (
+	maxBytesLimit = 4 << 20 // what fits into one record of a store
+	maxCountLimit = 1 << 20
+	maxDepthLimit = 10_000 // the standard decoder's own
+)
 
-func (l *Limits) validate() error {
-	var f faults
+func (l *Limits) validate(f *faults) {
 	for _, field := range l.fields() {
 		if *field.value < 0 {
 			f.add(invalid("Limits."+field.name, "%d is negative", *field.value))
 		}
-	}
-	for name, bytes := range map[string]int{"Document": l.Document, "Spec": l.Spec, "Output": l.Output, "ErrorText": l.ErrorText, "LogLine": l.LogLine} {
-		if bytes > maxBytesLimit {
-			f.add(tooLarge("Limits."+name, bytes, maxBytesLimit, "bytes"))
+		if *field.value > field.most {
+			f.add(invalid("Limits."+field.name, "%d is more than %d", *field.value, field.most))
 		}
 	}
-	return f.join()
 }
 
 const cutMark = " … [cut]"

@@ -99,9 +99,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 func (s PipelineSpec) Spec() PipelineSpec { return s }
 
 // ParsePipeline reads one pipeline document, strictly: an unknown, repeated or differently-cased field, trailing
-// data, anything over the default [Limits], and all that [PipelineSpec.Validate] refuses is an error; faults of the
-// text give their position, and every fault is reported at once. It returns an [ErrInvalid] or [ErrTooLarge], or the
-// error of r. Steps without an id have got their position as one.
+// data, anything over the default [Limits], and all that [PipelineSpec.Validate] refuses is an error that gives the
+// position. Every fault is reported at once, but of a text that is no JSON only the first. It returns an [ErrInvalid]
+// or [ErrTooLarge], or the error of r. Steps without an id have got their position as one.
 func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	limits := Limits{}.withDefaults()
 	var s PipelineSpec
@@ -172,7 +172,7 @@ func (s PipelineSpec) validate(limits Limits) error {
 		field := fmt.Sprintf("steps[%d]", i)
 		step.validate(field, &f, limits)
 		if first, taken := positions[step.ID]; taken {
-			f.add(invalid(field+".id", "%q is the id of steps[%d] too", step.ID, first))
+			f.add(invalid(field+".id", "%q is the id of steps[%d] too", cut(step.ID, maxName), first))
 		} else {
 			positions[step.ID] = i
 		}
@@ -184,7 +184,7 @@ func (s PipelineSpec) validate(limits Limits) error {
 		s.Retry.validate("retry", &f)
 	}
 	s.refuseUnsupported(&f)
-	if doc, err := json.Marshal(s); err != nil {
+	if doc, err := marshal(s); err != nil {
 		f.add(invalid("", "cannot be written as JSON: %v", err))
 	} else if len(doc) > limits.Document {
 		f.add(tooLarge("", len(doc), limits.Document, "bytes as a document"))

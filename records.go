@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -195,14 +196,36 @@ type attemptRecord struct {
 // encode writes a record. Specs, settings and outputs were checked to be JSON before they came into a record, so
 // that encoding cannot fail.
 func encode(record any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // a spec keeps its characters
-	if err := e.Encode(record); err != nil {
+	data, err := marshal(record)
+	if err != nil {
 		panic(fmt.Sprintf("conveyor: encode %T: %v", record, err))
 	}
-	return b.Bytes()[:b.Len()-1]
+	return data
 }
+
+// marshal is [json.Marshal], but leaves <, > and & as they are.
+func marshal(v any) ([]byte, error) {
+	e := encoders.Get().(*encoder)
+	defer encoders.Put(e)
+	e.buffer.Reset()
+	if err := e.json.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(bytes.TrimSuffix(e.buffer.Bytes(), []byte("\n"))), nil
+}
+
+type encoder struct {
+	buffer bytes.Buffer
+	json   *json.Encoder // writes to buffer
+}
+
+// encoders are kept, since every transition of a run encodes a few small records.
+var encoders = sync.Pool{New: func() any {
+	e := new(encoder)
+	e.json = json.NewEncoder(&e.buffer)
+	e.json.SetEscapeHTML(false)
+	return e
+}}
 
 // decode reads a record. Damage is an error that names the key, and no other record.
 func decode(r store.Record, into any) error {

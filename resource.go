@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Resource is desired state: a type, a name, a spec. Any pointer to a struct that embeds [Meta] is one, and so is an
@@ -119,8 +120,9 @@ func (m *Meta) clone() Meta {
 }
 
 // ParseResource reads one resource document, strictly: an unknown, repeated or differently-cased field, trailing
-// data, and anything over the default [Limits] is an error that gives the position; every fault is reported at once.
-// It returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
+// data, a bad name, and anything over the default [Limits] is an error that gives the position. Every fault is
+// reported at once, but of a text that is no JSON only the first. It returns an [ErrInvalid] or [ErrTooLarge], or the
+// error of r.
 func ParseResource(r io.Reader) (*Object, error) {
 	limits := Limits{}.withDefaults()
 	o := new(Object)
@@ -130,21 +132,25 @@ func ParseResource(r io.Reader) (*Object, error) {
 	return o, nil
 }
 
-// objectOf turns a resource of the program's own type into an Object that shares nothing with it.
+// objectOf turns a resource of the program's own type into a valid Object that shares nothing with it.
 func objectOf(r Resource, limits Limits) (*Object, error) {
 	if isNilPointer(r) {
 		return nil, invalid("", "resource is nil")
 	}
+	k := cut(r.ResourceMeta().Key().String(), 2*maxName)
 	if o, ok := r.(*Object); ok {
+		if err := o.validate(limits); err != nil {
+			return nil, fmt.Errorf("resource %q: %w", k, err)
+		}
 		return o.Clone(), nil
 	}
-	doc, err := json.Marshal(r)
+	doc, err := marshal(r)
 	if err != nil {
-		return nil, fmt.Errorf("%w: encode %T: %w", ErrInvalid, r, err)
+		return nil, fmt.Errorf("resource %q: %w: encode %T: %w", k, ErrInvalid, r, err)
 	}
 	o := new(Object)
-	if err := decodeStrict(doc, o, limits); err != nil {
-		return nil, fmt.Errorf("resource of type %T: %w", r, err)
+	if err := decodeStrict(doc, o, limits, func() error { return o.validate(limits) }); err != nil {
+		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, withoutPlaces(err))
 	}
 	return o, nil
 }
@@ -169,6 +175,9 @@ func (o *Object) validate(limits Limits) error {
 	size := 0
 	for k, v := range o.Metadata {
 		size += len(k) + len(v)
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			f.add(invalid("metadata", "%q: %q is invalid UTF-8", cut(k, maxName), cut(v, maxName)))
+		}
 	}
 	if size > limits.Spec {
 		f.add(tooLarge("metadata", size, limits.Spec, "bytes"))
