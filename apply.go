@@ -422,7 +422,7 @@ func (s *scheduler) leave(j *journey) {
 	again := len(j.inbox) > 0
 	j.mu.Unlock()
 	if again {
-		s.drive(j, message{}, false)
+		s.beside(func() { s.drive(j, message{}, false) })
 	}
 }
 

@@ -88,7 +88,7 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 }
 
 // advance records what messages say and what may start because of it. It does not give up before that is on record,
-// however often the store fails, unless the scheduler stops.
+// however often the store fails, unless the scheduler gives up.
 func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		d, err := s.draft(j, inbox, spare)
@@ -125,12 +125,12 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 	}
 }
 
-// pause waits, and reports false if the scheduler stops first.
+// pause waits, and reports false if the scheduler gives up first.
 func (s *scheduler) pause(d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
-	case <-s.done:
+	case <-s.giveUp:
 		return false
 	}
 }
@@ -335,7 +335,10 @@ func (s *scheduler) park(d *draft, flying bool) {
 func (s *scheduler) stopRun(ctx context.Context, run *runState, kind stopKind, cause error, reason string) error {
 	answer := make(chan error, 1)
 	j := s.take(run.id, run.rec.key())
-	s.drive(j, message{stop: &stopRequest{kind: kind, reason: reason, cause: cause, answer: answer}}, false)
+	ask := message{stop: &stopRequest{kind: kind, reason: reason, cause: cause, answer: answer}}
+	if !s.beside(func() { s.drive(j, ask, false) }) {
+		return ErrClosed
+	}
 	select {
 	case err := <-answer:
 		return err

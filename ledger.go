@@ -132,8 +132,13 @@ var errNotCommitted = errors.New("conveyor: the commit did not happen")
 // findOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
 // condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
 // commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails.
+//
+// Where nothing is written under a condition, as with log lines alone, nothing tells, and the answer is errNotCommitted:
+// the same writes once more change nothing.
 func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (store.Revision, error) {
+	repeatable := true
 	for _, op := range ops {
+		repeatable = repeatable && !(op.Writes() && op.Conditional())
 		if !op.Conditional() || op.Value() == nil {
 			continue
 		}
@@ -147,6 +152,9 @@ func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (st
 			return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
 		}
 		return 0, unknown
+	}
+	if repeatable {
+		return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))
 	}
 	return 0, unknown
 }

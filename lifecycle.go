@@ -137,7 +137,7 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 		own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
 		s.exempt++
 	}
-	s.phase = phaseDraining
+	s.phase = max(s.phase, phaseDraining)
 	if s.drained == nil {
 		s.drained = make(chan struct{})
 	}
@@ -153,6 +153,12 @@ func (s *scheduler) unexempt() {
 
 // stop gives up what is left, and joins everything but that. It returns an error that names what it gave up.
 func (s *scheduler) stop(ctx context.Context, own *attempt) error {
+	s.mu.Lock()
+	if s.phase < phaseStopping {
+		s.phase = phaseStopping
+		close(s.giveUp)
+	}
+	s.mu.Unlock()
 	left := slices.DeleteFunc(s.running(), func(a *attempt) bool { return a == own })
 	for _, a := range left {
 		s.abandon(a)

@@ -30,6 +30,7 @@ type scheduler struct {
 	attempts       context.Context // parent of every attempt's context
 	cancelAttempts context.CancelCauseFunc
 	base           context.Context // for the store: what a driver has done is recorded, whoever has left
+	giveUp         chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
 	done           chan struct{}   // closed when the scheduler has stopped
 	nudge          chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
@@ -58,13 +59,14 @@ const (
 	phaseNew phase = iota
 	phaseRunning
 	phaseDraining
+	phaseStopping
 	phaseStopped
 )
 
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
 		opts: opts, ledger: l, events: events,
-		done: make(chan struct{}), nudge: make(chan struct{}, 1),
+		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key]int{}, held: map[Key][]*journey{},
 		waiters: map[string][]chan struct{}{}, flush: map[*runLog]*journey{},
@@ -222,6 +224,18 @@ func (s *scheduler) checkDrainedLocked() {
 			close(s.drained)
 		}
 	}
+}
+
+// beside runs fn in a goroutine that shutdown waits for, where the caller must not be held up by a store that fails. It
+// reports false if the scheduler has stopped.
+func (s *scheduler) beside(fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == phaseStopped {
+		return false
+	}
+	s.aside.Go(fn)
+	return true
 }
 
 // work is a worker: it goes on with one run after the other until none is ready.
