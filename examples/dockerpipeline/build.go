@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// DockerBuild is the resource that the pipeline reconciles: what is built, and under which name it is published.
+type DockerBuild struct {
+	conveyor.Meta
+	Spec BuildSpec `json:"spec"`
+}
+
+// BuildSpec holds nothing that differs from one start of the program to the next, such as the port of a registry or
+// the path of a temporary folder: a different spec is a new generation, and the run under way would not be taken up.
+type BuildSpec struct {
+	// Repository is what git fetch takes: a URL or an absolute path. The word "sample" is the built-in repository.
+	Repository string `json:"repository"`
+	// Ref is a branch, a tag or a commit. Empty means the repository's HEAD.
+	Ref string `json:"ref,omitempty"`
+	// Package is the main package to build. Empty means the one at the root of the repository.
+	Package string `json:"package,omitempty"`
+	// Arch is the GOARCH of the image. Empty means that of this machine.
+	Arch string `json:"arch,omitempty"`
+	// Image is host:port/name:tag. Without a host it goes to the built-in registry.
+	Image string `json:"image"`
+}
+
+const sampleRepository = "sample"
+
+// A source is the output of git-cloner.
+type source struct {
+	Dir    string `json:"dir"`
+	Commit string `json:"commit"`
+	Time   int64  `json:"time"`          // of the commit, in Unix seconds
+	URL    string `json:"url,omitempty"` // without credentials; empty for a local path
+	Sample bool   `json:"sample,omitempty"`
+}
+
+// A binary is the output of builder.
+type binary struct {
+	Path string `json:"path"`
+	OS   string `json:"os"`
+	Arch string `json:"arch"`
+}
+
+// An image is the output of image-generator.
+type image struct {
+	Layout string `json:"layout"` // folder, an OCI image layout
+	Digest string `json:"digest"`
+}
+
+// A publication is the output of image-pusher.
+type publication struct {
+	Reference string `json:"reference"` // host:port/name@sha256:…
+}
+
+// input decodes the output of an earlier step. The ids are those of pipeline.json; a pipeline with others names the
+// step in its own "with", as in {"id": "test", "driver": "test-runner", "with": {"source": "clone"}}.
+func input[T any](req *conveyor.Request, name, step string) (T, error) {
+	var out T
+	with := map[string]string{name: step}
+	if err := req.Settings(&with); err != nil {
+		return out, conveyor.Permanent(err)
+	}
+	if err := req.Output(with[name], &out); err != nil {
+		return out, conveyor.Permanent(fmt.Errorf("%s: %w", name, err))
+	}
+	return out, nil
+}
+
+func sourceOf(req *conveyor.Request) (source, error) {
+	src, err := input[source](req, "source", "1")
+	if err == nil {
+		err = stillThere(src.Dir)
+	}
+	return src, err
+}
+
+func binaryOf(req *conveyor.Request) (binary, error) {
+	bin, err := input[binary](req, "binary", "3")
+	if err == nil {
+		err = stillThere(bin.Path)
+	}
+	return bin, err
+}
+
+func imageOf(req *conveyor.Request) (image, error) {
+	img, err := input[image](req, "image", "4")
+	if err == nil {
+		err = stillThere(img.Layout)
+	}
+	return img, err
+}
+
+// stillThere refuses to go on when somebody removed the work folder between two steps: the steps that filled it are
+// finished and will not be called again in this run.
+func stillThere(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return conveyor.Permanent(fmt.Errorf("the work of an earlier step is gone: %w; start a new run", err))
+	}
+	return nil
+}
+
+// publicURL returns the repository without user and password, and nothing for a local path.
+func publicURL(repository string) string {
+	u, err := url.Parse(repository)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	u.User = nil
+	return u.String()
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+func runBuilder(t *testing.T, spec BuildSpec, files map[string]string) (outcome, binary) {
+	t.Helper()
+	b := &builder{work: workspace{root: t.TempDir()}}
+	src := source{Dir: newRepository(t, files), Sample: true}
+	got := runStep(t, conveyor.For(b.Build), "3", spec, given{"1": src})
+	var bin binary
+	if got.err == nil {
+		require.NoError(t, json.Unmarshal(got.output, &bin))
+	}
+	return got, bin
+}
+
+func TestBuilderMakesAStaticProgram(t *testing.T) {
+	hostile(t)
+	t.Setenv("CGO_ENABLED", "1")
+	got, bin := runBuilder(t, BuildSpec{}, nil)
+	require.NoError(t, got.err)
+	require.Equal(t, runtime.GOARCH, bin.Arch)
+	program, err := elf.Open(bin.Path)
+	require.NoError(t, err)
+	defer program.Close()
+	for _, part := range program.Progs {
+		require.NotEqual(t, elf.PT_INTERP, part.Type, "no dynamic linker is asked for")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("the program is for Linux and cannot be run here")
+	}
+	out, err := exec.CommandContext(t.Context(), bin.Path, "builder").Output()
+	require.NoError(t, err)
+	require.Equal(t, "Hello, builder!\n", string(out))
+}
+
+func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
+	arch, machine := "arm64", elf.EM_AARCH64
+	if runtime.GOARCH == arch {
+		arch, machine = "amd64", elf.EM_X86_64
+	}
+	got, bin := runBuilder(t, BuildSpec{Arch: arch, Package: "./cmd/app"}, map[string]string{
+		"cmd/app/main.go": "package main\n\nfunc main() {}\n",
+	})
+	require.NoError(t, got.err)
+	require.Equal(t, "app", filepath.Base(bin.Path))
+	program, err := elf.Open(bin.Path)
+	require.NoError(t, err)
+	defer program.Close()
+	require.Equal(t, machine, program.Machine)
+}
+
+func TestBuilderTakesFaultsOfTheCodeForFinal(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		spec  BuildSpec
+		files map[string]string
+		want  string
+	}{
+		{name: "code that does not compile", files: map[string]string{"main.go": "package main\n\nfunc main() { x }\n"}, want: "go build: exit status 1"},
+		{name: "a package that is no program", files: map[string]string{"lib/lib.go": "package lib\n"}, spec: BuildSpec{Package: "./lib"}, want: `"./lib" is package lib`},
+		{name: "a package that is not there", spec: BuildSpec{Package: "./absent"}, want: "go list: exit status 1"},
+		{name: "an option for a package", spec: BuildSpec{Package: "-toolexec=true"}, want: "go list: exit status 1"},
+		{name: "an unknown architecture", spec: BuildSpec{Arch: "z80"}, want: "unsupported GOOS/GOARCH"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, _ := runBuilder(t, test.spec, test.files)
+			require.ErrorContains(t, got.err, test.want)
+			require.Equal(t, 1, got.attempts)
+		})
+	}
+}

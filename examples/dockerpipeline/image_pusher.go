@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// imagePusher pushes the image to the registry that its name begins with.
+type imagePusher struct {
+	registry string // host:port for names without a registry: the built-in one, whose port is new at every start
+}
+
+// Push outputs a [publication]. Pushing an image again changes nothing, so a push that was cut short is just begun
+// anew; the registry already has the layers that arrived.
+func (p *imagePusher) Push(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) {
+	img, err := imageOf(req)
+	if err != nil {
+		return conveyor.Result{}, err
+	}
+	tag, err := parseImage(build.Spec.Image, p.registry)
+	if err != nil {
+		return conveyor.Result{}, conveyor.Permanent(err)
+	}
+	req.Log.Info("pushing", "image", tag.Name())
+	if err := push(ctx, img, tag); err != nil {
+		return conveyor.Result{}, err
+	}
+	ref := tag.Context().Digest(img.Digest).Name()
+	req.Log.Info("pushed", "reference", ref)
+	return conveyor.DoneWith(publication{Reference: ref}), nil
+}
+
+// parseImage reads host:port/name:tag. Without a host the image goes to registry; without a tag it is "latest".
+func parseImage(image, registry string) (name.Tag, error) {
+	ref, err := name.ParseReference(image, name.WithDefaultRegistry(registry))
+	if err != nil {
+		return name.Tag{}, err
+	}
+	tag, ok := ref.(name.Tag)
+	if !ok {
+		return name.Tag{}, fmt.Errorf("%s has a digest; what is pushed gets its digest from its content", image)
+	}
+	return tag, nil
+}
+
+func push(ctx context.Context, img image, tag name.Tag) error {
+	digest, err := v1.NewHash(img.Digest)
+	if err != nil {
+		return conveyor.Permanent(err)
+	}
+	index, err := layout.ImageIndexFromPath(img.Layout)
+	if err != nil {
+		return conveyor.Permanent(err)
+	}
+	built, err := index.Image(digest)
+	if err != nil {
+		return conveyor.Permanent(err)
+	}
+	connections := http.DefaultTransport.(*http.Transport).Clone()
+	defer connections.CloseIdleConnections()
+	err = remote.Write(tag, built,
+		remote.WithContext(ctx),
+		remote.WithTransport(plainLoopback{connections}),
+		remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		// One try: it is the pipeline that retries, where it is recorded and seen.
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
+	)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return permanentRefusal(err)
+}
+
+// permanentRefusal makes an error permanent if the registry understood the request and refused it.
+func permanentRefusal(err error) error {
+	var answer *transport.Error
+	if errors.As(err, &answer) && answer.StatusCode < http.StatusInternalServerError && !answer.Temporary() {
+		return conveyor.Permanent(err)
+	}
+	return err
+}
+
+var errPlainHTTP = errors.New("unencrypted http is for registries on this machine")
+
+// plainLoopback refuses unencrypted http to other machines. The registry client would use it for all private
+// addresses, and send credentials along.
+type plainLoopback struct{ http.RoundTripper }
+
+func (t plainLoopback) RoundTrip(req *http.Request) (*http.Response, error) {
+	if host := req.URL.Hostname(); req.URL.Scheme == "http" && !isLoopback(host) {
+		return nil, fmt.Errorf("%s: %w", host, errPlainHTTP)
+	}
+	return t.RoundTripper.RoundTrip(req)
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}

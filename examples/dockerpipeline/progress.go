@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// progress shows a run: on a terminal one line a step, drawn again in place; elsewhere a line for each thing that
+// happens. It is used by one goroutine.
+type progress struct {
+	out   io.Writer
+	live  bool
+	color bool
+	steps []*station
+	seen  int64 // Seq of the newest log line shown
+	drawn int   // lines on the terminal that the next frame replaces
+}
+
+// station is what is shown of one step.
+type station struct {
+	id, name       string
+	state          conveyor.State
+	attempt        int
+	started, ended time.Time
+	last           string // log line, or the reason of a state
+}
+
+func newProgress(out io.Writer, steps []conveyor.Step) *progress {
+	p := &progress{out: out, color: os.Getenv("NO_COLOR") == ""}
+	p.live = isTerminal(out) && len(steps) <= maxLive
+	for _, step := range steps {
+		p.steps = append(p.steps, &station{id: step.ID, name: step.Name})
+	}
+	return p
+}
+
+// maxLive is how many lines surely fit on a terminal; a cursor cannot be moved up beyond its edge.
+const maxLive = 20
+
+func isTerminal(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" || runtime.GOOS == "windows" && os.Getenv("WT_SESSION") == "" {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// recall takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
+// lines are not shown again.
+func (p *progress) recall(run *conveyor.Run, log []conveyor.LogLine) {
+	for _, l := range log {
+		p.note(l)
+	}
+	for i := range run.Steps {
+		if s := &run.Steps[i]; s.State.Final() {
+			p.record(s)
+		}
+	}
+}
+
+// settle brings the steps to what is on record of the run.
+func (p *progress) settle(run *conveyor.Run) {
+	for i := range run.Steps {
+		if s := &run.Steps[i]; s.State != conveyor.StateUnset {
+			p.record(s)
+		}
+	}
+}
+
+func (p *progress) record(s *conveyor.StepRun) {
+	if at := p.station(s.ID); at != nil {
+		p.change(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
+	}
+}
+
+// event takes up a change of a step.
+func (p *progress) event(e conveyor.Event) {
+	if at := p.station(e.Step); e.Kind == conveyor.EventStep && at != nil {
+		p.change(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
+	}
+}
+
+func (p *progress) change(at *station, state conveyor.State, attempt int, reason string, started, ended time.Time) {
+	if at.state == state && at.attempt == attempt {
+		return
+	}
+	if state == conveyor.StateRunning || at.started.IsZero() {
+		at.started = started
+	}
+	if state.Final() {
+		at.ended = ended
+	}
+	at.state, at.attempt = state, attempt
+	if reason != "" {
+		at.last = printable(reason)
+	}
+	if p.live {
+		return
+	}
+	line := fmt.Sprintf("%s %s: %s", at.id, at.name, state)
+	if attempt > 1 {
+		line += fmt.Sprintf(", attempt %d", attempt)
+	}
+	if state.Final() && state != conveyor.StateSkipped {
+		line += " after " + elapsed(at, time.Time{})
+	}
+	if reason != "" {
+		line += ": " + printable(reason)
+	}
+	fmt.Fprintln(p.out, line)
+}
+
+// line takes up a log line, once.
+func (p *progress) line(l conveyor.LogLine) {
+	if l.Seq <= p.seen {
+		return
+	}
+	if at := p.station(l.Step); at != nil && !at.state.Final() {
+		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event that says so comes after the line
+	}
+	text := p.note(l)
+	if !p.live {
+		fmt.Fprintln(p.out, l.Step+" | "+text)
+	}
+}
+
+// note keeps a log line as the last of its step, and returns its text.
+func (p *progress) note(l conveyor.LogLine) string {
+	p.seen = l.Seq
+	text := lineText(l)
+	if at := p.station(l.Step); at != nil && text != "" {
+		at.last = text
+	}
+	return text
+}
+
+func (p *progress) station(id string) *station {
+	i := slices.IndexFunc(p.steps, func(s *station) bool { return s.id == id })
+	if i < 0 {
+		return nil
+	}
+	return p.steps[i]
+}
+
+// draw replaces the frame on the terminal.
+func (p *progress) draw(now time.Time) {
+	if !p.live {
+		return
+	}
+	names := 0
+	for _, at := range p.steps {
+		names = max(names, len([]rune(at.label())))
+	}
+	var frame bytes.Buffer
+	if p.drawn > 0 {
+		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
+	}
+	frame.WriteString("\x1b[?7l") // lines that are too long are cut at the edge instead of wrapped
+	for _, at := range p.steps {
+		line := fmt.Sprintf("%-*s  %s  %7s  %s", names, at.label(), p.state(at), elapsed(at, now), at.last)
+		frame.WriteString("\r\x1b[K" + strings.TrimRight(line, " ") + "\n")
+	}
+	frame.WriteString("\x1b[?7h")
+	p.out.Write(frame.Bytes())
+	p.drawn = len(p.steps)
+}
+
+func (at *station) label() string { return at.id + " " + at.name }
+
+// state gives the word for a state, padded and coloured.
+func (p *progress) state(at *station) string {
+	word := at.state.String()
+	if at.state == conveyor.StateUnset {
+		word = ""
+	}
+	word = fmt.Sprintf("%-9s", word)
+	colors := map[conveyor.State]string{
+		conveyor.StateSucceeded: "32", conveyor.StateFailed: "31", conveyor.StateRunning: "33", conveyor.StateRetrying: "33",
+	}
+	if color := colors[at.state]; color != "" && p.color {
+		return "\x1b[" + color + "m" + word + "\x1b[0m"
+	}
+	return word
+}
+
+// elapsed is the time that a step has taken, up to now if it has not ended.
+func elapsed(at *station, now time.Time) string {
+	if at.started.IsZero() || at.state == conveyor.StateSkipped {
+		return ""
+	}
+	if at.state.Final() {
+		now = at.ended
+	}
+	return strconv.FormatFloat(max(now.Sub(at.started), 0).Seconds(), 'f', 1, 64) + "s"
+}
+
+// lineText renders a log line as its message and its attributes, name=value.
+func lineText(l conveyor.LogLine) string {
+	var attrs map[string]json.RawMessage
+	text := l.Message
+	if len(l.Attrs) > 0 && json.Unmarshal(l.Attrs, &attrs) == nil {
+		for _, name := range slices.Sorted(maps.Keys(attrs)) {
+			value := string(attrs[name])
+			if plain := ""; json.Unmarshal(attrs[name], &plain) == nil {
+				value = plain
+			}
+			text += " " + name + "=" + value
+		}
+	}
+	return printable(text)
+}
+
+// printableLines is printable for a text of several lines.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// printable takes the power out of what the programs of a step wrote: it reaches the terminal without escapes.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\n':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		default:
+			return -1
+		}
+	}, text)
+}

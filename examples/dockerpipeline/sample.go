@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// sampleFiles is a program small enough to read here, with a test, and without dependencies.
+var sampleFiles = map[string]string{
+	"go.mod": "module example.com/greet\n\ngo 1.21\n",
+	"main.go": `package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	name := "world"
+	if len(os.Args) > 1 {
+		name = os.Args[1]
+	}
+	fmt.Println(greeting(name))
+}
+
+func greeting(name string) string { return "Hello, " + name + "!" }
+`,
+	"main_test.go": `package main
+
+import "testing"
+
+func TestGreeting(t *testing.T) {
+	if got, want := greeting("Conveyor"), "Hello, Conveyor!"; got != want {
+		t.Errorf("greeting = %q, want %q", got, want)
+	}
+}
+`,
+}
+
+// makeSample makes a git repository of sampleFiles in dir, in place of what is there. Its commit is the same each
+// time and everywhere: author, time and settings are given, so that git needs and uses no configuration.
+func makeSample(ctx context.Context, dir string, files map[string]string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), ".sample~")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	for name, text := range files {
+		path := filepath.Join(fresh, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	const who, mail, when = "Conveyor", "conveyor@example.com", "2026-01-01T00:00:00Z"
+	git := command{dir: fresh, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),
+		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+mail, "GIT_AUTHOR_DATE="+when,
+		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+mail, "GIT_COMMITTER_DATE="+when,
+	)}
+	for _, args := range [][]string{
+		{"init", "--quiet", "--template="},
+		{"symbolic-ref", "HEAD", "refs/heads/main"},
+		{"config", "core.autocrlf", "false"},
+		{"config", "commit.gpgSign", "false"},
+		{"add", "--all"},
+		{"commit", "--quiet", "--message=Greet"},
+	} {
+		if err := git.run(ctx, "git", args...); err != nil {
+			return fmt.Errorf("make the sample repository: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(fresh, dir)
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// hostile sets what must not reach the code that is tested and built.
+func hostile(t *testing.T) {
+	t.Setenv("GOWORK", filepath.Join(t.TempDir(), "go.work"))
+	t.Setenv("GOFLAGS", "-mod=vendor -run=None -tags=hostile")
+	t.Setenv("GO111MODULE", "off")
+}
+
+func TestTestRunnerPassesOnEveryLine(t *testing.T) {
+	hostile(t)
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: newRepository(t, nil), Sample: true}})
+	require.NoError(t, got.err)
+	require.Regexp(t, `^ok\s+example.com/greet\s`, got.log)
+}
+
+func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
+	repository := newRepository(t, map[string]string{"main_test.go": failingTest})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: repository, Sample: true}})
+	require.ErrorContains(t, got.err, "go test: exit status 1: FAIL")
+	require.Equal(t, 1, got.attempts)
+	require.Contains(t, got.log, "main_test.go:7: the greeting is impolite")
+	require.Regexp(t, `FAIL\s+example.com/greet`, got.log)
+}
+
+func TestTestRunnerWantsAModule(t *testing.T) {
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: t.TempDir()}})
+	require.ErrorContains(t, got.err, "no go.mod")
+	require.Equal(t, 1, got.attempts)
+}
+
+func TestTestRunnerWantsTheClone(t *testing.T) {
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: filepath.Join(t.TempDir(), "gone")}})
+	require.ErrorContains(t, got.err, "the work of an earlier step is gone")
+	require.Equal(t, 1, got.attempts)
+
+	got = runStep(t, testRunner{}, "2", BuildSpec{}, given{"clone": source{Dir: t.TempDir()}})
+	require.ErrorContains(t, got.err, `output of step "1"`)
+	require.Equal(t, 1, got.attempts)
+}
+
+func TestTestRunnerRetriesADownload(t *testing.T) {
+	t.Setenv("GOPROXY", "http://"+unusedAddress(t))
+	t.Setenv("GOMODCACHE", t.TempDir())
+	repository := newRepository(t, map[string]string{
+		"go.mod": "module example.com/greet\n\ngo 1.21\n\nrequire example.com/absent v1.0.0\n",
+		"go.sum": "example.com/absent v1.0.0 h1:AAAA\n",
+	})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: repository}})
+	require.ErrorContains(t, got.err, "go mod: exit status 1: ")
+	require.Equal(t, stepAttempts, got.attempts)
+}
+
+// blockingTest calls the address in BLOCK and then waits for ever.
+const blockingTest = `package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"testing"
+)
+
+func TestGreeting(t *testing.T) {
+	conn, err := net.Dial("tcp", os.Getenv("BLOCK"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, conn)
+}
+`
+
+func TestTestRunnerKillsAllItStarted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no process groups on Windows")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	t.Setenv("BLOCK", listener.Addr().String())
+	req, _ := newRequest("2")
+	golang := command{dir: newRepository(t, map[string]string{"main_test.go": blockingTest}), env: goEnv(true), log: req.Log}
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- runTests(ctx, golang) }()
+	conn, err := listener.Accept()
+	require.NoError(t, err)
+	defer conn.Close()
+	cancel(conveyor.ErrShutdown)
+	require.ErrorIs(t, <-ended, conveyor.ErrShutdown)
+	_, err = conn.Read(make([]byte, 1))
+	require.Error(t, err, "the test program, which go test started, is dead")
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+func TestLineWriterBreaksLines(t *testing.T) {
+	var got []string
+	w := &lineWriter{line: func(text string) { got = append(got, text) }}
+	for _, part := range []string{"one\r\ntw", "o\n\nthree \xff", "\n   \nend"} {
+		n, err := io.WriteString(w, part)
+		require.NoError(t, err)
+		require.Len(t, part, n)
+	}
+	w.flush()
+	require.Equal(t, []string{"one", "two", "", "three \uFFFD", "   ", "end"}, got)
+	require.Equal(t, "end", w.last)
+
+	got = nil
+	for range 3 {
+		_, err := w.Write(make([]byte, maxLine/2))
+		require.NoError(t, err)
+	}
+	w.flush()
+	require.Equal(t, []int{maxLine, maxLine / 2}, []int{len(got[0]), len(got[1])}, "a line without an end is broken")
+}
