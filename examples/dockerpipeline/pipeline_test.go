@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// result is what a start of the program came to.
+type result struct {
+	code        int
+	out, errors string
+}
+
+// start runs the program in this process.
+func start(ctx context.Context, args ...string) result {
+	var out, errors bytes.Buffer
+	code := run(ctx, args, &out, &errors)
+	return result{code: code, out: out.String(), errors: errors.String()}
+}
+
+// value returns what follows a word at the start of a line of the output.
+func (r result) value(t *testing.T, word string) string {
+	t.Helper()
+	found := regexp.MustCompile(`(?m)^` + word + ` (.*)$`).FindStringSubmatch(r.out)
+	require.NotNil(t, found, "no line begins with %q in:\n%s%s", word, r.out, r.errors)
+	return found[1]
+}
+
+func (r result) run(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSuffix(strings.Fields(r.value(t, "docker-resource/build-app-1: run"))[0], ",")
+}
+
+// caches keeps the caches of Go where they are when HOME changes. A new one would be filled with the standard library.
+func caches(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"GOCACHE", "GOPATH"} {
+		value, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+		require.NoError(t, err)
+		t.Setenv(name, strings.TrimSpace(string(value)))
+	}
+}
+
+func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
+	hostile(t)
+	caches(t)
+	t.Setenv("HOME", t.TempDir()) // a git without configuration
+	t.Setenv("GOPROXY", "http://"+unusedAddress(t))
+	data := filepath.Join(t.TempDir(), "data")
+	first := start(t.Context(), "-data", data)
+	require.Equal(t, exitSucceeded, first.code, "%s%s", first.out, first.errors)
+	require.Empty(t, first.errors)
+	require.Regexp(t, `^127\.0\.0\.1:\d+/build-app-1@sha256:[0-9a-f]{64}$`, first.value(t, "image"))
+	_, digest, _ := strings.Cut(first.value(t, "image"), "@")
+	img := openLayout(t, image{Layout: first.value(t, "layout"), Digest: digest})
+	require.NotEmpty(t, appOf(t, img))
+	order := regexp.MustCompile(`(?m)^(\d) .*: succeeded`).FindAllStringSubmatch(first.out, -1)
+	require.Len(t, order, 5)
+
+	second := start(t.Context(), "-data", data)
+	require.Equal(t, exitSucceeded, second.code, "%s%s", second.out, second.errors)
+	require.NotEqual(t, first.run(t), second.run(t), "a finished build is built again")
+	_, again, _ := strings.Cut(second.value(t, "image"), "@")
+	require.Equal(t, digest, again, "the same commit gives the same image")
+	work, err := os.ReadDir(filepath.Join(data, "work"))
+	require.NoError(t, err)
+	require.Len(t, work, 1, "the work of finished runs does not pile up")
+}
+
+func TestPipelinePublishesARealRepositoryToARealRegistry(t *testing.T) {
+	registry := newRegistry(t)
+	got := start(t.Context(), "-data", t.TempDir(), "-repo", newRepository(t, nil), "-image", registry+"/team/greet:v1")
+	require.Equal(t, exitSucceeded, got.code, "%s%s", got.out, got.errors)
+	reference := got.value(t, "image")
+	require.True(t, strings.HasPrefix(reference, registry+"/team/greet@sha256:"), reference)
+	requireRuns(t, reference)
+}
+
+func TestPipelineEndsAtAFailingTest(t *testing.T) {
+	registry := newRegistry(t)
+	data := t.TempDir()
+	args := []string{"-data", data, "-repo", newRepository(t, map[string]string{"main_test.go": failingTest}), "-image", registry + "/app"}
+	first := start(t.Context(), args...)
+	require.Equal(t, exitFailed, first.code)
+	require.Contains(t, first.errors, "step 2 (Run tests, driver test-runner) failed in attempt 1: go test: exit status 1: FAIL")
+	require.Contains(t, first.errors, "main_test.go:6: this line is the one before the last words")
+	require.Contains(t, first.errors, "main_test.go:7: the greeting is impolite")
+	require.NotContains(t, first.out, "3 Build and Compile: running")
+
+	second := start(t.Context(), args...)
+	require.Equal(t, exitFailed, second.code)
+	require.NotEqual(t, first.run(t), second.run(t), "a failed build is tried again by the next start")
+}
+
+func TestPipelineShowsTheEndOfALongLog(t *testing.T) {
+	got := start(t.Context(), "-data", t.TempDir(), "-repo", newRepository(t, map[string]string{"main_test.go": `package main
+
+import "testing"
+
+func TestGreeting(t *testing.T) {
+	for i := range 100 {
+		t.Errorf("fault %d.", i)
+	}
+}
+`, "go.mod": "module example.com/greet\n\ngo 1.22\n"}))
+	require.Equal(t, exitFailed, got.code)
+	require.Contains(t, got.out, "fault 0.")
+	require.Contains(t, got.errors, "fault 99.")
+	require.NotContains(t, got.errors, "fault 80.")
+	require.Len(t, regexp.MustCompile(`(?m)^  `).FindAllString(got.errors, -1), tailLines)
+}
+
+func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	t.Setenv("BLOCK", listener.Addr().String())
+	data := t.TempDir()
+	args := []string{"-data", data, "-repo", newRepository(t, map[string]string{"main_test.go": blockingTest})}
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan result, 1)
+	go func() { ended <- start(ctx, args...) }()
+	blocked, err := listener.Accept()
+	require.NoError(t, err)
+	defer blocked.Close()
+	locked := start(t.Context(), args...)
+	require.Equal(t, exitFailed, locked.code)
+	require.Contains(t, locked.errors, "another dockerpipeline is at work in "+data)
+	interrupt()
+	first := <-ended
+	require.Equal(t, exitFailed, first.code)
+	require.Contains(t, first.errors, "the next start with -data "+data+" goes on where this one was")
+
+	go func() { ended <- start(t.Context(), args...) }()
+	released, err := listener.Accept()
+	require.NoError(t, err)
+	require.NoError(t, released.Close())
+	second := <-ended
+	require.Equal(t, exitSucceeded, second.code, "%s%s", second.out, second.errors)
+	require.Equal(t, first.run(t), second.run(t))
+	require.Contains(t, second.out, "an earlier start was interrupted; this one goes on with its run")
+	require.NotContains(t, second.out, "1 Clone git repository: running")
+	require.Contains(t, second.out, "2 Run tests: running")
+}
+
+func TestPipelineTakesUpAnotherSpecification(t *testing.T) {
+	registry := newRegistry(t)
+	data := t.TempDir()
+	first := start(t.Context(), "-data", data, "-image", registry+"/app:v1")
+	second := start(t.Context(), "-data", data, "-image", registry+"/app:v2")
+	require.Equal(t, []int{exitSucceeded, exitSucceeded}, []int{first.code, second.code}, second.errors)
+	require.Equal(t, first.value(t, "image"), second.value(t, "image"))
+}
+
+func TestPipelineGivesUpOnAnUnreachableRegistry(t *testing.T) {
+	pipeline := filepath.Join(t.TempDir(), "pipeline.json")
+	document := bytes.Replace(pipelineDocument, []byte(`"steps"`), []byte(`"retry": {"maxAttempts": 2, "initial": "1ms"}, "steps"`), 1)
+	require.NoError(t, os.WriteFile(pipeline, document, 0o600))
+	got := start(t.Context(), "-data", t.TempDir(), "-pipeline", pipeline, "-image", unusedAddress(t)+"/app")
+	require.Equal(t, exitFailed, got.code)
+	require.Contains(t, got.errors, "step 5 (Publish to registry, driver image-pusher) failed in attempt 2")
+	require.Contains(t, got.errors, "connection refused")
+	require.Contains(t, got.out, "5 Publish to registry: retrying")
+}
+
+func TestPipelineWithIdsOfItsOwn(t *testing.T) {
+	folder := t.TempDir()
+	pipeline, resource := filepath.Join(folder, "pipeline.json"), filepath.Join(folder, "resource.json")
+	require.NoError(t, os.WriteFile(pipeline, []byte(`{"name": "p", "resource": "r", "steps": [
+		{"id": "clone", "driver": "git-cloner"},
+		{"id": "build", "driver": "builder", "with": {"source": "clone"}},
+		{"id": "pack", "driver": "image-generator", "with": {"source": "clone", "binary": "build"}},
+		{"id": "test", "driver": "test-runner", "with": {"source": "clone"}},
+		{"id": "push", "driver": "image-pusher", "with": {"image": "pack"}}]}`), 0o600))
+	require.NoError(t, os.WriteFile(resource, []byte(`{"name": "n", "resource": "r", "pipeline": "p",
+		"spec": {"repository": "sample", "image": "n"}}`), 0o600))
+	got := start(t.Context(), "-data", t.TempDir(), "-pipeline", pipeline, "-resource", resource)
+	require.Equal(t, exitSucceeded, got.code, "%s%s", got.out, got.errors)
+	require.Contains(t, got.value(t, "image"), "/n@sha256:")
+}
+
+func TestDocumentsAreThoseOfConveyorCI(t *testing.T) {
+	var pipeline, resource map[string]any
+	require.NoError(t, json.Unmarshal(pipelineDocument, &pipeline))
+	require.Equal(t, "docker-pipeline", pipeline["name"])
+	require.Equal(t, "docker-resource", pipeline["resource"])
+	require.Equal(t, []any{
+		map[string]any{"id": "1", "name": "Clone git repository", "driver": "git-cloner"},
+		map[string]any{"id": "2", "name": "Run tests", "driver": "test-runner"},
+		map[string]any{"id": "3", "name": "Build and Compile", "driver": "builder"},
+		map[string]any{"id": "4", "name": "Generate docker image", "driver": "image-generator"},
+		map[string]any{"id": "5", "name": "Publish to registry", "driver": "image-pusher"},
+	}, pipeline["steps"])
+	require.NoError(t, json.Unmarshal(resourceDocument, &resource))
+	require.Equal(t, "build-app-1", resource["name"])
+	require.Equal(t, "docker-pipeline", resource["pipeline"])
+}
