@@ -313,7 +313,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 func (s *scheduler) park(d *draft, flying bool) {
 	j := d.j
 	if d.over {
-		s.forget(j)
+		for _, w := range s.drop(j) {
+			w <- j.run.whole()
+		}
 		if d.head != nil && d.head.Pending != "" {
 			s.enqueue(s.take(d.head.Pending, j.key))
 		}

@@ -295,6 +295,17 @@ func (r *runState) describe(attempts map[string][]Attempt) *Run {
 	return run
 }
 
+// whole makes a value for the program of a run whose every attempt is in memory, or nil if some must be read: those
+// that failed.
+func (r *runState) whole() *Run {
+	for i := range r.steps {
+		if s := &r.steps[i].rec; s.Attempt > 1 || s.State == StateFailed || s.State == StateCanceled {
+			return nil
+		}
+	}
+	return r.describe(nil)
+}
+
 func (s *stepRecord) describe(step Step, attempts []Attempt) StepRun {
 	run := StepRun{
 		Step: step.clone(), State: s.State, Reason: s.Reason, Attempt: s.Attempt, Attempts: attempts,

@@ -44,7 +44,7 @@ type scheduler struct {
 	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
 	strays   map[Key]int                      // calls that were given up and have not returned, by resource
 	held     map[Key][]*journey               // wait for the strays of their resource
-	waiters  map[string][]chan struct{}       // closed when the run ends
+	waiters  map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
 	flush    map[*runLog]*journey             // logs with lines that are not written
 	flushAt  time.Time                        // when they shall be; zero for never
 	flushing bool
@@ -69,7 +69,7 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key]int{}, held: map[Key][]*journey{},
-		waiters: map[string][]chan struct{}{}, flush: map[*runLog]*journey{},
+		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{},
 	}
 	s.workers.SetLimit(opts.Workers)
 	s.attempts, s.cancelAttempts = context.WithCancelCause(context.Background())
@@ -336,6 +336,13 @@ func (s *scheduler) take(id string, key Key) *journey {
 
 // forget drops a journey that has ended, or that never came to be, and tells those who wait for its end.
 func (s *scheduler) forget(j *journey) {
+	for _, w := range s.drop(j) {
+		w <- nil
+	}
+}
+
+// drop takes a journey out of all that holds it, and returns those who wait for its end.
+func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 	s.mu.Lock()
 	if s.journeys[j.id] == j {
 		s.scheduleLocked(j, 0)
@@ -344,25 +351,23 @@ func (s *scheduler) forget(j *journey) {
 		}
 		delete(s.journeys, j.id)
 	}
-	waiting := s.waiters[j.id]
+	waiting = s.waiters[j.id]
 	delete(s.waiters, j.id)
 	s.mu.Unlock()
-	for _, w := range waiting {
-		close(w)
-	}
 	s.tails.wake(j.id)
+	return waiting
 }
 
-// wait returns a channel that is closed when the run ends, and a function that gives the wait up.
-func (s *scheduler) wait(run string) (ended <-chan struct{}, giveUp func()) {
-	w := make(chan struct{})
+// wait returns a channel that tells when the run ends, and a function that gives the wait up.
+func (s *scheduler) wait(run string) (ended <-chan *Run, giveUp func()) {
+	w := make(chan *Run, 1)
 	s.mu.Lock()
 	s.waiters[run] = append(s.waiters[run], w)
 	s.mu.Unlock()
 	return w, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.waiters[run] = slices.DeleteFunc(s.waiters[run], func(c chan struct{}) bool { return c == w })
+		s.waiters[run] = slices.DeleteFunc(s.waiters[run], func(c chan *Run) bool { return c == w })
 		if len(s.waiters[run]) == 0 {
 			delete(s.waiters, run)
 		}
