@@ -121,9 +121,9 @@ func (d *draft) settle(o *outcome) {
 	d.settled = append(d.settled, a)
 	if failed != nil {
 		d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, a.step.ID, a.number), encode(failed)))
-		if old := a.number - limits.Attempts; old > 0 {
-			d.attempts = append(d.attempts, store.Delete(attemptKey(d.j.id, a.step.ID, old)))
-		}
+	}
+	if old := a.number - limits.Attempts; old > 0 && (failed != nil || rec.State.Final()) {
+		d.attempts = append(d.attempts, store.Delete(attemptKey(d.j.id, a.step.ID, old)))
 	}
 	if o.err == nil && o.result.kind == resultHalt && d.rec.Stop == stopNone {
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopHalt, rec.Reason, true
@@ -466,11 +466,20 @@ func (d *draft) apply(rev store.Revision) {
 	}
 }
 
-// nextDue leaves out a deadline that is past: it was acted upon.
-func (d *draft) nextDue() instant {
-	due := d.j.run.nextDue()
-	if due != 0 && due <= d.now && d.rec.Stop != stopNone {
-		return 0
+// nextDue is when the run goes on by itself; 0 for never. It leaves out what is past and was acted upon: a deadline,
+// and a step that has come due, which has either started or waits for a slot, a worker, a driver or a stray call.
+func (d *draft) nextDue() (due instant) {
+	run := d.j.run
+	if run.rec.Deadline > d.now {
+		due = run.rec.Deadline
+	}
+	for i, state := range d.states {
+		if state != StateRetrying && state != StateWaiting {
+			continue
+		}
+		if at := run.steps[i].rec.Due; due == 0 || at < due {
+			due = at
+		}
 	}
 	return due
 }

@@ -185,7 +185,9 @@ func (s PipelineSpec) validate(limits Limits) error {
 	}
 	s.refuseUnsupported(&f)
 	if doc, err := marshal(s); err != nil {
-		f.add(invalid("", "cannot be written as JSON: %v", err))
+		if len(f.errs) == 0 { // or else that is why
+			f.add(invalid("", "cannot be written as JSON: %v", err))
+		}
 	} else if len(doc) > limits.Document {
 		f.add(tooLarge("", len(doc), limits.Document, "bytes as a document"))
 	}

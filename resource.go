@@ -93,7 +93,7 @@ func (o *Object) Decode(into Resource) error {
 	if isNilPointer(into) {
 		return invalid("", "decode into a nil resource")
 	}
-	doc, err := json.Marshal(o)
+	doc, err := marshal(o)
 	if err != nil {
 		return fmt.Errorf("%w: encode resource %s: %w", ErrInvalid, o.Key(), err)
 	}
@@ -155,10 +155,10 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	return o, nil
 }
 
-// isNilPointer reports whether r is nil, or a nil pointer in an interface.
+// isNilPointer reports whether r is nil, or a nil pointer or function in an interface.
 func isNilPointer(r any) bool {
 	v := reflect.ValueOf(r)
-	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+	return !v.IsValid() || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil()
 }
 
 // validate reports every fault of what the program may set.
