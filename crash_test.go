@@ -33,7 +33,7 @@ func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 				want := undisturbed(t, load)
 				for _, kind := range d.faults {
 					n := 1
-					for ; endure(t, d, load, want, fault{kind, n}); n++ {
+					for ; endure(t, d, load, want, mishap{kind, n}); n++ {
 						require.Less(t, n, 200, "the workload does not come to an end")
 					}
 					t.Logf("%s: %d commits", kind, n-1)
@@ -55,7 +55,7 @@ func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
 				for _, kind := range d.deaths {
 					for n := 1; ; n++ {
 						m := 1
-						for ; endure(t, d, load, want, fault{kind, n}, fault{kind, m}); m++ {
+						for ; endure(t, d, load, want, mishap{kind, n}, mishap{kind, m}); m++ {
 							pairs++
 						}
 						if m == 1 {
@@ -281,7 +281,7 @@ const (
 	unknownDone   faultKind = "does not know, and has committed"
 )
 
-type fault struct {
+type mishap struct {
 	kind faultKind
 	at   int // which commit; 0 for none
 }
@@ -292,7 +292,7 @@ var errDied = errors.New("the process is dead")
 // is a process that is no more.
 type mortal struct {
 	store.Store
-	fault fault
+	fault mishap
 	die   func() // called when it dies, with mu held, so that whoever gets an errDied finds all else dead too
 
 	mu      sync.Mutex // guards what follows
@@ -430,7 +430,7 @@ func undisturbed(t *testing.T, load workload) (state string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, disks[0], load)
-		require.False(t, w.live(t, fault{}))
+		require.False(t, w.live(t, mishap{}))
 		state = w.state(t)
 	})
 	return state
@@ -438,7 +438,7 @@ func undisturbed(t *testing.T, load workload) (state string) {
 
 // endure lets a workload run into faults, one in each life, and then to its end. It reports whether the last fault was
 // reached.
-func endure(t *testing.T, d disk, load workload, want string, faults ...fault) (reached bool) {
+func endure(t *testing.T, d disk, load workload, want string, faults ...mishap) (reached bool) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		defer func() {
@@ -457,14 +457,14 @@ func endure(t *testing.T, d disk, load workload, want string, faults ...fault) (
 			}
 			time.Sleep(downtime)
 		}
-		w.live(t, fault{})
+		w.live(t, mishap{})
 		require.Equal(t, want, w.state(t))
 	})
 	return reached
 }
 
 // live is one life of the process. It reports whether the fault was reached.
-func (w *world) live(t *testing.T, f fault) (struck bool) {
+func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	t.Helper()
 	disk := w.reopen()
 	w.compare(t, disk)
