@@ -35,7 +35,7 @@ import (
 
 // Store implements [store.Store] in one file. Make one with [Open].
 //
-// Locks are taken in the order open, snapshots; mu is held alone, for a few lines, and never while bbolt works.
+// Locks are taken in the order open, snapshots, beginning; mu is held alone, for a few lines, never while bbolt works.
 type Store struct {
 	path string
 	file *os.File // that of db, for what bbolt does not do; closed by db
@@ -56,6 +56,9 @@ type Store struct {
 	// In doubt from a transaction whose outcome is unknown until one that settles it, see settle.
 	doubt     atomic.Pointer[error] // written by the leader
 	snapshots sync.RWMutex          // held for reading by each read transaction, and by settle against all of them
+
+	beginning sync.Mutex // guards stuck; held while bbolt begins a transaction, which it does one at a time anyway
+	stuck     bool       // bbolt has panicked with its locks held, and must not be called any more
 
 	commitTx func(*bbolt.Tx) error // (*bbolt.Tx).Commit; tests put a failing disk in its place
 }
@@ -121,7 +124,13 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	if err := s.guard(s.db.Close); err != nil {
+	s.beginning.Lock()
+	defer s.beginning.Unlock()
+	closing := s.db.Close
+	if s.stuck {
+		closing = s.file.Close // which gives up the lock on the file, and leaves its mapping to the end of the process
+	}
+	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
@@ -57,7 +58,7 @@ func TestCommitsThatComeDuringATransactionShareTheNextOne(t *testing.T) {
 		var group sync.WaitGroup
 		commit := func(key string) {
 			_, err := s.Commit(t.Context(), store.Put(key, nil))
-			require.NoError(t, err)
+			assert.NoError(t, err)
 		}
 		group.Go(func() { commit("first") })
 		<-reached
@@ -82,7 +83,7 @@ func TestHundredConcurrentCallersNeedFewTransactions(t *testing.T) {
 		group.Go(func() {
 			for i := range commits {
 				_, err := s.Commit(t.Context(), store.Put(fmt.Sprintf("%d/%d", c, i), nil))
-				require.NoError(t, err)
+				assert.NoError(t, err)
 			}
 		})
 	}
@@ -165,7 +166,7 @@ func TestNobodyLeadsMoreThanOneTransaction(t *testing.T) {
 		for i := range steps {
 			group.Go(func() {
 				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), nil))
-				require.NoError(t, err)
+				assert.NoError(t, err)
 				done[i] = true
 			})
 			synctest.Wait()
@@ -192,11 +193,11 @@ func TestACallerThatLeavesTheQueueHasWrittenNothing(t *testing.T) {
 		ctx, leave := context.WithCancelCause(t.Context())
 		group.Go(func() {
 			_, err := s.Commit(ctx, store.Put("left", nil))
-			require.ErrorIs(t, err, gone)
+			assert.ErrorIs(t, err, gone)
 		})
 		group.Go(func() {
 			_, err := s.Commit(t.Context(), store.Put("stayed", nil))
-			require.NoError(t, err)
+			assert.NoError(t, err)
 		})
 		synctest.Wait()
 		leave(gone)
@@ -219,7 +220,7 @@ func TestACallerThatLeavesWhileItsCommitIsCarriedOutLearnsTheOutcome(t *testing.
 		var group sync.WaitGroup
 		group.Go(func() {
 			_, err := s.Commit(ctx, store.Put("key", nil))
-			require.NoError(t, err)
+			assert.NoError(t, err)
 		})
 		<-reached
 		leave()
@@ -241,7 +242,7 @@ func TestAGroupLeavesWhatIsTooMuchToTheNextOne(t *testing.T) {
 		for i := range 5 {
 			group.Go(func() {
 				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), make([]byte, maxGroup/3)))
-				require.NoError(t, err)
+				assert.NoError(t, err)
 			})
 		}
 		synctest.Wait()

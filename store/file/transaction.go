@@ -65,11 +65,11 @@ func fail(group []*request, err error) {
 // update is the write transaction of a group. Its requests see the writes of those before them, and nobody else sees
 // any until all are on disk.
 func (s *Store) update(group []*request) error {
-	tx, err := s.db.Begin(true)
+	tx, err := s.begun(true)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // no effect after a commit
+	defer s.rollBack(tx) // no effect after a commit
 	id := uint64(tx.ID())
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
@@ -98,7 +98,9 @@ func (s *Store) update(group []*request) error {
 	if err := putRevision(tx, s.newest); err != nil {
 		return err
 	}
-	if err := s.grow(tx.Size() + 4*int64(size+pages*os.Getpagesize())); err != nil {
+	// A transaction writes anew each page that it changes, of which there are no more than there are pages.
+	changed := min(tx.Size(), int64(pages*os.Getpagesize()))
+	if err := s.grow(tx.Size() + changed + 4*int64(size)); err != nil {
 		return err
 	}
 	if err := s.commitTx(tx); err != nil {
@@ -207,11 +209,11 @@ func (s *Store) settle() error {
 
 // rewriteMeta makes sure that the newest meta page is on disk, and takes the newest revision from it.
 func (s *Store) rewriteMeta() error {
-	tx, err := s.db.Begin(false)
+	tx, err := s.begun(false)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer s.rollBack(tx)
 	rev, err := readRevision(tx)
 	if err != nil {
 		return err
@@ -318,7 +320,42 @@ func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
 	}
 	s.snapshots.RLock()
 	defer s.snapshots.RUnlock()
-	return s.guard(func() error { return s.db.View(fn) })
+	return s.guard(func() error {
+		tx, err := s.begun(false)
+		if err != nil {
+			return err
+		}
+		defer s.rollBack(tx)
+		return fn(tx)
+	})
+}
+
+// begun begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
+// keeps locks for which the next transaction, and its Close, would wait for ever.
+func (s *Store) begun(writable bool) (tx *bbolt.Tx, err error) {
+	s.beginning.Lock()
+	defer s.beginning.Unlock()
+	if s.stuck {
+		return nil, fmt.Errorf("%w: %s: it was destroyed while it was open", store.ErrCorrupt, s.path)
+	}
+	s.stuck = true
+	tx, err = s.db.Begin(writable)
+	s.stuck = false
+	return tx, err
+}
+
+// rollBack ends a transaction. On a damaged list of free pages bbolt may panic here too, with the same consequence.
+func (s *Store) rollBack(tx *bbolt.Tx) {
+	done := false
+	defer func() {
+		if !done {
+			s.beginning.Lock()
+			defer s.beginning.Unlock()
+			s.stuck = true
+		}
+	}()
+	_ = tx.Rollback()
+	done = true
 }
 
 // guard calls bbolt, which panics on pages that make no sense, and faults on those that are not in the file. It is the

@@ -1,0 +1,257 @@
+package file_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/file"
+)
+
+var update = flag.Bool("update", false, "write the file of the current format, if testdata does not have it yet")
+
+const golden = "testdata/v1.db"
+
+// goldenRecords is what testdata/v1.db has in it: key, value and revision. Enough for a branch page, with pages that
+// were freed, empty values, and a value that is longer than a page.
+func goldenRecords() []store.Record {
+	var recs []store.Record
+	for i := range 40 {
+		if i%4 != 3 {
+			recs = append(recs, store.Record{
+				Key: fmt.Sprintf("run/%03d", i), Value: []byte(strings.Repeat(fmt.Sprint(i, " "), 40)), Revision: store.Revision(i + 1),
+			})
+		}
+	}
+	return append(recs,
+		store.Record{Key: "unfinished/\x00\xff", Revision: 42},
+		store.Record{Key: "wide", Value: []byte(strings.Repeat("wide ", 1200)), Revision: 42},
+	)
+}
+
+func writeGolden(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	for i := range 40 {
+		key := fmt.Sprintf("run/%03d", i)
+		value := []byte(strings.Repeat(fmt.Sprint(i, " "), 40))
+		_, err := s.Commit(t.Context(), store.Put(key, value), store.Put("unfinished/"+key, nil))
+		require.NoError(t, err)
+	}
+	var ops []store.Op
+	for i := range 40 {
+		ops = append(ops, store.Delete(fmt.Sprintf("unfinished/run/%03d", i)))
+		if i%4 == 3 {
+			ops = append(ops, store.Delete(fmt.Sprintf("run/%03d", i)))
+		}
+	}
+	_, err := s.Commit(t.Context(), ops...)
+	require.NoError(t, err)
+	_, err = s.Commit(t.Context(), store.Put("unfinished/\x00\xff", nil), store.Put("wide", []byte(strings.Repeat("wide ", 1200))))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
+	require.NoError(t, os.WriteFile(golden, content, 0o644))
+}
+
+// readGolden returns the file's bytes. A file that was released is never written again.
+func readGolden(t *testing.T) []byte {
+	t.Helper()
+	if _, err := os.Stat(golden); err != nil && *update {
+		writeGolden(t)
+	}
+	content, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	return content
+}
+
+func TestAFileOfVersion1Opens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	require.NoError(t, os.WriteFile(path, readGolden(t), 0o600))
+	require.NoError(t, file.Check(t.Context(), path, file.Options{}))
+	s := open(t, path)
+	recs, err := records(t, s)
+	require.NoError(t, err)
+	require.Equal(t, printed(goldenRecords()), printed(recs))
+	rev, err := s.Commit(t.Context(), store.Put("new", nil))
+	require.NoError(t, err)
+	require.EqualValues(t, 43, rev)
+}
+
+// TestAFlippedBitIsFoundOrHarmless flips bits in all parts of a file, one at a time. Either Open refuses the file, or the bit is
+// in a place that nothing is read from, and every record is what it was.
+func TestAFlippedBitIsFoundOrHarmless(t *testing.T) {
+	content, want := readGolden(t), printed(goldenRecords())
+	path := filepath.Join(t.TempDir(), "store.db")
+	rnd := rand.New(rand.NewPCG(7, 7))
+	refused, end := 0, len(strings.TrimRight(string(content), "\x00"))
+	for range flips {
+		at := rnd.IntN(end)
+		damaged := append([]byte(nil), content...)
+		damaged[at] ^= 1 << rnd.IntN(8)
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		s, err := file.Open(t.Context(), path, file.Options{})
+		if err != nil {
+			require.ErrorIs(t, err, store.ErrCorrupt)
+			require.ErrorContains(t, err, path)
+			after, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.True(t, string(damaged) == string(after), "the file was changed")
+			refused++
+			continue
+		}
+		recs, err := records(t, s)
+		require.NoError(t, err)
+		require.Equal(t, want, printed(recs), "byte %d", at)
+		require.NoError(t, s.Close())
+	}
+	require.Greater(t, refused, flips/10)
+}
+
+const flips = 300
+
+func TestATruncatedFileIsRefusedOrWhole(t *testing.T) {
+	content, want := readGolden(t), printed(goldenRecords())
+	path := filepath.Join(t.TempDir(), "store.db")
+	rnd := rand.New(rand.NewPCG(7, 7))
+	lengths := []int{0, 1, 4095, 4096, 4097, 8191, 8192, len(content) - 1}
+	for end := len(strings.TrimRight(string(content), "\x00")); len(lengths) < 100; {
+		lengths = append(lengths, rnd.IntN(end+8192), rnd.IntN(end/4096+3)*4096)
+	}
+	for _, length := range lengths {
+		require.NoError(t, os.WriteFile(path, content[:length], 0o600))
+		s, err := file.Open(t.Context(), path, file.Options{})
+		if err != nil {
+			require.ErrorIs(t, err, store.ErrCorrupt, "length %d", length)
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			require.EqualValues(t, length, info.Size())
+			continue
+		}
+		recs, err := records(t, s)
+		require.NoError(t, err)
+		require.Equal(t, want, printed(recs), "length %d", length)
+		require.NoError(t, s.Close())
+	}
+}
+
+func TestADamagedRecordIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	_, err := s.Commit(t.Context(), store.Put("before", nil), store.Put("run/7", []byte("the value of run 7")), store.Put("run/8", nil))
+	require.NoError(t, err)
+	overwrite(t, path, "the value", "The value") // while it is open
+
+	_, err = s.Get(t.Context(), "run/7")
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "run/7")
+	recs, err := records(t, s)
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.ErrorContains(t, err, "run/7")
+	require.Len(t, recs, 1)
+	_, err = s.Commit(t.Context(), store.Put("run/7", nil).IfAbsent())
+	require.ErrorIs(t, err, store.ErrCorrupt)
+
+	// The others are still there, and one that is written anew is sound again.
+	_, err = s.Get(t.Context(), "run/8")
+	require.NoError(t, err)
+	_, err = s.Commit(t.Context(), store.Put("run/7", []byte("anew")))
+	require.NoError(t, err)
+	recs, err = records(t, s)
+	require.NoError(t, err)
+	require.Len(t, recs, 3)
+}
+
+func TestAFileThatIsCutOffWhileOpenIsCorrupt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	for i := range 100 {
+		_, err := s.Commit(t.Context(), store.Put(fmt.Sprint("run/", i), make([]byte, 1000)))
+		require.NoError(t, err)
+	}
+	require.NoError(t, os.Truncate(path, 3*4096))
+
+	_, err := s.Get(t.Context(), "run/50")
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.ErrorContains(t, err, path)
+	_, err = records(t, s)
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	_, err = s.Commit(t.Context(), store.Put("run/50", nil).IfAbsent())
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	_, err = s.Commit(t.Context(), store.Check("run/50", 0))
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.NoError(t, s.Close())
+}
+
+// TestDamageWhileOpenIsNoPanic flips bits under an open store, where no inspection has found them, and uses it.
+func TestDamageWhileOpenIsNoPanic(t *testing.T) {
+	content, want := readGolden(t), goldenRecords()
+	values := map[string]string{}
+	for _, rec := range want {
+		values[rec.Key] = string(rec.Value)
+	}
+	dir, rnd := t.TempDir(), rand.New(rand.NewPCG(7, 7))
+	for round := range 60 {
+		path := filepath.Join(dir, fmt.Sprint(round))
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		s, err := file.Open(t.Context(), path, file.Options{})
+		require.NoError(t, err)
+		damaged := append([]byte(nil), content...)
+		for range 100 {
+			damaged[rnd.IntN(len(damaged))] ^= 1 << rnd.IntN(8)
+		}
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+
+		for _, rec := range want {
+			if got, err := s.Get(t.Context(), rec.Key); err == nil {
+				require.Equal(t, string(rec.Value), string(got.Value))
+			}
+		}
+		recs, _ := records(t, s)
+		for _, rec := range recs {
+			require.Equal(t, values[rec.Key], string(rec.Value))
+		}
+		_, _ = s.Commit(t.Context(), store.Put("run/020", nil), store.Put("wide", nil), store.Delete("run/000"))
+		_ = s.Close()
+	}
+}
+
+func records(t *testing.T, s store.Store) (recs []store.Record, err error) {
+	t.Helper()
+	for rec, err := range s.List(t.Context(), store.Query{}) {
+		if err != nil {
+			return recs, err
+		}
+		recs = append(recs, rec)
+	}
+	return recs, nil
+}
+
+// printed returns records in a form that does not tell nil from empty.
+func printed(recs []store.Record) string {
+	var b strings.Builder
+	for _, rec := range recs {
+		fmt.Fprintf(&b, "%q %d %q\n", rec.Key, rec.Revision, rec.Value)
+	}
+	return b.String()
+}
+
+// overwrite changes each place in a file where it says from.
+func overwrite(t *testing.T, path, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(content), from)
+	require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(content), from, to)), 0o600))
+}
