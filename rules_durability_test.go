@@ -347,6 +347,7 @@ func TestRule11AMissingDriverBlocksTheRunUntilItIsRegistered(t *testing.T) {
 						other := object("b", time.Now().String())
 						other.Pipeline = "q"
 						require.NoError(t, e.finish(other).Err(), "others go on")
+						synctest.Wait() // the worker hands the run over before it leaves
 						st, err := e.Stats(t.Context())
 						require.NoError(t, err)
 						require.Equal(t, map[string]int{"missing": 1}, st.Blocked)
