@@ -100,6 +100,10 @@ func (a *attempt) call(limits Limits) (o outcome) {
 		return o
 	}
 	o.result, o.err = a.driver.impl.Reconcile(a.ctx, a.request)
+	if o.err != nil {
+		// The methods of a driver's own error are its code too, and panic for one on a nil pointer: here, or never.
+		_, _ = o.err.Error(), kindOf(o.err)
+	}
 	if o.err == nil && o.result.output != nil {
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
@@ -166,7 +170,7 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 		if directed {
 			delay = d.delay
 		}
-		s.State, s.Due = StateRetrying, toInstant(o.ended.Add(delay))
+		s.State, s.Due = StateRetrying, toInstant(o.ended).after(delay)
 	}
 	return failed
 }
@@ -175,7 +179,7 @@ func (s *stepRecord) succeed(o *outcome, limits Limits) {
 	s.Reason = cut(o.result.reason, limits.ErrorText)
 	if o.result.kind == resultRequeue {
 		s.State, s.Again = StateWaiting, true
-		s.Due = toInstant(o.ended.Add(o.result.delay))
+		s.Due = toInstant(o.ended).after(o.result.delay)
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
 		return

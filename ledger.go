@@ -181,7 +181,7 @@ type stepState struct {
 func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	rec, rev, err := load[runRecord](ctx, l, runKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: run %q", ErrNotFound, id)
+		return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(id, maxName))
 	}
 	if err != nil {
 		return nil, err

@@ -100,7 +100,11 @@ func (o *Object) Decode(into Resource) error {
 	if err := json.Unmarshal(doc, into); err != nil {
 		return fmt.Errorf("%w: decode resource %s into %T: %w", ErrInvalid, o.Key(), into, err)
 	}
-	*into.ResourceMeta() = o.Meta.clone()
+	meta := into.ResourceMeta()
+	if meta == nil {
+		return invalid("", "decode into a %T, which has no Meta", into)
+	}
+	*meta = o.Meta.clone()
 	return nil
 }
 
@@ -137,7 +141,11 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	if isNilPointer(r) {
 		return nil, invalid("", "resource is nil")
 	}
-	k := cut(r.ResourceMeta().Key().String(), 2*maxName)
+	meta := r.ResourceMeta()
+	if meta == nil {
+		return nil, invalid("", "resource of type %T has no Meta", r)
+	}
+	k := cut(meta.Key().String(), 2*maxName)
 	if o, ok := r.(*Object); ok {
 		if err := o.validate(limits); err != nil {
 			return nil, fmt.Errorf("resource %q: %w", k, err)
