@@ -131,10 +131,11 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 // always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
 // newest run there was, ended or not. Changed metadata is stored without a run.
 //
-// It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another type; an
-// [ErrNotFound] for a pipeline that does not exist; [ErrConflict] if r's Version is not 0 and not the current one;
-// what [Options].Validate returned; [ErrClosed] after Shutdown; or an error of the store. After any of them nothing
-// is stored and r is unchanged, except that after a [store.ErrUnknown] the resource may be stored or not.
+// It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another
+// type; an [ErrNotFound] for a pipeline that does not exist, unless it was deleted and nothing has changed that calls
+// for a run; [ErrConflict] if r's Version is not 0 and not the current one; what [Options].Validate returned;
+// [ErrClosed] after Shutdown; or an error of the store. After any of them nothing is stored and r is unchanged, except
+// that after a [store.ErrUnknown] the resource may be stored or not.
 func (e *Engine) Apply(ctx context.Context, r Resource) (*Run, error) {
 	return e.apply(ctx, r, false)
 }
@@ -229,8 +230,9 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	case o.Version != 0 && head.Version != o.Version:
 		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one", ErrConflict, o.Version, head.Version)
 	}
-	if err := e.checkPipeline(ctx, o.Key(), o.Pipeline); errors.Is(err, ErrInvalid) || err != nil && (head == nil || head.Pipeline != o.Pipeline) {
-		return nil, err
+	missing := e.checkPipeline(ctx, o.Key(), o.Pipeline)
+	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
+		return nil, missing
 	}
 	now := toInstant(time.Now())
 	if head == nil {
@@ -247,6 +249,9 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	next := *head
 	next.Metadata, next.Pipeline = o.Metadata, o.Pipeline
 	if head.Pipeline != o.Pipeline || !sameSpec(old.Spec, o.Spec) {
+		if missing != nil {
+			return nil, missing // a deleted pipeline matters only to what would have to run
+		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
 		return e.withRevision(o, &next, CauseUpdated), nil
 	}

@@ -205,7 +205,7 @@ func (d *draft) pin(spec json.RawMessage) error {
 		return err
 	}
 	if d.plan.Timeout > 0 {
-		d.rec.Deadline = d.now + instant(d.plan.Timeout)
+		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
 	d.states = make([]State, len(d.plan.Steps))
 	return nil
@@ -376,6 +376,8 @@ func (d *draft) finishWith(end State, reason string) error {
 		head.Active = ""
 	}
 	if head.Pending == d.j.id {
+		// It ends before it began, and stays on record with what it stood for until then.
+		d.rec.Generation, d.rec.Pipeline, d.rec.Cause = head.Generation, head.Pipeline, head.Cause
 		head.Pending, head.Cause = "", 0
 	}
 	if head.Status.Run == d.j.id {
