@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -83,6 +84,14 @@ func (i instant) time() time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, int64(i)).UTC()
+}
+
+// after is i plus d; what is too far away to be written, more than two centuries, is the last instant.
+func (i instant) after(d time.Duration) instant {
+	if d > 0 && i > math.MaxInt64-instant(d) {
+		return math.MaxInt64
+	}
+	return i + instant(d)
 }
 
 type formatRecord struct {

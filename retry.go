@@ -78,15 +78,18 @@ func (p RetryPolicy) exhausted(attempts int) bool {
 	return p.MaxAttempts > 0 && attempts >= p.MaxAttempts
 }
 
+// longestDelay, in nanoseconds, is 73 years: with the jitter it still is a duration.
+const longestDelay = 1 << 61
+
 // delay is the time between the end of attempt n, counted from 1, and the start of the next. It depends on nothing
 // but the recorded number, so that a restart neither forgets nor repeats a wait.
 func (p RetryPolicy) delay(n int) time.Duration {
 	// The power is infinite for a large n, and min still answers Max.
-	interval := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max))
+	interval := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max), longestDelay)
 	b := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(time.Duration(interval)),
 		backoff.WithMultiplier(p.Multiplier),
-		backoff.WithMaxInterval(time.Duration(p.Max)),
+		backoff.WithMaxInterval(time.Duration(interval)),
 		backoff.WithRandomizationFactor(max(p.Jitter, 0)),
 		backoff.WithMaxElapsedTime(0), // the number of attempts decides, not the time they took
 	)
