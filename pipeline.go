@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -126,12 +127,18 @@ func (s PipelineSpec) normalized() PipelineSpec {
 	s.Finally = cloneSteps(s.Finally)
 	s.Metadata = maps.Clone(s.Metadata)
 	s.Retry = clonePtr(s.Retry)
-	for i := range s.Steps {
-		if s.Steps[i].ID == "" {
-			s.Steps[i].ID = strconv.Itoa(i + 1)
+	giveIDs(s.Steps, 0)
+	giveIDs(s.Finally, len(s.Steps))
+	return s
+}
+
+// giveIDs names the steps without an id after their position, which for Finally counts on from Steps.
+func giveIDs(steps []Step, before int) {
+	for i := range steps {
+		if steps[i].ID == "" {
+			steps[i].ID = strconv.Itoa(before + i + 1)
 		}
 	}
-	return s
 }
 
 func cloneSteps(steps []Step) []Step {
@@ -164,17 +171,16 @@ func (s PipelineSpec) validate(limits Limits) error {
 	if len(s.Steps) == 0 {
 		f.add(invalid("steps", "has none; a pipeline needs at least one"))
 	}
-	if len(s.Steps) > limits.Steps {
-		f.add(tooLarge("steps", len(s.Steps), limits.Steps, "steps"))
+	if n := len(s.Steps) + len(s.Finally); n > limits.Steps {
+		f.add(tooLarge("steps", n, limits.Steps, "steps"))
 	}
-	positions := map[string]int{}
-	for i, step := range s.Steps[:min(len(s.Steps), limits.Steps)] {
-		field := fmt.Sprintf("steps[%d]", i)
-		step.validate(field, &f, limits)
-		if first, taken := positions[step.ID]; taken {
-			f.add(invalid(field+".id", "%q is the id of steps[%d] too", cut(step.ID, maxName), first))
-		} else {
-			positions[step.ID] = i
+	positions := map[string]string{}
+	validateSteps("steps", s.Steps, positions, &f, limits)
+	validateSteps("finally", s.Finally, positions, &f, limits)
+	validateGraph(s.Steps, &f)
+	for i, step := range s.Finally {
+		if len(step.After) > 0 {
+			f.add(invalid(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
 		}
 	}
 	if s.Timeout < 0 {
@@ -194,24 +200,99 @@ func (s PipelineSpec) validate(limits Limits) error {
 	return f.join()
 }
 
+// validateSteps checks steps one by one. Ids are unique in the whole pipeline; positions remembers where each stands.
+func validateSteps(list string, steps []Step, positions map[string]string, f *faults, limits Limits) {
+	for i, step := range steps[:min(len(steps), limits.Steps)] {
+		field := fmt.Sprintf("%s[%d]", list, i)
+		step.validate(field, f, limits)
+		if first, taken := positions[step.ID]; taken {
+			f.add(invalid(field+".id", "%q is the id of %s too", cut(step.ID, maxName), first))
+		} else {
+			positions[step.ID] = field
+		}
+	}
+}
+
+// validateGraph checks the arrows: each comes from a step there is, and none leads back.
+func validateGraph(steps []Step, f *faults) {
+	if !isGraph(steps) {
+		return
+	}
+	positions := map[string]int{}
+	for i, step := range steps {
+		positions[step.ID] = i
+	}
+	open := make([]int, len(steps)) // arrows to each step from steps that are not sorted yet
+	next := make([][]int, len(steps))
+	for i, step := range steps {
+		seen := map[string]bool{}
+		for k, id := range step.After {
+			field := fmt.Sprintf("steps[%d].after[%d]", i, k)
+			from, known := positions[id]
+			switch {
+			case !known:
+				f.add(invalid(field, "no step has the id %q", cut(id, maxName)))
+			case from == i:
+				f.add(invalid(field, "step %q comes after itself", id))
+			case seen[id]:
+				f.add(invalid(field, "%q comes twice", id))
+			default:
+				open[i]++
+				next[from] = append(next[from], i)
+			}
+			seen[id] = true
+		}
+	}
+	if ring := ringOf(steps, open, next); len(ring) > 0 {
+		f.add(invalid("steps", "the steps %s wait for each other", strings.Join(ring, ", ")))
+	}
+}
+
+// ringOf takes away, again and again, the steps that wait for nothing. What is left lies on a ring, or behind one;
+// the steps behind are taken away from the other end.
+func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
+	var free []int
+	for i := range steps {
+		if open[i] == 0 {
+			free = append(free, i)
+		}
+	}
+	left := len(steps)
+	for ; len(free) > 0; left-- {
+		i := free[0]
+		free = free[1:]
+		for _, k := range next[i] {
+			if open[k]--; open[k] == 0 {
+				free = append(free, k)
+			}
+		}
+	}
+	if left == 0 {
+		return nil
+	}
+	for again := true; again; {
+		again = false
+		for i := range steps {
+			if open[i] > 0 && !slices.ContainsFunc(next[i], func(k int) bool { return open[k] > 0 }) {
+				open[i], again = 0, true
+			}
+		}
+	}
+	for i, step := range steps {
+		if open[i] > 0 {
+			ring = append(ring, strconv.Quote(step.ID))
+		}
+	}
+	return ring
+}
+
 func (s PipelineSpec) refuseUnsupported(f *faults) {
 	const later = "is not supported yet"
-	if len(s.Finally) > 0 {
-		f.add(invalid("finally", later))
-	}
 	if s.Resync != 0 {
 		f.add(invalid("resync", later))
 	}
 	if s.OnChange > Coalesce {
 		f.add(invalid("onChange", "%q %s", s.OnChange, later))
-	}
-	for i, step := range s.Steps {
-		if len(step.After) > 0 {
-			f.add(invalid(fmt.Sprintf("steps[%d].after", i), later))
-		}
-		if step.ContinueOnError {
-			f.add(invalid(fmt.Sprintf("steps[%d].continueOnError", i), later))
-		}
 	}
 }
 
@@ -229,18 +310,21 @@ func (s Step) validate(field string, f *faults, limits Limits) {
 	}
 }
 
-// A plan is what a run pins when it starts: its steps, and what must be done before each. A plan never changes, and
-// is shared by the runs of one pipeline.
+// A plan is what a run pins when it starts: its steps, and what must be done before each. A plan never changes once it
+// is made ready, and is shared by the runs of one pipeline. A step's position counts through Steps and then Finally.
 type plan struct {
 	Steps   []Step       `json:"steps"`
+	Finally []Step       `json:"finally,omitempty"`
 	Timeout Duration     `json:"timeout,omitzero"`
 	Retry   *RetryPolicy `json:"retry,omitempty"`
 	// Independent steps start at once, and one that fails holds up no other: the drivers that listen to a type.
 	Independent bool `json:"independent,omitempty"`
+
+	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
 }
 
 func (s PipelineSpec) plan() *plan {
-	return &plan{Steps: s.Steps, Timeout: s.Timeout, Retry: s.Retry}
+	return (&plan{Steps: s.Steps, Finally: s.Finally, Timeout: s.Timeout, Retry: s.Retry}).ready()
 }
 
 // listenersPlan is the plan of a resource without a pipeline: a step for each driver, named after it.
@@ -252,44 +336,151 @@ func listenersPlan(drivers []string) *plan {
 	return p
 }
 
+// ready works out the arrows of a graph. Ids that name no step were refused when the plan was made.
+func (p *plan) ready() *plan {
+	if !isGraph(p.Steps) {
+		return p
+	}
+	p.after = make([][]int, len(p.Steps))
+	for i, step := range p.Steps {
+		for _, id := range step.After {
+			p.after[i] = append(p.after[i], p.index(id))
+		}
+	}
+	return p
+}
+
+// isGraph says that some step names the ones it comes after. Then the order of the list means nothing.
+func isGraph(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+}
+
+func (p *plan) len() int { return len(p.Steps) + len(p.Finally) }
+
+// step returns the step at a position, not to be changed.
+func (p *plan) step(i int) *Step {
+	if i < len(p.Steps) {
+		return &p.Steps[i]
+	}
+	return &p.Finally[i-len(p.Steps)]
+}
+
 // index returns the position of the step with the id, or -1.
 func (p *plan) index(id string) int {
-	return slices.IndexFunc(p.Steps, func(s Step) bool { return s.ID == id })
+	for i := range p.len() {
+		if p.step(i).ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// before returns the positions of the steps that must be done before the one at a position may start. What comes
+// before the first of Finally is all of Steps, however they went.
+func (p *plan) before(i int) []int {
+	switch {
+	case i == 0 || i == len(p.Steps) || i < len(p.Steps) && p.Independent:
+		return nil
+	case i < len(p.Steps) && p.after != nil:
+		return p.after[i]
+	default:
+		return []int{i - 1}
+	}
 }
 
 // next decides: it returns the steps that may start now, in order, and whether the run is over. The states are what
-// is recorded of the steps, by position; a retry or a wait that has come due is given as queued. A run that is to
-// stop starts nothing and is over as soon as nothing runs.
+// is recorded of the steps, by position; a retry or a wait that has come due is given as queued. Steps that are to
+// stop start nothing more, and are over as soon as none of them runs; then comes Finally, unless that is to stop too.
 //
-// Invariant: a step is never returned before each of the steps it depends on has a recorded success or skip.
-func (p *plan) next(states []State, stop bool) (start []int, over bool) {
-	active := false // something still runs, or shall run again
-	failed := false
-	for _, s := range states {
+// Invariant: a step is never returned before each of the steps it depends on has a recorded success, skip, or failure
+// that is tolerated; and none of Finally before nothing of Steps can run any more.
+func (p *plan) next(states []State, stop, stopFinally bool) (start []int, over bool) {
+	start, over = p.nextOfSteps(states[:len(p.Steps)], stop)
+	if !over {
+		return start, false
+	}
+	return p.nextOfFinally(states, stopFinally)
+}
+
+func (p *plan) nextOfSteps(states []State, stop bool) (start []int, over bool) {
+	running, waiting, failed := p.survey(states)
+	stop = stop || failed && !p.Independent
+	if stop {
+		return nil, !running
+	}
+	if p.Independent || p.after != nil {
+		start = p.startableSteps(states)
+	} else {
+		start = p.nextInOrder(states)
+	}
+	return start, !running && !waiting && len(start) == 0
+}
+
+// survey looks for what keeps a run from being over, and for a failure that is not tolerated.
+func (p *plan) survey(states []State) (running, waiting, failed bool) {
+	for i, s := range states {
 		switch s {
 		case StateRunning:
-			active = true
+			running = true
 		case StateRetrying, StateWaiting:
-			active = active || !stop
+			waiting = true
 		case StateFailed:
-			failed = true
+			failed = failed || !p.step(i).ContinueOnError
 		}
 	}
-	if stop || failed && !p.Independent {
-		return nil, !active
+	return running, waiting, failed
+}
+
+// nextInOrder returns the first step that is not done, if it may start.
+func (p *plan) nextInOrder(states []State) []int {
+	for i := range states {
+		if !p.passed(states, i) {
+			if states[i].startable() {
+				return []int{i}
+			}
+			return nil
+		}
 	}
+	return nil
+}
+
+// startableSteps returns every step that may start and whose predecessors are done.
+func (p *plan) startableSteps(states []State) (start []int) {
 	for i, s := range states {
-		if s == StateSucceeded || s == StateSkipped {
-			continue
-		}
-		if s.startable() {
+		if s.startable() && !slices.ContainsFunc(p.before(i), func(b int) bool { return !p.passed(states, b) }) {
 			start = append(start, i)
 		}
-		if !p.Independent {
-			break // strict order: nothing after the first unfinished step
+	}
+	return start
+}
+
+// passed says that a step is done, as far as those after it are concerned.
+func (p *plan) passed(states []State, i int) bool {
+	return states[i] == StateSucceeded || states[i] == StateSkipped || states[i] == StateFailed && p.step(i).ContinueOnError
+}
+
+// nextOfFinally goes through Finally in order. A step of it that fails holds up none of the others, for each may be
+// the one that puts something back.
+func (p *plan) nextOfFinally(states []State, stop bool) (start []int, over bool) {
+	for i := len(p.Steps); i < len(states); i++ {
+		switch s := states[i]; {
+		case s == StateRunning:
+			return nil, false
+		case s.Final() || stop:
+			continue
+		case s.startable():
+			return []int{i}, false
+		default:
+			return nil, false
 		}
 	}
-	return start, !active && len(start) == 0
+	return nil, true
+}
+
+// cleaning says that nothing of Steps can run any more, so that what is left is Finally.
+func (p *plan) cleaning(states []State, stop bool) bool {
+	_, over := p.nextOfSteps(states[:len(p.Steps)], stop)
+	return over && len(p.Finally) > 0
 }
 
 // startable says that a step waits for nothing but its turn: it never began, or shall begin again.
@@ -297,9 +488,16 @@ func (s State) startable() bool {
 	return s == StateUnset || s == StateQueued || s == StateBlocked
 }
 
-// outcome decides how a run that is over has ended. The step is the one that made it fail, or -1.
+// outcome decides how the steps of a run that is through with them have ended. The step is the one that made it fail,
+// or -1.
 func (p *plan) outcome(states []State, stop stopKind) (end State, step int) {
-	failed := slices.Index(states, StateFailed)
+	failed := -1
+	for i, s := range states[:len(p.Steps)] {
+		if s == StateFailed && !p.Steps[i].ContinueOnError {
+			failed = i
+			break
+		}
+	}
 	switch stop {
 	case stopCancel:
 		return StateCanceled, -1
@@ -312,6 +510,19 @@ func (p *plan) outcome(states []State, stop stopKind) (end State, step int) {
 		return StateFailed, failed
 	}
 	return StateSucceeded, -1
+}
+
+// cleanup decides how a run has ended whose steps came to end: a success whose cleanup failed is a failure.
+func (p *plan) cleanup(states []State, end State, step int) (State, int) {
+	if end != StateSucceeded {
+		return end, step
+	}
+	for i := len(p.Steps); i < len(states); i++ {
+		if states[i] == StateFailed && !p.step(i).ContinueOnError {
+			return StateFailed, i
+		}
+	}
+	return end, step
 }
 
 // stopKind says why a run shall end before its steps are done.

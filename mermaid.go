@@ -1,0 +1,109 @@
+package conveyor
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors draw: a box for each step, an
+// arrow for each "only after". It returns the error of w. The definition is drawn as it is; it need not be valid.
+func (s PipelineSpec) Mermaid(w io.Writer) error {
+	s = s.normalized()
+	c := chart{plan: s.plan()}
+	return c.write(w)
+}
+
+// Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. It returns the error of
+// w. A run that has not started has no steps to draw.
+func (r *Run) Mermaid(w io.Writer) error {
+	c := chart{plan: &plan{Independent: r.independent}, run: r}
+	for i := range r.Steps {
+		c.plan.Steps = append(c.plan.Steps, r.Steps[i].Step)
+	}
+	return c.write(w)
+}
+
+// chart is what both pictures have in common.
+type chart struct {
+	plan *plan
+	run  *Run // nil for a pipeline
+}
+
+// stateColors are light enough for black text.
+var stateColors = map[State]string{
+	StateQueued: "#eeeeee", StateRunning: "#9ecbff", StateRetrying: "#ffe08a", StateWaiting: "#fff3c4",
+	StateBlocked: "#ffc69e", StateSucceeded: "#a6e9b5", StateFailed: "#ff9e9e", StateSkipped: "#e0e0e0",
+	StateCanceled: "#d5c4f7", StateSuperseded: "#d5c4f7",
+}
+
+func (c *chart) write(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("flowchart LR\n")
+	for i, step := range c.plan.Steps {
+		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, step))
+	}
+	for i := range c.plan.Steps {
+		for _, before := range c.plan.before(i) {
+			fmt.Fprintf(&b, "  %s --> %s\n", node(before), node(i))
+		}
+	}
+	if c.run != nil {
+		c.color(&b)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func node(i int) string { return "s" + strconv.Itoa(i+1) }
+
+func (c *chart) label(i int, step Step) string {
+	name := step.Name
+	if name == "" {
+		name = step.ID
+	}
+	text := escapeLabel(name) + "<br/>" + escapeLabel(step.Driver)
+	if c.run == nil {
+		return text
+	}
+	s := &c.run.Steps[i]
+	if s.State == StateUnset {
+		return text
+	}
+	text += "<br/>" + s.State.String()
+	if s.Attempt > 1 {
+		text += ", attempt " + strconv.Itoa(s.Attempt)
+	}
+	return text
+}
+
+// color gives each state that occurs a class.
+func (c *chart) color(b *strings.Builder) {
+	for state := StateQueued; state <= StateSuperseded; state++ {
+		var nodes []string
+		for i := range c.run.Steps {
+			if c.run.Steps[i].State == state {
+				nodes = append(nodes, node(i))
+			}
+		}
+		if len(nodes) > 0 {
+			fmt.Fprintf(b, "  classDef %s fill:%s,color:#000\n", state, stateColors[state])
+			fmt.Fprintf(b, "  class %s %s\n", strings.Join(nodes, ","), state)
+		}
+	}
+}
+
+// escapeLabel keeps a text from being read as markup: what is neither letter, digit nor harmless becomes an entity
+// code.
+func escapeLabel(text string) string {
+	var b strings.Builder
+	for _, r := range cut(text, maxName) {
+		if r == ' ' || isNameRune(r) || r > 0x7F {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "#%d;", r)
+		}
+	}
+	return b.String()
+}
