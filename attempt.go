@@ -50,7 +50,7 @@ type attemptContext struct{}
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *driver, deadline instant) *attempt {
-	a := &attempt{journey: j, index: i, step: p.Steps[i], number: step.Attempt, driver: d, started: step.Started.time()}
+	a := &attempt{journey: j, index: i, step: *p.step(i), number: step.Attempt, driver: d, started: step.Started.time()}
 	ctx, cancel := context.WithCancelCause(context.WithValue(s.attempts, attemptContext{}, a))
 	a.ctx, a.cancel = ctx, cancel
 	a.free = func() { cancel(nil) }
@@ -60,7 +60,8 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 	}
 	a.request = &Request{
 		Resource: j.object.Clone(), Cause: j.run.rec.Cause, Run: j.id, Step: a.step.clone(),
-		Attempt: step.Attempt, Resumed: step.Resumed, resourceID: j.run.rec.ResourceID, outputs: j.output,
+		Attempt: step.Attempt, Resumed: step.Resumed,
+		Outcome: j.run.rec.Outcome, OutcomeReason: j.run.rec.outcomeReason(), resourceID: j.run.rec.ResourceID, outputs: j.output,
 	}
 	a.request.Log = slog.New(&logHandler{attempt: a, sched: s})
 	return a

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -111,11 +110,7 @@ func (d *draft) settle(o *outcome) {
 	limits := d.s.opts.Limits
 	rec := d.step(a.index)
 	policy := retryPolicy(a.step.Retry, d.plan.Retry, a.driver.opts.retry, d.s.opts.Retry)
-	stop := d.rec.Stop
-	if stop == stopNone && d.late() {
-		stop = stopTimeout // goOn records it, unless the run turns out to be done
-	}
-	failed := rec.settle(o, policy, stop, limits)
+	failed := rec.settle(o, policy, d.stopOf(a.index), limits)
 	rec.Lines = d.j.log.lines(a.step.ID)
 	d.states[a.index] = rec.State
 	d.settled = append(d.settled, a)
@@ -130,8 +125,27 @@ func (d *draft) settle(o *outcome) {
 	}
 }
 
+// stopOf tells why a step shall not be tried again, if that is so. A time that is up is recorded by goOn, unless the
+// steps turn out to be done.
+func (d *draft) stopOf(i int) stopKind {
+	switch {
+	case i >= len(d.plan.Steps) && d.rec.CutShort:
+		return stopCancel
+	case i < len(d.plan.Steps) && d.rec.Stop != stopNone:
+		return d.rec.Stop
+	case d.late():
+		return stopTimeout
+	}
+	return stopNone
+}
+
+// requestStop ends the steps or, if those have ended, the cleanup.
 func (d *draft) requestStop(r *stopRequest) {
 	d.answers = append(d.answers, r.answer)
+	if d.rec.Outcome != StateUnset {
+		d.rec.CutShort, d.rewrite, d.stop = true, true, r.cause
+		return
+	}
 	if d.rec.Stop == stopCancel {
 		return
 	}
@@ -207,7 +221,7 @@ func (d *draft) pin(spec json.RawMessage) error {
 	if d.plan.Timeout > 0 {
 		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
-	d.states = make([]State, len(d.plan.Steps))
+	d.states = make([]State, d.plan.len())
 	return nil
 }
 
@@ -223,7 +237,7 @@ func (d *draft) pinListeners() error {
 	}
 	d.plan = listenersPlan(names)
 	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)), store.Delete(unheardKey(d.j.key)))
-	d.states = make([]State, len(d.plan.Steps))
+	d.states = make([]State, d.plan.len())
 	return nil
 }
 
@@ -238,12 +252,13 @@ func (d *draft) goOn(spare *bool) error {
 		}
 		return nil
 	}
-	starts, over := d.plan.next(d.states, d.rec.Stop != stopNone)
-	if !d.done() && d.rec.Stop == stopNone && d.late() {
-		limit := time.Duration(d.rec.Deadline - d.rec.Started)
-		d.rec.Stop, d.rec.StopReason, d.rewrite = stopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
-		starts, over = d.plan.next(d.states, true)
+	if d.late() {
+		d.timeUp()
 	}
+	if d.rec.Outcome == StateUnset && d.plan.through(d.states, d.rec.Stop != stopNone) {
+		d.conclude()
+	}
+	starts, over := d.plan.next(d.states, d.rec.Stop != stopNone, d.rec.CutShort)
 	if over {
 		return d.finish()
 	}
@@ -261,14 +276,48 @@ func (d *draft) goOn(spare *bool) error {
 // late says that the run has had its time.
 func (d *draft) late() bool { return d.rec.Deadline != 0 && d.now >= d.rec.Deadline }
 
-// done says that every step has succeeded or was skipped.
-func (d *draft) done() bool {
-	return !slices.ContainsFunc(d.states, func(s State) bool { return s != StateSucceeded && s != StateSkipped })
+// timeUp ends the steps, unless they are done, or the cleanup, which has had a time of its own.
+func (d *draft) timeUp() {
+	switch {
+	case d.rec.Outcome != StateUnset:
+		d.rewrite = d.rewrite || !d.rec.CutShort
+		d.rec.CutShort = true
+	case d.rec.Stop == stopNone && !d.plan.through(d.states, false):
+		limit := time.Duration(d.rec.Deadline - d.rec.Started)
+		d.rec.Stop, d.rec.StopReason, d.rewrite = stopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
+	}
+}
+
+// conclude decides how the steps have ended, on which the cleanup cannot improve.
+func (d *draft) conclude() {
+	end, failed := d.plan.outcome(d.states, d.rec.Stop)
+	reason := ""
+	if d.rec.Stop != stopNone {
+		reason = d.rec.StopReason
+	}
+	if failed >= 0 {
+		why := d.failed(failed)
+		if d.rec.Stop != stopTimeout {
+			reason = why
+		}
+	}
+	d.rec.Outcome, d.rec.Reason, d.rewrite = end, reason, true
+	d.rec.Deadline = 0
+	if d.plan.Timeout > 0 && len(d.plan.Finally) > 0 {
+		d.rec.Deadline = d.now + instant(d.plan.Timeout)
+	}
+}
+
+// failed records which step made the run fail, and says so.
+func (d *draft) failed(i int) (reason string) {
+	step := d.plan.step(i)
+	d.rec.FailedStep = step.ID
+	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.reasonOf(i)), d.s.opts.Limits.ErrorText)
 }
 
 // start takes what a step needs to start, or notes what it waits for. It reports true if the step failed instead.
 func (d *draft) start(i int, spare *bool) (failed bool) {
-	s, step := d.s, d.plan.Steps[i]
+	s, step := d.s, d.plan.step(i)
 	if d.interruptedTooOften(i) {
 		return true
 	}
@@ -320,7 +369,7 @@ func (d *draft) interruptedTooOften(i int) bool {
 	rec := d.step(i)
 	rec.State, rec.Ended, rec.Resumed, rec.Again = StateFailed, d.now, false, false
 	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
-	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, d.plan.Steps[i].ID, rec.Attempt),
+	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, d.stepID(i), rec.Attempt),
 		encode(&attemptRecord{Started: rec.Started, Ended: d.now, Error: rec.Reason, Kind: kindInterrupt})))
 	d.states[i] = StateFailed
 	return true
@@ -335,16 +384,9 @@ func (d *draft) finish() error {
 		}
 		return d.finishWith(end, d.rec.StopReason)
 	}
-	end, failed := d.plan.outcome(d.states, d.rec.Stop)
-	reason := ""
-	if d.rec.Stop != stopNone {
-		reason = d.rec.StopReason
-	}
-	if failed >= 0 {
-		d.rec.FailedStep = d.plan.Steps[failed].ID
-		if d.rec.Stop != stopTimeout {
-			reason = cut(fmt.Sprintf("step %s (driver %s): %s", d.rec.FailedStep, d.plan.Steps[failed].Driver, d.reasonOf(failed)), d.s.opts.Limits.ErrorText)
-		}
+	end, reason := d.rec.Outcome, d.rec.Reason
+	if i := d.plan.failedCleanup(d.states); i >= 0 && end == StateSucceeded {
+		end, reason = StateFailed, d.failed(i)
 	}
 	return d.finishWith(end, reason)
 }
@@ -434,7 +476,7 @@ func (d *draft) ops() (ops []store.Op) {
 	return ops
 }
 
-func (d *draft) stepID(i int) string { return d.plan.Steps[i].ID }
+func (d *draft) stepID(i int) string { return d.plan.step(i).ID }
 
 func (d *draft) stepRevision(i int) store.Revision {
 	if d.begun {

@@ -79,6 +79,10 @@ type Request struct {
 	// Resumed tells that an earlier call for this attempt may have begun and was cut short by a crash or a shutdown,
 	// so that part of its work may be done.
 	Resumed bool
+	// Outcome, for a step of Finally, is how the steps have ended: succeeded, failed, canceled or superseded. It is
+	// unset for every other step. OutcomeReason says why, where there is a reason.
+	Outcome       State
+	OutcomeReason string
 	// Log is kept with the step (see [Engine.Logs]) and passed on to the engine's logger.
 	Log *slog.Logger
 

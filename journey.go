@@ -203,7 +203,7 @@ func (s *scheduler) open(j *journey) error {
 		}
 		for i := range run.steps {
 			rec := &run.steps[i].rec
-			id := run.plan.Steps[i].ID
+			id := run.plan.step(i).ID
 			log.kept[id] = rec.Lines
 			if len(rec.Output) > 0 {
 				outputs[id] = rec.Output
@@ -286,6 +286,7 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 			j.outputs[d.stepID(d.steps[i].index)] = output
 		}
 	}
+	before := slices.Clone(j.flying)
 	var attempts []*attempt
 	for _, st := range d.starts {
 		a := s.newAttempt(j, d.plan, st.index, d.step(st.index), st.driver, d.rec.Deadline)
@@ -293,19 +294,19 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 		attempts = append(attempts, a)
 		s.watch(a)
 	}
-	flying := slices.Clone(j.flying)
+	flying := len(j.flying) > 0
 	j.mu.Unlock()
 
 	s.events.publish(d.tell()...)
 	if d.stop != nil {
-		for _, a := range flying {
+		for _, a := range before {
 			a.cancel(d.stop)
 		}
 	}
 	for _, answer := range d.answers {
 		answer <- nil
 	}
-	s.park(d, len(flying) > 0)
+	s.park(d, flying)
 	return attempts
 }
 

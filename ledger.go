@@ -91,7 +91,7 @@ func (l *ledger) plan(ctx context.Context, run string, rec *runRecord) (*plan, e
 		if err != nil {
 			return nil, fmt.Errorf("plan of run %s: %w", run, err)
 		}
-		return p, nil
+		return p.ready(), nil
 	}
 	key := definitionKey(rec.Pipeline, rec.Hash)
 	l.mu.Lock()
@@ -193,7 +193,7 @@ func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	if r.plan, err = l.plan(ctx, id, rec); err != nil {
 		return nil, err
 	}
-	r.steps = make([]stepState, len(r.plan.Steps))
+	r.steps = make([]stepState, r.plan.len())
 	prefix := stepsOf(id)
 	for found, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
@@ -280,8 +280,9 @@ func (r *runState) describe(attempts map[string][]Attempt) *Run {
 	}
 	run.Steps = make([]StepRun, len(r.steps))
 	for i := range r.steps {
-		step := r.plan.Steps[i]
-		run.Steps[i] = r.steps[i].rec.describe(step, attempts[step.ID])
+		step := r.plan.step(i)
+		run.Steps[i] = r.steps[i].rec.describe(*step, attempts[step.ID])
+		run.Steps[i].Finally = i >= len(r.plan.Steps)
 		if step.ID == rec.FailedStep {
 			run.failed = i
 		}
@@ -365,7 +366,7 @@ func (r *runState) sleepsUntil() instant {
 			return 0 // cut short
 		}
 	}
-	if start, over := r.plan.next(states, r.rec.Stop != stopNone); over || len(start) > 0 {
+	if start, over := r.plan.next(states, r.rec.Stop != stopNone, r.rec.CutShort); over || len(start) > 0 {
 		return 0
 	}
 	return r.nextDue()

@@ -18,10 +18,15 @@ func (s PipelineSpec) Mermaid(w io.Writer) error {
 // Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. It returns the error of
 // w. A run that has not started has no steps to draw.
 func (r *Run) Mermaid(w io.Writer) error {
-	c := chart{plan: &plan{Independent: r.independent}, run: r}
+	c := chart{plan: &plan{Independent: r.Pipeline == ""}, run: r}
 	for i := range r.Steps {
-		c.plan.Steps = append(c.plan.Steps, r.Steps[i].Step)
+		if r.Steps[i].Finally {
+			c.plan.Finally = append(c.plan.Finally, r.Steps[i].Step)
+		} else {
+			c.plan.Steps = append(c.plan.Steps, r.Steps[i].Step)
+		}
 	}
+	c.plan.ready()
 	return c.write(w)
 }
 
@@ -41,10 +46,15 @@ var stateColors = map[State]string{
 func (c *chart) write(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
-	for i, step := range c.plan.Steps {
-		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, step))
+	for i := range c.plan.len() {
+		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, c.plan.step(i)))
 	}
-	for i := range c.plan.Steps {
+	for i := range c.plan.len() {
+		if i == len(c.plan.Steps) {
+			for _, last := range c.plan.last() {
+				fmt.Fprintf(&b, "  %s -. finally .-> %s\n", node(last), node(i))
+			}
+		}
 		for _, before := range c.plan.before(i) {
 			fmt.Fprintf(&b, "  %s --> %s\n", node(before), node(i))
 		}
@@ -58,7 +68,7 @@ func (c *chart) write(w io.Writer) error {
 
 func node(i int) string { return "s" + strconv.Itoa(i+1) }
 
-func (c *chart) label(i int, step Step) string {
+func (c *chart) label(i int, step *Step) string {
 	name := step.Name
 	if name == "" {
 		name = step.ID
@@ -106,4 +116,20 @@ func escapeLabel(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// last returns the positions of the steps that no other comes after.
+func (p *plan) last() (last []int) {
+	followed := make([]bool, len(p.Steps))
+	for i := range p.Steps {
+		for _, before := range p.before(i) {
+			followed[before] = true
+		}
+	}
+	for i := range followed {
+		if !followed[i] {
+			last = append(last, i)
+		}
+	}
+	return last
 }

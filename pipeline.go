@@ -20,22 +20,26 @@ type Pipeline interface {
 
 // PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
 //
-// Finally, Resync, and an OnChange other than coalesce are part of the document but not carried out yet; so are a
-// step's After and ContinueOnError. [PipelineSpec.Validate] refuses them, rather than running something else than
-// what was written.
+// Resync, and an OnChange other than coalesce, are part of the document but not carried out yet. [PipelineSpec.Validate]
+// refuses them, rather than running something else than what was written.
 type PipelineSpec struct {
 	Name        string `json:"name"`
 	Resource    string `json:"resource"` // the type of the resources it reconciles
 	Description string `json:"description,omitempty"`
 	// Version is the author's own label and is kept as it is.
 	Version string `json:"version,omitempty"`
-	// Steps are run in this order, each after the one before it succeeded. At least 1, at most [Limits].Steps.
-	Steps   []Step `json:"steps"`
+	// Steps are run in this order, each after the one before it succeeded; or, if any of them has an After, each as
+	// soon as those it names have. At least 1, and with Finally at most [Limits].Steps.
+	Steps []Step `json:"steps"`
+	// Finally are run in this order when Steps are through, whether they succeeded, failed, timed out or were canceled
+	// (see [Request].Outcome). All of them are run, even if one fails; that makes a run that had succeeded fail.
+	// Canceling the run while they run ends them too.
 	Finally []Step `json:"finally,omitempty"`
 	// OnChange says what happens to a change that comes during a run. Unset means coalesce: when the run has ended,
 	// the resource is reconciled once more, with the newest generation.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
-	// Timeout limits a whole run, its waits included. 0 means no limit.
+	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
+	// limit.
 	Timeout Duration `json:"timeout,omitzero"`
 	Resync  Duration `json:"resync,omitzero"`
 	// Retry is the policy of the steps, field by field, where they do not say otherwise.
@@ -50,14 +54,17 @@ type Step struct {
 	// Name is for people.
 	Name string `json:"name,omitempty"`
 	// Driver names the driver that carries the step out. One driver may serve several steps.
-	Driver string   `json:"driver"`
-	After  []string `json:"after,omitempty"`
+	Driver string `json:"driver"`
+	// After are the ids of the steps that this one comes after. If no step of the pipeline has any, they run in the
+	// order of the list. If some have, a step without After starts at once.
+	After []string `json:"after,omitempty"`
 	// With is any JSON: settings for this use of the driver (see [Request.Settings]).
 	With  json.RawMessage `json:"with,omitempty"`
 	Retry *RetryPolicy    `json:"retry,omitempty"`
 	// Timeout limits one attempt. 0 means the driver's (see [Timeout]), or else [Options].StepTimeout.
-	Timeout         Duration `json:"timeout,omitzero"`
-	ContinueOnError bool     `json:"continueOnError,omitempty"`
+	Timeout Duration `json:"timeout,omitzero"`
+	// ContinueOnError lets those after this step go on when it has failed, and the run succeed.
+	ContinueOnError bool `json:"continueOnError,omitempty"`
 }
 
 // ChangePolicy says what happens when a resource changes during its run.
@@ -477,10 +484,10 @@ func (p *plan) nextOfFinally(states []State, stop bool) (start []int, over bool)
 	return nil, true
 }
 
-// cleaning says that nothing of Steps can run any more, so that what is left is Finally.
-func (p *plan) cleaning(states []State, stop bool) bool {
+// through says that nothing of Steps can run any more, so that what is left is Finally.
+func (p *plan) through(states []State, stop bool) bool {
 	_, over := p.nextOfSteps(states[:len(p.Steps)], stop)
-	return over && len(p.Finally) > 0
+	return over
 }
 
 // startable says that a step waits for nothing but its turn: it never began, or shall begin again.
@@ -512,17 +519,15 @@ func (p *plan) outcome(states []State, stop stopKind) (end State, step int) {
 	return StateSucceeded, -1
 }
 
-// cleanup decides how a run has ended whose steps came to end: a success whose cleanup failed is a failure.
-func (p *plan) cleanup(states []State, end State, step int) (State, int) {
-	if end != StateSucceeded {
-		return end, step
-	}
+// failedCleanup returns the first step of Finally whose failure is not tolerated, or -1. It turns a success into a
+// failure.
+func (p *plan) failedCleanup(states []State) int {
 	for i := len(p.Steps); i < len(states); i++ {
 		if states[i] == StateFailed && !p.step(i).ContinueOnError {
-			return StateFailed, i
+			return i
 		}
 	}
-	return end, step
+	return -1
 }
 
 // stopKind says why a run shall end before its steps are done.

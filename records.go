@@ -171,6 +171,17 @@ type runRecord struct {
 	Stop       stopKind          `json:"stop,omitempty"` // it shall end, as soon as nothing runs
 	StopReason string            `json:"stopReason,omitempty"`
 	FailedStep string            `json:"failedStep,omitempty"`
+	// Outcome is how the steps have ended, and Reason why; what is left is Finally. CutShort: that shall end too.
+	Outcome  State `json:"outcome,omitzero"`
+	CutShort bool  `json:"cutShort,omitempty"`
+}
+
+// outcomeReason is why the steps have ended so, once they have.
+func (r *runRecord) outcomeReason() string {
+	if r.Outcome == StateUnset {
+		return ""
+	}
+	return r.Reason
 }
 
 func (r *runRecord) key() Key { return Key{Type: r.Type, Name: r.Name} }

@@ -64,7 +64,7 @@ type Run struct {
 	Cause      Cause  `json:"cause"`
 	State      State  `json:"state"`
 	Reason     string `json:"reason,omitempty"` // why it is in this state, where the state does not say all
-	// Steps are those pinned when the run started, in order; none before that.
+	// Steps are those pinned when the run started, in order, and then those of Finally; none before that.
 	Steps     []StepRun `json:"steps,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
@@ -78,8 +78,10 @@ type Run struct {
 // StepRun is one step of a run.
 type StepRun struct {
 	Step
-	State  State  `json:"state"`
-	Reason string `json:"reason,omitempty"` // of a skip, a halt, a block; or the last error
+	// Finally tells that the step is one of the pipeline's Finally.
+	Finally bool   `json:"finally,omitempty"`
+	State   State  `json:"state"`
+	Reason  string `json:"reason,omitempty"` // of a skip, a halt, a block; or the last error
 	// Attempt is the number of the newest attempt; 0 before the first.
 	Attempt int `json:"attempt,omitempty"`
 	// Attempts are the ended ones, the oldest first, at most [Limits].Attempts of them, the newest. Calls that ended
