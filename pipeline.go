@@ -386,10 +386,10 @@ func (p *plan) index(id string) int {
 // before the first of Finally is all of Steps, however they went.
 func (p *plan) before(i int) []int {
 	switch {
-	case i == 0 || i == len(p.Steps) || i < len(p.Steps) && p.Independent:
-		return nil
 	case i < len(p.Steps) && p.after != nil:
 		return p.after[i]
+	case i == 0 || i == len(p.Steps) || i < len(p.Steps) && p.Independent:
+		return nil
 	default:
 		return []int{i - 1}
 	}

@@ -57,9 +57,6 @@ func TestRule01WhatIsNotCarriedOutYetIsRefusedNotIgnored(t *testing.T) {
 		field  string
 		change func(*conveyor.PipelineSpec)
 	}{
-		{"a graph", "steps[1].after", func(p *conveyor.PipelineSpec) { p.Steps[1].After = []string{"1"} }},
-		{"a tolerated failure", "steps[0].continueOnError", func(p *conveyor.PipelineSpec) { p.Steps[0].ContinueOnError = true }},
-		{"last steps", "finally", func(p *conveyor.PipelineSpec) { p.Finally = []conveyor.Step{{ID: "f", Driver: "d"}} }},
 		{"superseding", "onChange", func(p *conveyor.PipelineSpec) { p.OnChange = conveyor.Supersede }},
 		{"queueing", "onChange", func(p *conveyor.PipelineSpec) { p.OnChange = conveyor.Queue }},
 		{"a resync", "resync", func(p *conveyor.PipelineSpec) { p.Resync = conveyor.Duration(time.Hour) }},
