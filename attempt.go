@@ -1,13 +1,17 @@
 package conveyor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
+
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // abandonAfter is how long a driver may take to return after its context has ended. Then its outcome is recorded
@@ -63,8 +67,41 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 		Attempt: step.Attempt, Resumed: step.Resumed,
 		Outcome: j.run.rec.Outcome, OutcomeReason: j.run.rec.outcomeReason(), resourceID: j.run.rec.ResourceID, outputs: j.output,
 	}
+	a.request.signal, a.request.timedOut = bytes.Clone(step.Signal), step.TimedOut
+	a.request.save, a.request.saved = s.checkpoints(a, j.run.steps[i].rev)
 	a.request.Log = slog.New(&logHandler{attempt: a, sched: s})
 	return a
+}
+
+// checkpoints returns what saves and restores the progress of an attempt's step. To save is allowed as long as the
+// step's record is the one that the attempt began with.
+func (s *scheduler) checkpoints(a *attempt, rev store.Revision) (save func(context.Context, json.RawMessage) error, saved func() (json.RawMessage, error)) {
+	run, step := a.journey.id, a.step.ID
+	save = func(ctx context.Context, data json.RawMessage) error {
+		limits := s.opts.Limits
+		if len(data) > limits.Output {
+			return tooLarge("checkpoint", len(data), limits.Output, "bytes")
+		}
+		if err := checkJSON("checkpoint", data, limits); err != nil {
+			return err
+		}
+		_, err := s.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), rev)})
+		if errors.Is(err, store.ErrConflict) {
+			err = ErrConflict
+		}
+		if err != nil {
+			return fmt.Errorf("checkpoint of step %q: %w", step, err)
+		}
+		return nil
+	}
+	saved = func() (json.RawMessage, error) {
+		r, err := s.ledger.store.Get(s.base, checkpointKey(run, step))
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, nil
+		}
+		return r.Value, err
+	}
+	return save, saved
 }
 
 // deadline is the earlier of the attempt's own and the run's, with the error that will say so; zero for none.
@@ -104,6 +141,11 @@ func (a *attempt) call(limits Limits) (o outcome) {
 	if o.err != nil {
 		// The methods of a driver's own error are its code too, and panic for one on a nil pointer: here, or never.
 		_, _ = o.err.Error(), kindOf(o.err)
+	}
+	if o.err == nil && o.result.kind == resultAwait {
+		if problem := nameFault(o.result.reason); problem != "" {
+			o.err = Permanent(invalid("signal", "%s", problem))
+		}
 	}
 	if o.err == nil && o.result.output != nil {
 		o.output, o.err = encodeOutput(o.result.output, limits)
@@ -185,9 +227,37 @@ func (s *stepRecord) succeed(o *outcome, limits Limits) {
 		s.Reason = "the driver asked to be called again"
 		return
 	}
+	s.Signal, s.TimedOut = nil, false
+	if o.result.kind == resultAwait {
+		s.await(o)
+		return
+	}
 	s.State, s.Ended, s.Output = StateSucceeded, toInstant(o.ended), o.output
 	if o.result.kind == resultSkip {
 		s.State = StateSkipped
+	}
+}
+
+// await parks the step until a signal comes.
+func (s *stepRecord) await(o *outcome) {
+	s.State, s.Again, s.Await = StateWaiting, true, o.result.reason
+	s.Reason = "waits for signal " + s.Await
+	if o.result.delay > 0 {
+		s.Due = toInstant(o.ended.Add(o.result.delay))
+	}
+	s.Waits = append(slices.Clone(s.Waits), waitRecord{Signal: s.Await, From: toInstant(o.ended)})
+	if more := len(s.Waits) - defaultAttempts; more > 0 {
+		s.Waits = s.Waits[more:]
+	}
+}
+
+// wakeUp ends a wait: with the payload of the signal, or in vain.
+func (s *stepRecord) wakeUp(now instant, payload json.RawMessage) {
+	s.State, s.Await, s.Due, s.Reason = StateQueued, "", 0, ""
+	s.Signal, s.TimedOut = payload, payload == nil
+	s.Waits = slices.Clone(s.Waits)
+	if n := len(s.Waits); n > 0 {
+		s.Waits[n-1].To, s.Waits[n-1].TimedOut = now, s.TimedOut
 	}
 }
 

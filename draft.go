@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -70,6 +71,9 @@ func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, err
 			d.requestStop(m.stop)
 		}
 	}
+	if err := d.deliver(); err != nil {
+		return d, err
+	}
 	if d.rec.State == StateQueued && d.rec.Stop == stopNone && !s.draining() {
 		if proceed, err := d.begin(); err != nil || !proceed {
 			return d, err
@@ -83,7 +87,7 @@ func (d *draft) readStates(steps []stepState) {
 	for i := range steps {
 		rec := &steps[i].rec
 		d.states[i] = rec.State
-		if (rec.State == StateRetrying || rec.State == StateWaiting) && rec.Due <= d.now {
+		if (rec.State == StateRetrying || rec.State == StateWaiting && rec.Await == "") && rec.Due <= d.now {
 			d.states[i] = StateQueued
 		}
 	}
@@ -123,6 +127,49 @@ func (d *draft) settle(o *outcome) {
 	if o.err == nil && o.result.kind == resultHalt && d.rec.Stop == stopNone {
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopHalt, rec.Reason, true
 	}
+}
+
+// deliver gives signals that have come to the steps that wait for them, and wakes those that have waited in vain. A
+// signal leaves the store in the commit that gives it to a step.
+func (d *draft) deliver() error {
+	for i, state := range d.states {
+		if state != StateWaiting || d.recorded(i).Await == "" {
+			continue
+		}
+		payload, err := d.takeSignal(d.recorded(i).Await)
+		if err != nil {
+			return err
+		}
+		if due := d.recorded(i).Due; payload != nil || due != 0 && due <= d.now {
+			d.step(i).wakeUp(d.now, payload)
+			d.states[i] = StateQueued
+		}
+	}
+	return nil
+}
+
+// takeSignal returns the payload of the oldest signal of a name that this draft has not taken yet; nil for none.
+func (d *draft) takeSignal(name string) (json.RawMessage, error) {
+	for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: signalsOf(d.j.id, name)}) {
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(d.extra, func(op store.Op) bool { return op.Key() == r.Key }) {
+			d.extra = append(d.extra, store.Delete(r.Key).If(r.Revision))
+			return r.Value, nil
+		}
+	}
+	return nil, nil
+}
+
+// recorded returns a step's record as it is in the draft, to be read.
+func (d *draft) recorded(i int) *stepRecord {
+	for k := range d.steps {
+		if d.steps[k].index == i {
+			return &d.steps[k].rec
+		}
+	}
+	return &d.j.run.steps[i].rec
 }
 
 // stopOf tells why a step shall not be tried again, if that is so. A time that is up is recorded by goOn, unless the
@@ -312,7 +359,7 @@ func (d *draft) conclude() {
 func (d *draft) failed(i int) (reason string) {
 	step := d.plan.step(i)
 	d.rec.FailedStep = step.ID
-	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.reasonOf(i)), d.s.opts.Limits.ErrorText)
+	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.recorded(i).Reason), d.s.opts.Limits.ErrorText)
 }
 
 // start takes what a step needs to start, or notes what it waits for. It reports true if the step failed instead.
@@ -389,15 +436,6 @@ func (d *draft) finish() error {
 		end, reason = StateFailed, d.failed(i)
 	}
 	return d.finishWith(end, reason)
-}
-
-func (d *draft) reasonOf(i int) string {
-	for _, c := range d.steps {
-		if c.index == i {
-			return c.rec.Reason
-		}
-	}
-	return d.j.run.steps[i].rec.Reason
 }
 
 func (d *draft) finishWith(end State, reason string) error {

@@ -20,6 +20,7 @@ type Driver interface {
 	//	Skip(reason), nil        the step was not needed; the run goes on
 	//	Halt(reason), nil        the run ends here, successfully
 	//	RequeueAfter(d), nil     not finished; call again after d; this is no failure and uses no attempt
+	//	Await(signal, d), nil    not finished; call again when the signal comes, or after d
 	//	_, err                   the attempt failed; it is retried as the step's RetryPolicy says
 	//	_, Permanent(err)        the step failed, no retry
 	//	_, RetryAfter(d, err)    the attempt failed; the next one starts after d
@@ -88,6 +89,10 @@ type Request struct {
 
 	resourceID string
 	outputs    func(step string) (json.RawMessage, error)
+	save       func(ctx context.Context, data json.RawMessage) error
+	saved      func() (json.RawMessage, error)
+	signal     json.RawMessage // nil when none was delivered
+	timedOut   bool            // instead of a delivery
 }
 
 // IdempotencyKey is the same for every call of this step in this run, and differs between steps, runs, and
@@ -125,6 +130,53 @@ func (r *Request) Settings(into any) error {
 	return nil
 }
 
+// Checkpoint saves how far the step has got, in place of what it saved before. When it returns nil, v survives a crash,
+// and Restore gives it to every later call of this step in this run. v is encoded as JSON; it is an [ErrTooLarge] over
+// [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has an outcome
+// already, because this call was given up.
+func (r *Request) Checkpoint(ctx context.Context, v any) error {
+	if r.save == nil {
+		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)
+	}
+	data, err := marshal(v)
+	if err != nil {
+		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, err)
+	}
+	return r.save(ctx, data)
+}
+
+// Restore decodes what Checkpoint saved last, in this call or an earlier one, into a pointer. It reports false, and
+// leaves into alone, if nothing was saved.
+func (r *Request) Restore(into any) (bool, error) {
+	if r.saved == nil {
+		return false, nil
+	}
+	data, err := r.saved()
+	if err != nil || data == nil {
+		return false, err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return false, fmt.Errorf("%w: checkpoint of step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+	}
+	return true, nil
+}
+
+// Signal decodes the payload of the signal that the step awaited (see [Await]) into a pointer, and reports true. It
+// reports false if the step has awaited none, and false with [ErrTimeout] if it has waited in vain. A later attempt of
+// the step sees the same, until it awaits another.
+func (r *Request) Signal(into any) (bool, error) {
+	switch {
+	case r.timedOut:
+		return false, fmt.Errorf("%w: step %q waited for a signal that did not come", ErrTimeout, r.Step.ID)
+	case r.signal == nil:
+		return false, nil
+	}
+	if err := json.Unmarshal(r.signal, into); err != nil {
+		return false, fmt.Errorf("%w: signal to step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+	}
+	return true, nil
+}
+
 // Result is what an attempt that did not fail came to. The zero Result is [Done].
 type Result struct {
 	kind   resultKind
@@ -140,6 +192,7 @@ const (
 	resultSkip
 	resultHalt
 	resultRequeue
+	resultAwait
 )
 
 // Done says that the step succeeded.
@@ -159,6 +212,14 @@ func Halt(reason string) Result { return Result{kind: resultHalt, reason: reason
 // (less is taken for zero). Meanwhile nothing is held: no goroutine, no worker. It uses no attempt, however often.
 func RequeueAfter(d time.Duration) Result {
 	return Result{kind: resultRequeue, delay: max(d, 0)}
+}
+
+// Await says that the step shall be called again when a signal of this name is sent to the run (see
+// [Engine.Signal]), or has been already, or when the timeout has passed; [Request.Signal] tells which. 0 or less means
+// no timeout. Meanwhile nothing is held: no goroutine, no worker. It uses no attempt. A name that could not be sent,
+// such as an empty one, fails the step for good.
+func Await(signal string, timeout time.Duration) Result {
+	return Result{kind: resultAwait, reason: signal, delay: max(timeout, 0)}
 }
 
 // Permanent marks err as one that a retry cannot mend: the step fails. Permanent(nil) is nil.

@@ -54,7 +54,7 @@ func TestRule15FinallyRunsWhateverHappenedAndSeesTheOutcome(t *testing.T) {
 					require.Equal(t, c.outcome, req.Outcome)
 					require.Contains(t, req.OutcomeReason, c.reason)
 					require.NoError(t, ctx.Err(), "the cleanup has a context of its own")
-					return taking(30 * time.Second)(ctx, req)
+					return taking(30*time.Second)(ctx, req)
 				}
 				e.driver("undo", driverOf(saw))
 				e.driver("tell", driverOf(saw))

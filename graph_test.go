@@ -156,6 +156,10 @@ func TestGraphKeepsItsOrderAcrossRandomRestarts(t *testing.T) {
 
 func driveGraph(t *testing.T, p conveyor.PipelineSpec, seed uint64, restarts int) error {
 	random := rand.New(rand.NewPCG(seed, 1))
+	pauses := make([]time.Duration, restarts)
+	for i := range pauses {
+		pauses[i] = time.Duration(random.IntN(8000)) * time.Millisecond
+	}
 	var mu sync.Mutex // guards random, done and broken
 	done := map[string]bool{}
 	var broken error
@@ -188,8 +192,8 @@ func driveGraph(t *testing.T, p conveyor.PipelineSpec, seed uint64, restarts int
 	e.driver("d", driver)
 	e.save(p)
 	run := e.apply(object("x", nil))
-	for range restarts {
-		time.Sleep(time.Duration(random.IntN(8000)) * time.Millisecond)
+	for _, pause := range pauses {
+		time.Sleep(pause)
 		e.stop()
 		e = newEngineOn(t, e.store.Store, conveyor.Options{})
 		e.driver("d", driver)

@@ -311,7 +311,10 @@ func (s *stepRecord) describe(step Step, attempts []Attempt) StepRun {
 	run := StepRun{
 		Step: step.clone(), State: s.State, Reason: s.Reason, Attempt: s.Attempt, Attempts: attempts,
 		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
-		StartedAt: s.Started.time(), EndedAt: s.Ended.time(), Due: s.Due.time(),
+		StartedAt: s.Started.time(), EndedAt: s.Ended.time(), Due: s.Due.time(), Awaiting: s.Await,
+	}
+	for _, w := range s.Waits {
+		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.time(), To: w.To.time(), TimedOut: w.TimedOut})
 	}
 	if s.Ended != 0 && (s.State == StateSucceeded || s.State == StateSkipped) {
 		run.Attempts = append(run.Attempts, Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt})
@@ -377,7 +380,7 @@ func (r *runState) nextDue() instant {
 	due := r.rec.Deadline
 	for i := range r.steps {
 		s := &r.steps[i].rec
-		if (s.State == StateRetrying || s.State == StateWaiting) && (due == 0 || s.Due < due) {
+		if (s.State == StateRetrying || s.State == StateWaiting) && s.Due != 0 && (due == 0 || s.Due < due) {
 			due = s.Due
 		}
 	}

@@ -62,7 +62,7 @@ func TestPlanNext(t *testing.T) {
 		{"independent steps that run end first", []State{running, queued}, true, nil, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			start, over := planOf(len(c.states), c.independent).next(c.states, c.stop)
+			start, over := planOf(len(c.states), c.independent).next(c.states, c.stop, false)
 			require.Equal(t, c.start, start)
 			require.Equal(t, c.over, over)
 		})
@@ -105,7 +105,7 @@ func TestPlanNextNeverBreaksTheOrder(t *testing.T) {
 		stop := rapid.Bool().Draw(t, "stop")
 		p := planOf(len(states), rapid.Bool().Draw(t, "independent"))
 		before := slices.Clone(states)
-		start, over := p.next(states, stop)
+		start, over := p.next(states, stop, false)
 		require.Equal(t, before, states)
 		require.True(t, slices.IsSorted(start))
 		for _, i := range start {
@@ -138,7 +138,7 @@ func TestPlanIsFollowedToItsEnd(t *testing.T) {
 		var begun []int
 		for turn := 0; ; turn++ {
 			require.Less(t, turn, 1000, "no end")
-			start, over := p.next(states, false)
+			start, over := p.next(states, false, false)
 			if over {
 				break
 			}

@@ -28,6 +28,8 @@ import (
 //	pln/RUN                     the plan of a run without a pipeline: plan
 //	stp/RUN/STEP                a step: stepRecord, written at the start and the end of each attempt
 //	att/RUN/STEP/ATTEMPT        an attempt that failed: attemptRecord
+//	ckp/RUN/STEP                what a step has saved in between: any JSON
+//	sig/RUN/NAME/ID             a signal that nobody has taken yet: any JSON. The ids sort by the time they came.
 //	log/RUN/SEQ                 log lines from the numbered one on: []LogLine
 //
 // Numbers in keys are 16 hexadecimal digits, so that they sort. Every record is a JSON object whose unknown fields
@@ -35,19 +37,21 @@ import (
 const (
 	recordFormat = 1
 
-	formatKey       = "format"
-	resourcePrefix  = "res/"
-	revisionPrefix  = "rev/"
-	runIndexPrefix  = "rix/"
-	unheardPrefix   = "unh/"
-	pipelinePrefix  = "pip/"
-	pipelineHistory = "pir/"
-	runPrefix       = "run/"
-	activePrefix    = "act/"
-	planPrefix      = "pln/"
-	stepPrefix      = "stp/"
-	attemptPrefix   = "att/"
-	logPrefix       = "log/"
+	formatKey        = "format"
+	resourcePrefix   = "res/"
+	revisionPrefix   = "rev/"
+	runIndexPrefix   = "rix/"
+	unheardPrefix    = "unh/"
+	pipelinePrefix   = "pip/"
+	pipelineHistory  = "pir/"
+	runPrefix        = "run/"
+	activePrefix     = "act/"
+	planPrefix       = "pln/"
+	stepPrefix       = "stp/"
+	attemptPrefix    = "att/"
+	checkpointPrefix = "ckp/"
+	signalPrefix     = "sig/"
+	logPrefix        = "log/"
 )
 
 func resourceKey(k Key) string               { return resourcePrefix + k.Type + "/" + k.Name }
@@ -66,8 +70,10 @@ func attemptsOf(run string) string           { return attemptPrefix + run + "/" 
 func attemptKey(run, step string, n int) string {
 	return fmt.Sprintf("%s%s/%s/%016x", attemptPrefix, run, step, n)
 }
-func logsOf(run string) string            { return logPrefix + run + "/" }
-func logKey(run string, seq int64) string { return fmt.Sprintf("%s%s/%016x", logPrefix, run, seq) }
+func checkpointKey(run, step string) string { return checkpointPrefix + run + "/" + step }
+func signalsOf(run, name string) string     { return signalPrefix + run + "/" + name + "/" }
+func logsOf(run string) string              { return logPrefix + run + "/" }
+func logKey(run string, seq int64) string   { return fmt.Sprintf("%s%s/%016x", logPrefix, run, seq) }
 
 // instant is a point in time as nanoseconds since 1970, UTC; 0 is the zero time.
 type instant int64
@@ -203,6 +209,19 @@ type stepRecord struct {
 	Crashes       int             `json:"crashes,omitempty"`       // interruptions by the death of the process
 	Lines         int             `json:"lines,omitempty"`         // of log, kept
 	Output        json.RawMessage `json:"output,omitempty"`
+	Await         string          `json:"await,omitempty"` // the signal that a waiting step waits for
+	// Signal is what the step has waited for and got; TimedOut tells that it came to nothing. They stay until the step
+	// has an outcome, so that a repeated attempt sees them too.
+	Signal   json.RawMessage `json:"signal,omitempty"`
+	TimedOut bool            `json:"timedOut,omitempty"`
+	Waits    []waitRecord    `json:"waits,omitempty"`
+}
+
+type waitRecord struct {
+	Signal   string  `json:"signal"`
+	From     instant `json:"from"`
+	To       instant `json:"to,omitempty"` // 0 while it lasts
+	TimedOut bool    `json:"timedOut,omitempty"`
 }
 
 type attemptRecord struct {

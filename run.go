@@ -93,6 +93,17 @@ type StepRun struct {
 	StartedAt     time.Time       `json:"startedAt,omitzero"`      // of the newest attempt
 	EndedAt       time.Time       `json:"endedAt,omitzero"`        // when the step reached a final state
 	Due           time.Time       `json:"due,omitzero"`            // when it is called again, for retrying and waiting
+	Awaiting      string          `json:"awaiting,omitempty"`      // the signal that a waiting step waits for
+	// Waits are the waits for signals, the oldest first, at most 32 of them, the newest.
+	Waits []Wait `json:"waits,omitempty"`
+}
+
+// Wait is a time in which a step waited for a signal.
+type Wait struct {
+	Signal   string    `json:"signal"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to,omitzero"` // zero while it lasts
+	TimedOut bool      `json:"timedOut,omitempty"`
 }
 
 // Attempt is one ended call of a driver.

@@ -1,0 +1,60 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Signal sends a signal to a run, for the step that awaits it (see [Await]). When it returns nil, the signal is on
+// record; it is kept until a step awaits it, and delivered to one step, once, the oldest of its name first. The payload
+// is encoded as JSON; nil is sent as null.
+//
+// It returns [ErrNotFound] if there is no such run, [ErrConflict] if the run has ended, an [ErrInvalid] or
+// [ErrTooLarge] for a bad name and for a payload that cannot be encoded or is over [Limits].Output, and [ErrClosed]
+// after Shutdown.
+func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if problem := nameFault(name); problem != "" {
+		return invalid("signal", "%s", problem)
+	}
+	data, err := marshal(payload)
+	if err != nil {
+		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, err)
+	}
+	if len(data) > e.opts.Limits.Output {
+		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes")
+	}
+	if err := checkJSON("payload", data, e.opts.Limits); err != nil {
+		return err
+	}
+	if nameFault(runID) != "" {
+		return fmt.Errorf("%w: run %q", ErrNotFound, cut(runID, maxName))
+	}
+	key := signalsOf(runID, name) + e.ids.next(time.Now())
+	for {
+		rec, rev, err := load[runRecord](ctx, e.ledger, runKey(runID))
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return fmt.Errorf("%w: run %q", ErrNotFound, runID)
+		case err != nil:
+			return fmt.Errorf("run %s: %w", runID, err)
+		case rec.State.Final():
+			return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, rec.State)
+		}
+		_, err = e.ledger.commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(runKey(runID), rev)})
+		if errors.Is(err, store.ErrConflict) {
+			continue // the run started or ended meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
+		}
+		e.sched.enqueue(e.sched.take(runID, rec.key()))
+		return nil
+	}
+}
