@@ -43,7 +43,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return nil
 		}
 		now := time.Now()
-		head := pipelineRecord{Hash: hash, Resource: spec.Resource, Saved: toInstant(now)}
+		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Saved: toInstant(now)}
 		_, err = e.ledger.commit(ctx, []store.Op{
 			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
@@ -194,7 +194,7 @@ func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*res
 		if !wanted(head) {
 			return &submission{next: &next}, nil
 		}
-		if err := e.checkPipeline(ctx, k, head.Pipeline); err != nil {
+		if _, err := e.checkPipeline(ctx, k, head.Pipeline); err != nil {
 			return nil, err
 		}
 		revision, err := e.ledger.revision(ctx, k, head.Generation)
@@ -230,17 +230,13 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	case o.Version != 0 && head.Version != o.Version:
 		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one", ErrConflict, o.Version, head.Version)
 	}
-	missing := e.checkPipeline(ctx, o.Key(), o.Pipeline)
+	pipeline, missing := e.checkPipeline(ctx, o.Key(), o.Pipeline)
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
 	now := toInstant(time.Now())
 	if head == nil {
-		next := &resourceRecord{
-			ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
-			Version: 1, Generation: 1, First: 1, Created: now, Updated: now,
-		}
-		return e.withRevision(o, next, CauseCreated), nil
+		return e.firstSubmission(ctx, o, now)
 	}
 	old, err := e.ledger.revision(ctx, o.Key(), head.Generation)
 	if err != nil {
@@ -253,6 +249,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 			return nil, missing // a deleted pipeline matters only to what would have to run
 		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
+		next.Supersede = head.Active != "" && pipeline.OnChange == Supersede
 		return e.withRevision(o, &next, CauseUpdated), nil
 	}
 	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
@@ -260,6 +257,22 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	}
 	next.Version, next.Updated = head.Version+1, now
 	return &submission{next: &next, write: true}, nil
+}
+
+// firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
+func (e *Engine) firstSubmission(ctx context.Context, o *Object, now instant) (*submission, error) {
+	grave, _, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
+	if errors.Is(err, store.ErrNotFound) {
+		grave, err = new(graveRecord), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	first := grave.Generation + 1
+	return e.withRevision(o, &resourceRecord{
+		ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
+		Version: 1, Generation: first, First: first, Created: now, Updated: now,
+	}, CauseCreated), nil
 }
 
 func (e *Engine) withRevision(o *Object, next *resourceRecord, cause Cause) *submission {
@@ -270,19 +283,20 @@ func (e *Engine) withRevision(o *Object, next *resourceRecord, cause Cause) *sub
 	return &submission{next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}}
 }
 
-// checkPipeline makes sure that a pipeline exists and is for the resource's type. No name is fine.
-func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) error {
+// checkPipeline makes sure that a pipeline exists and is for the resource's type, and returns its record. No name is
+// fine, and has a record of its own.
+func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) (*pipelineRecord, error) {
 	if name == "" {
-		return nil
+		return new(pipelineRecord), nil
 	}
 	p, _, err := e.ledger.pipeline(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if p.Resource != k.Type {
-		return invalid("pipeline", "%q is for resources of type %q, not %q", name, p.Resource, k.Type)
+		return nil, invalid("pipeline", "%q is for resources of type %q, not %q", name, p.Resource, k.Type)
 	}
-	return nil
+	return p, nil
 }
 
 // submit carries a submission out, from the start when somebody else was faster, and returns the run that stands for
@@ -316,7 +330,7 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		return e.newRun(ctx, k, want, rev)
 	}
 	// Either no run is wanted, or one is queued and will take up what is on record when it starts.
-	if want.cause == CauseUpdated {
+	if want.cause == CauseUpdated || want.cause == CauseDeleted {
 		next.Cause = want.cause
 	}
 	if want.write {
@@ -327,6 +341,9 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
 	if next.Pending != "" {
+		if next.Active != "" && (next.Deleted != 0 || next.Supersede) {
+			e.sched.enqueue(e.sched.take(next.Pending, k)) // which ends the one it waits behind
+		}
 		return e.ledger.describe(ctx, next.Pending)
 	}
 	return e.ledger.describe(ctx, next.Status.Run)
@@ -405,6 +422,8 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		}
 	} else if d.head.Active == "" {
 		d.turn = true
+	} else {
+		d.displace = d.displacement()
 	}
 	if !d.over {
 		d.extra = append(d.extra, store.Put(activeKey(j.id), []byte("{}")))

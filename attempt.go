@@ -20,15 +20,16 @@ const abandonAfter = 5 * time.Second
 
 // attempt is one call of a driver, from the commit that records its start to the return of the call.
 type attempt struct {
-	journey *journey
-	index   int // of the step in the plan
-	step    Step
-	number  int
-	driver  *driver
-	started time.Time
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	request *Request
+	journey  *journey
+	index    int // of the step in the plan
+	step     Step
+	number   int
+	finalize bool // call Finalize, which the driver has
+	driver   *driver
+	started  time.Time
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	request  *Request
 
 	unwatch func() bool // takes back the watch for the end of ctx
 	free    func()      // frees what ctx holds
@@ -54,7 +55,7 @@ type attemptContext struct{}
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *driver, deadline instant) *attempt {
-	a := &attempt{journey: j, index: i, step: *p.step(i), number: step.Attempt, driver: d, started: step.Started.time()}
+	a := &attempt{journey: j, index: i, step: *p.step(i), number: step.Attempt, finalize: p.Finalize, driver: d, started: step.Started.time()}
 	ctx, cancel := context.WithCancelCause(context.WithValue(s.attempts, attemptContext{}, a))
 	a.ctx, a.cancel = ctx, cancel
 	a.free = func() { cancel(nil) }
@@ -137,7 +138,11 @@ func (a *attempt) call(limits Limits) (o outcome) {
 		o.err = context.Cause(a.ctx)
 		return o
 	}
-	o.result, o.err = a.driver.impl.Reconcile(a.ctx, a.request)
+	if a.finalize {
+		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, a.request)
+	} else {
+		o.result, o.err = a.driver.impl.Reconcile(a.ctx, a.request)
+	}
 	if o.err != nil {
 		// The methods of a driver's own error are its code too, and panic for one on a nil pointer: here, or never.
 		_, _ = o.err.Error(), kindOf(o.err)
@@ -193,7 +198,7 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 		s.succeed(o, limits)
 		return nil
 	}
-	if errors.Is(o.cause, ErrShutdown) {
+	if errors.Is(o.cause, ErrShutdown) || errors.Is(o.cause, ErrSuperseded) {
 		s.interrupt()
 		return nil
 	}

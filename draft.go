@@ -31,14 +31,16 @@ type draft struct {
 	head     *resourceRecord // changed copy, or nil
 	rev      store.Revision  // that head replaces
 
-	starts  []start
-	turn    bool  // a step may start as soon as a worker is free
-	stop    error // cause for the attempts under way, when they shall end
-	over    bool
-	logged  int64 // last line among the writes
-	logging bool
-	settled []*attempt // whose outcome this records
-	answers []chan<- error
+	starts   []start
+	turn     bool  // a step may start as soon as a worker is free
+	stop     error // cause for the attempts under way, when they shall end
+	over     bool
+	removed  bool          // the resource goes with the end of the run
+	displace *displacement // of the run that this one waits behind
+	logged   int64         // last line among the writes
+	logging  bool
+	settled  []*attempt // whose outcome this records
+	answers  []chan<- error
 }
 
 type stepChange struct {
@@ -189,6 +191,9 @@ func (d *draft) stopOf(i int) stopKind {
 // requestStop ends the steps or, if those have ended, the cleanup.
 func (d *draft) requestStop(r *stopRequest) {
 	d.answers = append(d.answers, r.answer)
+	if r.spare && (d.rec.Outcome != StateUnset || d.rec.Stop != stopNone) {
+		return
+	}
 	if d.rec.Outcome != StateUnset {
 		d.rec.CutShort, d.rewrite, d.stop = true, true, r.cause
 		return
@@ -210,6 +215,8 @@ func (d *draft) begin() (proceed bool, err error) {
 		return true, d.finishWith(StateFailed, "the resource no longer has this run")
 	}
 	if head.Active != "" {
+		d.displace = d.displacement()
+		d.head = nil // it stays as it is
 		return false, nil
 	}
 	revision, err := d.s.ledger.revision(d.s.base, d.j.key, head.Generation)
@@ -246,9 +253,13 @@ func (d *draft) pin(spec json.RawMessage) error {
 	d.rec.State, d.rec.Started, d.rec.Cause = StateRunning, d.now, head.Cause
 	d.rec.Generation, d.rec.Pipeline = head.Generation, head.Pipeline
 	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = head.Metadata, head.Version, head.Created, head.Updated
-	head.Active, head.Pending, head.Cause = d.j.id, "", 0
+	head.Active, head.Pending, head.Cause, head.Supersede = d.j.id, "", 0, false
 	head.Status.Phase, head.Status.Run, head.Status.Message = StateRunning, d.j.id, ""
+	d.rec.DeletedAt = head.Deleted
 	d.object = d.rec.object(spec)
+	if head.Deleted != 0 {
+		return d.pinFinalizers()
+	}
 	if head.Pipeline == "" {
 		return d.pinListeners()
 	}
@@ -268,6 +279,50 @@ func (d *draft) pin(spec json.RawMessage) error {
 	if d.plan.Timeout > 0 {
 		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
+	d.states = make([]State, d.plan.len())
+	return nil
+}
+
+// displacement asks for the end of the run that this one waits behind, if that is not to be waited for.
+func (d *draft) displacement() *displacement {
+	head := d.head
+	switch {
+	case head.Deleted != 0:
+		reason := "the resource is to be deleted"
+		return &displacement{run: head.Active, stop: stopRequest{spare: true, kind: stopCancel, reason: reason, cause: fmt.Errorf("%w: %s", ErrCanceled, reason)}}
+	case head.Supersede:
+		reason := fmt.Sprintf("generation %d came", head.Generation)
+		return &displacement{run: head.Active, stop: stopRequest{spare: true, kind: stopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason)}}
+	}
+	return nil
+}
+
+// displacement is the end of one run for the sake of another.
+type displacement struct {
+	run  string
+	stop stopRequest
+}
+
+// pinFinalizers plans a deletion: the steps of the resource's pipeline, or the drivers that listen to its type,
+// backwards, to be finalized where the driver can.
+func (d *draft) pinFinalizers() error {
+	p := listenersPlan(d.s.listeners(d.j.key.Type))
+	if name := d.head.Pipeline; name != "" {
+		head, _, err := d.s.ledger.pipeline(d.s.base, name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
+		case err != nil:
+			return err
+		}
+		spec, err := d.s.ledger.definition(d.s.base, name, head.Hash)
+		if err != nil {
+			return err
+		}
+		p = spec.plan()
+	}
+	d.plan = p.backwards()
+	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)))
 	d.states = make([]State, d.plan.len())
 	return nil
 }
@@ -313,7 +368,7 @@ func (d *draft) goOn(spare *bool) error {
 		return nil
 	}
 	for _, i := range starts {
-		if failed := d.start(i, spare); failed {
+		if ended := d.start(i, spare); ended {
 			return d.goOn(spare)
 		}
 	}
@@ -362,8 +417,8 @@ func (d *draft) failed(i int) (reason string) {
 	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.recorded(i).Reason), d.s.opts.Limits.ErrorText)
 }
 
-// start takes what a step needs to start, or notes what it waits for. It reports true if the step failed instead.
-func (d *draft) start(i int, spare *bool) (failed bool) {
+// start takes what a step needs to start, or notes what it waits for. It reports true if the step has ended instead.
+func (d *draft) start(i int, spare *bool) (ended bool) {
 	s, step := d.s, d.plan.step(i)
 	if d.interruptedTooOften(i) {
 		return true
@@ -372,6 +427,12 @@ func (d *draft) start(i int, spare *bool) (failed bool) {
 	if driver == nil {
 		d.block(i, fmt.Sprintf("driver %q is not registered", step.Driver))
 		return false
+	}
+	if _, ok := driver.impl.(Finalizer); d.plan.Finalize && !ok {
+		rec := d.step(i)
+		rec.State, rec.Reason, rec.Ended = StateSkipped, fmt.Sprintf("driver %q has nothing to finalize", step.Driver), d.now
+		d.states[i] = StateSkipped
+		return true
 	}
 	if s.hold(d.j) {
 		return false
@@ -458,7 +519,7 @@ func (d *draft) finishWith(end State, reason string) error {
 	if head.Pending == d.j.id {
 		// It ends before it began, and stays on record with what it stood for until then.
 		d.rec.Generation, d.rec.Pipeline, d.rec.Cause = head.Generation, head.Pipeline, head.Cause
-		head.Pending, head.Cause = "", 0
+		head.Pending, head.Cause, head.Supersede = "", 0, false
 	}
 	if head.Status.Run == d.j.id {
 		head.Status.Phase, head.Status.Message = end, ""
@@ -466,7 +527,24 @@ func (d *draft) finishWith(end State, reason string) error {
 			head.Status.Message = reason
 		}
 	}
+	if d.plan != nil && d.plan.Finalize && end == StateSucceeded {
+		return d.remove()
+	}
 	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, d.rec.Generation)
+	return nil
+}
+
+// remove takes the resource off the record, but for the generation that its name has come to.
+func (d *draft) remove() error {
+	k := d.j.key
+	d.removed = true
+	d.extra = append(d.extra, store.Put(graveKey(k), encode(&graveRecord{Generation: d.head.Generation})), store.Delete(unheardKey(k)))
+	for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: revisionsOf(k)}) {
+		if err != nil {
+			return err
+		}
+		d.extra = append(d.extra, store.Delete(r.Key))
+	}
 	return nil
 }
 
@@ -486,7 +564,10 @@ func (d *draft) ops() (ops []store.Op) {
 			c := &d.steps[i]
 			ops = append(ops, store.Put(stepKey(id, d.stepID(c.index)), encode(&c.rec)).If(d.stepRevision(c.index)))
 		}
-		if d.head != nil {
+		switch {
+		case d.removed:
+			ops = append(ops, store.Delete(resourceKey(d.j.key)).If(d.rev))
+		case d.head != nil:
 			ops = append(ops, store.Put(resourceKey(d.j.key), encode(d.head)).If(d.rev))
 		}
 		if d.rewrite {
@@ -596,6 +677,9 @@ func (d *draft) tell() (events []Event) {
 	}
 	if d.over {
 		events = append(events, runEvent(now, run.id, &d.rec))
+	}
+	if d.removed {
+		events = append(events, Event{Time: now, Kind: EventResource, Resource: d.j.key, Reason: "deleted"})
 	}
 	return events
 }

@@ -42,6 +42,15 @@ type Driver interface {
 	Reconcile(ctx context.Context, req *Request) (Result, error)
 }
 
+// Finalizer is an optional ability of a [Driver]: to undo, when a resource is deleted, what Reconcile has done for it.
+type Finalizer interface {
+	// Finalize takes away what belongs to req.Resource, as far as this step goes. It is called in a run of its own (see
+	// [Engine.Delete]), in the reverse order of the steps, and follows all that is said of Reconcile: what its answers
+	// mean, retries, timeouts, repetition after a crash. It may be called for a resource for which Reconcile was never
+	// called or never succeeded.
+	Finalize(ctx context.Context, req *Request) (Result, error)
+}
+
 // DriverFunc makes a Driver of a function.
 type DriverFunc func(ctx context.Context, req *Request) (Result, error)
 

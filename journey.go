@@ -54,6 +54,7 @@ type stopRequest struct {
 	kind   stopKind
 	reason string
 	cause  error
+	spare  bool         // a run that is ending anyway: leave it to its cleanup
 	answer chan<- error // size 1, so that nobody waits to answer
 }
 
@@ -234,10 +235,15 @@ func (s *scheduler) pinned(run *runState) (*Object, error) {
 }
 
 func (r *runRecord) object(spec json.RawMessage) *Object {
-	return &Object{Spec: spec, Meta: Meta{
+	o := &Object{Spec: spec, Meta: Meta{
 		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version,
 		Generation: r.Generation, CreatedAt: r.MadeAt.time(), UpdatedAt: r.UpdatedAt.time(),
 	}}
+	if r.DeletedAt != 0 {
+		at := r.DeletedAt.time()
+		o.DeletedAt = &at
+	}
+	return o
 }
 
 // output is [Request.Output] for the attempts of this run.
@@ -307,6 +313,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 		answer <- nil
 	}
 	s.park(d, flying)
+	if d.displace != nil {
+		s.displace(j.key, d.displace)
+	}
 	return attempts
 }
 
@@ -332,6 +341,13 @@ func (s *scheduler) park(d *draft, flying bool) {
 		j.log, j.outputs = nil, nil
 		j.mu.Unlock()
 	}
+}
+
+// displace ends the run that another one waits behind. It is not waited for: that run's end wakes the other.
+func (s *scheduler) displace(k Key, by *displacement) {
+	stop := by.stop
+	stop.answer = make(chan error, 1)
+	s.drive(s.take(by.run, k), message{stop: &stop}, false)
 }
 
 // stopRun asks a run to end and waits until that is on record.

@@ -329,8 +329,13 @@ func (s *StepRun) endWith(rec *runRecord) {
 		return
 	}
 	s.Due = time.Time{}
-	if rec.Stop == stopCancel && s.State != StateUnset {
+	switch {
+	case s.State == StateUnset:
+	case rec.Stop == stopCancel:
 		s.State, s.Reason = StateCanceled, rec.Reason
+		return
+	case rec.Stop == stopSupersede:
+		s.State, s.Reason = StateSuperseded, rec.Reason
 		return
 	}
 	s.State = StateSkipped

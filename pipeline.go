@@ -20,8 +20,7 @@ type Pipeline interface {
 
 // PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
 //
-// Resync, and an OnChange other than coalesce, are part of the document but not carried out yet. [PipelineSpec.Validate]
-// refuses them, rather than running something else than what was written.
+// Resync, and the change policy queue, are part of the document but not carried out yet. [PipelineSpec.Validate] refuses them, rather than running something else than what was written.
 type PipelineSpec struct {
 	Name        string `json:"name"`
 	Resource    string `json:"resource"` // the type of the resources it reconciles
@@ -36,7 +35,8 @@ type PipelineSpec struct {
 	// Canceling the run while they run ends them too.
 	Finally []Step `json:"finally,omitempty"`
 	// OnChange says what happens to a change that comes during a run. Unset means coalesce: when the run has ended,
-	// the resource is reconciled once more, with the newest generation.
+	// the resource is reconciled once more, with the newest generation. Supersede does not wait for the end: the attempts
+	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.
@@ -298,7 +298,7 @@ func (s PipelineSpec) refuseUnsupported(f *faults) {
 	if s.Resync != 0 {
 		f.add(invalid("resync", later))
 	}
-	if s.OnChange > Coalesce {
+	if s.OnChange > Supersede {
 		f.add(invalid("onChange", "%q %s", s.OnChange, later))
 	}
 }
@@ -326,6 +326,8 @@ type plan struct {
 	Retry   *RetryPolicy `json:"retry,omitempty"`
 	// Independent steps start at once, and one that fails holds up no other: the drivers that listen to a type.
 	Independent bool `json:"independent,omitempty"`
+	// Finalize has the drivers' Finalize called in place of Reconcile.
+	Finalize bool `json:"finalize,omitempty"`
 
 	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
 }
@@ -355,6 +357,31 @@ func (p *plan) ready() *plan {
 		}
 	}
 	return p
+}
+
+// backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
+// the rest. Of a graph, each step comes before all that it was after.
+func (p *plan) backwards() *plan {
+	b := &plan{Retry: p.Retry, Finalize: true}
+	placed := make([]bool, len(p.Steps))
+	var place func(i int)
+	place = func(i int) { // those before it first; there are no rings
+		if placed[i] {
+			return
+		}
+		placed[i] = true
+		for _, before := range p.before(i) {
+			place(before)
+		}
+		step := p.Steps[i].clone()
+		step.After, step.ContinueOnError = nil, false
+		b.Steps = append(b.Steps, step)
+	}
+	for i := range p.Steps {
+		place(i)
+	}
+	slices.Reverse(b.Steps)
+	return b
 }
 
 // isGraph says that some step names the ones it comes after. Then the order of the list means nothing.

@@ -20,6 +20,7 @@ import (
 //	res/TYPE/NAME               a resource without its spec: resourceRecord
 //	rev/TYPE/NAME/GENERATION    the spec of one generation: revisionRecord
 //	rix/TYPE/NAME/RUN           the runs of a resource: empty
+//	tmb/TYPE/NAME               a name whose resource was deleted: graveRecord
 //	unh/TYPE/NAME               resources without a pipeline that no driver listened to: empty
 //	pip/NAME                    the pipeline as it is now: pipelineRecord
 //	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
@@ -41,6 +42,7 @@ const (
 	resourcePrefix   = "res/"
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
+	gravePrefix      = "tmb/"
 	unheardPrefix    = "unh/"
 	pipelinePrefix   = "pip/"
 	pipelineHistory  = "pir/"
@@ -58,6 +60,7 @@ func resourceKey(k Key) string               { return resourcePrefix + k.Type + 
 func revisionsOf(k Key) string               { return revisionPrefix + k.Type + "/" + k.Name + "/" }
 func revisionKey(k Key, gen int64) string    { return fmt.Sprintf("%s%016x", revisionsOf(k), gen) }
 func runsOf(k Key) string                    { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
+func graveKey(k Key) string                  { return gravePrefix + k.Type + "/" + k.Name }
 func unheardKey(k Key) string                { return unheardPrefix + k.Type + "/" + k.Name }
 func pipelineKey(name string) string         { return pipelinePrefix + name }
 func definitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
@@ -122,7 +125,8 @@ type resourceRecord struct {
 	Status     Status            `json:"status"`
 	Active     string            `json:"active,omitempty"`
 	Pending    string            `json:"pending,omitempty"`
-	Cause      Cause             `json:"cause,omitzero"` // of Pending
+	Cause      Cause             `json:"cause,omitzero"`      // of Pending
+	Supersede  bool              `json:"supersede,omitempty"` // Pending does not wait for the end of Active
 }
 
 func (r *resourceRecord) meta(k Key) Meta {
@@ -147,10 +151,16 @@ type revisionRecord struct {
 	Spec     json.RawMessage   `json:"spec,omitempty"`
 }
 
+// graveRecord keeps the generations of a name growing when it is used again.
+type graveRecord struct {
+	Generation int64 `json:"generation"`
+}
+
 type pipelineRecord struct {
-	Hash     string  `json:"hash"`
-	Resource string  `json:"resource"` // the type it is for
-	Saved    instant `json:"saved"`
+	Hash     string       `json:"hash"`
+	Resource string       `json:"resource"` // the type it is for
+	OnChange ChangePolicy `json:"onChange,omitzero"`
+	Saved    instant      `json:"saved"`
 }
 
 // runRecord is the part of a run that its steps do not change. State is queued, running or final; what a running run
@@ -170,6 +180,7 @@ type runRecord struct {
 	Version    int64             `json:"version,omitempty"`
 	MadeAt     instant           `json:"madeAt,omitempty"`    // the resource's CreatedAt
 	UpdatedAt  instant           `json:"updatedAt,omitempty"` // and its UpdatedAt
+	DeletedAt  instant           `json:"deletedAt,omitempty"` // and its DeletedAt
 	Created    instant           `json:"created"`
 	Started    instant           `json:"started,omitempty"`
 	Ended      instant           `json:"ended,omitempty"`
