@@ -143,12 +143,12 @@ func (s *Store) conditions(records *bbolt.Bucket, ops []store.Op) error {
 			continue // of any revision; most writes read nothing
 		}
 		var rev store.Revision
-		if stored := records.Get([]byte(op.Key())); stored != nil {
-			rec, err := s.record([]byte(op.Key()), stored)
-			if err != nil {
+		key := []byte(op.Key())
+		if stored := records.Get(key); stored != nil {
+			var err error
+			if rev, _, err = s.decode(key, stored); err != nil {
 				return err
 			}
-			rev = rec.Revision
 		}
 		if !op.Holds(rev) {
 			return fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
@@ -303,11 +303,20 @@ func within(key []byte, r keyrange.Range) bool {
 
 // record returns a record that does not depend on the transaction.
 func (s *Store) record(key, stored []byte) (store.Record, error) {
-	rev, payload, err := decode(key, stored)
+	rev, payload, err := s.decode(key, stored)
 	if err != nil {
-		return store.Record{}, fmt.Errorf("%w: %s: record %q: %w", store.ErrCorrupt, s.path, key, err)
+		return store.Record{}, err
 	}
 	return store.Record{Key: string(key), Value: bytes.Clone(payload), Revision: rev}, nil
+}
+
+// decode is the function decode, with an error that names file and key.
+func (s *Store) decode(key, stored []byte) (store.Revision, []byte, error) {
+	rev, payload, err := decode(key, stored)
+	if err != nil {
+		return 0, nil, fmt.Errorf("%w: %s: record %q: %w", store.ErrCorrupt, s.path, key, err)
+	}
+	return rev, payload, nil
 }
 
 // view runs fn in a read transaction.
