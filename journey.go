@@ -112,7 +112,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
-		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrClosed):
+		case beyondRepair(err):
 			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
 			return nil
@@ -123,6 +123,11 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 			return nil
 		}
 	}
+}
+
+// beyondRepair tells the errors of a store that another attempt cannot mend.
+func beyondRepair(err error) bool {
+	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrClosed)
 }
 
 // pause waits, and reports false if the scheduler gives up first.
@@ -306,6 +311,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 		answer <- nil
 	}
 	s.park(d, len(flying) > 0)
+	if d.over && d.rec.State == StateSkipped && len(s.listeners(j.key.Type)) > 0 {
+		s.heard(j.key.Type) // a driver was registered meanwhile, and has not found this on record
+	}
 	return attempts
 }
 
