@@ -575,9 +575,10 @@ func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
 		if err := register(name, conveyor.Listen(w.load.late[name]...)); err != nil {
 			return err
 		}
-		synctest.Wait()
+		if err := w.insist(ctx, e, pause(time.Second)); err != nil { // runs are made, after a failure too
+			return err
+		}
 	}
-	time.Sleep(time.Second) // as long as a store may be trying to go on
 	return w.insist(ctx, e, settle)
 }
 
