@@ -36,12 +36,11 @@ func (s *Store) carryOut(group []*request) {
 	}
 }
 
-// fail gives the requests that have no error of their own this one.
+// fail answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
+// the same group, which now has not happened.
 func fail(group []*request, err error) {
 	for _, req := range group {
-		if req.err == nil {
-			req.rev, req.err = 0, err
-		}
+		req.rev, req.err = 0, err
 	}
 }
 
@@ -105,6 +104,14 @@ func (s *Store) grow(size int64) error {
 		size = 1 << bits.Len64(uint64(size))
 	} else {
 		size += growStep
+	}
+	info, err := s.file.Stat()
+	if err != nil {
+		return fmt.Errorf("grow: %w", err)
+	}
+	if info.Size() >= size { // bbolt has been here
+		s.grown = info.Size()
+		return nil
 	}
 	if err := s.file.Truncate(size); err != nil {
 		return fmt.Errorf("grow: %w", err)
