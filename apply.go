@@ -460,13 +460,21 @@ func (e *Engine) hearOut(types []string) {
 	}
 	s.aside.Go(func() {
 		for _, kind := range types {
-			if err := e.hearOutType(kind); err != nil {
-				e.opts.Logger.Error("resources that no driver listened to cannot be listed", "resource", kind, "error", err)
+			for pause := firstPause; ; pause = min(2*pause, longestPause) {
+				err := e.hearOutType(kind)
+				if err == nil || beyondRepair(err) {
+					break
+				}
+				e.opts.Logger.Warn("store failed; trying again", "resource", kind, "error", err, "after", pause)
+				if !s.pause(pause) {
+					return
+				}
 			}
 		}
 	})
 }
 
+// hearOutType does that for one type. What is damaged is left alone; an error is one of the store.
 func (e *Engine) hearOutType(kind string) error {
 	prefix := unheardPrefix + kind + "/"
 	for r, err := range e.ledger.store.List(e.sched.base, store.Query{Prefix: prefix}) {
@@ -480,7 +488,11 @@ func (e *Engine) hearOutType(kind string) error {
 		_, err := e.rerun(e.sched.base, k, CauseCreated, func(head *resourceRecord) bool {
 			return head.Pipeline == "" && head.Status.Phase == StateSkipped
 		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case beyondRepair(err):
+			e.opts.Logger.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+		default:
 			return err
 		}
 	}

@@ -139,6 +139,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.next(time.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
+	e.sched.heard = func(kind string) { e.hearOut([]string{kind}) }
 	return e, nil
 }
 

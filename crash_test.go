@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,12 +70,37 @@ func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
 	}
 }
 
+// TestRegisterWhileAResourceIsPassedOver registers a driver when it is settled that nobody listens to a resource, and
+// not on record yet.
+func TestRegisterWhileAResourceIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		var late recorder
+		var once sync.Once
+		e.store.refusing(func(keys []string) error {
+			if slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, "unh/") }) {
+				once.Do(func() {
+					e.driver("late", &late, conveyor.Listen("loose"))
+					time.Sleep(time.Second) // it has looked for what nobody listened to
+				})
+			}
+			return nil
+		})
+		run := e.finish(loose("loose", "x", 1))
+		require.Equal(t, conveyor.StateSkipped, run.State)
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"late"}, late.steps())
+		require.Equal(t, conveyor.StateSucceeded, e.resource(loose("loose", "x", nil)).Status.Phase)
+	})
+}
+
 // workload is a program, and drivers for it.
 type workload struct {
 	name      string
 	pipelines []conveyor.PipelineSpec
 	drivers   []string            // registered in every life
 	listeners map[string][]string // types by driver
+	late      map[string][]string // the same, registered when the program has done everything else
 	workers   int
 	steps     map[string]driverFunc // by id; a step that is not here is done at once, with an output
 	early     int                   // operations before Start
@@ -155,6 +181,11 @@ var workloads = []workload{
 			"l2": always(conveyor.Done(), conveyor.Permanent(errBoom)),
 		},
 		program: []operation{applyLoose("loose", "x", 1), applyLoose("other", "y", 1), applyLoose("nobody", "z", 1)},
+	},
+	{
+		name:    "listeners that come late",
+		late:    map[string][]string{"l1": {"loose"}, "l2": {"other"}},
+		program: []operation{applyLoose("loose", "x", 1), applyLoose("loose", "y", 1), applyLoose("other", "z", 1)},
 	},
 	{
 		name: "changes during a run", ordered: true,
@@ -539,6 +570,14 @@ func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
 			return err
 		}
 		w.next = i + 1
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.load.late)) {
+		if err := register(name, conveyor.Listen(w.load.late[name]...)); err != nil {
+			return err
+		}
+		if err := w.insist(ctx, e, pause(time.Second)); err != nil { // runs are made, after a failure too
+			return err
+		}
 	}
 	return w.insist(ctx, e, settle)
 }

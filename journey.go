@@ -113,7 +113,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
-		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrClosed):
+		case beyondRepair(err):
 			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
 			return nil
@@ -124,6 +124,11 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt
 			return nil
 		}
 	}
+}
+
+// beyondRepair tells the errors of a store that another attempt cannot mend.
+func beyondRepair(err error) bool {
+	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrClosed)
 }
 
 // pause waits, and reports false if the scheduler gives up first.
@@ -315,6 +320,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 	s.park(d, flying)
 	if d.displace != nil {
 		s.displace(j.key, d.displace)
+	}
+	if d.over && d.rec.State == StateSkipped && len(s.listeners(j.key.Type)) > 0 {
+		s.heard(j.key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
 	return attempts
 }

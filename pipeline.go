@@ -81,13 +81,19 @@ const (
 
 var changePolicyNames = enum[ChangePolicy]{what: "change policy", names: []string{"", "coalesce", "supersede", "queue"}}
 
-func (c ChangePolicy) String() string                { return changePolicyNames.text(c) }
-func (c ChangePolicy) MarshalText() ([]byte, error)  { return changePolicyNames.marshal(c) }
+// String gives the name that documents use, and "unset" for the zero value.
+func (c ChangePolicy) String() string { return changePolicyNames.text(c) }
+
+// MarshalText gives the name that documents use, and nothing for the zero value.
+func (c ChangePolicy) MarshalText() ([]byte, error) { return changePolicyNames.marshal(c) }
+
+// UnmarshalText reads what MarshalText writes, and nothing else.
 func (c *ChangePolicy) UnmarshalText(b []byte) error { return changePolicyNames.unmarshal(b, c) }
 
 // Duration is a [time.Duration] that documents write as text, such as "1m30s" (see [time.ParseDuration]).
 type Duration time.Duration
 
+// String gives what [time.Duration] does.
 func (d Duration) String() string { return time.Duration(d).String() }
 
 // MarshalText writes the form that UnmarshalText reads.

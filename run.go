@@ -13,24 +13,29 @@ import (
 type State uint8
 
 const (
-	StateUnset      State = iota
-	StateQueued           // waits for its turn: for a run before it, for a worker, or for a slot of its driver
-	StateRunning          // an attempt is under way
-	StateRetrying         // an attempt failed and the next one has a due time
-	StateWaiting          // the driver asked to be called again later
-	StateBlocked          // cannot go on until something is mended, such as a driver that is not registered
-	StateSucceeded        // final
-	StateFailed           // final
-	StateSkipped          // final: not needed, or nobody was there to do it
-	StateCanceled         // final: ended by Cancel
-	StateSuperseded       // final: ended by a newer generation
+	StateUnset      State = iota // not begun
+	StateQueued                  // waits for its turn: for a run before it, for a worker, or for a slot of its driver
+	StateRunning                 // an attempt is under way
+	StateRetrying                // an attempt failed and the next one has a due time
+	StateWaiting                 // the driver asked to be called again later
+	StateBlocked                 // cannot go on until something is mended, such as a driver that is not registered
+	StateSucceeded               // final
+	StateFailed                  // final
+	StateSkipped                 // final: not needed, or nobody was there to do it
+	StateCanceled                // final: ended by Cancel
+	StateSuperseded              // final: ended by a newer generation
 )
 
 var stateNames = enum[State]{what: "state", names: []string{"", "queued", "running", "retrying", "waiting", "blocked",
 	"succeeded", "failed", "skipped", "canceled", "superseded"}}
 
-func (s State) String() string                { return stateNames.text(s) }
-func (s State) MarshalText() ([]byte, error)  { return stateNames.marshal(s) }
+// String gives the name that documents use, and "unset" for the zero value.
+func (s State) String() string { return stateNames.text(s) }
+
+// MarshalText gives the name that documents use, and nothing for the zero value.
+func (s State) MarshalText() ([]byte, error) { return stateNames.marshal(s) }
+
+// UnmarshalText reads what MarshalText writes, and nothing else.
 func (s *State) UnmarshalText(b []byte) error { return stateNames.unmarshal(b, s) }
 
 // Final reports whether nothing more will happen to a run or step in this state.
@@ -50,8 +55,13 @@ const (
 
 var causeNames = enum[Cause]{what: "cause", names: []string{"", "created", "updated", "deleted", "resync", "triggered", "retried"}}
 
-func (c Cause) String() string                { return causeNames.text(c) }
-func (c Cause) MarshalText() ([]byte, error)  { return causeNames.marshal(c) }
+// String gives the name that documents use, and "unset" for the zero value.
+func (c Cause) String() string { return causeNames.text(c) }
+
+// MarshalText gives the name that documents use, and nothing for the zero value.
+func (c Cause) MarshalText() ([]byte, error) { return causeNames.marshal(c) }
+
+// UnmarshalText reads what MarshalText writes, and nothing else.
 func (c *Cause) UnmarshalText(b []byte) error { return causeNames.unmarshal(b, c) }
 
 // Run is one journey of one generation of a resource along its pipeline: a plain value, as it was when it was read.
@@ -187,8 +197,13 @@ const (
 
 var eventKindNames = enum[EventKind]{what: "event kind", names: []string{"", "resource", "pipeline", "run", "step"}}
 
-func (k EventKind) String() string                { return eventKindNames.text(k) }
-func (k EventKind) MarshalText() ([]byte, error)  { return eventKindNames.marshal(k) }
+// String gives the name that documents use, and "unset" for the zero value.
+func (k EventKind) String() string { return eventKindNames.text(k) }
+
+// MarshalText gives the name that documents use, and nothing for the zero value.
+func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.marshal(k) }
+
+// UnmarshalText reads what MarshalText writes, and nothing else.
 func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.unmarshal(b, k) }
 
 // LogLine is one line that a driver wrote to [Request.Log].

@@ -20,6 +20,7 @@ type scheduler struct {
 	ledger *ledger
 	events *feed
 	tails  tails
+	heard  func(kind string) // has resources run that no driver listened to; set by New
 
 	// workers call drivers. Its limit is Options.Workers, and free says how many may be added; a worker takes on run
 	// after run and leaves when none is ready.

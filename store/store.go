@@ -60,8 +60,9 @@ type Store interface {
 	// Get returns the record of key.
 	//
 	// It sees every commit that returned nil before Get was called. It returns ErrNotFound if no record has the
-	// key, ErrClosed after Close, ErrCorrupt if the record is damaged, and the cause of ctx if ctx has ended. The
-	// caller owns the returned value and may change it.
+	// key, ErrClosed after Close, ErrCorrupt if the record is damaged, ErrUnknown if a commit has returned ErrUnknown
+	// and the store cannot yet tell what came of it, and the cause of ctx if ctx has ended. The caller owns the
+	// returned value and may change it.
 	Get(ctx context.Context, key string) (Record, error)
 
 	// List returns the records that q selects, in the order of their keys.
@@ -70,7 +71,8 @@ type Store interface {
 	// nil before the range began; of a commit made while it runs it may see all, some or none of the records, but
 	// each key comes at most once, in order, with a value that some commit wrote. The body of the range may call any
 	// method of the store, Commit too. An error is the last thing that the sequence yields, with a zero Record:
-	// ErrClosed, ErrCorrupt, or the cause of ctx if it ends on the way. The caller owns the values.
+	// ErrClosed, ErrCorrupt, ErrUnknown as for Get, or the cause of ctx if it ends on the way; a context that ends
+	// after the last record is not noticed. The caller owns the values.
 	List(ctx context.Context, q Query) iter.Seq2[Record, error]
 
 	// Commit applies ops, all or none of them, and returns the revision that the written records now have.
@@ -87,8 +89,9 @@ type Store interface {
 	// ops. Without any ops, or with Checks alone, nothing is written, and the returned revision is the store's newest.
 	Commit(ctx context.Context, ops ...Op) (Revision, error)
 
-	// Close releases the store. It waits for calls that have begun. Later calls return ErrClosed; so do sequences
-	// that are still being ranged over. Closing twice is fine and returns nil.
+	// Close releases the store. It waits for calls that have begun, but not for the body of a range, which may itself
+	// call Close. Later calls return ErrClosed; so do sequences that are still being ranged over and have records
+	// left. Closing twice is fine and returns nil.
 	Close() error
 }
 

@@ -11,9 +11,10 @@
 // much slower than one. A reader may see a commit a moment before the disk has it and the caller of Commit knows of it.
 //
 // The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
-// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go).
-// [Open] (open.go) makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch
-// it.
+// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). If
+// the disk fails so late that the outcome is unknown, nothing goes on until it is known (doubt.go). [Open] (open.go)
+// makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. What bbolt
+// does with damage it meets later is contained in bolt.go.
 //
 // The file is in the byte order of the machine and does not move between machines of different order. It does not
 // belong on a network file system: neither the lock nor the order of writes can be relied on there.

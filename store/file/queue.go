@@ -47,6 +47,8 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 		}
 	}
 	if req.leads {
+		// Let the callers that have just been answered come back with their next commit. They would wait for the
+		// transaction after this one otherwise, and with many callers each group would have half of them.
 		runtime.Gosched()
 	}
 	group := s.take()

@@ -277,6 +277,36 @@ func TestADiskThatRefusesBeforeTheMetaPageHasWrittenNothing(t *testing.T) {
 	}
 }
 
+func TestAConflictWithACommitThatFailsIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := make(chan struct{}), make(chan struct{})
+		n := 0
+		s.commitTx = func(tx *bbolt.Tx) error {
+			if n++; n > 1 {
+				assert.NoError(t, tx.Rollback())
+				return syscall.ENOSPC
+			}
+			close(reached)
+			<-release
+			return tx.Commit()
+		}
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = s.Commit(t.Context(), store.Put("first", nil)) })
+		<-reached
+		for range 2 {
+			group.Go(func() {
+				_, err := s.Commit(t.Context(), store.Put("key", nil).IfAbsent())
+				assert.ErrorIs(t, err, syscall.ENOSPC)
+				assert.NotErrorIs(t, err, store.ErrConflict)
+			})
+		}
+		synctest.Wait()
+		close(release)
+		group.Wait()
+	})
+}
+
 func TestADiskThatFailsAfterTheMetaPageLeavesTheOutcomeUnknown(t *testing.T) {
 	s := openInternal(t)
 	_, err := s.Commit(t.Context(), store.Put("key", []byte("old")))

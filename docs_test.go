@@ -1,0 +1,176 @@
+package conveyor_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// parsePackage parses the files of a folder that are, or are not, tests.
+func parsePackage(t *testing.T, folder string, tests bool) (*token.FileSet, []*ast.File) {
+	t.Helper()
+	fset := token.NewFileSet()
+	names, err := fs.Glob(os.DirFS(folder), "*.go")
+	require.NoError(t, err)
+	var files []*ast.File
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") != tests {
+			continue
+		}
+		file, err := parser.ParseFile(fset, folder+"/"+name, nil, parser.ParseComments)
+		require.NoError(t, err)
+		files = append(files, file)
+	}
+	require.NotEmpty(t, files)
+	return fset, files
+}
+
+// undocumented lists the exported identifiers of a package without a comment of their own. A function's, a method's
+// and a type's comment starts with its name. Constants, variables and the methods of an interface may also have a line
+// comment, or be told of by the comment of what they are part of; fields are left to their types.
+func undocumented(p *doc.Package) (missing []string) {
+	lacks := func(name, comment string) {
+		if !strings.HasPrefix(comment, name+" ") {
+			missing = append(missing, p.Name+"."+name)
+		}
+	}
+	funcs := func(receiver string, list []*doc.Func) {
+		for _, f := range list {
+			if !strings.HasPrefix(f.Doc, f.Name+" ") {
+				missing = append(missing, p.Name+"."+receiver+f.Name)
+			}
+		}
+	}
+	values := func(list []*doc.Value) {
+		for _, v := range list {
+			for _, spec := range v.Decl.Specs {
+				s := spec.(*ast.ValueSpec)
+				for _, name := range s.Names {
+					if name.IsExported() && s.Doc == nil && s.Comment == nil && v.Doc == "" {
+						missing = append(missing, p.Name+"."+name.Name)
+					}
+				}
+			}
+		}
+	}
+	if p.Doc == "" {
+		missing = append(missing, "package "+p.Name)
+	}
+	values(p.Consts)
+	values(p.Vars)
+	funcs("", p.Funcs)
+	for _, typ := range p.Types {
+		lacks(typ.Name, typ.Doc)
+		values(typ.Consts)
+		values(typ.Vars)
+		funcs("", typ.Funcs)
+		funcs(typ.Name+".", typ.Methods)
+		ast.Inspect(typ.Decl, func(n ast.Node) bool {
+			i, ok := n.(*ast.InterfaceType)
+			if !ok {
+				return true
+			}
+			for _, m := range i.Methods.List {
+				if len(m.Names) > 0 && m.Names[0].IsExported() && m.Doc == nil && m.Comment == nil && !strings.Contains(typ.Doc, "\n"+m.Names[0].Name+" ") {
+					missing = append(missing, p.Name+"."+typ.Name+"."+m.Names[0].Name)
+				}
+			}
+			return false
+		})
+	}
+	return missing
+}
+
+func TestEveryExportedIdentifierIsDocumented(t *testing.T) {
+	for _, folder := range []string{".", "store", "store/memory", "store/file", "store/storetest"} {
+		t.Run(folder, func(t *testing.T) {
+			fset, files := parsePackage(t, folder, false)
+			p, err := doc.NewFromFiles(fset, files, "conveyor/"+folder)
+			require.NoError(t, err)
+			require.Empty(t, undocumented(p))
+		})
+	}
+}
+
+func TestUndocumentedIdentifiersAreFound(t *testing.T) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "p.go", `// Package p is a sample.
+package p
+
+type A struct{}
+
+// B is documented.
+//
+// Zero is too.
+type B interface {
+	Zero()
+	One()
+	// Two is documented.
+	Two()
+	three()
+}
+
+// Wrong name.
+type C int
+
+// These are documented together.
+const (
+	D = 1
+	E = 2
+)
+
+const F, g = 1, 2
+
+// Start does not begin with its name: it is Do.
+func (C) Do() {}
+
+// Done is documented.
+func (C) Done() {}
+
+func NewC() C { return 0 }
+
+func (c *C) String() string { return "" }
+`, parser.ParseComments)
+	require.NoError(t, err)
+	p, err := doc.NewFromFiles(fset, []*ast.File{file}, "p")
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"p.A", "p.B.One", "p.C", "p.F", "p.C.Do", "p.NewC", "p.C.String"}, undocumented(p))
+}
+
+func TestEveryVerbHasAnExampleWithOutput(t *testing.T) {
+	fset, files := parsePackage(t, ".", false)
+	p, err := doc.NewFromFiles(fset, files, "conveyor")
+	require.NoError(t, err)
+	_, tests := parsePackage(t, ".", true)
+	checked := map[string]bool{}
+	for _, example := range doc.Examples(tests...) {
+		checked[example.Name] = example.Output != ""
+	}
+	var wanted []string
+	for _, f := range p.Funcs {
+		wanted = append(wanted, f.Name)
+	}
+	for _, typ := range p.Types {
+		for _, f := range typ.Funcs {
+			wanted = append(wanted, f.Name)
+		}
+		for _, m := range typ.Methods {
+			if typ.Name == "Engine" || typ.Name == "Request" {
+				wanted = append(wanted, typ.Name+"_"+m.Name)
+			}
+		}
+	}
+	require.Contains(t, wanted, "Engine_Apply")
+	wanted = append(wanted, "", "DriverFunc", "PipelineSpec_Validate", "Object_Decode", "Run_Err")
+	for _, name := range wanted {
+		require.Truef(t, checked[name], "%s has no example with output", fmt.Sprintf("Example%s", name))
+	}
+}

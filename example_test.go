@@ -1,0 +1,819 @@
+package conveyor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// Build is the resource of the examples.
+type Build struct {
+	conveyor.Meta
+	Spec BuildSpec `json:"spec"`
+}
+
+// BuildSpec is what a Build wants.
+type BuildSpec struct {
+	Repository string `json:"repository"`
+}
+
+// newBuild returns a build that wants to go along the pipeline "ci".
+func newBuild(name, repository string) *Build {
+	return &Build{
+		Meta: conveyor.Meta{Name: name, Type: "build", Pipeline: "ci"},
+		Spec: BuildSpec{Repository: repository},
+	}
+}
+
+// startEngine starts an engine with the pipeline "ci" for builds: a step for each of these drivers, in order.
+func startEngine(drivers ...conveyor.DriverFunc) *conveyor.Engine {
+	// Retries come quickly, so that the examples do.
+	retry := conveyor.RetryPolicy{Initial: conveyor.Duration(time.Millisecond), Jitter: -1}
+	engine, err := conveyor.New(memory.New(), conveyor.Options{Retry: retry})
+	check(err)
+	ci := conveyor.PipelineSpec{Name: "ci", Resource: "build"}
+	for i, d := range drivers {
+		name := fmt.Sprintf("driver-%d", i+1)
+		check(engine.Register(name, d))
+		ci.Steps = append(ci.Steps, conveyor.Step{Driver: name})
+	}
+	if len(drivers) > 0 {
+		check(engine.SavePipeline(context.Background(), ci))
+	}
+	check(engine.Start(context.Background()))
+	return engine
+}
+
+// runOnce applies a resource, waits for its run, and shuts the engine down.
+func runOnce(engine *conveyor.Engine, r conveyor.Resource) *conveyor.Run {
+	ctx := context.Background()
+	run, err := engine.Apply(ctx, r)
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	return run
+}
+
+// say is a driver that prints something.
+func say(text string) conveyor.DriverFunc {
+	return func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		fmt.Println(text)
+		return conveyor.Done(), nil
+	}
+}
+
+// quiet is a driver that has nothing to do.
+func quiet(context.Context, *conveyor.Request) (conveyor.Result, error) { return conveyor.Done(), nil }
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func Example() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("git-cloner", say("clone")))
+	check(engine.Register("test-runner", say("test")))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
+		Name: "ci", Resource: "build",
+		Steps: []conveyor.Step{{Driver: "git-cloner"}, {Driver: "test-runner"}},
+	}))
+	check(engine.Start(ctx))
+
+	run, err := engine.Apply(ctx, newBuild("app", "https://example.com/app.git"))
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// clone
+	// test
+	// succeeded
+}
+
+func ExampleNew() {
+	engine, err := conveyor.New(memory.New(), conveyor.Options{Workers: 4, StepTimeout: time.Hour})
+	check(err)
+	stats, err := engine.Stats(context.Background())
+	check(err)
+	fmt.Println(stats.Workers, "workers")
+
+	// Every bad option is reported.
+	_, err = conveyor.New(memory.New(), conveyor.Options{Workers: -1, StepTimeout: -time.Second})
+	fmt.Println(err)
+	// Output:
+	// 4 workers
+	// conveyor: invalid: Workers: -1 is not between 0 and 1048576
+	// conveyor: invalid: StepTimeout: -1s is negative
+}
+
+func ExampleParsePipeline() {
+	p, err := conveyor.ParsePipeline(strings.NewReader(`{
+		"name": "ci",
+		"resource": "build",
+		"steps": [
+			{"driver": "git-cloner"},
+			{"id": "test", "driver": "test-runner", "timeout": "10m"}
+		]
+	}`))
+	check(err)
+	for _, step := range p.Steps {
+		fmt.Println(step.ID, step.Driver, step.Timeout)
+	}
+
+	_, err = conveyor.ParsePipeline(strings.NewReader(`{"name": "ci", "resource": "build", "steps": [{"Driver": "git-cloner"}]}`))
+	fmt.Println(err)
+	// Output:
+	// 1 git-cloner 0s
+	// test test-runner 10m0s
+	// conveyor: invalid: line 1, column 48: steps[0].Driver: unknown field; did you mean "driver"? Case matters
+}
+
+func ExampleParseResource() {
+	o, err := conveyor.ParseResource(strings.NewReader(`{
+		"name": "app",
+		"resource": "build",
+		"pipeline": "ci",
+		"spec": {"repository": "https://example.com/app.git"}
+	}`))
+	check(err)
+	fmt.Println(o.Key(), o.Pipeline)
+	fmt.Println(string(o.Spec))
+	// Output:
+	// build/app ci
+	// {"repository": "https://example.com/app.git"}
+}
+
+func ExamplePipelineSpec_Validate() {
+	p := conveyor.PipelineSpec{
+		Name: "ci", Resource: "build",
+		Steps: []conveyor.Step{{ID: "test", Driver: "unit-tests"}, {ID: "test", Driver: "all tests"}},
+	}
+	fmt.Println(p.Validate())
+	// Output:
+	// conveyor: invalid: steps[1].driver: "all tests" has a character other than letters, digits, '.', '_' and '-'
+	// conveyor: invalid: steps[1].id: "test" is the id of steps[0] too
+}
+
+func ExampleFor() {
+	cloner := conveyor.For(func(ctx context.Context, req *conveyor.Request, build *Build) (conveyor.Result, error) {
+		fmt.Println("clone", build.Spec.Repository)
+		return conveyor.Done(), nil
+	})
+	engine := startEngine(cloner.Reconcile)
+	runOnce(engine, newBuild("app", "https://example.com/app.git"))
+	// Output: clone https://example.com/app.git
+}
+
+func ExampleDriverFunc() {
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("hello", conveyor.DriverFunc(
+		func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			fmt.Println("hello,", req.Resource.Name)
+			return conveyor.Done(), nil
+		}), conveyor.Listen("greeting")))
+	check(engine.Start(context.Background()))
+	runOnce(engine, &conveyor.Object{Meta: conveyor.Meta{Name: "world", Type: "greeting"}})
+	// Output: hello, world
+}
+
+func ExampleEngine_Register() {
+	engine := startEngine()
+	defer engine.Shutdown(context.Background())
+	check(engine.Register("git-cloner", say("clone"),
+		conveyor.Concurrency(4),
+		conveyor.Timeout(10*time.Minute),
+		conveyor.Retry(conveyor.RetryPolicy{MaxAttempts: 5})))
+
+	err := engine.Register("git-cloner", say("clone"))
+	fmt.Println(errors.Is(err, conveyor.ErrExists))
+	// Output: true
+}
+
+func ExampleListen() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("mailer", conveyor.DriverFunc(quiet), conveyor.Listen("account")))
+	check(engine.Register("auditor", conveyor.DriverFunc(quiet), conveyor.Listen("account", "invoice")))
+	check(engine.Start(ctx))
+
+	// The account names no pipeline, so every driver that listens to accounts is called, all at once.
+	run := runOnce(engine, &conveyor.Object{Meta: conveyor.Meta{Name: "jo", Type: "account"}})
+	for _, step := range run.Steps {
+		fmt.Println(step.Driver, step.State)
+	}
+	// Output:
+	// auditor succeeded
+	// mailer succeeded
+}
+
+func ExampleConcurrency() {
+	ctx := context.Background()
+	engine := startEngine()
+	var mu sync.Mutex
+	atOnce, most := 0, 0
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		atOnce += n
+		most = max(most, atOnce)
+	}
+	check(engine.Register("compiler", conveyor.DriverFunc(
+		func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			count(1)
+			defer count(-1)
+			return conveyor.Done(), nil
+		}), conveyor.Listen("program"), conveyor.Concurrency(1)))
+
+	var runs []string
+	for _, name := range []string{"a", "b", "c"} {
+		run, err := engine.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Name: name, Type: "program"}})
+		check(err)
+		runs = append(runs, run.ID)
+	}
+	for _, id := range runs {
+		_, err := engine.Wait(ctx, id)
+		check(err)
+	}
+	check(engine.Shutdown(ctx))
+	fmt.Println("at most", most, "at once")
+	// Output: at most 1 at once
+}
+
+func ExampleTimeout() {
+	engine := startEngine()
+	check(engine.Register("sleeper", conveyor.DriverFunc(
+		func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			<-ctx.Done()
+			return conveyor.Result{}, context.Cause(ctx)
+		}),
+		conveyor.Listen("nap"), conveyor.Timeout(time.Millisecond), conveyor.Retry(conveyor.RetryPolicy{MaxAttempts: 1})))
+	run := runOnce(engine, &conveyor.Object{Meta: conveyor.Meta{Name: "a", Type: "nap"}})
+	fmt.Println(run.State, errors.Is(run.Err(), conveyor.ErrTimeout))
+	fmt.Println(run.Steps[0].Reason)
+	// Output:
+	// failed true
+	// conveyor: timed out: the attempt took longer than 1ms
+}
+
+func ExampleRetry() {
+	engine := startEngine()
+	check(engine.Register("flaky", conveyor.DriverFunc(
+		func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			fmt.Println("attempt", req.Attempt)
+			if req.Attempt < 3 {
+				return conveyor.Result{}, errors.New("the network is down")
+			}
+			return conveyor.Done(), nil
+		}),
+		conveyor.Listen("upload"),
+		conveyor.Retry(conveyor.RetryPolicy{MaxAttempts: 5, Initial: conveyor.Duration(time.Millisecond)})))
+	run := runOnce(engine, &conveyor.Object{Meta: conveyor.Meta{Name: "a", Type: "upload"}})
+	fmt.Println(run.State)
+	// Output:
+	// attempt 1
+	// attempt 2
+	// attempt 3
+	// succeeded
+}
+
+func ExampleEngine_SavePipeline() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	ci := conveyor.PipelineSpec{Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "git-cloner"}}}
+	fmt.Println(engine.SavePipeline(ctx, ci))
+	ci.Steps = nil
+	fmt.Println(engine.SavePipeline(ctx, ci))
+	// Output:
+	// <nil>
+	// pipeline "ci": conveyor: invalid: steps: has none; a pipeline needs at least one
+}
+
+func ExampleEngine_GetPipeline() {
+	ctx := context.Background()
+	engine := startEngine(quiet, quiet)
+	defer engine.Shutdown(ctx)
+	ci, err := engine.GetPipeline(ctx, "ci")
+	check(err)
+	fmt.Println(ci.Name, "has", len(ci.Steps), "steps")
+	_, err = engine.GetPipeline(ctx, "cd")
+	fmt.Println(errors.Is(err, conveyor.ErrNotFound))
+	// Output:
+	// ci has 2 steps
+	// true
+}
+
+func ExampleEngine_Pipelines() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	for _, name := range []string{"nightly", "ci"} {
+		check(engine.SavePipeline(ctx, conveyor.PipelineSpec{Name: name, Resource: "build", Steps: []conveyor.Step{{Driver: "git-cloner"}}}))
+	}
+	for p, err := range engine.Pipelines(ctx) {
+		check(err)
+		fmt.Println(p.Name)
+	}
+	// Output:
+	// ci
+	// nightly
+}
+
+func ExampleEngine_DeletePipeline() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	fmt.Println(engine.DeletePipeline(ctx, "ci"))
+	fmt.Println(engine.DeletePipeline(ctx, "ci"))
+	// Output:
+	// <nil>
+	// conveyor: not found: pipeline "ci"
+}
+
+func ExampleEngine_Start() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("hello", say("hello"), conveyor.Listen("greeting")))
+
+	// What is applied before Start is on record, and begins with it.
+	run, err := engine.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Name: "a", Type: "greeting"}})
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Start(ctx))
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// queued
+	// hello
+	// succeeded
+}
+
+func ExampleEngine_Shutdown() {
+	engine := startEngine(quiet)
+	// Attempts under way get ten seconds.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fmt.Println(engine.Shutdown(ctx))
+	_, err := engine.Apply(ctx, newBuild("app", ""))
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// conveyor: closed
+}
+
+func ExampleEngine_Run() {
+	engine, err := conveyor.New(memory.New(), conveyor.Options{ShutdownGrace: 5 * time.Second})
+	check(err)
+	// A program would take this one from signal.NotifyContext.
+	ctx, interrupt := context.WithCancel(context.Background())
+	check(engine.Register("hello", conveyor.DriverFunc(
+		func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			fmt.Println("hello,", req.Resource.Name)
+			interrupt()
+			return conveyor.Done(), nil
+		}), conveyor.Listen("greeting")))
+	_, err = engine.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Name: "world", Type: "greeting"}})
+	check(err)
+	fmt.Println(engine.Run(ctx))
+	// Output:
+	// hello, world
+	// <nil>
+}
+
+func ExampleEngine_Apply() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		fmt.Println(req.Cause, "generation", req.Resource.Generation)
+		return conveyor.Done(), nil
+	})
+	build := newBuild("app", "https://example.com/app.git")
+	apply := func() {
+		run, err := engine.Apply(ctx, build)
+		check(err)
+		_, err = engine.Wait(ctx, run.ID)
+		check(err)
+	}
+	apply()
+	apply() // nothing has changed, so nothing runs
+	build.Spec.Repository = "https://example.com/fork.git"
+	apply()
+
+	build.Version = 1 // somebody else's copy, read before the change
+	_, err := engine.Apply(ctx, build)
+	fmt.Println(errors.Is(err, conveyor.ErrConflict))
+	check(engine.Shutdown(ctx))
+	// Output:
+	// created generation 1
+	// updated generation 2
+	// true
+}
+
+func ExampleEngine_Create() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	_, err := engine.Create(ctx, newBuild("app", ""))
+	fmt.Println(err)
+	_, err = engine.Create(ctx, newBuild("app", ""))
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// resource build/app: conveyor: already exists
+}
+
+func ExampleEngine_Get() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	runOnce(engine, newBuild("app", "https://example.com/app.git"))
+	o, err := engine.Get(ctx, conveyor.Key{Type: "build", Name: "app"})
+	check(err)
+	fmt.Println(string(o.Spec))
+	fmt.Println(o.Generation, o.Status.ObservedGeneration, o.Status.Phase)
+	// Output:
+	// {"repository":"https://example.com/app.git"}
+	// 1 1 succeeded
+}
+
+func ExampleEngine_List() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	for _, name := range []string{"app-2", "tool", "app-1"} {
+		_, err := engine.Apply(ctx, newBuild(name, ""))
+		check(err)
+	}
+	for o, err := range engine.List(ctx, conveyor.ResourceFilter{Type: "build", NamePrefix: "app-"}) {
+		check(err)
+		fmt.Println(o.Key())
+	}
+	// Output:
+	// build/app-1
+	// build/app-2
+}
+
+func ExampleEngine_Revisions() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	for _, repository := range []string{"app.git", "fork.git"} {
+		_, err := engine.Apply(ctx, newBuild("app", repository))
+		check(err)
+	}
+	for o, err := range engine.Revisions(ctx, conveyor.Key{Type: "build", Name: "app"}) {
+		check(err)
+		fmt.Println(o.Generation, string(o.Spec))
+	}
+	// Output:
+	// 1 {"repository":"app.git"}
+	// 2 {"repository":"fork.git"}
+}
+
+func ExampleEngine_Trigger() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		fmt.Println(req.Cause, "generation", req.Resource.Generation)
+		return conveyor.Done(), nil
+	})
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+
+	run, err = engine.Trigger(ctx, run.Resource)
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// created generation 1
+	// triggered generation 1
+}
+
+func ExampleEngine_Wait() {
+	ctx := context.Background()
+	engine := startEngine(say("clone"), say("test"))
+	defer engine.Shutdown(ctx)
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State, run.Err())
+	// Output:
+	// clone
+	// test
+	// succeeded <nil>
+}
+
+func ExampleEngine_GetRun() {
+	ctx := context.Background()
+	engine := startEngine(quiet, quiet)
+	id := runOnce(engine, newBuild("app", "")).ID
+	run, err := engine.GetRun(ctx, id)
+	check(err)
+	fmt.Println(run.Resource, run.Cause, run.State)
+	for _, step := range run.Steps {
+		fmt.Println(step.ID, step.Driver, step.State, step.Attempt)
+	}
+	// Output:
+	// build/app created succeeded
+	// 1 driver-1 succeeded 1
+	// 2 driver-2 succeeded 1
+}
+
+func ExampleEngine_Runs() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if req.Resource.Name == "broken" {
+			return conveyor.Result{}, conveyor.Permanent(errors.New("it does not compile"))
+		}
+		return conveyor.Done(), nil
+	})
+	defer engine.Shutdown(ctx)
+	for _, name := range []string{"app", "broken", "tool"} {
+		run, err := engine.Apply(ctx, newBuild(name, ""))
+		check(err)
+		_, err = engine.Wait(ctx, run.ID)
+		check(err)
+	}
+	failed := conveyor.RunFilter{States: []conveyor.State{conveyor.StateFailed}}
+	for run, err := range engine.Runs(ctx, failed) {
+		check(err)
+		fmt.Println(run.Resource, run.Reason)
+	}
+	// Output: build/broken step 1 (driver driver-1): it does not compile
+}
+
+func ExampleEngine_Cancel() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		<-ctx.Done() // a long piece of work
+		return conveyor.Result{}, context.Cause(ctx)
+	})
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	check(engine.Cancel(ctx, run.ID, "no longer wanted"))
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State, run.Reason)
+	fmt.Println(errors.Is(run.Err(), conveyor.ErrCanceled))
+	check(engine.Shutdown(ctx))
+	// Output:
+	// canceled no longer wanted
+	// true
+}
+
+func ExampleEngine_Watch() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	events := engine.Watch(ctx, conveyor.WatchOptions{Resource: conveyor.Key{Type: "build", Name: "app"}})
+	_, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	for event, err := range events {
+		check(err)
+		fmt.Println(event.Kind, event.Step, event.State)
+		if event.Kind == conveyor.EventRun && event.State.Final() {
+			break
+		}
+	}
+	// Output:
+	// resource  unset
+	// run  running
+	// step 1 running
+	// step 1 succeeded
+	// run  succeeded
+}
+
+func ExampleEngine_Logs() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		req.Log.Info("cloning")
+		req.Log.Warn("no tests", "folder", "cmd")
+		return conveyor.Done(), nil
+	})
+	defer engine.Shutdown(ctx)
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	// Follow goes on until the run has ended.
+	for line, err := range engine.Logs(ctx, run.ID, conveyor.LogOptions{Follow: true}) {
+		check(err)
+		fmt.Println(line.Seq, line.Step, line.Level, line.Message)
+	}
+	// Output:
+	// 1 1 INFO cloning
+	// 2 1 WARN no tests
+}
+
+func ExampleEngine_Stats() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.RequeueAfter(time.Hour), nil
+	})
+	defer engine.Shutdown(ctx)
+	events := engine.Watch(ctx, conveyor.WatchOptions{})
+	_, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	for event, err := range events {
+		check(err)
+		if event.State == conveyor.StateWaiting {
+			break
+		}
+	}
+	stats, err := engine.Stats(ctx)
+	check(err)
+	fmt.Println(stats.Unfinished, "unfinished,", stats.Ready, "ready")
+	// Output: 1 unfinished, 0 ready
+}
+
+func ExampleRequest_Output() {
+	clone := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.DoneWith(map[string]string{"folder": "/src/app"}), nil
+	}
+	test := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var cloned struct {
+			Folder string `json:"folder"`
+		}
+		if err := req.Output("1", &cloned); err != nil {
+			return conveyor.Result{}, err
+		}
+		fmt.Println("test", cloned.Folder)
+		return conveyor.Done(), nil
+	}
+	runOnce(startEngine(clone, test), newBuild("app", ""))
+	// Output: test /src/app
+}
+
+func ExampleRequest_Settings() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		settings := struct{ Race bool }{Race: true} // unless the step says otherwise
+		if err := req.Settings(&settings); err != nil {
+			return conveyor.Result{}, conveyor.Permanent(err)
+		}
+		fmt.Println("race detector:", settings.Race)
+		return conveyor.Done(), nil
+	})
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
+		Name: "ci", Resource: "build",
+		Steps: []conveyor.Step{
+			{Driver: "driver-1"},
+			{Driver: "driver-1", With: []byte(`{"race": false}`)},
+		},
+	}))
+	runOnce(engine, newBuild("app", ""))
+	// Output:
+	// race detector: true
+	// race detector: false
+}
+
+func ExampleRequest_IdempotencyKey() {
+	var keys []string
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		keys = append(keys, req.IdempotencyKey())
+		if req.Attempt == 1 {
+			return conveyor.Result{}, errors.New("no answer; the payment may have been made or not")
+		}
+		return conveyor.Done(), nil
+	})
+	run := runOnce(engine, newBuild("app", ""))
+	fmt.Println(len(keys), "attempts, one key:", keys[0] == keys[1])
+	fmt.Println(keys[0] == run.ResourceID+"/"+run.ID+"/1")
+	// Output:
+	// 2 attempts, one key: true
+	// true
+}
+
+// What a driver logs is kept with its step, and is passed on to the engine's logger.
+func ExampleRequest_log() {
+	ctx := context.Background()
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		req.Log.Info("pushed", slog.Group("image", "name", "app", "size", 42))
+		return conveyor.Done(), nil
+	})
+	run := runOnce(engine, newBuild("app", ""))
+	for line, err := range engine.Logs(ctx, run.ID, conveyor.LogOptions{Step: "1"}) {
+		check(err)
+		fmt.Println(line.Message, string(line.Attrs))
+	}
+	// Output: pushed {"image":{"name":"app","size":42}}
+}
+
+func ExampleDone() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Done(), nil
+	}), newBuild("app", ""))
+	fmt.Println(run.Steps[0].State)
+	// Output: succeeded
+}
+
+func ExampleDoneWith() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.DoneWith("sha256:2cf24d"), nil
+	}), newBuild("app", ""))
+	fmt.Println(run.Steps[0].State, string(run.Steps[0].Output))
+	// Output: succeeded "sha256:2cf24d"
+}
+
+func ExampleSkip() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Skip("there are no tests"), nil
+	}, quiet), newBuild("app", ""))
+	fmt.Println(run.State)
+	for _, step := range run.Steps {
+		fmt.Println(step.ID, step.State, step.Reason)
+	}
+	// Output:
+	// succeeded
+	// 1 skipped there are no tests
+	// 2 succeeded
+}
+
+func ExampleHalt() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Halt("this commit was built before"), nil
+	}, quiet), newBuild("app", ""))
+	fmt.Println(run.State)
+	for _, step := range run.Steps {
+		fmt.Println(step.ID, step.State, step.Reason)
+	}
+	// Output:
+	// succeeded
+	// 1 succeeded this commit was built before
+	// 2 skipped this commit was built before
+}
+
+func ExampleRequeueAfter() {
+	polls := 0
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if polls++; polls < 3 {
+			return conveyor.RequeueAfter(time.Millisecond), nil // the cluster is still being made
+		}
+		return conveyor.Done(), nil
+	}), newBuild("app", ""))
+	fmt.Println(run.Steps[0].State, "after", run.Steps[0].Requeues, "requeues, in attempt", run.Steps[0].Attempt)
+	// Output: succeeded after 2 requeues, in attempt 1
+}
+
+func ExamplePermanent() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Result{}, conveyor.Permanent(errors.New("no such repository"))
+	}), newBuild("app", ""))
+	fmt.Println(run.State, "in attempt", run.Steps[0].Attempt)
+	// Output: failed in attempt 1
+}
+
+func ExampleRetryAfter() {
+	run := runOnce(startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if req.Attempt == 1 {
+			// The registry said when to come back.
+			return conveyor.Result{}, conveyor.RetryAfter(2*time.Millisecond, errors.New("too many requests"))
+		}
+		return conveyor.Done(), nil
+	}), newBuild("app", ""))
+	for _, attempt := range run.Steps[0].Attempts {
+		fmt.Println(attempt.Number, attempt.Error)
+	}
+	// Output:
+	// 1 too many requests
+	// 2
+}
+
+func ExampleObject_Decode() {
+	o := &conveyor.Object{
+		Meta: conveyor.Meta{Name: "app", Type: "build"},
+		Spec: []byte(`{"repository": "https://example.com/app.git", "added": "by a newer program"}`),
+	}
+	var build Build
+	check(o.Decode(&build))
+	fmt.Println(build.Name, build.Spec.Repository)
+	// Output: app https://example.com/app.git
+}
+
+func ExampleRun_Err() {
+	run := runOnce(startEngine(quiet, func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Result{}, conveyor.Permanent(errors.New("2 of 7 tests failed"))
+	}), newBuild("app", ""))
+	var failed *conveyor.StepError
+	if errors.As(run.Err(), &failed) {
+		fmt.Printf("step %s, driver %s, attempt %d: %v\n", failed.Step, failed.Driver, failed.Attempt, failed.Err)
+	}
+	// Output: step 2, driver driver-2, attempt 1: 2 of 7 tests failed
+}
