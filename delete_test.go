@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,9 +167,9 @@ func deleteWithCrash(t *testing.T, n int) (done bool) {
 	o := object("x", nil)
 	e.apply(o)
 	time.Sleep(time.Minute)
-	commits := 0
+	var commits atomic.Int64
 	e.store.refusing(func([]string) error {
-		if commits++; commits == n {
+		if commits.Add(1) == int64(n) {
 			e.store.cutOff()
 			return fmt.Errorf("the process died")
 		}
@@ -179,7 +180,7 @@ func deleteWithCrash(t *testing.T, n int) (done bool) {
 	if acknowledged {
 		time.Sleep(time.Minute)
 	}
-	done = commits < n
+	done = commits.Load() < int64(n)
 	e = e.crashed(opts)
 	e.driver("d", d)
 	e.start()

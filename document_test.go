@@ -250,12 +250,13 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 		{"an id equal to an earlier step's position", head + `"steps":[{"driver":"d"},{"id":"1","driver":"d"}]}`,
 			[]fault{{"steps[1].id", 1, 58, invalid, `"1" is the id of steps[0] too`}}},
 
-		{"steps to be run finally", head + steps + `,"finally":[{"id":"1","driver":"d"}]}`, []fault{{"finally", 1, 63, invalid, "not supported yet"}}},
+		{"final steps in a graph", head + steps + `,"finally":[{"driver":"d","after":["1"]},{"id":"1","driver":"d"}]}`, []fault{
+			{"finally[1].id", 1, 99, invalid, "is the id of steps[0] too"}, {"finally[0].after", 1, 86, invalid, "no meaning here"}}},
 		{"a resync", head + steps + `,"resync":"1h"}`, []fault{{"resync", 1, 62, invalid, "not supported yet"}}},
-		{"superseding", head + steps + `,"onChange":"supersede"}`, []fault{{"onChange", 1, 64, invalid, `"supersede" is not supported yet`}}},
 		{"queueing", head + steps + `,"onChange":"queue"}`, []fault{{"onChange", 1, 64, invalid, `"queue" is not supported yet`}}},
-		{"a graph", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["a"]}]}`, []fault{{"steps[1].after", 1, 83, invalid, "not supported yet"}}},
-		{"a tolerated failure", head + `"steps":[{"driver":"d","continueOnError":true}]}`, []fault{{"steps[0].continueOnError", 1, 69, invalid, "not supported yet"}}},
+		{"a graph with no way in", head + `"steps":[{"id":"a","driver":"d","after":["b"]},{"id":"b","driver":"d","after":["a"]}]}`, []fault{
+			{"steps", 1, 36, invalid, `"a", "b" wait for each other`}}},
+		{"an unknown predecessor", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["x"]}]}`, []fault{{"steps[1].after[0]", 1, 84, invalid, `no step has the id "x"`}}},
 
 		{"nesting of 33", head + `"steps":[{"driver":"d","with":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}`,
 			[]fault{{"steps[0].with" + strings.Repeat("[0]", 29), 1, 87, tooLarge, "33 levels deep, more than the limit of 32"}}},
@@ -451,14 +452,12 @@ func TestValidateReportsEveryFaultWithoutPositions(t *testing.T) {
 		fault{"steps[0].driver", 0, 0, conveyor.ErrInvalid, "is empty"},
 		fault{"steps[1].timeout", 0, 0, conveyor.ErrInvalid, "negative"},
 		fault{"steps[1].id", 0, 0, conveyor.ErrInvalid, "is the id of steps[0] too"},
+		fault{"finally[0].driver", 0, 0, conveyor.ErrInvalid, "is empty"},
 		fault{"timeout", 0, 0, conveyor.ErrInvalid, "negative"},
 		fault{"retry.multiplier", 0, 0, conveyor.ErrInvalid, "NaN"},
 		fault{"retry.jitter", 0, 0, conveyor.ErrInvalid, "+Inf"},
-		fault{"finally", 0, 0, conveyor.ErrInvalid, "not supported yet"},
 		fault{"resync", 0, 0, conveyor.ErrInvalid, "not supported yet"},
 		fault{"onChange", 0, 0, conveyor.ErrInvalid, "not supported yet"},
-		fault{"steps[1].after", 0, 0, conveyor.ErrInvalid, "not supported yet"},
-		fault{"steps[1].continueOnError", 0, 0, conveyor.ErrInvalid, "not supported yet"},
 	)
 	p = conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{{Driver: "d", With: json.RawMessage("{")}}}
 	requireFaults(t, p.Validate(), fault{"steps[0].with", 1, 2, conveyor.ErrInvalid, "not one JSON value"})

@@ -384,7 +384,7 @@ func (d *draft) timeUp() {
 	case d.rec.Outcome != StateUnset:
 		d.rewrite = d.rewrite || !d.rec.CutShort
 		d.rec.CutShort = true
-	case d.rec.Stop == stopNone && !d.plan.through(d.states, false):
+	case d.rec.Stop == stopNone && !d.plan.succeeded(d.states):
 		limit := time.Duration(d.rec.Deadline - d.rec.Started)
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
 	}
@@ -404,9 +404,8 @@ func (d *draft) conclude() {
 		}
 	}
 	d.rec.Outcome, d.rec.Reason, d.rewrite = end, reason, true
-	d.rec.Deadline = 0
 	if d.plan.Timeout > 0 && len(d.plan.Finally) > 0 {
-		d.rec.Deadline = d.now + instant(d.plan.Timeout)
+		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
 }
 

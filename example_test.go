@@ -817,3 +817,220 @@ func ExampleRun_Err() {
 	}
 	// Output: step 2, driver driver-2, attempt 1: 2 of 7 tests failed
 }
+
+func ExampleEngine_Delete() {
+	engine := startEngine(finalizing)
+	ctx := context.Background()
+	build := newBuild("app", "example.com/app")
+	run, err := engine.Apply(ctx, build)
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+
+	run, err = engine.Delete(ctx, build.Key())
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.Cause, run.State)
+	_, err = engine.Get(ctx, build.Key())
+	fmt.Println(errors.Is(err, conveyor.ErrNotFound))
+	check(engine.Shutdown(ctx))
+	// Output:
+	// deleted succeeded
+	// true
+}
+
+// finalizing does nothing, and as a mere function has nothing to finalize.
+func finalizing(context.Context, *conveyor.Request) (conveyor.Result, error) {
+	return conveyor.Done(), nil
+}
+
+// vmMaker is a driver that makes something, and takes it away when the resource is deleted.
+type vmMaker struct{}
+
+func (vmMaker) Reconcile(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	fmt.Println("make", req.Resource.Name)
+	return conveyor.Done(), nil
+}
+
+func (vmMaker) Finalize(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	fmt.Println("take away", req.Resource.Name)
+	return conveyor.Done(), nil
+}
+
+func ExampleFinalizer() {
+	engine := startEngine()
+	ctx := context.Background()
+	check(engine.Register("machine", vmMaker{}, conveyor.Listen("vm")))
+	vm := &conveyor.Object{Meta: conveyor.Meta{Name: "db-1", Type: "vm"}}
+	run, err := engine.Apply(ctx, vm)
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	run, err = engine.Delete(ctx, vm.Key())
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// make db-1
+	// take away db-1
+}
+
+func ExampleEngine_Signal() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var by string
+		switch ok, err := req.Signal(&by); {
+		case err != nil:
+			return conveyor.Halt("nobody approved it in time"), nil
+		case !ok:
+			return conveyor.Await("approved", 24*time.Hour), nil
+		}
+		fmt.Println("approved by", by)
+		return conveyor.Done(), nil
+	})
+	ctx := context.Background()
+	run, err := engine.Apply(ctx, newBuild("app", "example.com/app"))
+	check(err)
+	check(engine.Signal(ctx, run.ID, "approved", "ann"))
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// approved by ann
+	// succeeded
+}
+
+func ExampleRequest_Checkpoint() {
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var done int
+		if _, err := req.Restore(&done); err != nil {
+			return conveyor.Result{}, err
+		}
+		for done < 3 {
+			done++
+			fmt.Println("file", done)
+			if err := req.Checkpoint(ctx, done); err != nil {
+				return conveyor.Result{}, err
+			}
+			if done == 2 && req.Attempt == 1 {
+				return conveyor.Result{}, errors.New("the network is down")
+			}
+		}
+		return conveyor.Done(), nil
+	})
+	runOnce(engine, newBuild("app", "example.com/app"))
+	// Output:
+	// file 1
+	// file 2
+	// file 3
+}
+
+func ExamplePipelineSpec_Mermaid() {
+	release := conveyor.PipelineSpec{
+		Name: "release", Resource: "app",
+		Steps: []conveyor.Step{
+			{ID: "build", Driver: "builder"},
+			{ID: "test", Driver: "tester", After: []string{"build"}},
+			{ID: "scan", Driver: "scanner", After: []string{"build"}},
+			{ID: "push", Driver: "pusher", After: []string{"test", "scan"}},
+		},
+		Finally: []conveyor.Step{{ID: "tidy", Driver: "cleaner"}},
+	}
+	var picture strings.Builder
+	check(release.Mermaid(&picture))
+	fmt.Print(picture.String())
+	// Output:
+	// flowchart LR
+	//   s1["build<br/>builder"]
+	//   s2["test<br/>tester"]
+	//   s3["scan<br/>scanner"]
+	//   s4["push<br/>pusher"]
+	//   s5["tidy<br/>cleaner"]
+	//   s1 --> s2
+	//   s1 --> s3
+	//   s2 --> s4
+	//   s3 --> s4
+	//   s4 -. finally .-> s5
+}
+
+func ExampleRun_Mermaid() {
+	engine := startEngine(
+		func(context.Context, *conveyor.Request) (conveyor.Result, error) { return conveyor.Done(), nil },
+		func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.Result{}, conveyor.Permanent(errors.New("two tests failed"))
+		},
+	)
+	run := runOnce(engine, newBuild("app", "example.com/app"))
+	var picture strings.Builder
+	check(run.Mermaid(&picture))
+	fmt.Print(picture.String())
+	// Output:
+	// flowchart LR
+	//   s1["1<br/>driver-1<br/>succeeded"]
+	//   s2["2<br/>driver-2<br/>failed"]
+	//   s1 --> s2
+	//   classDef succeeded fill:#a6e9b5,color:#000
+	//   class s1 succeeded
+	//   classDef failed fill:#ff9e9e,color:#000
+	//   class s2 failed
+}
+
+func ExampleRequest_Restore() {
+	engine := startEngine(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var upload string
+		found, err := req.Restore(&upload)
+		if err != nil {
+			return conveyor.Result{}, err
+		}
+		fmt.Println("attempt", req.Attempt, "found", found, upload)
+		if !found {
+			return conveyor.Result{}, errors.Join(req.Checkpoint(ctx, "upload-7"), errors.New("the connection was lost"))
+		}
+		return conveyor.Done(), nil
+	})
+	runOnce(engine, newBuild("app", "example.com/app"))
+	// Output:
+	// attempt 1 found false
+	// attempt 2 found true upload-7
+}
+
+func ExampleRequest_Signal() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var answer struct{ Approved bool }
+		switch ok, err := req.Signal(&answer); {
+		case errors.Is(err, conveyor.ErrTimeout):
+			return conveyor.Result{}, conveyor.Permanent(errors.New("nobody answered"))
+		case err != nil:
+			return conveyor.Result{}, conveyor.Permanent(err)
+		case !ok:
+			return conveyor.Await("answer", 0), nil
+		}
+		fmt.Printf("%+v\n", answer)
+		return conveyor.Done(), nil
+	})
+	ctx := context.Background()
+	run, err := engine.Apply(ctx, newBuild("app", "example.com/app"))
+	check(err)
+	check(engine.Signal(ctx, run.ID, "answer", map[string]bool{"approved": true}))
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output: {Approved:true}
+}
+
+func ExampleAwait() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if _, err := req.Signal(new(any)); err != nil {
+			fmt.Println(err)
+			return conveyor.Skip("went on without it"), nil
+		}
+		return conveyor.Await("go", time.Millisecond), nil
+	})
+	run := runOnce(engine, newBuild("app", "example.com/app"))
+	fmt.Println(run.Steps[0].State, run.Steps[0].Waits[0].TimedOut)
+	// Output:
+	// conveyor: timed out: step "1" waited for a signal that did not come
+	// skipped true
+}

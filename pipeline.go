@@ -232,7 +232,7 @@ func validateGraph(steps []Step, f *faults) {
 		return
 	}
 	positions := map[string]int{}
-	for i, step := range steps {
+	for i, step := range slices.Backward(steps) { // of equal ids, a fault of its own, the first counts
 		positions[step.ID] = i
 	}
 	open := make([]int, len(steps)) // arrows to each step from steps that are not sorted yet
@@ -526,6 +526,12 @@ func (p *plan) through(states []State, stop bool) bool {
 // startable says that a step waits for nothing but its turn: it never began, or shall begin again.
 func (s State) startable() bool {
 	return s == StateUnset || s == StateQueued || s == StateBlocked
+}
+
+// succeeded says that the steps are through and none of them stands in the way of a success.
+func (p *plan) succeeded(states []State) bool {
+	end, _ := p.outcome(states, stopNone)
+	return p.through(states, false) && end == StateSucceeded
 }
 
 // outcome decides how the steps of a run that is through with them have ended. The step is the one that made it fail,

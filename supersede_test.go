@@ -3,6 +3,7 @@ package conveyor_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,10 +67,9 @@ func TestRule03LastAcknowledgedGenerationIsReconciledWhateverThePolicy(t *testin
 // applyAtMoments applies a spec after each pause, and reports an error unless the newest one is what both steps have
 // seen last, together.
 func applyAtMoments(t *testing.T, policy conveyor.ChangePolicy, lasts, pauses []int, restart int) error {
-	calls := 0
+	var calls atomic.Int64
 	rec := recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		calls++
-		return taking(time.Duration(lasts[calls%len(lasts)])*time.Millisecond)(ctx, req)
+		return taking(time.Duration(lasts[int(calls.Add(1))%len(lasts)])*time.Millisecond)(ctx, req)
 	})
 	opts := conveyor.Options{}
 	e := newEngine(t, opts).start()
