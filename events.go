@@ -46,6 +46,7 @@ func (f *feed) publish(events ...Event) {
 	}
 	f.mu.Lock()
 	for i := range events {
+		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine tells
 		f.ring[f.next%int64(len(f.ring))] = events[i]
 		f.next++
 	}

@@ -161,6 +161,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if line.Time.IsZero() {
 		line.Time = time.Now()
 	}
+	line.Time = line.Time.Round(0).UTC() // as it will be when it is read back
 	limit := h.sched.opts.Limits.LogLine
 	line.Message = cut(r.Message, limit)
 	if h.attrs || r.NumAttrs() > 0 {

@@ -20,6 +20,7 @@ type app struct {
 	data     string
 	pipeline conveyor.PipelineSpec
 	build    *DockerBuild
+	registry string // host:port of the built-in one, as long as run runs
 	// wrap, if set, comes between the engine and a driver. Tests use it.
 	wrap func(conveyor.Driver) conveyor.Driver
 }
@@ -47,7 +48,8 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer registry.Close()
-	e, err := a.engine(ctx, st, registry.Addr())
+	a.registry = registry.Addr()
+	e, err := a.engine(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -55,7 +57,7 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 }
 
 // engine has the drivers and the pipeline, and is not started.
-func (a *app) engine(ctx context.Context, st store.Store, registry string) (*conveyor.Engine, error) {
+func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, error) {
 	e, err := conveyor.New(st, conveyor.Options{StepTimeout: stepTimeout})
 	if err != nil {
 		return nil, err
@@ -66,7 +68,7 @@ func (a *app) engine(ctx context.Context, st store.Store, registry string) (*con
 		"test-runner":     testRunner{},
 		"builder":         conveyor.For((&builder{work: work}).Build),
 		"image-generator": &imageGenerator{work: work},
-		"image-pusher":    conveyor.For((&imagePusher{registry: registry}).Push),
+		"image-pusher":    conveyor.For((&imagePusher{registry: a.registry}).Push),
 	}
 	for _, step := range a.pipeline.Steps {
 		if drivers[step.Driver] == nil {
@@ -81,7 +83,10 @@ func (a *app) engine(ctx context.Context, st store.Store, registry string) (*con
 			return nil, err
 		}
 	}
-	return e, asUsage(e.SavePipeline(ctx, a.pipeline))
+	if err := e.SavePipeline(ctx, a.pipeline); err != nil {
+		return nil, asUsage(err)
+	}
+	return e, nil
 }
 
 // asUsage tells a document that is refused from a machine that is in trouble.
@@ -119,7 +124,7 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	if interrupted {
-		err = fmt.Errorf("stopped; the next start with -data %s goes on where this one was", a.data)
+		err = fmt.Errorf("stopped; started again with the same flags, it goes on where it was (state in %s)", a.data)
 	} else if err == nil {
 		err = a.report(end, e, run, out)
 	}
@@ -228,6 +233,9 @@ func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run,
 		}
 		if made.Layout != "" {
 			fmt.Fprintf(out, "layout %s\n", made.Layout)
+		}
+		if strings.HasPrefix(made.Reference, a.registry+"/") {
+			fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
 		}
 		if made.Reference != "" {
 			fmt.Fprintf(out, "image %s\n", made.Reference)

@@ -46,6 +46,7 @@ func TestBuilderMakesAStaticProgram(t *testing.T) {
 }
 
 func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
+	t.Parallel()
 	arch, machine := "arm64", elf.EM_AARCH64
 	if runtime.GOARCH == arch {
 		arch, machine = "amd64", elf.EM_X86_64
@@ -62,6 +63,7 @@ func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
 }
 
 func TestBuilderTakesFaultsOfTheCodeForFinal(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		spec  BuildSpec

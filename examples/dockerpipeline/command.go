@@ -51,16 +51,16 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 	ownGroup(cmd)
 	err := cmd.Run()
 	lines.flush()
-	if ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil // finished is finished, even if ctx ended a moment ago
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case lines.last == "":
+		return fmt.Errorf("%s %s: %w", name, args[0], err)
+	default:
+		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, lines.last)
 	}
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w", name, args[0], err)
-		if lines.last != "" {
-			err = fmt.Errorf("%w: %s", err, lines.last)
-		}
-	}
-	return err
 }
 
 // withoutRepository drops what would point git to another repository than the one in its folder, as happens to a

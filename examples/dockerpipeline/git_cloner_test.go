@@ -13,6 +13,7 @@ import (
 )
 
 func TestGitClonerFetchesOneCommit(t *testing.T) {
+	t.Parallel()
 	repository := newRepository(t, nil)
 	first := gitIn(t, repository, "rev-parse", "HEAD")
 	gitIn(t, repository, "tag", "v1")
@@ -40,6 +41,7 @@ func TestGitClonerFetchesOneCommit(t *testing.T) {
 }
 
 func TestGitClonerReplacesWhatAnEarlierAttemptLeft(t *testing.T) {
+	t.Parallel()
 	cloner := &gitCloner{work: workspace{root: t.TempDir()}, sample: newRepository(t, nil)}
 	run := filepath.Join(cloner.work.root, "run-1")
 	for _, dir := range []string{"1", ".1~killed", ".2~other"} {
@@ -56,6 +58,7 @@ func TestGitClonerReplacesWhatAnEarlierAttemptLeft(t *testing.T) {
 }
 
 func TestGitClonerLeavesNothingOfAFailure(t *testing.T) {
+	t.Parallel()
 	cloner := &gitCloner{work: workspace{root: t.TempDir()}}
 	for _, test := range []struct {
 		name  string
@@ -78,6 +81,7 @@ func TestGitClonerLeavesNothingOfAFailure(t *testing.T) {
 }
 
 func TestGitClonerAnswersWithTheCauseOfTheEnd(t *testing.T) {
+	t.Parallel()
 	cloner := &gitCloner{work: workspace{root: t.TempDir()}, sample: newRepository(t, nil)}
 	cause := errors.New("time is over")
 	ctx, cancel := context.WithCancelCause(t.Context())

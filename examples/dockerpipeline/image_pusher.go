@@ -77,7 +77,7 @@ func push(ctx context.Context, img image, tag name.Tag) error {
 		// One try: it is the pipeline that retries, where it is recorded and seen.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return permanentRefusal(err)

@@ -119,6 +119,18 @@ func pull(t *testing.T, reference string) v1.Image {
 	return img
 }
 
+// requireTag asks a registry for the digest of a tag.
+func requireTag(t *testing.T, image, digest string) {
+	t.Helper()
+	tag, err := name.NewTag(image)
+	require.NoError(t, err)
+	connections := http.DefaultTransport.(*http.Transport).Clone()
+	defer connections.CloseIdleConnections()
+	got, err := remote.Head(tag, remote.WithTransport(connections), remote.WithContext(t.Context()))
+	require.NoError(t, err)
+	require.Equal(t, digest, got.Digest.String())
+}
+
 // requireRuns pulls an image by its reference, and runs its program.
 func requireRuns(t *testing.T, reference string) {
 	t.Helper()

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,6 +131,7 @@ func readLedger(t *testing.T, path string) (entries []entry) {
 }
 
 func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGKILL")
 	}
@@ -183,32 +183,24 @@ func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGKILL")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	t.Setenv("BLOCK", listener.Addr().String())
+	blocking := newBlocking(t)
 	ledger := filepath.Join(t.TempDir(), "ledger")
-	args := []string{"-data", t.TempDir(), "-image", newRegistry(t) + "/app:v1",
-		"-repo", newRepository(t, map[string]string{"main_test.go": blockingTest})}
+	args := []string{"-data", t.TempDir(), "-image", newRegistry(t) + "/app:v1", "-repo", blocking.repository}
 
 	killed := newChild(t, ledger, "", args...)
+	killed.Stdout, killed.Stderr = t.Output(), t.Output()
 	require.NoError(t, killed.Start())
-	orphan, err := listener.Accept() // a test of the clone is under way, two processes below the one that is killed
-	require.NoError(t, err)
-	defer orphan.Close()
+	blocking.await(t) // a test of the clone is under way, two processes below the one that is killed
 	require.NoError(t, killed.Process.Kill())
 	require.Error(t, killed.Wait())
 
-	released := make(chan error, 1)
+	ended := make(chan string, 1)
 	go func() {
-		conn, err := listener.Accept()
-		if err == nil {
-			err = conn.Close()
-		}
-		released <- err
+		defer close(ended) // when runChild gives up
+		ended <- runChild(t, ledger, "", args...)
 	}()
-	out := runChild(t, ledger, "", args...)
-	require.NoError(t, <-released)
+	require.NoError(t, blocking.await(t).Close())
+	out := <-ended
 	var begun []string
 	for _, e := range readLedger(t, ledger) {
 		if e.What == "begin" {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +77,7 @@ func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
 }
 
 func TestPipelinePublishesARealRepositoryToARealRegistry(t *testing.T) {
+	t.Parallel()
 	registry := newRegistry(t)
 	got := start(t.Context(), "-data", t.TempDir(), "-repo", newRepository(t, nil), "-image", registry+"/team/greet:v1")
 	require.Equal(t, exitSucceeded, got.code, "%s%s", got.out, got.errors)
@@ -87,6 +87,7 @@ func TestPipelinePublishesARealRepositoryToARealRegistry(t *testing.T) {
 }
 
 func TestPipelineEndsAtAFailingTest(t *testing.T) {
+	t.Parallel()
 	registry := newRegistry(t)
 	data := t.TempDir()
 	args := []string{"-data", data, "-repo", newRepository(t, map[string]string{"main_test.go": failingTest}), "-image", registry + "/app"}
@@ -103,6 +104,7 @@ func TestPipelineEndsAtAFailingTest(t *testing.T) {
 }
 
 func TestPipelineShowsTheEndOfALongLog(t *testing.T) {
+	t.Parallel()
 	got := start(t.Context(), "-data", t.TempDir(), "-repo", newRepository(t, map[string]string{"main_test.go": `package main
 
 import "testing"
@@ -121,31 +123,24 @@ func TestGreeting(t *testing.T) {
 }
 
 func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	t.Setenv("BLOCK", listener.Addr().String())
+	blocking := newBlocking(t)
 	data := t.TempDir()
-	args := []string{"-data", data, "-repo", newRepository(t, map[string]string{"main_test.go": blockingTest})}
+	args := []string{"-data", data, "-repo", blocking.repository}
 
 	ctx, interrupt := context.WithCancel(t.Context())
 	ended := make(chan result, 1)
 	go func() { ended <- start(ctx, args...) }()
-	blocked, err := listener.Accept()
-	require.NoError(t, err)
-	defer blocked.Close()
+	blocking.await(t)
 	locked := start(t.Context(), args...)
 	require.Equal(t, exitFailed, locked.code)
 	require.Contains(t, locked.errors, "another dockerpipeline is at work in "+data)
 	interrupt()
 	first := <-ended
 	require.Equal(t, exitFailed, first.code)
-	require.Contains(t, first.errors, "the next start with -data "+data+" goes on where this one was")
+	require.Contains(t, first.errors, "stopped; started again with the same flags, it goes on where it was (state in "+data+")")
 
 	go func() { ended <- start(t.Context(), args...) }()
-	released, err := listener.Accept()
-	require.NoError(t, err)
-	require.NoError(t, released.Close())
+	require.NoError(t, blocking.await(t).Close())
 	second := <-ended
 	require.Equal(t, exitSucceeded, second.code, "%s%s", second.out, second.errors)
 	require.Equal(t, first.run(t), second.run(t))
@@ -154,7 +149,32 @@ func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
 	require.Contains(t, second.out, "2 Run tests: running")
 }
 
+func TestPipelineFinishesAnInterruptedRunBeforeAnotherSpecification(t *testing.T) {
+	blocking, registry := newBlocking(t), newRegistry(t)
+	args := []string{"-data", t.TempDir(), "-repo", blocking.repository, "-image"}
+	ctx, interrupt := context.WithCancel(t.Context())
+	ended := make(chan result, 1)
+	go func() { ended <- start(ctx, append(args, registry+"/app:v1")...) }()
+	blocking.await(t)
+	interrupt()
+	first := <-ended
+	require.Equal(t, exitFailed, first.code)
+
+	go func() { ended <- start(t.Context(), append(args, registry+"/app:v2")...) }()
+	require.NoError(t, blocking.await(t).Close())
+	require.NoError(t, blocking.await(t).Close())
+	second := <-ended
+	require.Equal(t, exitSucceeded, second.code, "%s%s", second.out, second.errors)
+	require.Contains(t, second.out, "run "+first.run(t)+", of an earlier specification, is finished first")
+	require.NotEqual(t, first.run(t), second.run(t))
+	digest := regexp.MustCompile(`@(sha256:.*)`).FindStringSubmatch(second.value(t, "image"))[1]
+	for _, tag := range []string{"v1", "v2"} {
+		requireTag(t, registry+"/app:"+tag, digest)
+	}
+}
+
 func TestPipelineTakesUpAnotherSpecification(t *testing.T) {
+	t.Parallel()
 	registry := newRegistry(t)
 	data := t.TempDir()
 	first := start(t.Context(), "-data", data, "-image", registry+"/app:v1")
@@ -164,6 +184,7 @@ func TestPipelineTakesUpAnotherSpecification(t *testing.T) {
 }
 
 func TestPipelineGivesUpOnAnUnreachableRegistry(t *testing.T) {
+	t.Parallel()
 	pipeline := filepath.Join(t.TempDir(), "pipeline.json")
 	document := bytes.Replace(pipelineDocument, []byte(`"steps"`), []byte(`"retry": {"maxAttempts": 2, "initial": "1ms"}, "steps"`), 1)
 	require.NoError(t, os.WriteFile(pipeline, document, 0o600))
@@ -175,6 +196,7 @@ func TestPipelineGivesUpOnAnUnreachableRegistry(t *testing.T) {
 }
 
 func TestPipelineWithIdsOfItsOwn(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	pipeline, resource := filepath.Join(folder, "pipeline.json"), filepath.Join(folder, "resource.json")
 	require.NoError(t, os.WriteFile(pipeline, []byte(`{"name": "p", "resource": "r", "steps": [

@@ -23,13 +23,13 @@ type progress struct {
 	out   io.Writer
 	live  bool
 	color bool
-	steps []*station
+	rows  []*row
 	seen  int64 // Seq of the newest log line shown
 	drawn int   // lines on the terminal that the next frame replaces
 }
 
-// station is what is shown of one step.
-type station struct {
+// row is what is shown of one step.
+type row struct {
 	id, name       string
 	state          conveyor.State
 	attempt        int
@@ -41,7 +41,7 @@ func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 	p := &progress{out: out, color: os.Getenv("NO_COLOR") == ""}
 	p.live = isTerminal(out) && len(steps) <= maxLive
 	for _, step := range steps {
-		p.steps = append(p.steps, &station{id: step.ID, name: step.Name})
+		p.rows = append(p.rows, &row{id: step.ID, name: step.Name})
 	}
 	return p
 }
@@ -81,19 +81,19 @@ func (p *progress) settle(run *conveyor.Run) {
 }
 
 func (p *progress) record(s *conveyor.StepRun) {
-	if at := p.station(s.ID); at != nil {
+	if at := p.row(s.ID); at != nil {
 		p.change(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
 	}
 }
 
 // event takes up a change of a step.
 func (p *progress) event(e conveyor.Event) {
-	if at := p.station(e.Step); e.Kind == conveyor.EventStep && at != nil {
+	if at := p.row(e.Step); e.Kind == conveyor.EventStep && at != nil {
 		p.change(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
 	}
 }
 
-func (p *progress) change(at *station, state conveyor.State, attempt int, reason string, started, ended time.Time) {
+func (p *progress) change(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
 	if at.state == state && at.attempt == attempt {
 		return
 	}
@@ -128,7 +128,7 @@ func (p *progress) line(l conveyor.LogLine) {
 	if l.Seq <= p.seen {
 		return
 	}
-	if at := p.station(l.Step); at != nil && !at.state.Final() {
+	if at := p.row(l.Step); at != nil && !at.state.Final() {
 		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event that says so comes after the line
 	}
 	text := p.note(l)
@@ -141,18 +141,18 @@ func (p *progress) line(l conveyor.LogLine) {
 func (p *progress) note(l conveyor.LogLine) string {
 	p.seen = l.Seq
 	text := lineText(l)
-	if at := p.station(l.Step); at != nil && text != "" {
+	if at := p.row(l.Step); at != nil && text != "" {
 		at.last = text
 	}
 	return text
 }
 
-func (p *progress) station(id string) *station {
-	i := slices.IndexFunc(p.steps, func(s *station) bool { return s.id == id })
+func (p *progress) row(id string) *row {
+	i := slices.IndexFunc(p.rows, func(s *row) bool { return s.id == id })
 	if i < 0 {
 		return nil
 	}
-	return p.steps[i]
+	return p.rows[i]
 }
 
 // draw replaces the frame on the terminal.
@@ -161,7 +161,7 @@ func (p *progress) draw(now time.Time) {
 		return
 	}
 	names := 0
-	for _, at := range p.steps {
+	for _, at := range p.rows {
 		names = max(names, len([]rune(at.label())))
 	}
 	var frame bytes.Buffer
@@ -169,19 +169,19 @@ func (p *progress) draw(now time.Time) {
 		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
 	}
 	frame.WriteString("\x1b[?7l") // lines that are too long are cut at the edge instead of wrapped
-	for _, at := range p.steps {
+	for _, at := range p.rows {
 		line := fmt.Sprintf("%-*s  %s  %7s  %s", names, at.label(), p.state(at), elapsed(at, now), at.last)
 		frame.WriteString("\r\x1b[K" + strings.TrimRight(line, " ") + "\n")
 	}
 	frame.WriteString("\x1b[?7h")
 	p.out.Write(frame.Bytes())
-	p.drawn = len(p.steps)
+	p.drawn = len(p.rows)
 }
 
-func (at *station) label() string { return at.id + " " + at.name }
+func (r *row) label() string { return r.id + " " + r.name }
 
 // state gives the word for a state, padded and coloured.
-func (p *progress) state(at *station) string {
+func (p *progress) state(at *row) string {
 	word := at.state.String()
 	if at.state == conveyor.StateUnset {
 		word = ""
@@ -197,7 +197,7 @@ func (p *progress) state(at *station) string {
 }
 
 // elapsed is the time that a step has taken, up to now if it has not ended.
-func elapsed(at *station, now time.Time) string {
+func elapsed(at *row, now time.Time) string {
 	if at.started.IsZero() || at.state == conveyor.StateSkipped {
 		return ""
 	}

@@ -71,7 +71,7 @@ func TestProgressDrawsOneLineAStep(t *testing.T) {
 }
 
 func TestProgressColoursStatesUnlessAskedNotTo(t *testing.T) {
-	at := &station{state: conveyor.StateSucceeded}
+	at := &row{state: conveyor.StateSucceeded}
 	require.Equal(t, "\x1b[32msucceeded\x1b[0m", newProgress(new(bytes.Buffer), nil).state(at))
 	t.Setenv("NO_COLOR", "1")
 	require.Equal(t, "succeeded", newProgress(new(bytes.Buffer), nil).state(at))
@@ -88,7 +88,7 @@ func TestProgressRecallsWhatIsFinished(t *testing.T) {
 	p.line(conveyor.LogLine{Seq: 8, Step: "2", Attempt: 1, Message: "new", Time: noon})
 	p.event(stepEvent("2", conveyor.StateRunning, 60, ""))
 	require.Equal(t, "1 Clone: succeeded after 1.0s\n2 Test: running\n2 | new\n", out.String())
-	require.Equal(t, "old", p.station("1").last)
+	require.Equal(t, "old", p.row("1").last)
 }
 
 func TestTerminalIsNotAFileOrADumbOne(t *testing.T) {

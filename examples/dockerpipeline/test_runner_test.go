@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -29,6 +27,7 @@ func TestTestRunnerPassesOnEveryLine(t *testing.T) {
 }
 
 func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
+	t.Parallel()
 	repository := newRepository(t, map[string]string{"main_test.go": failingTest})
 	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: repository, Sample: true}})
 	require.ErrorContains(t, got.err, "go test: exit status 1: FAIL")
@@ -65,47 +64,22 @@ func TestTestRunnerRetriesADownload(t *testing.T) {
 	require.Equal(t, stepAttempts, got.attempts)
 }
 
-// blockingTest calls the address in BLOCK and then waits for ever.
-const blockingTest = `package main
-
-import (
-	"io"
-	"net"
-	"os"
-	"testing"
-)
-
-func TestGreeting(t *testing.T) {
-	conn, err := net.Dial("tcp", os.Getenv("BLOCK"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	io.Copy(io.Discard, conn)
-}
-`
-
 func TestTestRunnerKillsAllItStarted(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no process groups on Windows")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	t.Setenv("BLOCK", listener.Addr().String())
+	blocking := newBlocking(t)
 	req, _ := newRequest("2")
-	golang := command{dir: newRepository(t, map[string]string{"main_test.go": blockingTest}), env: goEnv(true), log: req.Log}
+	golang := command{dir: blocking.repository, env: goEnv(true), log: req.Log}
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- runTests(ctx, golang) }()
-	conn, err := listener.Accept()
-	require.NoError(t, err)
-	defer conn.Close()
+	test := blocking.await(t)
 	cancel(conveyor.ErrShutdown)
 	require.ErrorIs(t, <-ended, conveyor.ErrShutdown)
-	_, err = conn.Read(make([]byte, 1))
-	require.Error(t, err, "the test program, which go test started, is dead")
-	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	_, err := test.Read(make([]byte, 1))
+	require.Error(t, err, "the program that go test started is dead, and its connection closed")
 }
 
 func TestLineWriterBreaksLines(t *testing.T) {

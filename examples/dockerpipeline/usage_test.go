@@ -9,6 +9,7 @@ import (
 )
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(folder, name)
@@ -52,6 +53,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestHelpNamesEveryFlag(t *testing.T) {
+	t.Parallel()
 	got := start(t.Context(), "-help")
 	require.Equal(t, exitSucceeded, got.code)
 	for _, flag := range []string{"-repo", "-image", "-data", "-resource", "-pipeline"} {
