@@ -984,7 +984,7 @@ func ExampleRequest_Restore() {
 		if err != nil {
 			return conveyor.Result{}, err
 		}
-		fmt.Println("attempt", req.Attempt, "found", found, upload)
+		fmt.Printf("attempt %d found %q\n", req.Attempt, upload)
 		if !found {
 			return conveyor.Result{}, errors.Join(req.Checkpoint(ctx, "upload-7"), errors.New("the connection was lost"))
 		}
@@ -992,8 +992,8 @@ func ExampleRequest_Restore() {
 	})
 	runOnce(engine, newBuild("app", "example.com/app"))
 	// Output:
-	// attempt 1 found false
-	// attempt 2 found true upload-7
+	// attempt 1 found ""
+	// attempt 2 found "upload-7"
 }
 
 func ExampleRequest_Signal() {

@@ -252,7 +252,7 @@ func TestStepRecordSettle(t *testing.T) {
 			func() stepRecord { s := interrupted; s.Attempt = 3; return s }(), nil},
 		{"failed when the run was cancelled", outcome{err: ErrCanceled, cause: ErrCanceled}, 0, stopCancel,
 			final(StateCanceled, ErrCanceled.Error()), attemptOf(ErrCanceled.Error(), kindCanceled)},
-		{"failed when the run was superseded", outcome{err: boom, cause: ErrSuperseded}, 0, stopSupersede, final(StateCanceled, "boom"), attemptOf("boom", kindPlain)},
+		{"interrupted by a newer generation", outcome{err: boom, cause: ErrSuperseded}, 0, stopSupersede, interrupted, nil},
 		{"failed when the run was out of time", outcome{err: ranOut, cause: ranOut}, 1, stopTimeout, final(StateFailed, ranOut.Error()), attemptOf(ranOut.Error(), kindTimeout)},
 		{"failed when another step halted the run", outcome{err: boom}, 1, stopHalt, final(StateFailed, "boom"), attemptOf("boom", kindPlain)},
 	} {

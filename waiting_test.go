@@ -68,7 +68,9 @@ func TestRule10SignalWakesTheStepThatAwaitsIt(t *testing.T) {
 				}
 				require.NoError(t, e.Signal(t.Context(), run.ID, "other", nil), "nobody awaits it")
 				require.NoError(t, e.Signal(t.Context(), run.ID, "go", "ann"))
-				require.NoError(t, e.Signal(t.Context(), run.ID, "go", "bob"), "one too many")
+				if c.early {
+					require.NoError(t, e.Signal(t.Context(), run.ID, "go", "bob"), "one too many")
+				}
 				if c.resume {
 					e = e.crashed(opts)
 					drivers()
