@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,8 @@ type attempt struct {
 	returned  bool
 	abandoned bool
 	timer     *time.Timer // runs while the context has ended and the driver has not returned
+
+	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while neither returned nor abandoned
 }
 
 // outcome is what an attempt came to.

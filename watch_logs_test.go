@@ -436,6 +436,7 @@ func TestLogsAfterTheEndOfAnAttemptAreNotKept(t *testing.T) {
 		e.pipeline("d", "slow")
 		run := e.apply(object("a", 1))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		late.Info("after the step")
 		e.ended(run.ID)
 		late.Info("after the run")
