@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -38,6 +39,8 @@ type attempt struct {
 	returned  bool
 	abandoned bool
 	timer     *time.Timer // runs while the context has ended and the driver has not returned
+
+	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while neither returned nor abandoned
 }
 
 // outcome is what an attempt came to.

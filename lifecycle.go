@@ -97,7 +97,7 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 		return nil // stopped before
 	}
 	if own != nil {
-		defer s.unexempt()
+		defer s.unexempt(own)
 	}
 	last, limited := ctx.Deadline()
 	var patience <-chan time.Time // nil, and so never, when ctx has no deadline
@@ -128,14 +128,21 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 
 // drain has nothing new started from here on.
 func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *attempt) {
+	a, _ := ctx.Value(attemptContext{}).(*attempt)
+	if a != nil {
+		a.journey.mu.Lock()
+		defer a.journey.mu.Unlock()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == phaseStopped {
 		return nil, nil
 	}
-	if a, ok := ctx.Value(attemptContext{}).(*attempt); ok && s.journeys[a.journey.id] == a.journey {
+	if a != nil && s.journeys[a.journey.id] == a.journey && !a.returned && !a.abandoned {
 		own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
-		s.exempt++
+		if a.exempt.CompareAndSwap(false, true) {
+			s.exempt++
+		}
 	}
 	s.phase = max(s.phase, phaseDraining)
 	if s.drained == nil {
@@ -145,10 +152,13 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 	return s.drained, own
 }
 
-func (s *scheduler) unexempt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.exempt--
+// unexempt takes back that an attempt need not be waited for.
+func (s *scheduler) unexempt(a *attempt) {
+	if a.exempt.CompareAndSwap(true, false) {
+		s.mu.Lock()
+		s.exempt--
+		s.mu.Unlock()
+	}
 }
 
 // stop gives up what is left, and joins everything but that. It returns an error that names what it gave up.

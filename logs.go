@@ -182,7 +182,13 @@ const attrsCut = " … [attributes cut]"
 
 // attributes renders the attributes of a record, and of the handler, as one JSON object.
 func (h *logHandler) attributes(ctx context.Context, r slog.Record) json.RawMessage {
-	h.mu.Lock()
+	if !h.mu.TryLock() {
+		// Another line is being rendered, and it may be a value of that very line that logs this one. To wait would
+		// be to wait for ever.
+		h = &logHandler{attempt: h.attempt, sched: h.sched, with: h.with}
+		h.prepare()
+		h.mu.Lock()
+	}
 	defer h.mu.Unlock()
 	h.out.Reset()
 	var whole struct {

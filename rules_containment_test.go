@@ -961,3 +961,63 @@ func TestRule17SpecsAndOutputsAreNeverLogged(t *testing.T) {
 		require.NotContains(t, out.String(), "sEcReT")
 	})
 }
+
+func TestRule16AContextThatOutlivesItsAttemptDoesNotCutShutdownShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		kept := make(chan context.Context, 1)
+		e.driver("first", driverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+			kept <- context.WithoutCancel(ctx)
+			return conveyor.Done(), nil
+		}))
+		e.driver("second", driverOf(taking(time.Minute)))
+		e.pipeline("first", "second")
+		run := e.apply(object("a", 1))
+		time.Sleep(time.Second)
+		require.NoError(t, e.Shutdown(<-kept))
+		require.NoError(t, e.run(run.ID).Err())
+		require.Equal(t, []string{"succeeded", "succeeded"}, statesOf(e.run(run.ID)))
+	})
+}
+
+func TestRule13ADriverMayShutDownItsEngineFromAGoroutineItLeavesBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Workers: 1}).start()
+		stopped := make(chan error, 1)
+		e.driver("d", driverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+			go func() { stopped <- e.Shutdown(context.WithoutCancel(ctx)) }()
+			time.Sleep(time.Minute)
+			return conveyor.Done(), nil
+		}))
+		e.pipeline("d")
+		run := e.apply(object("a", 1))
+		require.NoError(t, <-stopped)
+		time.Sleep(time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
+	})
+}
+
+// chatty logs while it is being logged.
+type chatty struct{ log *slog.Logger }
+
+func (c chatty) LogValue() slog.Value {
+	c.log.Info("from within", "n", 1)
+	return slog.StringValue("logged")
+}
+
+func TestRule13NoLockIsHeldWhileAValueIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", driverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			req.Log.Info("outer", "value", chatty{req.Log}, "again", chatty{req.Log.With("x", 1)})
+			return conveyor.Done(), nil
+		}), conveyor.Timeout(time.Minute))
+		e.pipeline("d")
+		run := e.apply(object("a", 1))
+		time.Sleep(time.Second)
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
+		lines := e.logs(run.ID, conveyor.LogOptions{})
+		require.Equal(t, "outer", lines[len(lines)-1].Message)
+		require.JSONEq(t, `{"value":"logged","again":"logged"}`, string(lines[len(lines)-1].Attrs))
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,21 +286,20 @@ func TestRule10TenThousandWaitingRunsNeedNoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many = 10_000
 		e := newEngine(t, conveyor.Options{}).start()
-		e.driver("d", driverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			switch {
-			case req.Resource.Spec[0]%2 == 0 && req.Attempt == 1:
-				return conveyor.Done(), conveyor.RetryAfter(time.Hour, errBoom)
-			case req.Attempt == 1 && time.Now().Minute() == 0:
-				return conveyor.RequeueAfter(90 * time.Minute), nil
-			}
-			return conveyor.Done(), nil
+		again := time.Now().Add(time.Hour)
+		e.driver("retry", driverOf(always(conveyor.Done(), conveyor.RetryAfter(time.Hour, errBoom))))
+		e.driver("requeue", driverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.RequeueAfter(time.Until(again)), nil
 		}))
-		e.pipeline("d")
+		e.pipeline("retry")
+		e.pipelineNamed("q", "requeue")
 		synctest.Wait()
 		// A goroutine that has just ended may still be counted for a moment.
 		few := runtime.NumGoroutine() + 5
 		for i := range many {
-			e.apply(object(fmt.Sprint("n", i), i%10))
+			o := object(fmt.Sprint("n", i), nil)
+			o.Pipeline = []string{"p", "q"}[i%2]
+			e.apply(o)
 		}
 		synctest.Wait()
 		require.LessOrEqual(t, runtime.NumGoroutine(), few)
@@ -307,12 +307,6 @@ func TestRule10TenThousandWaitingRunsNeedNoGoroutines(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, many, st.Due)
 		require.Zero(t, st.Busy)
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		st, err = e.Stats(t.Context())
-		require.NoError(t, err)
-		require.Zero(t, st.Unfinished)
-		require.LessOrEqual(t, runtime.NumGoroutine(), few)
 	})
 }
 
@@ -347,7 +341,7 @@ func TestRule11AMissingDriverBlocksTheRunUntilItIsRegistered(t *testing.T) {
 						other := object("b", time.Now().String())
 						other.Pipeline = "q"
 						require.NoError(t, e.finish(other).Err(), "others go on")
-						synctest.Wait() // the worker hands the run over before it leaves
+						synctest.Wait()
 						st, err := e.Stats(t.Context())
 						require.NoError(t, err)
 						require.Equal(t, map[string]int{"missing": 1}, st.Blocked)
@@ -363,6 +357,7 @@ func TestRule11AMissingDriverBlocksTheRunUntilItIsRegistered(t *testing.T) {
 					require.Len(t, late.all(), 1)
 					require.Equal(t, 1, late.last().Attempt)
 					require.False(t, late.last().Resumed)
+					synctest.Wait()
 					st, err := e.Stats(t.Context())
 					require.NoError(t, err)
 					require.Empty(t, st.Blocked)
@@ -693,4 +688,69 @@ func TestRule12WhatWasQueuedIsTakenUpAfterARestart(t *testing.T) {
 		}
 		require.Len(t, d.all(), 50)
 	})
+}
+
+func TestRule11AStartThatFailsMayBeRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{})
+		d := new(recorder)
+		e.driver("d", d)
+		require.ErrorIs(t, e.Register("d", d), conveyor.ErrExists)
+		e.pipeline("d")
+		run := e.apply(object("a", 1))
+		canceled := e.apply(object("b", 1))
+		require.NoError(t, e.Cancel(t.Context(), canceled.ID, "before the start"))
+		require.Equal(t, conveyor.StateCanceled, e.ended(canceled.ID).State)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.ErrorIs(t, e.Start(ended), context.Canceled)
+		e.store.refusing(func([]string) error { return errBoom })
+		require.ErrorIs(t, e.Start(t.Context()), errBoom)
+		e.store.refusing(nil)
+		e.start()
+		require.ErrorIs(t, e.Start(t.Context()), conveyor.ErrConflict)
+		require.NoError(t, e.ended(run.ID).Err())
+		require.Len(t, d.all(), 1)
+	})
+}
+
+func TestRule11NoAcknowledgedApplyIsLostInAShutdown(t *testing.T) {
+	for round := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t, conveyor.Options{Workers: 3}).start()
+			d := recording(taking(3 * time.Millisecond))
+			e.driver("d", d)
+			e.pipeline("d", "d")
+			acknowledged := make(chan string, 1000)
+			var applying sync.WaitGroup
+			for i := range 4 {
+				applying.Go(func() {
+					for n := 0; ; n++ {
+						run, err := e.Apply(t.Context(), object(fmt.Sprint("n", i, "-", n%5), n))
+						if err != nil {
+							require.ErrorIs(t, err, conveyor.ErrClosed)
+							return
+						}
+						acknowledged <- run.ID
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			time.Sleep(time.Duration(10+round) * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(round+1)*time.Millisecond)
+			defer cancel()
+			require.NoError(t, e.Shutdown(ctx))
+			applying.Wait()
+			close(acknowledged)
+			e = e.reborn(conveyor.Options{})
+			e.driver("d", d)
+			e.start()
+			for id := range acknowledged {
+				require.NoError(t, e.ended(id).Err())
+			}
+			for _, o := range drain(t, e.List(t.Context(), conveyor.ResourceFilter{})) {
+				require.Equal(t, o.Generation, o.Status.ObservedGeneration)
+			}
+		})
+	}
 }

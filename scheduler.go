@@ -291,6 +291,7 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
 		s.aside.Done()
 	}
 	j.mu.Unlock()
+	s.unexempt(a)
 	s.releaseSlot(a.driver)
 	if late {
 		s.strayReturned(a)

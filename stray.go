@@ -60,6 +60,7 @@ func (s *scheduler) disown(a *attempt) bool {
 		s.aside.Done() // it is not the timer that calls
 	}
 	j.mu.Unlock()
+	s.unexempt(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.strays[j.key]++

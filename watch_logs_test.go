@@ -435,6 +435,7 @@ func TestLogsAfterTheEndOfAnAttemptAreNotKept(t *testing.T) {
 		e.driver("slow", driverOf(taking(time.Minute)))
 		e.pipeline("d", "slow")
 		run := e.apply(object("a", 1))
+		time.Sleep(time.Second)
 		synctest.Wait()
 		late.Info("after the step")
 		e.ended(run.ID)
