@@ -8,6 +8,8 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -172,5 +174,40 @@ func TestEveryVerbHasAnExampleWithOutput(t *testing.T) {
 	wanted = append(wanted, "", "DriverFunc", "PipelineSpec_Validate", "Object_Decode", "Run_Err")
 	for _, name := range wanted {
 		require.Truef(t, checked[name], "%s has no example with output", fmt.Sprintf("Example%s", name))
+	}
+}
+
+// TestReadmeShowsTheQuickstart keeps the program that a newcomer reads the one that is built and run.
+func TestReadmeShowsTheQuickstart(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	program, err := os.ReadFile("examples/quickstart/main.go")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), "```go\n"+string(program)+"```\n")
+}
+
+// TestReadmeNamesTestsThatExist holds every promise of the README to a test.
+func TestReadmeNamesTestsThatExist(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	files, err := filepath.Glob("*_test.go")
+	require.NoError(t, err)
+	tests := map[string]bool{}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, found := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(source, -1) {
+			tests[string(found[1])] = true
+		}
+	}
+	_, table, found := strings.Cut(string(readme), "## What is guaranteed")
+	require.True(t, found)
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, row := range strings.Split(strings.TrimSpace(table), "\n")[2:] {
+		names := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(row, -1)
+		require.NotEmpty(t, names, row)
+		for _, name := range names {
+			require.True(t, tests[name[1]], "%s: no such test", name[1])
+		}
 	}
 }
