@@ -86,7 +86,7 @@ func (s *scheduler) checkpoints(a *attempt, rev store.Revision) (save func(conte
 		if len(data) > limits.Output {
 			return tooLarge("checkpoint", len(data), limits.Output, "bytes")
 		}
-		if err := checkJSON("checkpoint", data, limits); err != nil {
+		if err := checkJSON("checkpoint", data, limits, 0); err != nil {
 			return err
 		}
 		_, err := s.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), rev)})
@@ -187,7 +187,7 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 	case len(data) > limits.Output:
 		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes"))
 	}
-	if err := checkJSON("output", data, limits); err != nil {
+	if err := checkJSON("output", data, limits, 0); err != nil {
 		return nil, Permanent(err)
 	}
 	return data, nil

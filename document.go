@@ -36,7 +36,7 @@ func decodeStrict(data []byte, into any, limits Limits, validate func() error) e
 	if len(data) > limits.Document {
 		return tooLarge("", len(data), limits.Document, "bytes")
 	}
-	w := walk(data, reflect.TypeOf(into).Elem(), "", limits)
+	w := walk(data, reflect.TypeOf(into).Elem(), "", limits, 0)
 	if w.dec == nil {
 		return w.faults.join()
 	}
@@ -49,9 +49,10 @@ func decodeStrict(data []byte, into any, limits Limits, validate func() error) e
 	return w.faults.join()
 }
 
-// checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields.
-func checkJSON(field string, data []byte, limits Limits) error {
-	return walk(data, nil, field, limits).faults.join()
+// checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields. The value stands
+// in so many levels of its document, so that a document that could not be read back is not accepted in parts.
+func checkJSON(field string, data []byte, limits Limits, levels int) error {
+	return walk(data, nil, field, limits, levels).faults.join()
 }
 
 // split is the reverse of errors.Join.
@@ -102,8 +103,8 @@ const (
 	maxField  = 1 << 10 // bytes of a field in a fault
 )
 
-// walk goes through data as a document for shape; nil stands for any shape.
-func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker {
+// walk goes through data as a document for shape, or as what stands in so many levels of one; nil stands for any shape.
+func walk(data []byte, shape reflect.Type, field string, limits Limits, levels int) *walker {
 	w := &walker{data: data, field: field, maxDepth: limits.Depth, faulty: map[string]bool{}, places: map[string]int{}}
 	if i := invalidUTF8(data); i >= 0 {
 		w.fault(i, "invalid UTF-8")
@@ -112,7 +113,7 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker 
 	var whole json.RawMessage
 	if err := json.Unmarshal(data, &whole); err != nil {
 		// The standard decoder takes very deep nesting for a fault of the syntax.
-		if at := tooDeep(data, limits.Depth); at >= 0 {
+		if at := tooDeep(data, limits.Depth-levels); at >= 0 {
 			w.faultTooDeep(at, limits.Depth+1)
 		} else {
 			w.fault(syntaxError(data, err), "not one JSON value: "+strings.TrimPrefix(err.Error(), "json: "))
@@ -121,7 +122,7 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits) *walker 
 	}
 	w.dec = json.NewDecoder(bytes.NewReader(data))
 	w.dec.UseNumber()
-	w.value(member{shape: shape, nullable: shape == nil}, 0)
+	w.value(member{shape: shape, nullable: shape == nil}, levels)
 	return w
 }
 

@@ -113,6 +113,9 @@ func (f *feed) after(c Cursor) (int64, error) {
 // Watch returns the events that o selects, each after it was recorded, those of one run in the order in which they
 // happened. The place in the stream is taken when Watch is called, not when the range begins.
 //
+// The lines that a step has logged are readable when the event of its outcome comes (see [Engine.Logs]). To end the
+// stream, leave the range, or end ctx.
+//
 // The sequence ends with an error, its last element: the cause of ctx; [ErrClosed] after Shutdown, when the events
 // before it were delivered; [ErrGap] if Since is not known, or the watcher fell more than [Limits].WatchBuffer events
 // behind. Nothing is ever left out silently. After a gap, read what is there with List and Runs, and watch anew.

@@ -1034,3 +1034,9 @@ func ExampleAwait() {
 	// conveyor: timed out: step "1" waited for a signal that did not come
 	// skipped true
 }
+
+func ExampleLogLine_String() {
+	line := conveyor.LogLine{Level: slog.LevelWarn, Message: "slow", Attrs: []byte(`{"seconds":7}`)}
+	fmt.Println(line)
+	// Output: WARN slow {"seconds":7}
+}

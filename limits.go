@@ -6,7 +6,7 @@ package conveyor
 // says so. Names have a fixed limit of 253 bytes.
 type Limits struct {
 	Document      int // bytes of a JSON document; default 2 MiB
-	Depth         int // levels of nesting in a JSON document, a spec or an output; default 32
+	Depth         int // levels of nesting in a JSON document, of which a spec is the second; default 32
 	Steps         int // steps of one pipeline, or drivers listening to one type; default 256
 	Spec          int // bytes of a spec, and of the metadata of one resource; default 1 MiB
 	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB

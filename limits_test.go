@@ -35,16 +35,17 @@ func TestLimitDocument(t *testing.T) {
 }
 
 func TestLimitDepth(t *testing.T) {
-	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Depth: 3}})
-	_, err := e.Apply(t.Context(), loose("r", "a", []any{[]any{[]any{}}}))
+	// Levels count from the outermost of the document, whether or not there was a text of it.
+	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Depth: 5}})
+	_, err := e.Apply(t.Context(), loose("r", "a", []any{[]any{[]any{[]any{}}}}))
 	require.NoError(t, err)
-	_, err = e.Apply(t.Context(), loose("r", "b", []any{[]any{[]any{[]any{}}}}))
-	requireFaults(t, err, fault{"spec[0][0][0]", 1, 4, conveyor.ErrTooLarge, "4 levels deep, more than the limit of 3"})
+	_, err = e.Apply(t.Context(), loose("r", "b", []any{[]any{[]any{[]any{[]any{}}}}}))
+	requireFaults(t, err, fault{"spec[0][0][0][0]", 1, 5, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
 	p := pipelineOf("d")
-	p.Steps[0].With = json.RawMessage(`{"a":[[]]}`)
+	p.Steps[0].With = json.RawMessage(`{"a":[7]}`)
 	require.NoError(t, e.SavePipeline(t.Context(), p))
-	p.Steps[0].With = json.RawMessage(`{"a":[[{}]]}`)
-	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0][0]", 1, 8, conveyor.ErrTooLarge, "4 levels deep, more than the limit of 3"})
+	p.Steps[0].With = json.RawMessage(`{"a":[{}]}`)
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0]", 1, 7, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
 }
 
 func TestLimitSteps(t *testing.T) {

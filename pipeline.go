@@ -319,7 +319,7 @@ func (s Step) validate(field string, f *faults, limits Limits) {
 		s.Retry.validate(field+".retry", f)
 	}
 	if len(s.With) > 0 {
-		f.add(checkJSON(field+".with", s.With, limits))
+		f.add(checkJSON(field+".with", s.With, limits, 3))
 	}
 }
 

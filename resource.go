@@ -193,7 +193,7 @@ func (o *Object) validate(limits Limits) error {
 	if len(o.Spec) > limits.Spec {
 		f.add(tooLarge("spec", len(o.Spec), limits.Spec, "bytes"))
 	} else if len(o.Spec) > 0 {
-		f.add(checkJSON("spec", o.Spec, limits))
+		f.add(checkJSON("spec", o.Spec, limits, 1))
 	}
 	return f.join()
 }

@@ -788,7 +788,7 @@ func TestRule17BadInputIsATypedError(t *testing.T) {
 	}
 
 	ctx := t.Context()
-	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Spec: 10, Steps: 2, Depth: 3}})
+	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Spec: 10, Steps: 2, Depth: 4}})
 	e.pipeline("d")
 	before := dump(t, e.store)
 	for _, c := range []struct {
@@ -923,7 +923,7 @@ func (metaless) MarshalJSON() ([]byte, error) {
 }
 
 func TestRule17LimitsHoldAtTheirVeryEdge(t *testing.T) {
-	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Spec: 10, Steps: 2, Depth: 3}})
+	e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Spec: 10, Steps: 2, Depth: 4}})
 	e.pipeline("d", "d")
 	for _, o := range []*conveyor.Object{
 		object(strings.Repeat("n", 253), nil),

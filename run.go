@@ -218,6 +218,14 @@ type LogLine struct {
 	Attrs json.RawMessage `json:"attrs,omitempty"`
 }
 
+// String gives the line as a person would read it: the level, the message, and the attributes as JSON.
+func (l LogLine) String() string {
+	if len(l.Attrs) == 0 {
+		return l.Level.String() + " " + l.Message
+	}
+	return l.Level.String() + " " + l.Message + " " + string(l.Attrs)
+}
+
 // enum gives an enumeration its names. The zero value has the empty name.
 type enum[T ~uint8] struct {
 	what  string

@@ -30,7 +30,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if len(data) > e.opts.Limits.Output {
 		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes")
 	}
-	if err := checkJSON("payload", data, e.opts.Limits); err != nil {
+	if err := checkJSON("payload", data, e.opts.Limits, 0); err != nil {
 		return err
 	}
 	if nameFault(runID) != "" {
