@@ -216,6 +216,7 @@ type submission struct {
 	extra []store.Op
 	cause Cause // of the run that is wanted; 0 for none
 	spec  json.RawMessage
+	of    runRecord // what the run's record shall have besides, if it repeats another: Of, From, Newest
 }
 
 // change works out what applying o to a resource changes.
@@ -368,6 +369,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	j.run = &runState{id: id, rec: runRecord{
 		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
 		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),
+		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
 	}}
 	spare := next.Active == "" && s.reserve()
 	d, err := s.draftNew(j, want, rev, &spare)

@@ -257,9 +257,20 @@ func (d *draft) pin(spec json.RawMessage) error {
 	head.Status.Phase, head.Status.Run, head.Status.Message = StateRunning, d.j.id, ""
 	d.rec.DeletedAt = head.Deleted
 	d.object = d.rec.object(spec)
-	if head.Deleted != 0 {
+	switch {
+	case head.Deleted != 0:
 		return d.pinFinalizers()
+	case d.rec.Of != "" && d.rec.Cause == CauseRetried:
+		return d.pinRetry()
+	default:
+		d.rec.Of = "" // a change came before it began, and makes it a run like any other
+		return d.pinCurrent()
 	}
+}
+
+// pinCurrent takes the steps as they are defined now.
+func (d *draft) pinCurrent() error {
+	head := d.head
 	if head.Pipeline == "" {
 		return d.pinListeners()
 	}
@@ -280,6 +291,38 @@ func (d *draft) pin(spec json.RawMessage) error {
 		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
 	d.states = make([]State, d.plan.len())
+	return nil
+}
+
+// pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
+func (d *draft) pinRetry() error {
+	old, err := d.s.ledger.run(d.s.base, d.rec.Of)
+	if errors.Is(err, ErrNotFound) {
+		return d.finishWith(StateFailed, fmt.Sprintf("run %s, which this one repeats, is no longer on record", d.rec.Of))
+	}
+	if err != nil {
+		return err
+	}
+	if d.rec.Newest {
+		if err := d.pinCurrent(); err != nil || d.over {
+			return err
+		}
+	} else {
+		d.plan, d.rec.Hash, d.rec.Pipeline = old.plan, old.rec.Hash, old.rec.Pipeline
+		if d.rec.Hash == "" {
+			d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)))
+		}
+		if d.plan.Timeout > 0 {
+			d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
+		}
+		d.states = make([]State, d.plan.len())
+	}
+	for i, done := range old.kept(d.plan, d.rec.From) {
+		if done != nil {
+			*d.step(i) = *done
+			d.states[i] = done.State
+		}
+	}
 	return nil
 }
 

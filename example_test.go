@@ -1040,3 +1040,68 @@ func ExampleLogLine_String() {
 	fmt.Println(line)
 	// Output: WARN slow {"seconds":7}
 }
+
+func ExampleEngine_Retry() {
+	down := true
+	engine := startEngine(
+		func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			fmt.Println("build")
+			return conveyor.DoneWith("app.tar"), nil
+		},
+		func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var file string
+			if err := req.Output("1", &file); err != nil {
+				return conveyor.Result{}, err
+			}
+			if down {
+				return conveyor.Result{}, conveyor.Permanent(errors.New("the registry is down"))
+			}
+			fmt.Println("push", file)
+			return conveyor.Done(), nil
+		},
+	)
+	ctx := context.Background()
+	run, err := engine.Apply(ctx, newBuild("app", "example.com/app"))
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+
+	down = false
+	run, err = engine.Retry(ctx, run.ID, conveyor.RetryFrom{}) // from the failed step
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// build
+	// failed
+	// push app.tar
+	// succeeded
+}
+
+func ExampleEngine_Rollback() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		fmt.Printf("generation %d: %s\n", req.Resource.Generation, req.Resource.Spec)
+		return conveyor.Done(), nil
+	})
+	ctx := context.Background()
+	build := newBuild("app", "example.com/app")
+	for _, repository := range []string{"example.com/app", "example.com/broken"} {
+		build.Spec.Repository = repository
+		run, err := engine.Apply(ctx, build)
+		check(err)
+		_, err = engine.Wait(ctx, run.ID)
+		check(err)
+	}
+	run, err := engine.Rollback(ctx, build.Key(), 1)
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// generation 1: {"repository":"example.com/app"}
+	// generation 2: {"repository":"example.com/broken"}
+	// generation 3: {"repository":"example.com/app"}
+}

@@ -273,7 +273,7 @@ func (r *runState) describe(attempts map[string][]Attempt) *Run {
 		ID: r.id, Resource: rec.key(), ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
 		Cause: rec.Cause, State: rec.State, Reason: rec.Reason,
 		CreatedAt: rec.Created.time(), StartedAt: rec.Started.time(), EndedAt: rec.Ended.time(), Deadline: rec.Deadline.time(),
-		stop: rec.Stop, failed: -1,
+		Of: rec.Of, stop: rec.Stop, failed: -1,
 	}
 	if r.plan == nil {
 		return run

@@ -365,6 +365,21 @@ func (p *plan) ready() *plan {
 	return p
 }
 
+// follows tells of each step whether it comes after the one at a position, by whatever way; that one itself does too.
+func (p *plan) follows(i int) []bool {
+	after := make([]bool, p.len())
+	after[i] = true
+	for again := true; again; { // once more for each arrow that leads back in the list, and there are none in most
+		again = false
+		for k := range p.Steps {
+			if !after[k] && slices.ContainsFunc(p.before(k), func(b int) bool { return after[b] }) {
+				after[k], again = true, true
+			}
+		}
+	}
+	return after
+}
+
 // backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
 // the rest. Of a graph, each step comes before all that it was after.
 func (p *plan) backwards() *plan {

@@ -188,6 +188,11 @@ type runRecord struct {
 	Stop       stopKind          `json:"stop,omitempty"` // it shall end, as soon as nothing runs
 	StopReason string            `json:"stopReason,omitempty"`
 	FailedStep string            `json:"failedStep,omitempty"`
+	// Of is the run that this one repeats, from the step From on; empty for the steps that it has not done. Newest: along
+	// the pipeline as it is defined now.
+	Of     string `json:"of,omitempty"`
+	From   string `json:"from,omitempty"`
+	Newest bool   `json:"newest,omitempty"`
 	// Outcome is how the steps have ended, and Reason why; what is left is Finally. CutShort: that shall end too.
 	Outcome  State `json:"outcome,omitzero"`
 	CutShort bool  `json:"cutShort,omitempty"`

@@ -80,6 +80,7 @@ type Run struct {
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	EndedAt   time.Time `json:"endedAt,omitzero"`
 	Deadline  time.Time `json:"deadline,omitzero"` // from the pipeline's Timeout; zero when there is none
+	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
 
 	stop   stopKind
 	failed int // position of the step that made it fail, or -1

@@ -1,0 +1,134 @@
+package conveyor
+
+import (
+	"context"
+	"fmt"
+)
+
+// RetryFrom says where [Engine.Retry] begins. The zero value is the steps that the run has not done: the one that
+// failed, and what was left.
+type RetryFrom struct {
+	// Step is the id of the step to begin with: it and all that come after it are run again. Empty means the steps that
+	// were not done.
+	Step string
+	// Start begins at the start: no step is kept. It excludes Step.
+	Start bool
+	// Newest goes along the pipeline as it is defined now. Of the steps done, those are kept whose ids it still has. The
+	// default is the steps that the run had pinned.
+	Newest bool
+}
+
+// Retry repeats a run that has ended, in a new run (see [Run].Of) of the same generation. The steps that were done
+// before the place where it begins are not called again, and their outputs are there for the others; attempts are
+// counted anew, and so are the idempotency keys. Finally is run again.
+//
+// It returns [ErrNotFound] if there is no such run, or the run has no such step; [ErrConflict] if the run has not
+// ended, was a deletion (call Delete again), if its generation is no longer the newest, or if another run of the
+// resource has not ended; an [ErrInvalid] if from contradicts itself; and [ErrClosed] after Shutdown.
+func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
+	}
+	if from.Start && from.Step != "" {
+		return nil, invalid("from", "has both Start and Step %q", cut(from.Step, maxName))
+	}
+	old, err := e.GetRun(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !old.State.Final():
+		return nil, fmt.Errorf("%w: run %s is %s", ErrConflict, runID, old.State)
+	case old.Cause == CauseDeleted:
+		return nil, fmt.Errorf("%w: run %s was a deletion", ErrConflict, runID)
+	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
+		return nil, fmt.Errorf("%w: step %q of run %s", ErrNotFound, cut(from.Step, maxName), runID)
+	}
+	if len(old.Steps) == 0 {
+		return e.Trigger(ctx, old.Resource) // it never began, so there is nothing to keep
+	}
+	first := from.Step
+	if from.Start {
+		first = fromStart
+	}
+	run, _, err := e.submit(ctx, old.Resource, func(head *resourceRecord) (*submission, error) {
+		switch {
+		case head == nil || head.ID != old.ResourceID:
+			return nil, ErrNotFound
+		case head.Deleted != 0:
+			return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+		case head.Generation != old.Generation:
+			return nil, fmt.Errorf("%w: run %s was of generation %d, and %d is the newest", ErrConflict, runID, old.Generation, head.Generation)
+		case head.Active != "" || head.Pending != "":
+			return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
+		}
+		revision, err := e.ledger.revision(ctx, old.Resource, head.Generation)
+		if err != nil {
+			return nil, err
+		}
+		next := *head
+		return &submission{
+			next: &next, cause: CauseRetried, spec: revision.Spec,
+			of: runRecord{Of: runID, From: first, Newest: from.Newest},
+		}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", old.Resource, err)
+	}
+	return run, nil
+}
+
+// fromStart is no id of a step.
+const fromStart = "/"
+
+// kept returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
+func (r *runState) kept(p *plan, from string) []*stepRecord {
+	kept := make([]*stepRecord, len(p.Steps))
+	if from == fromStart {
+		return kept
+	}
+	again := make([]bool, p.len())
+	if i := p.index(from); from != "" && i >= 0 {
+		again = p.follows(i)
+	}
+	for i := range kept {
+		k := r.plan.index(p.Steps[i].ID)
+		if k < 0 || k >= len(r.plan.Steps) || again[i] {
+			continue
+		}
+		if rec := r.steps[k].rec; rec.State == StateSucceeded || rec.State == StateSkipped {
+			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
+			kept[i] = &rec
+		}
+	}
+	return kept
+}
+
+// Rollback applies an earlier generation of a resource anew: its spec and its pipeline become a new generation, which
+// a run reconciles as after Apply; the metadata stays. Going back to what is current already makes no generation, as
+// with Apply. It returns [ErrNotFound] if there is no such resource or generation, what Apply returns otherwise, and
+// [ErrClosed] after Shutdown.
+func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
+	}
+	if _, err := e.head(ctx, k); err != nil {
+		return nil, err
+	}
+	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
+		if head == nil || generation < head.First || generation > head.Generation {
+			return nil, fmt.Errorf("%w: generation %d", ErrNotFound, generation)
+		}
+		revision, err := e.ledger.revision(ctx, k, generation)
+		if err != nil {
+			return nil, err
+		}
+		o := &Object{Meta: head.meta(k), Spec: revision.Spec}
+		o.Pipeline = revision.Pipeline
+		return e.change(ctx, o, head, false)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", k, err)
+	}
+	return run, nil
+}
