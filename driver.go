@@ -37,8 +37,8 @@ type Driver interface {
 	// that does not return within five seconds of the end of its context keeps its worker and its slot until it does,
 	// what it returns then is discarded, and no other attempt for the same resource starts before.
 	//
-	// Reconcile is called concurrently for different resources (see [Concurrency]), and may call any method of the
-	// engine. The request and all it refers to belong to the driver.
+	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that have
+	// no order between them, and may call any method of the engine. The request and all it refers to belong to the driver.
 	Reconcile(ctx context.Context, req *Request) (Result, error)
 }
 

@@ -75,7 +75,7 @@ const (
 	Coalesce ChangePolicy = iota + 1
 	// Supersede cancels the run first.
 	Supersede
-	// Queue reconciles every generation, one after the other.
+	// Queue reconciles every generation, one after the other. It is not carried out yet (see [PipelineSpec]).
 	Queue
 )
 

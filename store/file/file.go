@@ -35,9 +35,9 @@ import (
 )
 
 // Store implements [store.Store] in one file. Make one with [Open].
-//
-// Locks are taken in the order open, snapshots, beginning; mu is held alone, for a few lines, never while bbolt works.
 type Store struct {
+	// Locks are taken in the order open, snapshots, beginning; mu is held alone, for a few lines, never while bbolt works.
+
 	path string
 	file *os.File // that of db, for what bbolt does not do; closed by db
 	db   *bbolt.DB
