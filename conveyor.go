@@ -29,12 +29,12 @@
 //
 // # What is guaranteed
 //
-// A step starts only after those before it have a recorded success or skip. The start of an attempt is on record
-// before its driver is called, and its outcome before anything else happens to the run. A resource never has two
-// attempts at once, outside the drivers that listen to it together. A finished step is never called again. A step
-// that was under way when the process died is called again, with the same [Request.IdempotencyKey]: at least once
-// per step, exactly one recorded outcome. What Apply has acknowledged is reconciled, at last in its newest
-// generation.
+// A step starts only after those before it have a recorded success or skip, or a failure that is tolerated (see
+// [Step].ContinueOnError). The start of an attempt is on record before its driver is called, and its outcome before
+// anything else happens to the run. A resource never has two attempts at once, outside parallel steps and the drivers
+// that listen to it together. A finished step is never called again. A step that was under way when the process died
+// is called again, with the same [Request.IdempotencyKey]: at least once per step, exactly one recorded outcome. What
+// Apply has acknowledged is reconciled, at last in its newest generation.
 //
 // # What is not
 //
@@ -178,7 +178,7 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 // former process ended is called again.
 //
 // It returns [ErrClosed] after Shutdown, [ErrConflict] when called twice, and an error of the store; after that last
-// one it may be called again. The records of a newer format are an [store.ErrCorrupt].
+// one it may be called again. The records of a newer format are a [store.ErrCorrupt].
 func (e *Engine) Start(ctx context.Context) error {
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
