@@ -81,6 +81,8 @@ type Options struct {
 	ShutdownGrace time.Duration
 	// Limits bound what is accepted and kept.
 	Limits Limits
+	// Retention bounds what is kept of ended runs and earlier generations. The zero value keeps everything.
+	Retention Retention
 	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. Specs and outputs
 	// are never logged.
 	Logger *slog.Logger
@@ -107,6 +109,7 @@ func (o Options) validate(f *faults) {
 	}
 	o.Retry.validate("Retry", f)
 	o.Limits.validate(f)
+	o.Retention.validate(f)
 }
 
 func (o Options) withDefaults() Options {

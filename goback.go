@@ -2,7 +2,10 @@ package conveyor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // RetryFrom says where [Engine.Retry] begins. The zero value is the steps that the run has not done: the one that
@@ -120,6 +123,9 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 			return nil, fmt.Errorf("%w: generation %d", ErrNotFound, generation)
 		}
 		revision, err := e.ledger.revision(ctx, k, generation)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("%w: generation %d is no longer kept", ErrNotFound, generation)
+		}
 		if err != nil {
 			return nil, err
 		}

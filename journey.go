@@ -337,6 +337,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		if d.head != nil && d.head.Pending != "" {
 			s.enqueue(s.take(d.head.Pending, j.key))
 		}
+		s.tidy(j.key)
 		return
 	}
 	s.schedule(j, d.nextDue())

@@ -49,9 +49,11 @@ type scheduler struct {
 	flush    map[*runLog]*journey             // logs with lines that are not written
 	flushAt  time.Time                        // when they shall be; zero for never
 	flushing bool
-	exempt   int           // workers whose driver called Shutdown: they are not waited for
-	stuck    int           // workers whose call was given up
-	drained  chan struct{} // closed when no worker is left that must be waited for; made by shutdown
+	untidy   map[Key]struct{} // resources whose past is to be looked through
+	tidying  bool             // somebody is at it
+	exempt   int              // workers whose driver called Shutdown: they are not waited for
+	stuck    int              // workers whose call was given up
+	drained  chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
 }
 
 type phase uint8
@@ -70,7 +72,7 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key]int{}, held: map[Key][]*journey{},
-		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{},
+		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
 	s.workers.SetLimit(opts.Workers)
 	s.attempts, s.cancelAttempts = context.WithCancelCause(context.Background())

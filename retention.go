@@ -1,0 +1,178 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
+// to whenever a run of the resource has ended, so that a resource at rest keeps what it has. Whatever is set, a run
+// that has not ended is never removed, nor are the newest run of a resource, its current generation, and the
+// generations that an unfinished run has pinned. With a run go its steps, its attempts, its log, its checkpoints and
+// the signals that nobody took.
+type Retention struct {
+	// Runs is how many ended runs are kept, the newest; 0 means all.
+	Runs int
+	// Age is how long ago a kept run may have ended; 0 means any time.
+	Age time.Duration
+	// Revisions is how many generations are kept, the newest; 0 means all.
+	Revisions int
+}
+
+func (r Retention) validate(f *faults) {
+	if r.Runs < 0 {
+		f.add(invalid("Retention.Runs", "%d is negative", r.Runs))
+	}
+	if r.Age < 0 {
+		f.add(invalid("Retention.Age", "%s is negative", r.Age))
+	}
+	if r.Revisions < 0 {
+		f.add(invalid("Retention.Revisions", "%d is negative", r.Revisions))
+	}
+}
+
+// tidy has the past of a resource looked through, one resource after the other, by a goroutine that is there while
+// there is something to do.
+func (s *scheduler) tidy(k Key) {
+	if s.opts.Retention == (Retention{}) {
+		return
+	}
+	s.mu.Lock()
+	s.untidy[k] = struct{}{}
+	begin := !s.tidying
+	s.tidying = true
+	s.mu.Unlock()
+	if begin && !s.beside(s.tidyAll) {
+		s.mu.Lock()
+		s.tidying = false
+		s.mu.Unlock()
+	}
+}
+
+func (s *scheduler) tidyAll() {
+	for {
+		s.mu.Lock()
+		var k Key
+		for k = range s.untidy {
+			break
+		}
+		if len(s.untidy) == 0 || s.phase == phaseStopped {
+			s.tidying = false
+			s.mu.Unlock()
+			return
+		}
+		delete(s.untidy, k)
+		s.mu.Unlock()
+		if err := s.ledger.tidy(s.base, k, s.opts.Retention, time.Now()); err != nil {
+			// What is too much stays until the next run of the resource ends.
+			s.opts.Logger.Warn("old records cannot be removed", "resource", k.String(), "error", err)
+		}
+	}
+}
+
+// tidy removes what of a resource's past is not to be kept.
+func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time) error {
+	head, _, err := l.resource(ctx, k)
+	if err != nil {
+		return err
+	}
+	var pinned int64 // the oldest generation that an unfinished run works on
+	ended := 0
+	newest := store.Query{Prefix: runsOf(k), Reverse: true}
+	for r, err := range l.store.List(ctx, newest) {
+		if err != nil {
+			return err
+		}
+		id := r.Key[len(newest.Prefix):]
+		rec, rev, err := load[runRecord](ctx, l, runKey(id))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !rec.State.Final() {
+			if rec.Generation > 0 && (pinned == 0 || rec.Generation < pinned) {
+				pinned = rec.Generation
+			}
+			continue
+		}
+		ended++
+		tooMany := keep.Runs > 0 && ended > keep.Runs
+		tooOld := keep.Age > 0 && rec.Ended.time().Before(now.Add(-keep.Age))
+		if (tooMany || tooOld) && (head == nil || head.Status.Run != id) {
+			if err := l.removeRun(ctx, k, id, rev); err != nil {
+				return fmt.Errorf("run %s: %w", id, err)
+			}
+		}
+	}
+	if head == nil || keep.Revisions == 0 {
+		return nil
+	}
+	return l.removeRevisions(ctx, k, head, keep.Revisions, pinned)
+}
+
+// removeRun takes an ended run off the record. The index by which it is found goes last, so that a crash in between
+// leaves nothing that is never found again.
+func (l *ledger) removeRun(ctx context.Context, k Key, id string, rev store.Revision) error {
+	if _, err := l.commit(ctx, []store.Op{store.Delete(runKey(id)).If(rev), store.Delete(planKey(id))}); err != nil {
+		return err
+	}
+	for _, prefix := range []string{stepsOf(id), attemptsOf(id), logsOf(id), checkpointPrefix + id + "/", signalPrefix + id + "/"} {
+		if err := l.removeAll(ctx, prefix); err != nil {
+			return err
+		}
+	}
+	_, err := l.commit(ctx, []store.Op{store.Delete(runsOf(k) + id)})
+	return err
+}
+
+// removeBatch bounds the records that one commit removes.
+const removeBatch = 256
+
+func (l *ledger) removeAll(ctx context.Context, prefix string) error {
+	for {
+		var ops []store.Op
+		for r, err := range l.store.List(ctx, store.Query{Prefix: prefix, Limit: removeBatch}) {
+			if err != nil {
+				return err
+			}
+			ops = append(ops, store.Delete(r.Key))
+		}
+		if len(ops) == 0 {
+			return nil
+		}
+		if _, err := l.commit(ctx, ops); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *ledger) removeRevisions(ctx context.Context, k Key, head *resourceRecord, keep int, pinned int64) error {
+	last := head.Generation - int64(keep) // the newest to go
+	if pinned > 0 {
+		last = min(last, pinned-1)
+	}
+	if last < head.First {
+		return nil
+	}
+	var ops []store.Op
+	for r, err := range l.store.List(ctx, store.Query{Prefix: revisionsOf(k), Limit: removeBatch}) {
+		if err != nil {
+			return err
+		}
+		if r.Key > revisionKey(k, last) {
+			break
+		}
+		ops = append(ops, store.Delete(r.Key))
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	_, err := l.commit(ctx, ops)
+	return err
+}
