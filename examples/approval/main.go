@@ -1,0 +1,90 @@
+// Approval holds a deployment back until somebody approves it, or until nobody has for too long.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"time"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// Deployment is a resource: a version that shall go live, if it is approved in time.
+type Deployment struct {
+	conveyor.Meta
+	Spec struct {
+		Version  string            `json:"version"`
+		Patience conveyor.Duration `json:"patience"`
+	} `json:"spec"`
+}
+
+// gate is called twice: first it asks, and then it learns the answer. In between it holds no goroutine, and the
+// question survives a restart of the program.
+func gate(ctx context.Context, req *conveyor.Request, d *Deployment) (conveyor.Result, error) {
+	var who string
+	answered, err := req.Signal(&who)
+	switch {
+	case errors.Is(err, conveyor.ErrTimeout):
+		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("nobody approved within %s", d.Spec.Patience))
+	case err != nil:
+		return conveyor.Result{}, err
+	case !answered:
+		fmt.Printf("%s %s: please approve\n", d.Name, d.Spec.Version)
+		return conveyor.Await("approval", time.Duration(d.Spec.Patience)), nil
+	}
+	fmt.Printf("%s %s: approved by %s\n", d.Name, d.Spec.Version, who)
+	return conveyor.Done(), nil
+}
+
+func deploy(ctx context.Context, req *conveyor.Request, d *Deployment) (conveyor.Result, error) {
+	fmt.Printf("%s %s: live\n", d.Name, d.Spec.Version)
+	return conveyor.Done(), nil
+}
+
+func main() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("gate", conveyor.For(gate)))
+	check(engine.Register("deployer", conveyor.For(deploy)))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
+		Name: "release", Resource: "deployment",
+		Steps: []conveyor.Step{{ID: "approve", Driver: "gate"}, {ID: "deploy", Driver: "deployer"}},
+	}))
+	check(engine.Start(ctx))
+
+	approved := begin(ctx, engine, "shop", "v7", time.Hour)
+	check(engine.Signal(ctx, approved.ID, "approval", "ada")) // kept if it comes before the question
+	report(ctx, engine, approved)
+
+	forgotten := begin(ctx, engine, "blog", "v3", 20*time.Millisecond)
+	report(ctx, engine, forgotten)
+	check(engine.Shutdown(ctx))
+}
+
+func begin(ctx context.Context, engine *conveyor.Engine, name, version string, patience time.Duration) *conveyor.Run {
+	d := &Deployment{Meta: conveyor.Meta{Name: name, Type: "deployment", Pipeline: "release"}}
+	d.Spec.Version, d.Spec.Patience = version, conveyor.Duration(patience)
+	run, err := engine.Apply(ctx, d)
+	check(err)
+	return run
+}
+
+func report(ctx context.Context, engine *conveyor.Engine, run *conveyor.Run) {
+	run, err := engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Printf("%s: %s\n", run.Resource.Name, run.State)
+	for _, step := range run.Steps {
+		fmt.Println(strings.TrimSpace(fmt.Sprintln("-", step.ID, step.State, step.Reason)))
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
