@@ -179,8 +179,8 @@ func (s *scheduler) lose(j *journey, err error) {
 		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.id))
 		s.disown(a)
 	}
-	j.run, j.object, j.head, j.rev = nil, nil, nil, 0
 	s.forget(j)
+	j.unload()
 }
 
 // open reads the records of a run into its journey, unless they are there.
@@ -334,6 +334,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		for _, w := range s.drop(j) {
 			w <- j.run.whole()
 		}
+		j.unload() // or else what wakes it now would end it once more
 		if d.head != nil && d.head.Pending != "" {
 			s.enqueue(s.take(d.head.Pending, j.key))
 		}
@@ -345,11 +346,16 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.enqueue(j)
 	}
 	if !flying && !d.turn {
-		j.run, j.object, j.head, j.rev = nil, nil, nil, 0
-		j.mu.Lock()
-		j.log, j.outputs = nil, nil
-		j.mu.Unlock()
+		j.unload()
 	}
+}
+
+// unload leaves what is known of a run to the store, where it is read again if the run goes on.
+func (j *journey) unload() {
+	j.run, j.object, j.head, j.rev = nil, nil, nil, 0
+	j.mu.Lock()
+	j.log, j.outputs = nil, nil
+	j.mu.Unlock()
 }
 
 // displace ends the run that another one waits behind. It is not waited for: that run's end wakes the other.

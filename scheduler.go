@@ -355,6 +355,7 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 		}
 		delete(s.journeys, j.id)
 	}
+	delete(s.flush, j.log) // its lines are written, or never will be
 	waiting = s.waiters[j.id]
 	delete(s.waiters, j.id)
 	s.mu.Unlock()
