@@ -682,7 +682,7 @@ func (d *draft) nextDue() (due instant) {
 		if state != StateRetrying && state != StateWaiting {
 			continue
 		}
-		if at := run.steps[i].rec.Due; due == 0 || at < due {
+		if at := run.steps[i].rec.Due; at != 0 && (due == 0 || at < due) { // 0 is a wait for a signal alone
 			due = at
 		}
 	}

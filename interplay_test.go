@@ -25,3 +25,33 @@ func TestRule08RunEndsOnceWhateverWakesItAfterwards(t *testing.T) {
 		require.Equal(t, before, dump(t, e.store))
 	})
 }
+
+func TestRule10AwaitWithoutTimeoutHidesNoOtherDueTime(t *testing.T) {
+	t.Run("the time of the run", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t, conveyor.Options{}).start()
+			e.driver("ask", driverOf(approval(0)))
+			p := pipelineOf("ask")
+			p.Timeout = conveyor.Duration(time.Minute)
+			e.save(p)
+			run := e.apply(object("x", nil))
+			time.Sleep(2 * time.Minute)
+			require.ErrorIs(t, e.run(run.ID).Err(), conveyor.ErrTimeout)
+		})
+	})
+	t.Run("a retry beside it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t, conveyor.Options{}).start()
+			flaky := recording(inTurn(always(conveyor.Done(), errBoom), always(conveyor.Done(), nil)))
+			e.driver("flaky", flaky)
+			e.driver("ask", driverOf(approval(0)))
+			e.driver("d", new(recorder))
+			e.save(conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{
+				{ID: "flaky", Driver: "flaky"}, {ID: "ask", Driver: "ask"}, {ID: "end", Driver: "d", After: []string{"flaky", "ask"}},
+			}})
+			e.apply(object("x", nil))
+			time.Sleep(time.Minute)
+			require.Equal(t, []string{"flaky", "flaky/2"}, flaky.steps())
+		})
+	})
+}
