@@ -392,6 +392,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		attempts = s.adopt(d)
 	} else {
 		s.forget(j)
+		j.unload() // or else what has woken it meanwhile would take it for a run
 	}
 	for _, a := range attempts {
 		s.employ(a)

@@ -55,3 +55,34 @@ func TestRule10AwaitWithoutTimeoutHidesNoOtherDueTime(t *testing.T) {
 		})
 	})
 }
+
+func TestRule09RunThatNeverCameToBeLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		free := make(chan struct{})
+		e.driver("d", driverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-free
+			return conveyor.Done(), nil
+		}), conveyor.Concurrency(1))
+		e.pipeline("d")
+		first := e.apply(object("x", nil))
+		synctest.Wait()
+		e.store.refusing(func([]string) error {
+			e.store.refusing(nil)
+			close(free) // so that the run that is about to come gets the slot it wants
+			synctest.Wait()
+			return errBoom
+		})
+		_, err := e.Apply(t.Context(), object("y", nil))
+		require.ErrorIs(t, err, errBoom)
+		synctest.Wait()
+		require.Equal(t, first.ID, drain(t, e.Runs(t.Context(), conveyor.RunFilter{}))[0].ID)
+		require.Len(t, drain(t, e.Runs(t.Context(), conveyor.RunFilter{})), 1)
+		stats, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, stats.Unfinished)
+		require.Zero(t, stats.Busy)
+		require.Zero(t, stats.Slots["d"].Busy)
+		require.NoError(t, e.finish(object("y", nil)).Err())
+	})
+}
