@@ -86,3 +86,22 @@ func TestRule09RunThatNeverCameToBeLeavesNothing(t *testing.T) {
 		require.NoError(t, e.finish(object("y", nil)).Err())
 	})
 }
+
+func TestRule10SignalTakenByNobodyBeforeACrashIsDeliveredAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Workers: 1}).start()
+		e.driver("ask", driverOf(approval(time.Hour)))
+		e.driver("busy", driverOf(taking(2*time.Hour)), conveyor.Listen("s"))
+		e.pipeline("ask")
+		run := e.apply(object("x", nil))
+		time.Sleep(time.Second)
+		e.apply(loose("s", "y", nil)) // takes the only worker
+		synctest.Wait()
+		require.NoError(t, e.Signal(t.Context(), run.ID, "go", "ann"))
+		e = e.crashed(conveyor.Options{})
+		e.driver("ask", driverOf(approval(time.Hour)))
+		e.start()
+		time.Sleep(time.Minute)
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -236,6 +237,14 @@ func (l *ledger) attempts(ctx context.Context, run string) (map[string][]Attempt
 	return attempts, nil
 }
 
+// signaled reports whether there is a signal for a run that nobody has taken.
+func (l *ledger) signaled(ctx context.Context, run string) (bool, error) {
+	for _, err := range l.store.List(ctx, store.Query{Prefix: signalPrefix + run + "/", Limit: 1}) {
+		return err == nil, err
+	}
+	return false, nil
+}
+
 // describe reads a run as a value for the program.
 func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	state, err := l.run(ctx, id)
@@ -378,6 +387,11 @@ func (r *runState) sleepsUntil() instant {
 		return 0
 	}
 	return r.nextDue()
+}
+
+// awaits says that a step waits for a signal.
+func (r *runState) awaits() bool {
+	return slices.ContainsFunc(r.steps, func(s stepState) bool { return s.rec.State == StateWaiting && s.rec.Await != "" })
 }
 
 // nextDue is the earliest time at which something is to happen to the run by itself; 0 for never.

@@ -75,7 +75,17 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 		run, err := s.ledger.run(ctx, id)
 		switch {
 		case err == nil:
-			runs = append(runs, found{id: id, key: run.rec.key(), due: run.sleepsUntil()})
+			due := run.sleepsUntil()
+			if due != 0 && run.awaits() {
+				signaled, err := s.ledger.signaled(ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				if signaled {
+					due = 0
+				}
+			}
+			runs = append(runs, found{id: id, key: run.rec.key(), due: due})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.opts.Logger.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
 		default:
