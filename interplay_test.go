@@ -105,3 +105,16 @@ func TestRule10SignalTakenByNobodyBeforeACrashIsDeliveredAtTheStart(t *testing.T
 		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
 	})
 }
+
+func TestRule12AttemptsOfARunThatEndsWhileItRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", driverOf(always(conveyor.Done(), conveyor.RetryAfter(time.Hour, errBoom))))
+		e.pipeline("d")
+		run := e.apply(object("x", nil))
+		time.AfterFunc(time.Minute, func() { require.NoError(t, e.Cancel(context.Background(), run.ID, "")) })
+		run = e.ended(run.ID)
+		require.Len(t, run.Steps[0].Attempts, 1)
+		require.Equal(t, e.run(run.ID), run)
+	})
+}

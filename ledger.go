@@ -309,7 +309,7 @@ func (r *runState) describe(attempts map[string][]Attempt) *Run {
 // that failed.
 func (r *runState) whole() *Run {
 	for i := range r.steps {
-		if s := &r.steps[i].rec; s.Attempt > 1 || s.State == StateFailed || s.State == StateCanceled {
+		if s := &r.steps[i].rec; s.Attempt > 1 || s.State == StateFailed || s.State == StateCanceled || s.State == StateRetrying {
 			return nil
 		}
 	}
