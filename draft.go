@@ -178,12 +178,12 @@ func (d *draft) recorded(i int) *stepRecord {
 // steps turn out to be done.
 func (d *draft) stopOf(i int) stopKind {
 	switch {
-	case i >= len(d.plan.Steps) && d.rec.CutShort:
-		return stopCancel
 	case i < len(d.plan.Steps) && d.rec.Stop != stopNone:
 		return d.rec.Stop
 	case d.late():
 		return stopTimeout
+	case i >= len(d.plan.Steps) && d.rec.CutShort:
+		return stopCancel
 	}
 	return stopNone
 }
@@ -195,7 +195,8 @@ func (d *draft) requestStop(r *stopRequest) {
 		return
 	}
 	if d.rec.Outcome != StateUnset {
-		d.rec.CutShort, d.rewrite, d.stop = true, true, r.cause
+		d.stop = r.cause
+		d.cutShort(stopCancel, r.reason)
 		return
 	}
 	if d.rec.Stop == stopCancel {
@@ -425,11 +426,23 @@ func (d *draft) late() bool { return d.rec.Deadline != 0 && d.now >= d.rec.Deadl
 func (d *draft) timeUp() {
 	switch {
 	case d.rec.Outcome != StateUnset:
-		d.rewrite = d.rewrite || !d.rec.CutShort
-		d.rec.CutShort = true
+		if _, done := d.plan.nextOfFinally(d.states, false); !done {
+			d.cutShort(stopTimeout, fmt.Sprintf("the cleanup took longer than %s", d.plan.Timeout))
+		}
 	case d.rec.Stop == stopNone && !d.plan.succeeded(d.states):
 		limit := time.Duration(d.rec.Deadline - d.rec.Started)
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
+	}
+}
+
+// cutShort ends the cleanup. That is a stop of the whole run if the steps had succeeded.
+func (d *draft) cutShort(kind stopKind, reason string) {
+	if d.rec.CutShort {
+		return
+	}
+	d.rec.CutShort, d.rewrite = true, true
+	if d.rec.Outcome == StateSucceeded {
+		d.rec.Stop, d.rec.StopReason = kind, cut(reason, d.s.opts.Limits.ErrorText)
 	}
 }
 
@@ -535,10 +548,25 @@ func (d *draft) finish() error {
 		return d.finishWith(end, d.rec.StopReason)
 	}
 	end, reason := d.rec.Outcome, d.rec.Reason
-	if i := d.plan.failedCleanup(d.states); i >= 0 && end == StateSucceeded {
-		end, reason = StateFailed, d.failed(i)
+	if end == StateSucceeded {
+		end, reason = d.afterCleanup()
 	}
 	return d.finishWith(end, reason)
+}
+
+// afterCleanup tells how a run ends whose steps have succeeded: what goes wrong in the cleanup is the run's then.
+func (d *draft) afterCleanup() (end State, reason string) {
+	end, reason = StateSucceeded, d.rec.Reason
+	if i := d.plan.failedCleanup(d.states); i >= 0 {
+		end, reason = StateFailed, d.failed(i)
+	}
+	switch {
+	case d.rec.CutShort && d.rec.Stop == stopCancel:
+		return StateCanceled, d.rec.StopReason
+	case d.rec.CutShort:
+		return StateFailed, d.rec.StopReason
+	}
+	return end, reason
 }
 
 func (d *draft) finishWith(end State, reason string) error {

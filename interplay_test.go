@@ -118,3 +118,32 @@ func TestRule12AttemptsOfARunThatEndsWhileItRetries(t *testing.T) {
 		require.Equal(t, e.run(run.ID), run)
 	})
 }
+
+func TestRule15CleanupThatRunsOutOfTimeIsAFailure(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		undo driverFunc
+	}{
+		{"under way", taking(time.Hour)},
+		{"waiting for its next attempt", always(conveyor.Done(), conveyor.RetryAfter(time.Hour, errBoom))},
+		{"waiting for a signal", approval(0)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 20 {
+				synctest.Test(t, func(t *testing.T) {
+					e := newEngine(t, conveyor.Options{}).start()
+					e.driver("work", new(recorder))
+					e.driver("more", new(recorder))
+					e.driver("undo", driverOf(c.undo))
+					e.driver("tell", new(recorder))
+					e.save(withCleanup(func(p *conveyor.PipelineSpec) { p.Timeout = conveyor.Duration(time.Minute) }))
+					run := e.apply(object("x", nil))
+					time.Sleep(2 * time.Minute)
+					run = e.run(run.ID)
+					require.Equal(t, conveyor.StateFailed, run.State, "%s", run.Reason)
+					require.ErrorIs(t, run.Err(), conveyor.ErrTimeout)
+				})
+			}
+		})
+	}
+}
