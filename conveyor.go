@@ -86,6 +86,8 @@ type Options struct {
 	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. Specs and outputs
 	// are never logged.
 	Logger *slog.Logger
+	// Observer, if set, is told of every event.
+	Observer Observer
 	// Validate, if set, may refuse a resource before anything is stored; the call that applied it returns the error.
 	// It gets a copy, and may be called concurrently.
 	Validate func(ctx context.Context, o *Object) error

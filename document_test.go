@@ -725,7 +725,7 @@ func TestEnumerations(t *testing.T) {
 		"succeeded", "failed", "skipped", "canceled", "superseded")
 	testEnumeration[conveyor.Cause](t, "cause", "created", "updated", "deleted", "resync", "triggered", "retried")
 	testEnumeration[conveyor.ChangePolicy](t, "change policy", "coalesce", "supersede", "queue")
-	testEnumeration[conveyor.EventKind](t, "event kind", "resource", "pipeline", "run", "step")
+	testEnumeration[conveyor.EventKind](t, "event kind", "resource", "pipeline", "run", "step", "gap")
 	var final []string
 	for s := conveyor.StateUnset; s <= conveyor.StateSuperseded; s++ {
 		if s.Final() {

@@ -93,6 +93,13 @@ func (f *feed) position() int64 {
 	return f.next
 }
 
+// oldest is the number of the oldest event that is kept.
+func (f *feed) oldest() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return max(f.next-int64(len(f.ring)), 1)
+}
+
 func (f *feed) cursor(n int64) Cursor {
 	return Cursor(f.epoch + "-" + strconv.FormatInt(n, 10))
 }

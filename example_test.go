@@ -1105,3 +1105,23 @@ func ExampleEngine_Rollback() {
 	// generation 2: {"repository":"example.com/broken"}
 	// generation 3: {"repository":"example.com/app"}
 }
+
+func ExampleObserver() {
+	ended := map[conveyor.State]int{} // a metric
+	observer := conveyor.ObserverFunc(func(_ context.Context, e conveyor.Event) {
+		if e.Kind == conveyor.EventRun && e.State.Final() {
+			ended[e.State]++
+		}
+	})
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{Observer: observer})
+	check(err)
+	check(engine.Start(ctx))
+	run, err := engine.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Name: "app", Type: "thing"}})
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx)) // the observer has been told all when it returns
+	fmt.Println(ended)
+	// Output: map[skipped:1]
+}

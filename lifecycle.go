@@ -26,6 +26,7 @@ func (s *scheduler) start(ctx context.Context) error {
 		return err
 	}
 	s.phase = phaseRunning
+	s.observing = s.observe()
 	for _, f := range found {
 		s.scheduleLocked(s.journeyLocked(f.id, f.key), f.due)
 	}
@@ -197,6 +198,7 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 	}
 	if own == nil {
 		s.aside.Wait()
+		s.observing.finish(timeLeft(ctx))
 	}
 	if alone {
 		_ = s.workers.Wait() // they return nil
@@ -209,6 +211,14 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 		cause = context.DeadlineExceeded // it is about to be
 	}
 	return fmt.Errorf("conveyor: shutdown: still running: %s: %w", describeAttempts(left), cause)
+}
+
+// timeLeft is what remains of the time given to Shutdown.
+func timeLeft(ctx context.Context) time.Duration {
+	if last, limited := ctx.Deadline(); limited {
+		return max(time.Until(last), 0)
+	}
+	return shutdownReserve
 }
 
 // flushAll writes the log lines that are left.

@@ -194,9 +194,10 @@ const (
 	EventPipeline                      // a pipeline was saved or deleted
 	EventRun                           // a run was queued, started or ended
 	EventStep                          // a step changed its state
+	EventGap                           // an [Observer] has missed events that are no longer kept
 )
 
-var eventKindNames = enum[EventKind]{what: "event kind", names: []string{"", "resource", "pipeline", "run", "step"}}
+var eventKindNames = enum[EventKind]{what: "event kind", names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
 
 // String gives the name that documents use, and "unset" for the zero value.
 func (k EventKind) String() string { return eventKindNames.text(k) }

@@ -33,6 +33,7 @@ type scheduler struct {
 	base           context.Context // for the store: what a driver has done is recorded, whoever has left
 	giveUp         chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
 	done           chan struct{}   // closed when the scheduler has stopped
+	observing      *observing      // set by start, before anything happens; nil without an observer
 	nudge          chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
 	mu       sync.Mutex // guards all below

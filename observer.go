@@ -1,0 +1,90 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Observer is told of the engine's events, for metrics and tracing (see [Options].Observer).
+type Observer interface {
+	// Observe is called for each event from Start on, after what it tells of is on record, one call at a time, those of
+	// one run in the order in which they happened. It holds up nothing: the engine goes on meanwhile. An observer that
+	// falls more than [Limits].WatchBuffer events behind gets one event of kind [EventGap] for those it has missed. A
+	// panic is logged, and the next event comes all the same.
+	//
+	// After Shutdown has begun, the events up to its end are still told, as far as its time allows; then ctx ends, and an
+	// observer that has not returned is left alone.
+	Observe(ctx context.Context, e Event)
+}
+
+// ObserverFunc makes an Observer of a function.
+type ObserverFunc func(ctx context.Context, e Event)
+
+// Observe calls f.
+func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
+
+// observing is the goroutine that tells the observer. It reads the same feed as the watchers do, at its own pace.
+type observing struct {
+	observer Observer
+	feed     *feed
+	failed   func(err error)
+
+	ctx   context.Context // given to the observer
+	stop  context.CancelFunc
+	ended chan struct{} // closed when the observer has been told all
+}
+
+// observe begins to tell, from the next event on; it is nil without an observer.
+func (s *scheduler) observe() *observing {
+	if s.opts.Observer == nil {
+		return nil
+	}
+	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
+	o.failed = func(err error) { s.opts.Logger.Error("observer panicked", "error", err) }
+	o.ctx, o.stop = context.WithCancel(context.Background())
+	go o.tell(s.events.position())
+	return o
+}
+
+func (o *observing) tell(next int64) {
+	defer close(o.ended)
+	for {
+		event, err := o.feed.await(o.ctx, next)
+		switch {
+		case errors.Is(err, ErrGap):
+			next = o.feed.oldest()
+			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
+		case err != nil:
+			return // the feed has ended, or the time to listen to it
+		default:
+			event.Cursor = o.feed.cursor(next)
+			next++
+		}
+		o.call(event)
+	}
+}
+
+func (o *observing) call(event Event) {
+	defer func() {
+		if v := recover(); v != nil {
+			o.failed(fmt.Errorf("%v", v))
+		}
+	}()
+	o.observer.Observe(o.ctx, event)
+}
+
+// finish waits until the observer has been told all, at most so long, and leaves it alone then.
+func (o *observing) finish(patience time.Duration) {
+	if o == nil {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-o.ended:
+	case <-timer.C:
+	}
+	o.stop()
+}

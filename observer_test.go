@@ -1,0 +1,104 @@
+package conveyor_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// onlooker is an observer that keeps what it was told, after an action of its own.
+type onlooker struct {
+	act func(ctx context.Context, e conveyor.Event)
+
+	mu     sync.Mutex
+	events []conveyor.Event
+}
+
+func (w *onlooker) Observe(ctx context.Context, e conveyor.Event) {
+	if w.act != nil {
+		w.act(ctx, e)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+func (w *onlooker) all() []conveyor.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]conveyor.Event(nil), w.events...)
+}
+
+func TestObserverIsToldWhatWatchersAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := new(onlooker)
+		e := newEngine(t, conveyor.Options{Observer: w}).start()
+		stream := e.Watch(t.Context(), conveyor.WatchOptions{})
+		e.driver("d", driverOf(inTurn(always(conveyor.Done(), errBoom), always(conveyor.Done(), nil))))
+		e.pipeline("d", "d")
+		e.finish(object("x", nil))
+		e.stop()
+		var watched []conveyor.Event
+		for event, err := range stream {
+			if err == nil {
+				watched = append(watched, event)
+			}
+		}
+		require.Equal(t, watched, w.all(), "all of it, before Shutdown returns")
+		require.NotEmpty(t, watched)
+	})
+}
+
+func TestObserverThatIsSlowOrPanicsHoldsUpNothing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		act  func(ctx context.Context, e conveyor.Event)
+		logs bool
+	}{
+		{"one that blocks", func(ctx context.Context, _ conveyor.Event) { <-ctx.Done() }, false},
+		{"one that takes an hour", func(context.Context, conveyor.Event) { time.Sleep(time.Hour) }, false},
+		{"one that panics", func(context.Context, conveyor.Event) { panic("ouch") }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				e := newEngine(t, conveyor.Options{Observer: &onlooker{act: c.act}, Logger: slog.New(slog.NewTextHandler(&out, nil))}).start()
+				e.driver("d", driverOf(taking(time.Second)))
+				e.pipeline("d")
+				began := time.Now()
+				require.NoError(t, e.finish(object("x", nil)).Err())
+				require.Equal(t, time.Second, time.Since(began))
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				require.NoError(t, e.Shutdown(ctx))
+				require.LessOrEqual(t, time.Since(began), 11*time.Second)
+				time.Sleep(2 * time.Hour) // until it has returned
+				require.Equal(t, c.logs, bytes.Contains(out.Bytes(), []byte("ouch")))
+			})
+		})
+	}
+}
+
+func TestObserverThatFallsBehindLearnsOfTheGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &onlooker{act: func(context.Context, conveyor.Event) { time.Sleep(time.Minute) }}
+		e := newEngine(t, conveyor.Options{Observer: w, Limits: conveyor.Limits{WatchBuffer: 4}}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.pipeline("d", "d", "d")
+		synctest.Wait()
+		e.finish(object("x", nil)) // far more than four events, while the first is looked at
+		time.Sleep(time.Hour)
+		events := w.all()
+		require.Len(t, events, 6, "the first, the gap, and the four that are kept")
+		require.Equal(t, conveyor.EventGap, events[1].Kind)
+		require.Equal(t, conveyor.StateSucceeded, events[5].State)
+	})
+}
