@@ -24,7 +24,7 @@ type progress struct {
 	live  bool
 	color bool
 	rows  []*row
-	seen  int64 // Seq of the newest log line shown
+	seen  int64 // Seq of the newest log line taken up
 	drawn int   // lines on the terminal that the next frame replaces
 }
 
@@ -34,7 +34,8 @@ type row struct {
 	state          conveyor.State
 	attempt        int
 	started, ended time.Time
-	last           string // log line, or the reason of a state
+	last           string             // log line, or the reason of a state
+	early          []conveyor.LogLine // came before the event that the step has begun
 }
 
 func newProgress(out io.Writer, steps []conveyor.Step) *progress {
@@ -107,14 +108,23 @@ func (p *progress) change(at *row, state conveyor.State, attempt int, reason str
 	if reason != "" {
 		at.last = printable(reason)
 	}
-	if p.live {
-		return
+	if !p.live {
+		p.say(at, reason)
 	}
-	line := fmt.Sprintf("%s %s: %s", at.id, at.name, state)
-	if attempt > 1 {
-		line += fmt.Sprintf(", attempt %d", attempt)
+	early := at.early
+	at.early = nil
+	for _, l := range early {
+		p.show(l)
 	}
-	if state.Final() && state != conveyor.StateSkipped {
+}
+
+// say writes the state of a step.
+func (p *progress) say(at *row, reason string) {
+	line := fmt.Sprintf("%s %s: %s", at.id, at.name, at.state)
+	if at.attempt > 1 {
+		line += fmt.Sprintf(", attempt %d", at.attempt)
+	}
+	if at.state.Final() && at.state != conveyor.StateSkipped {
 		line += " after " + elapsed(at, time.Time{})
 	}
 	if reason != "" {
@@ -123,14 +133,26 @@ func (p *progress) change(at *row, state conveyor.State, attempt int, reason str
 	fmt.Fprintln(p.out, line)
 }
 
-// line takes up a log line, once.
+// line takes up a log line, once. Lines and events come in two streams; a line that overtakes the event that its step
+// has begun waits for it, so that no step seems to begin before the one before it has ended.
 func (p *progress) line(l conveyor.LogLine) {
 	if l.Seq <= p.seen {
 		return
 	}
-	if at := p.row(l.Step); at != nil && !at.state.Final() {
-		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event that says so comes after the line
+	p.seen = l.Seq
+	at := p.row(l.Step)
+	if at != nil && at.state == conveyor.StateUnset {
+		at.early = append(at.early, l)
+		return
 	}
+	if at != nil && !at.state.Final() {
+		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event of an attempt may come after its line
+	}
+	p.show(l)
+}
+
+// show writes a log line.
+func (p *progress) show(l conveyor.LogLine) {
 	text := p.note(l)
 	if !p.live {
 		fmt.Fprintln(p.out, l.Step+" | "+text)
@@ -139,7 +161,7 @@ func (p *progress) line(l conveyor.LogLine) {
 
 // note keeps a log line as the last of its step, and returns its text.
 func (p *progress) note(l conveyor.LogLine) string {
-	p.seen = l.Seq
+	p.seen = max(p.seen, l.Seq)
 	text := lineText(l)
 	if at := p.row(l.Step); at != nil && text != "" {
 		at.last = text

@@ -48,6 +48,17 @@ func TestProgressWritesPlainLines(t *testing.T) {
 `, out.String())
 }
 
+func TestProgressKeepsALineUntilItsStepHasBegun(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out, threeSteps)
+	p.event(stepEvent("1", conveyor.StateRunning, 0, ""))
+	p.line(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
+	p.event(stepEvent("1", conveyor.StateSucceeded, 1, ""))
+	p.line(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
+	p.event(stepEvent("2", conveyor.StateRunning, 1, ""))
+	require.Equal(t, "1 Clone: running\n1 Clone: succeeded after 1.0s\n2 Test: running\n2 | testing\n", out.String())
+}
+
 func TestProgressDrawsOneLineAStep(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, threeSteps)
