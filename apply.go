@@ -130,6 +130,8 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 // behind it, and a change that comes while one is queued is taken up by that one, so that the newest generation is
 // always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
 // newest run there was, ended or not. Changed metadata is stored without a run.
+// A resource without a pipeline to whose type no driver listens gets a run that is skipped, and another when a driver
+// that does is registered.
 //
 // It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another
 // type; an [ErrNotFound] for a pipeline that does not exist, unless it was deleted and nothing has changed that calls

@@ -120,6 +120,8 @@ func (f *feed) after(c Cursor) (int64, error) {
 // Watch returns the events that o selects, each after it was recorded, those of one run in the order in which they
 // happened. The place in the stream is taken when Watch is called, not when the range begins.
 //
+// To see a run from its beginning, watch its resource before it is applied.
+//
 // The lines that a step has logged are readable when the event of its outcome comes (see [Engine.Logs]). To end the
 // stream, leave the range, or end ctx.
 //
