@@ -1,0 +1,141 @@
+package conveyortest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// Recorder keeps what drivers were called with. The zero value is ready, and safe for concurrent use. An [Engine] has
+// one; make your own to record the drivers of another engine, on a store of your choice.
+type Recorder struct {
+	mu    sync.Mutex // guards calls; not held while a driver is called
+	calls []Call
+}
+
+// Call is one call of a driver.
+type Call struct {
+	Driver     string
+	Step       string // its id
+	Resource   conveyor.Key
+	Generation int64
+	Spec       json.RawMessage
+	Settings   json.RawMessage // the step's With
+	Run        string
+	Cause      conveyor.Cause
+	Attempt    int
+	Resumed    bool
+	Finalize   bool   // of Finalize, not of Reconcile
+	Key        string // the idempotency key
+	// Result and Err are what the driver returned. A Result has no methods, and is compared: with
+	// conveyor.DoneWith("/src"), say. Err of a driver that did not return but panicked is an error that says so.
+	Result conveyor.Result
+	Err    error
+	Began  time.Time
+	Ended  time.Time // zero while the call is under way
+}
+
+// String gives the name of the driver, and what is not ordinary about the call: "tester", "tester/2" for the second
+// attempt, "tester resumed" after a crash, "tester finalize".
+func (c Call) String() string {
+	text := c.Driver
+	if c.Attempt > 1 {
+		text += fmt.Sprintf("/%d", c.Attempt)
+	}
+	if c.Finalize {
+		text += " finalize"
+	}
+	if c.Resumed {
+		text += " resumed"
+	}
+	return text
+}
+
+// Record returns a driver that does what d does, and has its calls kept. It is a [conveyor.Finalizer] if d is one.
+func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
+	if d == nil {
+		return nil // for Register to refuse
+	}
+	plain := recorded{recorder: r, driver: d}
+	if f, ok := d.(conveyor.Finalizer); ok {
+		return recordedFinalizer{plain, f}
+	}
+	return plain
+}
+
+// Calls returns a copy of what was recorded so far, in the order in which the calls began.
+func (r *Recorder) Calls() []Call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.calls)
+}
+
+type method = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error)
+
+type recorded struct {
+	recorder *Recorder
+	driver   conveyor.Driver
+}
+
+func (d recorded) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	return d.recorder.around(ctx, req, false, d.driver.Reconcile)
+}
+
+type recordedFinalizer struct {
+	recorded
+	finalizer conveyor.Finalizer
+}
+
+func (d recordedFinalizer) Finalize(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	return d.recorder.around(ctx, req, true, d.finalizer.Finalize)
+}
+
+var errNotReturned = errors.New("conveyortest: the driver did not return: it panicked, or called runtime.Goexit")
+
+func (r *Recorder) around(ctx context.Context, req *conveyor.Request, finalize bool, call method) (result conveyor.Result, err error) {
+	c := Call{
+		Driver: req.Step.Driver, Step: req.Step.ID, Resource: req.Resource.Key(), Generation: req.Resource.Generation,
+		Spec: bytes.Clone(req.Resource.Spec), Settings: bytes.Clone(req.Step.With), Run: req.Run, Cause: req.Cause,
+		Attempt: req.Attempt, Resumed: req.Resumed, Finalize: finalize, Key: req.IdempotencyKey(), Began: time.Now(),
+	}
+	r.mu.Lock()
+	n := len(r.calls)
+	r.calls = append(r.calls, c)
+	r.mu.Unlock()
+	err = errNotReturned
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.calls[n].Result, r.calls[n].Err, r.calls[n].Ended = result, err, time.Now()
+	}()
+	return call(ctx, req)
+}
+
+// InTurn returns a driver that gives its first call to the first of answers, the second call to the second, and all
+// calls after the last to the last. Without answers it is done at once, always. It is safe for concurrent use.
+func InTurn(answers ...conveyor.Driver) conveyor.Driver {
+	if len(answers) == 0 {
+		return Return(conveyor.Done(), nil)
+	}
+	var mu sync.Mutex
+	next := 0
+	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		mu.Lock()
+		answer := answers[next]
+		next = min(next+1, len(answers)-1)
+		mu.Unlock()
+		return answer.Reconcile(ctx, req)
+	})
+}
+
+// Return returns a driver that always answers alike.
+func Return(result conveyor.Result, err error) conveyor.Driver {
+	return conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) { return result, err })
+}
