@@ -1,0 +1,199 @@
+package conveyortest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// Given is what [Attempt] calls a driver with. The zero value works.
+type Given struct {
+	// Resource is left as it is: the driver gets a copy. What is missing of its name and type is filled in.
+	Resource conveyor.Resource
+	// Outputs are what earlier steps returned with [conveyor.DoneWith], by their ids.
+	Outputs map[string]any
+	// Settings are the step's With, encoded as JSON.
+	Settings any
+	// Timeout limits the attempt. 0 means no limit.
+	Timeout time.Duration
+}
+
+// Outcome is what one call of a driver came to.
+type Outcome struct {
+	// State is what the step has become: succeeded, skipped, failed for good, retrying, or waiting.
+	State  conveyor.State
+	Reason string // as on record: of a skip, a halt, a failure
+	// Result and Err are what the driver returned. Err is a [*conveyor.PanicError] if it panicked, and what the engine
+	// has against the output if it was refused.
+	Result conveyor.Result
+	Err    error
+	// Output is the output as later steps find it.
+	Output json.RawMessage
+}
+
+// Permanent reports whether the step failed for good: a retry would not come.
+func (o Outcome) Permanent() bool { return o.State == conveyor.StateFailed }
+
+// Attempt calls a driver once and returns what came of it. The call is made by an engine of its own, for the last step
+// of a pipeline whose earlier steps have returned the outputs given; so everything about the request works, and the
+// answer is judged as in production. That engine has ended when Attempt returns.
+func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
+	t.Helper()
+	o, err := attempt(t.Context(), d, given)
+	if err != nil {
+		t.Fatalf("conveyortest: attempt: %v", err)
+	}
+	return o
+}
+
+// tested names the step and the driver under test.
+const tested = "under-test"
+
+func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, err error) {
+	if d == nil {
+		return o, errors.New("the driver is nil")
+	}
+	resource, err := given.object()
+	if err != nil {
+		return o, err
+	}
+	pipeline, err := given.pipeline(resource)
+	if err != nil {
+		return o, err
+	}
+	// What is retried has to be told from what is not, and never comes to it.
+	records := memory.New()
+	e, err := conveyor.New(records, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}})
+	if err != nil {
+		return o, err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		err = errors.Join(err, e.Shutdown(end), records.Close())
+	}()
+	var calls Recorder
+	err = errors.Join(
+		e.Register("given", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.DoneWith(given.Outputs[req.Step.ID]), nil
+		})),
+		e.Register(tested, &once{driver: calls.Record(d)}),
+		e.SavePipeline(ctx, pipeline),
+		e.Start(ctx),
+	)
+	if err != nil {
+		return o, err
+	}
+	events := e.Watch(ctx, conveyor.WatchOptions{Resource: resource.Key()})
+	applied, err := e.Apply(ctx, resource)
+	if err != nil {
+		return o, err
+	}
+	for event, err := range events {
+		if err != nil {
+			return o, err
+		}
+		if event.Kind == conveyor.EventRun && event.State.Final() {
+			break
+		}
+		if event.Step == tested && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
+			o.State, o.Reason = event.State, event.Reason
+			break
+		}
+	}
+	run, err := e.GetRun(ctx, applied.ID)
+	if err != nil {
+		return o, err
+	}
+	if !run.State.Final() {
+		if err := e.Cancel(ctx, run.ID, "one attempt is enough"); err != nil && !errors.Is(err, conveyor.ErrConflict) {
+			return o, err
+		}
+	}
+	made := calls.Calls()
+	if len(made) == 0 {
+		return o, fmt.Errorf("the driver was not called: %s", describe(run)) // an output given was refused
+	}
+	o.judge(run, made[0])
+	return o, nil
+}
+
+// judge fills in what the driver returned, and what the engine made of it.
+func (o *Outcome) judge(run *conveyor.Run, call Call) {
+	step := run.Step(tested)
+	o.Result, o.Err, o.Output = call.Result, call.Err, step.Output
+	if o.Err != nil && !errors.Is(o.Err, errNotReturned) || len(step.Attempts) == 0 || step.Attempts[0].Error == "" {
+		return
+	}
+	failed := step.Attempts[0]
+	failure := (*conveyor.StepError)(nil)
+	switch {
+	case failed.Stack != "" || errors.Is(o.Err, errNotReturned):
+		o.Err = &conveyor.PanicError{Value: strings.TrimPrefix(failed.Error, "driver panicked: "), Stack: []byte(failed.Stack)}
+	case errors.As(run.Err(), &failure):
+		o.Err = failure.Err
+	default:
+		o.Err = errors.New(failed.Error)
+	}
+}
+
+// object returns the resource as the engine shall have it.
+func (g *Given) object() (*conveyor.Object, error) {
+	o := new(conveyor.Object)
+	if g.Resource != nil {
+		doc, err := json.Marshal(g.Resource)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(doc, o); err != nil {
+			return nil, err
+		}
+	}
+	o.Name = cmp.Or(o.Name, "name")
+	o.Type = cmp.Or(o.Type, "type")
+	o.Pipeline = cmp.Or(o.Pipeline, "pipeline")
+	o.Version = 0
+	return o, nil
+}
+
+// pipeline returns one with a step for each output, and then the step under test.
+func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
+	p := conveyor.PipelineSpec{Name: o.Pipeline, Resource: o.Type}
+	for _, id := range slices.Sorted(maps.Keys(g.Outputs)) {
+		p.Steps = append(p.Steps, conveyor.Step{ID: id, Driver: "given", Retry: &conveyor.RetryPolicy{MaxAttempts: 1}})
+	}
+	step := conveyor.Step{ID: tested, Driver: tested, Timeout: conveyor.Duration(g.Timeout)}
+	if g.Settings != nil {
+		var err error
+		if step.With, err = json.Marshal(g.Settings); err != nil {
+			return p, err
+		}
+	}
+	p.Steps = append(p.Steps, step)
+	return p, nil
+}
+
+// once keeps all calls but the first from its driver: they wait until the run is canceled.
+type once struct {
+	driver conveyor.Driver
+	called atomic.Bool
+}
+
+func (o *once) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	if o.called.CompareAndSwap(false, true) {
+		return o.driver.Reconcile(ctx, req)
+	}
+	<-ctx.Done()
+	return conveyor.Result{}, context.Cause(ctx)
+}
