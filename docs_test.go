@@ -92,7 +92,7 @@ func undocumented(p *doc.Package) (missing []string) {
 }
 
 func TestEveryExportedIdentifierIsDocumented(t *testing.T) {
-	for _, folder := range []string{".", "store", "store/memory", "store/file", "store/storetest"} {
+	for _, folder := range []string{".", "store", "store/memory", "store/file", "store/storetest", "conveyortest"} {
 		t.Run(folder, func(t *testing.T) {
 			fset, files := parsePackage(t, folder, false)
 			p, err := doc.NewFromFiles(fset, files, "conveyor/"+folder)
