@@ -483,6 +483,7 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 		d.block(i, fmt.Sprintf("driver %q is not registered", step.Driver))
 		return false
 	}
+	d.unblock(i)
 	if _, ok := driver.impl.(Finalizer); d.plan.Finalize && !ok {
 		rec := d.step(i)
 		rec.State, rec.Reason, rec.Ended = StateSkipped, fmt.Sprintf("driver %q has nothing to finalize", step.Driver), d.now
@@ -520,6 +521,16 @@ func (d *draft) block(i int, reason string) {
 	rec := d.step(i)
 	rec.State, rec.Reason, rec.Due = StateBlocked, reason, 0
 	d.states[i] = StateBlocked
+}
+
+// unblock takes back what block has recorded: what the step still waits for, if anything, comes by itself.
+func (d *draft) unblock(i int) {
+	if d.begun || d.j.run.steps[i].rec.State != StateBlocked {
+		return
+	}
+	rec := d.step(i)
+	rec.State, rec.Reason = StateQueued, ""
+	d.states[i] = StateQueued
 }
 
 // interruptedTooOften fails a step under which the process keeps dying, so that it does not take the others along

@@ -147,3 +147,20 @@ func TestRule15CleanupThatRunsOutOfTimeIsAFailure(t *testing.T) {
 		})
 	}
 }
+
+func TestRule11StepIsBlockedNoLongerThanItsDriverIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.pipeline("late")
+		first, second := e.apply(object("x", nil)), e.apply(object("y", nil))
+		synctest.Wait()
+		require.Equal(t, conveyor.StateBlocked, e.run(first.ID).State)
+		require.Equal(t, conveyor.StateBlocked, e.run(second.ID).State)
+		e.driver("late", driverOf(taking(time.Hour)), conveyor.Concurrency(1))
+		time.Sleep(time.Minute)
+		states := []conveyor.State{e.run(first.ID).Steps[0].State, e.run(second.ID).Steps[0].State}
+		require.ElementsMatch(t, []conveyor.State{conveyor.StateRunning, conveyor.StateQueued}, states)
+		require.NoError(t, e.ended(first.ID).Err())
+		require.NoError(t, e.ended(second.ID).Err())
+	})
+}
