@@ -97,7 +97,8 @@ func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 }
 
 // DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun go on with the steps they began
-// with; one that is still queued for it fails, and so does a later apply that names it.
+// with; one that is still queued for it fails, and so does a later apply that names it, or the deletion of a resource
+// that does.
 func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -127,8 +128,8 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 //
 // When it returns nil, the resource is on record and will be reconciled, whatever happens to the process. A changed
 // spec or pipeline makes a new generation and a run; if the resource has a run at work already, the new one is queued
-// behind it, and a change that comes while one is queued is taken up by that one, so that the newest generation is
-// always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
+// behind it (and ends it, if the pipeline says [Supersede]), and a change that comes while one is queued is taken up by
+// that one, so that the newest generation is always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
 // newest run there was, ended or not. Changed metadata is stored without a run.
 // A resource without a pipeline to whose type no driver listens gets a run that is skipped, and another when a driver
 // that does is registered.

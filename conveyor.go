@@ -265,10 +265,10 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 }
 
 // Cancel ends a run. When it returns nil, that is on record and survives a crash. The contexts of attempts under way
-// end with [ErrCanceled]; the run is canceled when they have returned, and at once if there are none. Nothing of it
-// starts any more. The reason is for people.
+// end with [ErrCanceled]; when they have returned, and at once if there are none, its Finally is run, and then it is
+// canceled. Nothing else of it starts any more. The reason is for people.
 //
-// Canceling a run twice is fine as long as it has not ended; a run that has ended is an [ErrConflict], and one that
+// Canceling a run twice is fine as long as it has not ended, and ends its Finally too; a run that has ended is an [ErrConflict], and one that
 // is not there [ErrNotFound]. If ctx ends first, the run may or may not be canceled.
 func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if err := e.sched.accepting(); err != nil {

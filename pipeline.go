@@ -20,7 +20,8 @@ type Pipeline interface {
 
 // PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
 //
-// Resync, and the change policy queue, are part of the document but not carried out yet. [PipelineSpec.Validate] refuses them, rather than running something else than what was written.
+// Resync, and the change policy queue, are part of the document but not carried out yet. [PipelineSpec.Validate]
+// refuses them, rather than running something else than what was written.
 type PipelineSpec struct {
 	Name        string `json:"name"`
 	Resource    string `json:"resource"` // the type of the resources it reconciles
@@ -32,7 +33,8 @@ type PipelineSpec struct {
 	Steps []Step `json:"steps"`
 	// Finally are run in this order when Steps are through, whether they succeeded, failed, timed out or were canceled
 	// (see [Request].Outcome). All of them are run, even if one fails; that makes a run that had succeeded fail.
-	// Canceling the run while they run ends them too.
+	// Canceling the run while they run ends them too, and so does the end of their time: a run that had succeeded is
+	// then canceled, or fails.
 	Finally []Step `json:"finally,omitempty"`
 	// OnChange says what happens to a change that comes during a run. Unset means coalesce: when the run has ended,
 	// the resource is reconciled once more, with the newest generation. Supersede does not wait for the end: the attempts

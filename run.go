@@ -99,7 +99,7 @@ type StepRun struct {
 	// in a requeue or were interrupted are only counted.
 	Attempts      []Attempt       `json:"attempts,omitempty"`
 	Requeues      int             `json:"requeues,omitempty"`
-	Interruptions int             `json:"interruptions,omitempty"` // by crashes and shutdowns
+	Interruptions int             `json:"interruptions,omitempty"` // by crashes, shutdowns and newer generations
 	Output        json.RawMessage `json:"output,omitempty"`        // what the driver gave to DoneWith
 	StartedAt     time.Time       `json:"startedAt,omitzero"`      // of the newest attempt
 	EndedAt       time.Time       `json:"endedAt,omitzero"`        // when the step reached a final state
