@@ -18,6 +18,7 @@ package conveyortest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -85,21 +86,39 @@ func (e *Engine) Register(name string, d conveyor.Driver, opts ...conveyor.Drive
 func (e *Engine) Calls() []Call { return e.calls.Calls() }
 
 // Finish applies a resource and returns its run when that has ended, however it ended. It fails the test if that cannot
-// be done, except when the engine crashes first: then it returns nil, and the resource may be on record or not.
+// be done, and when the run becomes blocked, on a driver with a misspelt name, say. But when the engine crashes first,
+// it returns nil, and the resource may be on record or not. For a run that needs something from the test meanwhile, such
+// as a signal, call Apply and Wait instead.
 func (e *Engine) Finish(r conveyor.Resource) *conveyor.Run {
 	e.t.Helper()
-	run, err := e.Apply(e.t.Context(), r)
-	if err == nil {
-		run, err = e.Wait(e.t.Context(), run.ID)
+	run, err := e.finish(r)
+	if err != nil && !e.Crashed() {
+		e.t.Fatalf("conveyortest: finish: %v", err)
 	}
-	switch {
-	case err == nil:
-		return run
-	case e.Crashed():
-		return nil
+	return run
+}
+
+func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
+	ctx, cancel := context.WithCancelCause(e.t.Context())
+	events := e.Watch(ctx, conveyor.WatchOptions{})
+	run, err := e.Apply(ctx, r)
+	if err != nil {
+		cancel(nil)
+		return nil, err
 	}
-	e.t.Fatalf("conveyortest: finish: %v", err)
-	return nil
+	id := run.ID
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		for event, err := range events {
+			if err == nil && event.Run == id && event.State == conveyor.StateBlocked {
+				cancel(fmt.Errorf("run %s of %s is blocked: %s", id, event.Resource, event.Reason))
+				return
+			}
+		}
+	})
+	return e.Wait(ctx, id)
 }
 
 // CrashAt has the engine crash at its nth commit from now, counted from 1: that commit and all later ones do not happen.
@@ -107,7 +126,7 @@ func (e *Engine) Finish(r conveyor.Resource) *conveyor.Run {
 // run of N steps that all succeed at once is N+1 commits.
 //
 // Calls that are under way at the crash go on until they return; their contexts end with [conveyor.ErrShutdown], and
-// what they return is lost. Every method of a crashed engine answers with an error.
+// what they return is lost. What needs the store of a crashed engine answers with an error.
 func (e *Engine) CrashAt(n int) { e.store.dieAt(n) }
 
 // Crash has the engine crash now, as [Engine.CrashAt] says. A driver may call it.
@@ -117,7 +136,8 @@ func (e *Engine) Crash() { e.store.die() }
 func (e *Engine) Crashed() bool { return e.store.isDead() }
 
 // Reopen starts an engine on the same records with other drivers, as the next start of a program does: with the same
-// options, and no call recorded yet. The old engine crashes first, if it has neither crashed nor been shut down.
+// options, and no call recorded yet. The old engine crashes first, unless it has crashed or was shut down; it is of no
+// use afterwards, but for its calls.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()
@@ -137,7 +157,7 @@ func (e *Engine) abandon() {
 
 // stop is the end of the test.
 func (e *Engine) stop() {
-	e.dying.Wait()
+	defer e.dying.Wait() // last, because a shutdown commits and may so reach a crash
 	if e.Crashed() {
 		return
 	}
@@ -147,7 +167,7 @@ func (e *Engine) stop() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if err := e.Shutdown(ctx); err != nil {
+	if err := e.Shutdown(ctx); err != nil && !e.Crashed() {
 		e.t.Errorf("conveyortest: %v", err)
 	}
 }

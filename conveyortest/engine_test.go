@@ -82,6 +82,29 @@ func TestFinishFailsTheTestWithTheError(t *testing.T) {
 	require.Equal(t, []string{`conveyortest: finish: resource build/app: conveyor: not found: pipeline "ci"`}, said)
 }
 
+func TestFinishFailsTheTestWhenTheRunIsBlocked(t *testing.T) {
+	said := during(func(t testing.TB) {
+		e := conveyortest.New(t, conveyor.Options{}, conveyortest.Drivers{"cloner": Cloner{}})
+		save(t, e, "cloner", "tetser")
+		e.Finish(app())
+	})
+	require.Len(t, said, 1)
+	require.Regexp(t, `^conveyortest: finish: run \S+ of build/app is blocked: .*tetser`, said[0])
+}
+
+func TestACrashThatTheShutdownReachesIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e *conveyortest.Engine
+		t.Cleanup(func() { require.True(t, e.Crashed()) }) // after the shutdown
+		e = conveyortest.New(t, conveyor.Options{}, conveyortest.Drivers{"pusher": stuck})
+		save(t, e, "pusher")
+		_, err := e.Apply(t.Context(), app())
+		require.NoError(t, err)
+		synctest.Wait()
+		e.CrashAt(1) // at the commit of the interruption
+	})
+}
+
 func TestRegisterTakesOptionsAndRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := conveyortest.New(t, conveyor.Options{}, nil)

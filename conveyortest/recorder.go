@@ -119,7 +119,8 @@ func (r *Recorder) around(ctx context.Context, req *conveyor.Request, finalize b
 }
 
 // InTurn returns a driver that gives its first call to the first of answers, the second call to the second, and all
-// calls after the last to the last. Without answers it is done at once, always. It is safe for concurrent use.
+// calls after the last to the last. Without answers it is done at once, always. It is safe for concurrent use, and
+// no [conveyor.Finalizer], whatever the answers are.
 func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 	if len(answers) == 0 {
 		return Return(conveyor.Done(), nil)
