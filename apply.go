@@ -388,7 +388,9 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		run = j.run.describe(nil)
 		run.adopt(id, d.head)
 		*want.next = *d.head
-		s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
+		if want.write {
+			s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
+		}
 		if !d.begun {
 			s.events.publish(runEvent(now, id, &d.rec))
 		}

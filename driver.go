@@ -170,7 +170,8 @@ func (r *Request) Restore(into any) (bool, error) {
 	return true, nil
 }
 
-// Signal decodes the payload of the signal that the step awaited (see [Await]) into a pointer, and reports true. It
+// Signal decodes the payload of the signal that the step awaited (see [Await]) into a pointer, or into nothing if that
+// is nil, and reports true. It
 // reports false if the step has awaited none, and false with [ErrTimeout] if it has waited in vain. A later attempt of
 // the step sees the same, until it awaits another.
 func (r *Request) Signal(into any) (bool, error) {
@@ -179,6 +180,8 @@ func (r *Request) Signal(into any) (bool, error) {
 		return false, fmt.Errorf("%w: step %q waited for a signal that did not come", ErrTimeout, r.Step.ID)
 	case r.signal == nil:
 		return false, nil
+	case into == nil:
+		return true, nil
 	}
 	if err := json.Unmarshal(r.signal, into); err != nil {
 		return false, fmt.Errorf("%w: signal to step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)

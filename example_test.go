@@ -1022,7 +1022,7 @@ func ExampleRequest_Signal() {
 
 func ExampleAwait() {
 	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		if _, err := req.Signal(new(any)); err != nil {
+		if _, err := req.Signal(nil); err != nil {
 			fmt.Println(err)
 			return conveyor.Skip("went on without it"), nil
 		}

@@ -190,10 +190,10 @@ type Cursor string
 type EventKind uint8
 
 const (
-	EventResource EventKind = iota + 1 // a resource was created or changed
+	EventResource EventKind = iota + 1 // a resource was created or changed, or is gone
 	EventPipeline                      // a pipeline was saved or deleted
 	EventRun                           // a run was queued, started or ended
-	EventStep                          // a step changed its state
+	EventStep                          // a step changed its state; the end of a run settles the steps that it leaves, without events
 	EventGap                           // an [Observer] has missed events that are no longer kept
 )
 
