@@ -83,6 +83,19 @@ func TestAttemptSaysWhatTheEngineHasAgainstADriver(t *testing.T) {
 	})
 }
 
+func TestAttemptCallsTheDriverOnce(t *testing.T) {
+	for _, again := range []conveyor.Driver{
+		conveyortest.Return(conveyor.RequeueAfter(0), nil),
+		conveyortest.Return(conveyor.Done(), conveyor.RetryAfter(0, errBoom)),
+	} {
+		for range 20 {
+			var r conveyortest.Recorder
+			conveyortest.Attempt(t, r.Record(again), conveyortest.Given{})
+			require.Len(t, r.Calls(), 1)
+		}
+	}
+}
+
 func TestAttemptGivesTheRequestAllThatIsGiven(t *testing.T) {
 	build := app()
 	build.Version = 7

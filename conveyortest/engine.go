@@ -137,7 +137,8 @@ func (e *Engine) Crashed() bool { return e.store.isDead() }
 
 // Reopen starts an engine on the same records with other drivers, as the next start of a program does: with the same
 // options, and no call recorded yet. The old engine crashes first, unless it has crashed or was shut down; it is of no
-// use afterwards, but for its calls.
+// use afterwards, but for its calls. Those under way have a moment to return in, so that they do not go on beside the
+// new ones; a driver that ignores its context is left behind.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()

@@ -178,6 +178,26 @@ func TestACallKeepsItsKeyOverACrash(t *testing.T) {
 	})
 }
 
+func TestReopenWaitsForCallsThatTheCrashCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := conveyortest.New(t, conveyor.Options{}, conveyortest.Drivers{
+			"slow": conveyor.DriverFunc(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+				<-ctx.Done()
+				time.Sleep(500 * time.Millisecond) // it cleans up
+				return conveyor.Done(), nil
+			}),
+		})
+		save(t, e, "slow")
+		_, err := e.Apply(t.Context(), app())
+		require.NoError(t, err)
+		synctest.Wait()
+		old, began := e, time.Now()
+		e = e.Reopen(nil)
+		require.Equal(t, 500*time.Millisecond, time.Since(began))
+		require.Equal(t, time.Now(), old.Calls()[0].Ended)
+	})
+}
+
 func TestADriverMayCrashItsEngine(t *testing.T) {
 	for _, bubble := range []bool{true, false} {
 		t.Run(fmt.Sprintf("bubble %t", bubble), func(t *testing.T) {
