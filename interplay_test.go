@@ -164,3 +164,38 @@ func TestRule11StepIsBlockedNoLongerThanItsDriverIsMissing(t *testing.T) {
 		require.NoError(t, e.ended(second.ID).Err())
 	})
 }
+
+func TestRule16ShutdownWaitsForACallThatWasGivenUpAndNamesIt(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lasts time.Duration // of a call that is given up after six seconds
+		takes time.Duration // the shutdown, begun after ten
+		named bool
+	}{
+		{"one that returns in time", 12 * time.Second, 2 * time.Second, false},
+		{"one that does not", time.Hour, 5 * time.Second, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{StepTimeout: time.Second}).start()
+				e.driver("d", driverOf(deaf(c.lasts, conveyor.Done(), nil)))
+				e.pipeline("d")
+				run := e.apply(object("x", nil))
+				time.Sleep(10 * time.Second)
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				err := e.Shutdown(ctx)
+				require.LessOrEqual(t, time.Since(began), c.takes)
+				if c.named {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.ErrorContains(t, err, "run "+run.ID+" step 1 (driver d, resource r/x)")
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, c.takes, time.Since(began))
+				}
+				time.Sleep(time.Hour) // until it has returned
+			})
+		})
+	}
+}

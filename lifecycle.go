@@ -180,10 +180,12 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 		close(s.giveUp)
 	}
 	s.mu.Unlock()
-	left := slices.DeleteFunc(s.running(), func(a *attempt) bool { return a == own })
-	for _, a := range left {
-		s.abandon(a)
+	for _, a := range s.running() {
+		if a != own {
+			s.abandon(a)
+		}
 	}
+	left := s.straying()
 	s.flushAll()
 	s.mu.Lock()
 	first := s.phase != phaseStopped

@@ -44,7 +44,7 @@ type scheduler struct {
 	free     int // workers that may be added
 	drivers  map[string]*driver
 	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
-	strays   map[Key]int                      // calls that were given up and have not returned, by resource
+	strays   map[Key][]*attempt               // calls that were given up and have not returned, by resource
 	held     map[Key][]*journey               // wait for the strays of their resource
 	waiters  map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
 	flush    map[*runLog]*journey             // logs with lines that are not written
@@ -53,7 +53,7 @@ type scheduler struct {
 	untidy   map[Key]struct{} // resources whose past is to be looked through
 	tidying  bool             // somebody is at it
 	exempt   int              // workers whose driver called Shutdown: they are not waited for
-	stuck    int              // workers whose call was given up
+	stuck    int              // workers whose call was given up: the number of strays
 	drained  chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
 }
 
@@ -72,7 +72,7 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 		opts: opts, ledger: l, events: events,
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
-		blocked: map[string]map[*journey]struct{}{}, strays: map[Key]int{}, held: map[Key][]*journey{},
+		blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
 	s.workers.SetLimit(opts.Workers)
@@ -221,7 +221,7 @@ func (s *scheduler) vacateLocked() {
 }
 
 func (s *scheduler) checkDrainedLocked() {
-	if s.drained != nil && s.opts.Workers-s.free <= s.stuck+s.exempt {
+	if s.drained != nil && s.opts.Workers-s.free <= s.exempt {
 		select {
 		case <-s.drained:
 		default:

@@ -63,9 +63,8 @@ func (s *scheduler) disown(a *attempt) bool {
 	s.unexempt(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.strays[j.key]++
+	s.strays[j.key] = append(s.strays[j.key], a)
 	s.stuck++
-	s.checkDrainedLocked()
 	return true
 }
 
@@ -74,7 +73,8 @@ func (s *scheduler) strayReturned(a *attempt) {
 	s.mu.Lock()
 	s.stuck--
 	key := a.journey.key
-	if s.strays[key]--; s.strays[key] == 0 {
+	s.strays[key] = slices.DeleteFunc(s.strays[key], func(other *attempt) bool { return other == a })
+	if len(s.strays[key]) == 0 {
 		delete(s.strays, key)
 		for _, j := range s.held[key] {
 			s.enqueueLocked(j)
@@ -89,13 +89,24 @@ func (s *scheduler) strayReturned(a *attempt) {
 func (s *scheduler) hold(j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.strays[j.key] == 0 {
+	if len(s.strays[j.key]) == 0 {
 		return false
 	}
 	if !slices.Contains(s.held[j.key], j) {
 		s.held[j.key] = append(s.held[j.key], j)
 	}
 	return true
+}
+
+// straying lists the calls that were given up and have not returned.
+func (s *scheduler) straying() (attempts []*attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, strays := range s.strays {
+		attempts = append(attempts, strays...)
+	}
+	sortByStart(attempts)
+	return attempts
 }
 
 // running lists the attempts under way.
@@ -112,8 +123,12 @@ func (s *scheduler) running() (attempts []*attempt) {
 		}
 		j.mu.Unlock()
 	}
-	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
+	sortByStart(attempts)
 	return attempts
+}
+
+func sortByStart(attempts []*attempt) {
+	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
 }
 
 // describeAttempts names attempts for an error.
