@@ -35,7 +35,7 @@ func TestRetryGoesOnWhereARunFailed(t *testing.T) {
 				broken := true
 				rec := recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 					lasts := time.Second
-					if req.Step.ID == "c" {
+					if req.Step.ID == "a" {
 						lasts = time.Minute // until a graph's other way is through
 					}
 					if broken && req.Step.ID == c.fails {
