@@ -140,7 +140,8 @@ func TestRule10SignalInOrderAndEachOnce(t *testing.T) {
 			}
 			return conveyor.Await("word", 0), nil
 		}))
-		e.pipeline("collect")
+		e.driver("before", driverOf(taking(time.Minute))) // in which all of them are sent
+		e.pipeline("before", "collect")
 		run := e.apply(object("x", nil))
 		for _, word := range []string{"a", "b", "c", "d"} {
 			require.NoError(t, e.Signal(t.Context(), run.ID, "word", word))
