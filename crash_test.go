@@ -517,7 +517,10 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	err = w.run(life, e)
 	if life.Err() == nil {
 		require.NoError(t, err)
-		require.NoError(t, e.Shutdown(context.Background()))
+		// The store may go wrong now, too; a shutdown without an end would then wait for it for ever.
+		if err := e.Shutdown(life); life.Err() == nil {
+			require.NoError(t, err)
+		}
 	} else {
 		// Nothing of what the dead engine still does reaches the store. This only has its goroutines end.
 		expired, cancel := context.WithDeadline(context.Background(), time.Now())
