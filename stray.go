@@ -59,12 +59,14 @@ func (s *scheduler) disown(a *attempt) bool {
 	if a.timer != nil && a.timer.Stop() {
 		s.aside.Done() // it is not the timer that calls
 	}
-	j.mu.Unlock()
-	s.unexempt(a)
+	// With both locks held: a driver that returns at this very moment must find its call among the strays, or it would
+	// stay there for ever.
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.strays[j.key] = append(s.strays[j.key], a)
 	s.stuck++
+	s.mu.Unlock()
+	j.mu.Unlock()
+	s.unexempt(a)
 	return true
 }
 
