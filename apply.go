@@ -218,6 +218,7 @@ type submission struct {
 	write bool // next differs from what is recorded
 	extra []store.Op
 	cause Cause // of the run that is wanted; 0 for none
+	keep  bool  // the run shall reconcile this very generation
 	spec  json.RawMessage
 	of    runRecord // what the run's record shall have besides, if it repeats another: Of, From, Newest
 }
@@ -240,7 +241,11 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	}
 	now := toInstant(time.Now())
 	if head == nil {
-		return e.firstSubmission(ctx, o, now)
+		want, err := e.firstSubmission(ctx, o, now)
+		if err == nil {
+			want.keep = pipeline.OnChange == Queue
+		}
+		return want, err
 	}
 	old, err := e.ledger.revision(ctx, o.Key(), head.Generation)
 	if err != nil {
@@ -254,7 +259,9 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
 		next.Supersede = head.Active != "" && pipeline.OnChange == Supersede
-		return e.withRevision(o, &next, CauseUpdated), nil
+		want := e.withRevision(o, &next, CauseUpdated)
+		want.keep = pipeline.OnChange == Queue
+		return want, nil
 	}
 	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
 		return &submission{next: head}, nil
@@ -327,14 +334,16 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 
 func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev store.Revision) (*Run, error) {
 	next := want.next
+	changed := want.cause == CauseUpdated || want.cause == CauseDeleted
+	queued := next.Status.Phase == StateQueued // the newest run, which stands for the newest generation
 	switch {
 	case want.cause == 0 && !want.write:
 		return e.ledger.describe(ctx, next.Status.Run)
-	case want.cause != 0 && next.Pending == "":
+	case want.cause != 0 && (!queued || changed && (want.keep || next.keeps())):
 		return e.newRun(ctx, k, want, rev)
 	}
-	// Either no run is wanted, or one is queued and will take up what is on record when it starts.
-	if want.cause == CauseUpdated || want.cause == CauseDeleted {
+	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts.
+	if changed {
 		next.Cause = want.cause
 	}
 	if want.write {
@@ -344,11 +353,8 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		}
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
-	if next.Pending != "" {
-		if next.Active != "" && (next.Deleted != 0 || next.Supersede) {
-			e.sched.enqueue(e.sched.take(next.Pending, k)) // which ends the one it waits behind
-		}
-		return e.ledger.describe(ctx, next.Pending)
+	if next.Pending != "" && next.Active != "" && (next.Deleted != 0 || next.Supersede) {
+		e.sched.enqueue(e.sched.take(next.Pending, k)) // which ends the one it waits behind
 	}
 	return e.ledger.describe(ctx, next.Status.Run)
 }
@@ -359,7 +365,12 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	next := want.next
 	now := time.Now()
 	id := e.ids.next(now)
-	next.Pending, next.Cause = id, want.cause
+	rec := runRecord{
+		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
+		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),
+		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
+	}
+	want.extra = append(want.extra, next.lineUp(k, id, &rec, want.keep)...)
 	next.Status.Phase, next.Status.Run, next.Status.Message = StateQueued, id, ""
 
 	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
@@ -369,12 +380,8 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	j.busy = true
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
-	j.run = &runState{id: id, rec: runRecord{
-		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
-		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),
-		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
-	}}
-	spare := next.Active == "" && s.reserve()
+	j.run = &runState{id: id, rec: rec}
+	spare := next.Active == "" && next.Pending == id && s.reserve()
 	d, err := s.draftNew(j, want, rev, &spare)
 	if err == nil {
 		err = s.commit(d)
@@ -386,7 +393,6 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	var run *Run
 	if err == nil {
 		run = j.run.describe(nil)
-		run.adopt(id, d.head)
 		*want.next = *d.head
 		if want.write {
 			s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
@@ -416,7 +422,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare *bool) (*draft, error) {
 	d := s.blankDraft(j, want, rev)
 	if *spare {
-		if err := d.pin(want.spec); err != nil {
+		if err := d.pin(d.head.wants(want.spec)); err != nil {
 			return d, err
 		}
 		if err := d.goOn(spare); err != nil {
@@ -428,10 +434,10 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 			d = s.blankDraft(j, want, rev)
 			d.turn = turn
 		}
-	} else if d.head.Active == "" {
-		d.turn = true
-	} else {
+	} else if d.head.Active != "" {
 		d.displace = d.displacement()
+	} else if d.head.Pending == j.id {
+		d.turn = true
 	}
 	if !d.over {
 		d.extra = append(d.extra, store.Put(activeKey(j.id), []byte("{}")))

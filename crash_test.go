@@ -194,6 +194,13 @@ var workloads = []workload{
 		program: []operation{apply("x", 1), pause(time.Second), apply("x", 2), apply("x", 3)},
 	},
 	{
+		name: "a queue of generations", ordered: true,
+		pipelines: []conveyor.PipelineSpec{queueing(pipelineOf("a", "b"))}, drivers: []string{"a", "b"},
+		steps:   map[string]driverFunc{"2": taking(time.Second)},
+		early:   2,
+		program: []operation{apply("x", 1), apply("x", 2), apply("x", 3), pause(500 * time.Millisecond), apply("x", 4)},
+	},
+	{
 		name: "one driver at two steps", ordered: true,
 		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "a", "a")}, drivers: []string{"a", "b"},
 		program: []operation{apply("x", 1)},

@@ -253,7 +253,6 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 		{"final steps in a graph", head + steps + `,"finally":[{"driver":"d","after":["1"]},{"id":"1","driver":"d"}]}`, []fault{
 			{"finally[1].id", 1, 99, invalid, "is the id of steps[0] too"}, {"finally[0].after", 1, 86, invalid, "no meaning here"}}},
 		{"a resync", head + steps + `,"resync":"1h"}`, []fault{{"resync", 1, 62, invalid, "not supported yet"}}},
-		{"queueing", head + steps + `,"onChange":"queue"}`, []fault{{"onChange", 1, 64, invalid, `"queue" is not supported yet`}}},
 		{"a graph with no way in", head + `"steps":[{"id":"a","driver":"d","after":["b"]},{"id":"b","driver":"d","after":["a"]}]}`, []fault{
 			{"steps", 1, 36, invalid, `"a", "b" wait for each other`}}},
 		{"an unknown predecessor", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["x"]}]}`, []fault{{"steps[1].after[0]", 1, 84, invalid, `no step has the id "x"`}}},
@@ -457,7 +456,7 @@ func TestValidateReportsEveryFaultWithoutPositions(t *testing.T) {
 		fault{"retry.multiplier", 0, 0, conveyor.ErrInvalid, "NaN"},
 		fault{"retry.jitter", 0, 0, conveyor.ErrInvalid, "+Inf"},
 		fault{"resync", 0, 0, conveyor.ErrInvalid, "not supported yet"},
-		fault{"onChange", 0, 0, conveyor.ErrInvalid, "not supported yet"},
+		fault{"onChange", 0, 0, conveyor.ErrInvalid, "77 is no change policy"},
 	)
 	p = conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{{Driver: "d", With: json.RawMessage("{")}}}
 	requireFaults(t, p.Validate(), fault{"steps[0].with", 1, 2, conveyor.ErrInvalid, "not one JSON value"})

@@ -415,10 +415,10 @@ func (d *draft) finishWith(end State, reason string) error {
 	if head.Active == d.j.id {
 		head.Active = ""
 	}
-	if head.Pending == d.j.id {
-		// It ends before it began, and stays on record with what it stood for until then.
-		d.rec.Generation, d.rec.Pipeline, d.rec.Cause = head.Generation, head.Pipeline, head.Cause
-		head.Pending, head.Cause, head.Supersede = "", 0, false
+	if !d.begun && d.j.run.rec.State == StateQueued {
+		if err := d.leaveLine(); err != nil {
+			return err
+		}
 	}
 	if head.Status.Run == d.j.id {
 		head.Status.Phase, head.Status.Message = end, ""

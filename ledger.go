@@ -257,22 +257,18 @@ func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	}
 	run := state.describe(attempts)
 	if state.rec.State == StateQueued {
-		// A queued run has pinned nothing: it will take what the resource wants when it starts.
+		// It has pinned nothing: it is shown with what it would take up if it started now.
 		head, _, err := l.resource(ctx, state.rec.key())
+		if err != nil || head == nil || head.Pending != id {
+			return run, err
+		}
+		w, err := l.takesUp(ctx, run.Resource, head)
 		if err != nil {
 			return nil, err
 		}
-		run.adopt(id, head)
+		run.Generation, run.Pipeline, run.Cause = w.generation, w.pipeline, head.Cause
 	}
 	return run, nil
-}
-
-// adopt shows in a queued run what it would take up if it started now.
-func (r *Run) adopt(id string, head *resourceRecord) {
-	if head == nil || head.Pending != id {
-		return
-	}
-	r.Generation, r.Pipeline, r.Cause = head.Generation, head.Pipeline, head.Cause
 }
 
 // describe makes a value for the program of a run's records.

@@ -1,7 +1,6 @@
 package conveyor
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -15,20 +14,34 @@ func (d *draft) begin() (proceed bool, err error) {
 		return false, err
 	}
 	head := d.head
-	if head == nil || head.ID != d.rec.ResourceID || head.Pending != d.j.id {
-		return true, d.finishWith(StateFailed, "the resource no longer has this run")
+	known := head != nil && head.ID == d.rec.ResourceID
+	if known && head.Pending != d.j.id {
+		waits, err := d.s.ledger.standsInLine(d.s.base, &d.rec)
+		if err != nil || waits {
+			d.head = nil
+			return false, err
+		}
+		known = false
 	}
-	if head.Active != "" {
+	switch {
+	case !known:
+		return true, d.finishWith(StateFailed, "the resource no longer has this run")
+	case head.Active != "":
 		d.displace = d.displacement()
 		d.head = nil // it stays as it is
 		return false, nil
+	case head.Deleted != 0 && head.Queued > 0:
+		return true, d.finishWith(StateCanceled, toBeDeleted) // the last in line is the deletion
 	}
-	revision, err := d.s.ledger.revision(d.s.base, d.j.key, head.Generation)
+	w, err := d.s.ledger.takesUp(d.s.base, d.j.key, head)
 	if err != nil {
 		return false, err
 	}
-	return true, d.pin(revision.Spec)
+	return true, d.pin(w)
 }
+
+// toBeDeleted is why a run ends when its resource is to be deleted.
+const toBeDeleted = "the resource is to be deleted"
 
 // readHead copies the record of the run's resource into the draft; it is nil if there is none.
 func (d *draft) readHead() error {
@@ -50,17 +63,22 @@ func (d *draft) readHead() error {
 	return nil
 }
 
-// pin starts the run on the resource as head describes it.
-func (d *draft) pin(spec json.RawMessage) error {
+// pin starts the run on what it takes up of the resource.
+func (d *draft) pin(w *target) error {
 	head := d.head
 	d.begun, d.rewrite = true, true
 	d.rec.State, d.rec.Started, d.rec.Cause = StateRunning, d.now, head.Cause
-	d.rec.Generation, d.rec.Pipeline = head.Generation, head.Pipeline
-	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = head.Metadata, head.Version, head.Created, head.Updated
-	head.Active, head.Pending, head.Cause, head.Supersede = d.j.id, "", 0, false
-	head.Status.Phase, head.Status.Run, head.Status.Message = StateRunning, d.j.id, ""
+	d.rec.Generation, d.rec.Pipeline = w.generation, w.pipeline
+	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = w.metadata, w.version, head.Created, w.updated
+	if err := d.moveUp(); err != nil {
+		return err
+	}
+	head.Active = d.j.id
+	if head.Status.Run == d.j.id {
+		head.Status.Phase, head.Status.Message = StateRunning, ""
+	}
 	d.rec.DeletedAt = head.Deleted
-	d.object = d.rec.object(spec)
+	d.object = d.rec.object(w.spec)
 	switch {
 	case head.Deleted != 0:
 		return d.pinFinalizers()
@@ -74,18 +92,18 @@ func (d *draft) pin(spec json.RawMessage) error {
 
 // pinCurrent takes the steps as they are defined now.
 func (d *draft) pinCurrent() error {
-	head := d.head
-	if head.Pipeline == "" {
+	name := d.rec.Pipeline
+	if name == "" {
 		return d.pinListeners()
 	}
-	pipeline, _, err := d.s.ledger.pipeline(d.s.base, head.Pipeline)
+	pipeline, _, err := d.s.ledger.pipeline(d.s.base, name)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", head.Pipeline))
+		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", name))
 	case err != nil:
 		return err
 	case pipeline.Resource != d.j.key.Type:
-		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", head.Pipeline, pipeline.Resource))
+		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, pipeline.Resource))
 	}
 	d.rec.Hash = pipeline.Hash
 	if d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec); err != nil {
@@ -135,11 +153,14 @@ func (d *draft) displacement() *displacement {
 	head := d.head
 	switch {
 	case head.Deleted != 0:
-		reason := "the resource is to be deleted"
-		return &displacement{run: head.Active, stop: stopRequest{spare: true, kind: stopCancel, reason: reason, cause: fmt.Errorf("%w: %s", ErrCanceled, reason)}}
+		return &displacement{run: head.Active, stop: stopRequest{
+			spare: true, kind: stopCancel, reason: toBeDeleted, cause: fmt.Errorf("%w: %s", ErrCanceled, toBeDeleted),
+		}}
 	case head.Supersede:
 		reason := fmt.Sprintf("generation %d came", head.Generation)
-		return &displacement{run: head.Active, stop: stopRequest{spare: true, kind: stopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason)}}
+		return &displacement{run: head.Active, stop: stopRequest{
+			spare: true, kind: stopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason),
+		}}
 	}
 	return nil
 }
@@ -154,7 +175,7 @@ type displacement struct {
 // backwards, to be finalized where the driver can.
 func (d *draft) pinFinalizers() error {
 	p := listenersPlan(d.s.listeners(d.j.key.Type))
-	if name := d.head.Pipeline; name != "" {
+	if name := d.rec.Pipeline; name != "" {
 		head, _, err := d.s.ledger.pipeline(d.s.base, name)
 		switch {
 		case errors.Is(err, ErrNotFound):

@@ -19,8 +19,8 @@ type Pipeline interface {
 
 // PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
 //
-// Resync, and the change policy queue, are part of the document but not carried out yet. [PipelineSpec.Validate]
-// refuses them, rather than running something else than what was written.
+// Resync is part of the document but not carried out yet. [PipelineSpec.Validate] refuses it, rather than running
+// something else than what was written.
 type PipelineSpec struct {
 	Name        string `json:"name"`
 	Resource    string `json:"resource"` // the type of the resources it reconciles
@@ -37,7 +37,8 @@ type PipelineSpec struct {
 	Finally []Step `json:"finally,omitempty"`
 	// OnChange says what happens to a change that comes during a run. Unset means coalesce: when the run has ended,
 	// the resource is reconciled once more, with the newest generation. Supersede does not wait for the end: the attempts
-	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run.
+	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run. Queue gives each generation a run of
+	// its own, one after the other.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.
@@ -76,7 +77,9 @@ const (
 	Coalesce ChangePolicy = iota + 1
 	// Supersede cancels the run first.
 	Supersede
-	// Queue reconciles every generation, one after the other. It is not carried out yet (see [PipelineSpec]).
+	// Queue reconciles every generation, each in a run of its own, one after the other, in order. A run that fails holds up
+	// none of those behind it. When a pipeline takes up another policy, the runs that are queued already, and what is
+	// applied before they have all started, still keep their generations.
 	Queue
 )
 
@@ -232,8 +235,8 @@ func (s PipelineSpec) refuseUnsupported(f *faults) {
 	if s.Resync != 0 {
 		f.add(invalid("resync", later))
 	}
-	if s.OnChange > Supersede {
-		f.add(invalid("onChange", "%q %s", s.OnChange, later))
+	if s.OnChange > Queue {
+		f.add(invalid("onChange", "%d is no change policy", s.OnChange))
 	}
 }
 

@@ -253,7 +253,7 @@ func (m *machine) work() {
 	for _, k := range keys {
 		if r := m.model.resources[k]; r != nil {
 			require.Nil(m, r.active)
-			require.Nil(m, r.pending)
+			require.Empty(m, r.line)
 			require.Equal(m, r.generation, r.observed, "the last generation of %s was not reconciled", k)
 		}
 	}
@@ -388,9 +388,10 @@ func (m *machine) cancel(t *rapid.T) {
 func (m *machine) savePipeline(t *rapid.T) {
 	p := conveyor.PipelineSpec{
 		Name: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "pipeline"), Resource: "r",
-		Retry: &conveyor.RetryPolicy{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts")},
+		Retry:    &conveyor.RetryPolicy{MaxAttempts: rapid.IntRange(1, 3).Draw(t, "attempts")},
+		OnChange: rapid.SampledFrom([]conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Queue}).Draw(t, "policy"),
 	}
-	saved := &modelPipeline{attempts: p.Retry.MaxAttempts}
+	saved := &modelPipeline{attempts: p.Retry.MaxAttempts, queues: p.OnChange == conveyor.Queue}
 	for i, driver := range rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "m"}), 1, 3).Draw(t, "drivers") {
 		step := modelStep{id: fmt.Sprint(i + 1), driver: driver}
 		saved.steps = append(saved.steps, step)
@@ -471,6 +472,7 @@ type model struct {
 
 type modelPipeline struct {
 	attempts int
+	queues   bool // every generation
 	steps    []modelStep
 }
 
@@ -483,7 +485,8 @@ type modelResource struct {
 	observed            int64
 	phase               conveyor.State
 	runs                []*modelRun
-	active, pending     *modelRun
+	active              *modelRun
+	line                []*modelRun // that have not begun
 }
 
 type modelRun struct {
@@ -492,6 +495,7 @@ type modelRun struct {
 	cause      conveyor.Cause
 	state      conveyor.State // queued, running or final
 	loose      bool           // no pipeline: the steps do not wait for one another
+	own        bool           // it keeps its generation, spec and pipeline
 	attempts   int
 	steps      []modelStep
 	halted     bool
@@ -536,7 +540,7 @@ func (m *model) apply(k conveyor.Key, pipeline string, spec int, metadata map[st
 		return r.runs[len(r.runs)-1], nil
 	}
 	r.generation++
-	return r.queue(cause), nil
+	return r.queue(cause, pipeline != "" && m.pipelines[pipeline].queues), nil
 }
 
 func (m *model) trigger(k conveyor.Key) (*modelRun, error) {
@@ -544,20 +548,30 @@ func (m *model) trigger(k conveyor.Key) (*modelRun, error) {
 	if r == nil || r.pipeline != "" && m.pipelines[r.pipeline] == nil {
 		return nil, conveyor.ErrNotFound
 	}
-	return r.queue(conveyor.CauseTriggered), nil
+	return r.queue(conveyor.CauseTriggered, false), nil
 }
 
-// queue asks for a run. One that is queued will do, and stands for what the resource wants now.
-func (r *modelResource) queue(cause conveyor.Cause) *modelRun {
-	if r.pending == nil {
-		r.pending = &modelRun{state: conveyor.StateQueued, cause: cause}
-		r.runs = append(r.runs, r.pending)
-		r.phase = conveyor.StateQueued
-	} else if cause == conveyor.CauseUpdated {
-		r.pending.cause = cause
+// queue asks for a run. If the newest one is queued, it will do, and stands for what the resource wants now; unless it
+// keeps what it was made for, or the new one shall, and something has changed.
+func (r *modelResource) queue(cause conveyor.Cause, own bool) *modelRun {
+	n := len(r.line)
+	if n > 0 && own {
+		r.line[0].own = true // what was before stays with it
 	}
-	r.pending.generation, r.pending.pipeline = r.generation, r.pipeline
-	return r.pending
+	own = own || n > 0 && r.line[n-1].own
+	if r.phase == conveyor.StateQueued && (!own || cause != conveyor.CauseUpdated) {
+		newest := r.line[n-1]
+		if !newest.own {
+			newest.generation, newest.pipeline = r.generation, r.pipeline
+			if cause == conveyor.CauseUpdated {
+				newest.cause = cause
+			}
+		}
+		return newest
+	}
+	run := &modelRun{state: conveyor.StateQueued, cause: cause, own: own, generation: r.generation, pipeline: r.pipeline}
+	r.runs, r.line, r.phase = append(r.runs, run), append(r.line, run), conveyor.StateQueued
+	return run
 }
 
 func (m *model) cancel(r *modelResource, run *modelRun) error {
@@ -588,9 +602,7 @@ func (m *model) end(r *modelResource, run *modelRun, state conveyor.State) {
 	if r.active == run {
 		r.active = nil
 	}
-	if r.pending == run {
-		r.pending = nil
-	}
+	r.line = slices.DeleteFunc(r.line, func(queued *modelRun) bool { return queued == run })
 	if r.runs[len(r.runs)-1] == run {
 		r.phase = state
 	}
@@ -608,7 +620,7 @@ func (m *model) register(name string) {
 func (m *model) hear() {
 	for _, r := range m.resources {
 		if r.pipeline == "" && r.phase == conveyor.StateSkipped && len(m.listeners(r.key.Type)) > 0 {
-			r.queue(conveyor.CauseCreated)
+			r.queue(conveyor.CauseCreated, false)
 		}
 	}
 }
@@ -627,8 +639,9 @@ func (m *model) listeners(kind string) (names []string) {
 func (m *model) settle() {
 	for _, r := range m.resources {
 		for {
-			if r.active == nil && r.pending != nil {
+			if r.active == nil && len(r.line) > 0 {
 				m.begin(r)
+				continue // it may have ended at once
 			}
 			if r.active == nil || !m.goOn(r, r.active) {
 				break
@@ -638,11 +651,14 @@ func (m *model) settle() {
 }
 
 func (m *model) begin(r *modelResource) {
-	run := r.pending
-	r.active, r.pending = run, nil
-	run.state, r.phase = conveyor.StateRunning, conveyor.StateRunning
-	if r.pipeline != "" {
-		p := m.pipelines[r.pipeline]
+	run := r.line[0]
+	r.active, r.line = run, r.line[1:]
+	run.state = conveyor.StateRunning
+	if r.runs[len(r.runs)-1] == run {
+		r.phase = conveyor.StateRunning
+	}
+	if run.pipeline != "" {
+		p := m.pipelines[run.pipeline]
 		if p == nil {
 			m.end(r, run, conveyor.StateFailed)
 			return

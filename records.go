@@ -21,6 +21,7 @@ import (
 //	rev/TYPE/NAME/GENERATION    the spec of one generation: revisionRecord
 //	rix/TYPE/NAME/RUN           the runs of a resource: empty
 //	tmb/TYPE/NAME               a name whose resource was deleted: graveRecord
+//	que/TYPE/NAME/PLACE         a run that is queued behind another queued one: queueRecord
 //	unh/TYPE/NAME               resources without a pipeline that no driver listened to: empty
 //	pip/NAME                    the pipeline as it is now: pipelineRecord
 //	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
@@ -43,6 +44,7 @@ const (
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
 	gravePrefix      = "tmb/"
+	queuePrefix      = "que/"
 	unheardPrefix    = "unh/"
 	pipelinePrefix   = "pip/"
 	pipelineHistory  = "pir/"
@@ -61,6 +63,8 @@ func revisionsOf(k Key) string               { return revisionPrefix + k.Type + 
 func revisionKey(k Key, gen int64) string    { return fmt.Sprintf("%s%016x", revisionsOf(k), gen) }
 func runsOf(k Key) string                    { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
 func graveKey(k Key) string                  { return gravePrefix + k.Type + "/" + k.Name }
+func queueOf(k Key) string                   { return queuePrefix + k.Type + "/" + k.Name + "/" }
+func queueKey(k Key, place int64) string     { return fmt.Sprintf("%s%016x", queueOf(k), place) }
 func unheardKey(k Key) string                { return unheardPrefix + k.Type + "/" + k.Name }
 func pipelineKey(name string) string         { return pipelinePrefix + name }
 func definitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
@@ -110,8 +114,8 @@ type formatRecord struct {
 // resourceRecord is small whatever the spec, since the end of every run writes it.
 //
 // Invariant: Active and Pending name unfinished runs or are empty. Active has begun; Pending has not, and takes up
-// the newest generation when it does. Both change only by a compare-and-set of this record, which is what keeps two
-// runs of one resource apart.
+// the newest generation when it does, unless it keeps another. Queued counts the runs behind it, which all keep theirs.
+// All of them change only by a compare-and-set of this record, which is what keeps two runs of one resource apart.
 type resourceRecord struct {
 	ID         string            `json:"id"`
 	Pipeline   string            `json:"pipeline,omitempty"`
@@ -127,6 +131,9 @@ type resourceRecord struct {
 	Pending    string            `json:"pending,omitempty"`
 	Cause      Cause             `json:"cause,omitzero"`      // of Pending
 	Supersede  bool              `json:"supersede,omitempty"` // Pending does not wait for the end of Active
+	Keeps      int64             `json:"keeps,omitempty"`     // generation that Pending keeps; 0 for the newest
+	Queued     int               `json:"queued,omitempty"`    // runs behind Pending, each with a queueRecord
+	LastPlace  int64             `json:"lastPlace,omitempty"` // the highest ever given to one of them
 }
 
 func (r *resourceRecord) meta(k Key) Meta {
@@ -154,6 +161,13 @@ type revisionRecord struct {
 // graveRecord keeps the generations of a name growing when it is used again.
 type graveRecord struct {
 	Generation int64 `json:"generation"`
+}
+
+// queueRecord is a place in the line of the runs that wait behind Pending. The places are taken in the order of the keys.
+type queueRecord struct {
+	Run        string `json:"run"`
+	Generation int64  `json:"generation"`
+	Cause      Cause  `json:"cause"`
 }
 
 type pipelineRecord struct {
@@ -193,6 +207,8 @@ type runRecord struct {
 	Of     string `json:"of,omitempty"`
 	From   string `json:"from,omitempty"`
 	Newest bool   `json:"newest,omitempty"`
+	// Place is where the run waited in line, if it did so behind another.
+	Place int64 `json:"place,omitempty"`
 	// Outcome is how the steps have ended, and Reason why; what is left is Finally. CutShort: that shall end too.
 	Outcome  State `json:"outcome,omitzero"`
 	CutShort bool  `json:"cutShort,omitempty"`

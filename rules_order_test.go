@@ -57,7 +57,6 @@ func TestRule01WhatIsNotCarriedOutYetIsRefusedNotIgnored(t *testing.T) {
 		field  string
 		change func(*conveyor.PipelineSpec)
 	}{
-		{"queueing", "onChange", func(p *conveyor.PipelineSpec) { p.OnChange = conveyor.Queue }},
 		{"a resync", "resync", func(p *conveyor.PipelineSpec) { p.Resync = conveyor.Duration(time.Hour) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

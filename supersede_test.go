@@ -50,7 +50,7 @@ func TestRule03SupersedeCancelsTheRunFirst(t *testing.T) {
 }
 
 func TestRule03LastAcknowledgedGenerationIsReconciledWhateverThePolicy(t *testing.T) {
-	for _, policy := range []conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Supersede} {
+	for _, policy := range []conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Supersede, conveyor.Queue} {
 		t.Run(policy.String(), func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
 				lasts := rapid.SliceOfN(rapid.IntRange(0, 3000), 2, 6).Draw(rt, "attempts last")
