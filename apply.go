@@ -43,7 +43,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return nil
 		}
 		now := time.Now()
-		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Saved: toInstant(now)}
+		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, Saved: toInstant(now)}
 		_, err = e.ledger.commit(ctx, []store.Op{
 			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
@@ -371,6 +371,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
 	}
 	want.extra = append(want.extra, next.lineUp(k, id, &rec, want.keep)...)
+	want.extra = append(want.extra, next.unplanResync(k)...)
 	next.Status.Phase, next.Status.Run, next.Status.Message = StateQueued, id, ""
 
 	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
@@ -474,16 +475,7 @@ func (e *Engine) hearOut(types []string) {
 	}
 	s.aside.Go(func() {
 		for _, kind := range types {
-			for pause := firstPause; ; pause = min(2*pause, longestPause) {
-				err := e.hearOutType(kind)
-				if err == nil || beyondRepair(err) {
-					break
-				}
-				e.opts.Logger.Warn("store failed; trying again", "resource", kind, "error", err, "after", pause)
-				if !s.pause(pause) {
-					return
-				}
-			}
+			s.insist("listen to "+kind, func() error { return e.hearOutType(kind) })
 		}
 	})
 }

@@ -145,6 +145,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.next(time.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
 	e.sched.heard = func(kind string) { e.hearOut([]string{kind}) }
+	e.sched.resync = e.resyncDue
 	return e, nil
 }
 

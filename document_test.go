@@ -252,7 +252,7 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 
 		{"final steps in a graph", head + steps + `,"finally":[{"driver":"d","after":["1"]},{"id":"1","driver":"d"}]}`, []fault{
 			{"finally[1].id", 1, 99, invalid, "is the id of steps[0] too"}, {"finally[0].after", 1, 86, invalid, "no meaning here"}}},
-		{"a resync", head + steps + `,"resync":"1h"}`, []fault{{"resync", 1, 62, invalid, "not supported yet"}}},
+		{"a negative resync", head + steps + `,"resync":"-1h"}`, []fault{{"resync", 1, 62, invalid, "-1h0m0s is negative"}}},
 		{"a graph with no way in", head + `"steps":[{"id":"a","driver":"d","after":["b"]},{"id":"b","driver":"d","after":["a"]}]}`, []fault{
 			{"steps", 1, 36, invalid, `"a", "b" wait for each other`}}},
 		{"an unknown predecessor", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["x"]}]}`, []fault{{"steps[1].after[0]", 1, 84, invalid, `no step has the id "x"`}}},
@@ -441,7 +441,7 @@ func TestFieldErrorText(t *testing.T) {
 
 func TestValidateReportsEveryFaultWithoutPositions(t *testing.T) {
 	p := conveyor.PipelineSpec{
-		Resource: "a b", Timeout: -1, OnChange: 77, Resync: 1, Finally: []conveyor.Step{{}},
+		Resource: "a b", Timeout: -1, OnChange: 77, Resync: -1, Finally: []conveyor.Step{{}},
 		Retry: &conveyor.RetryPolicy{Multiplier: math.NaN(), Jitter: math.Inf(1)},
 		Steps: []conveyor.Step{{ID: "2"}, {Driver: "d", Timeout: -1, After: []string{"2"}, ContinueOnError: true}},
 	}
@@ -453,10 +453,10 @@ func TestValidateReportsEveryFaultWithoutPositions(t *testing.T) {
 		fault{"steps[1].id", 0, 0, conveyor.ErrInvalid, "is the id of steps[0] too"},
 		fault{"finally[0].driver", 0, 0, conveyor.ErrInvalid, "is empty"},
 		fault{"timeout", 0, 0, conveyor.ErrInvalid, "negative"},
+		fault{"resync", 0, 0, conveyor.ErrInvalid, "negative"},
+		fault{"onChange", 0, 0, conveyor.ErrInvalid, "77 is no change policy"},
 		fault{"retry.multiplier", 0, 0, conveyor.ErrInvalid, "NaN"},
 		fault{"retry.jitter", 0, 0, conveyor.ErrInvalid, "+Inf"},
-		fault{"resync", 0, 0, conveyor.ErrInvalid, "not supported yet"},
-		fault{"onChange", 0, 0, conveyor.ErrInvalid, "77 is no change policy"},
 	)
 	p = conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{{Driver: "d", With: json.RawMessage("{")}}}
 	requireFaults(t, p.Validate(), fault{"steps[0].with", 1, 2, conveyor.ErrInvalid, "not one JSON value"})

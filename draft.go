@@ -430,6 +430,7 @@ func (d *draft) finishWith(end State, reason string) error {
 		return d.remove()
 	}
 	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, d.rec.Generation)
+	d.planResync(end)
 	return nil
 }
 

@@ -141,6 +141,20 @@ func (s *scheduler) pause(d time.Duration) bool {
 	}
 }
 
+// insist repeats what a failing store holds up, until it is done, cannot be done, or the scheduler gives up.
+func (s *scheduler) insist(what string, do func() error) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := do()
+		if err == nil || beyondRepair(err) {
+			return
+		}
+		s.opts.Logger.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
+		if !s.pause(pause) {
+			return
+		}
+	}
+}
+
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 5 * time.Second
@@ -318,6 +332,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 		answer <- nil
 	}
 	s.park(d, flying)
+	if d.over && d.head != nil {
+		s.expectResync(d.head.Resync)
+	}
 	if d.displace != nil {
 		s.displace(j.key, d.displace)
 	}

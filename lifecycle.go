@@ -35,6 +35,7 @@ func (s *scheduler) start(ctx context.Context) error {
 			s.enqueueLocked(j)
 		}
 	}
+	s.resyncAt = toInstant(time.Now()) // to find out what is due
 	s.aside.Go(s.loop)
 	s.mu.Unlock()
 	s.hire()

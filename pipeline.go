@@ -18,9 +18,6 @@ type Pipeline interface {
 }
 
 // PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
-//
-// Resync is part of the document but not carried out yet. [PipelineSpec.Validate] refuses it, rather than running
-// something else than what was written.
 type PipelineSpec struct {
 	Name        string `json:"name"`
 	Resource    string `json:"resource"` // the type of the resources it reconciles
@@ -43,7 +40,11 @@ type PipelineSpec struct {
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.
 	Timeout Duration `json:"timeout,omitzero"`
-	Resync  Duration `json:"resync,omitzero"`
+	// Resync runs a resource again, with the cause resync, so long after a run of it that succeeded, unless another run
+	// comes first: what has drifted is put right. 0 means never. The time counts from the end of the run, and survives a
+	// restart; what was due meanwhile is run at once. A run that fails plans none. A pipeline that no longer has a Resync,
+	// or is gone, has none of its resources run again; one that gets a Resync has it for each resource from the next run on.
+	Resync Duration `json:"resync,omitzero"`
 	// Retry is the policy of the steps, field by field, where they do not say otherwise.
 	Retry    *RetryPolicy      `json:"retry,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
@@ -203,10 +204,15 @@ func (s PipelineSpec) validate(limits Limits) error {
 	if s.Timeout < 0 {
 		f.add(invalid("timeout", "%s is negative", s.Timeout))
 	}
+	if s.Resync < 0 {
+		f.add(invalid("resync", "%s is negative", s.Resync))
+	}
+	if s.OnChange > Queue {
+		f.add(invalid("onChange", "%d is no change policy", s.OnChange))
+	}
 	if s.Retry != nil {
 		s.Retry.validate("retry", &f)
 	}
-	s.refuseUnsupported(&f)
 	if doc, err := marshal(s); err != nil {
 		if len(f.errs) == 0 { // or else that is why
 			f.add(invalid("", "cannot be written as JSON: %v", err))
@@ -230,16 +236,6 @@ func validateSteps(list string, steps []Step, positions map[string]string, f *fa
 	}
 }
 
-func (s PipelineSpec) refuseUnsupported(f *faults) {
-	const later = "is not supported yet"
-	if s.Resync != 0 {
-		f.add(invalid("resync", later))
-	}
-	if s.OnChange > Queue {
-		f.add(invalid("onChange", "%d is no change policy", s.OnChange))
-	}
-}
-
 func (s Step) validate(field string, f *faults, limits Limits) {
 	f.name(field+".id", s.ID)
 	f.name(field+".driver", s.Driver)
@@ -260,6 +256,7 @@ type plan struct {
 	Steps   []Step       `json:"steps"`
 	Finally []Step       `json:"finally,omitempty"`
 	Timeout Duration     `json:"timeout,omitzero"`
+	Resync  Duration     `json:"resync,omitzero"`
 	Retry   *RetryPolicy `json:"retry,omitempty"`
 	// Independent steps start at once, and one that fails holds up no other: the drivers that listen to a type.
 	Independent bool `json:"independent,omitempty"`
@@ -270,7 +267,7 @@ type plan struct {
 }
 
 func (s PipelineSpec) plan() *plan {
-	return (&plan{Steps: s.Steps, Finally: s.Finally, Timeout: s.Timeout, Retry: s.Retry}).ready()
+	return (&plan{Steps: s.Steps, Finally: s.Finally, Timeout: s.Timeout, Resync: s.Resync, Retry: s.Retry}).ready()
 }
 
 // listenersPlan is the plan of a resource without a pipeline: a step for each driver, named after it.

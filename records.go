@@ -22,6 +22,7 @@ import (
 //	rix/TYPE/NAME/RUN           the runs of a resource: empty
 //	tmb/TYPE/NAME               a name whose resource was deleted: graveRecord
 //	que/TYPE/NAME/PLACE         a run that is queued behind another queued one: queueRecord
+//	rsy/DUE/TYPE/NAME           when a resource is to be run again: empty. What is due comes first.
 //	unh/TYPE/NAME               resources without a pipeline that no driver listened to: empty
 //	pip/NAME                    the pipeline as it is now: pipelineRecord
 //	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
@@ -45,6 +46,7 @@ const (
 	runIndexPrefix   = "rix/"
 	gravePrefix      = "tmb/"
 	queuePrefix      = "que/"
+	resyncPrefix     = "rsy/"
 	unheardPrefix    = "unh/"
 	pipelinePrefix   = "pip/"
 	pipelineHistory  = "pir/"
@@ -58,13 +60,16 @@ const (
 	logPrefix        = "log/"
 )
 
-func resourceKey(k Key) string               { return resourcePrefix + k.Type + "/" + k.Name }
-func revisionsOf(k Key) string               { return revisionPrefix + k.Type + "/" + k.Name + "/" }
-func revisionKey(k Key, gen int64) string    { return fmt.Sprintf("%s%016x", revisionsOf(k), gen) }
-func runsOf(k Key) string                    { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
-func graveKey(k Key) string                  { return gravePrefix + k.Type + "/" + k.Name }
-func queueOf(k Key) string                   { return queuePrefix + k.Type + "/" + k.Name + "/" }
-func queueKey(k Key, place int64) string     { return fmt.Sprintf("%s%016x", queueOf(k), place) }
+func resourceKey(k Key) string            { return resourcePrefix + k.Type + "/" + k.Name }
+func revisionsOf(k Key) string            { return revisionPrefix + k.Type + "/" + k.Name + "/" }
+func revisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", revisionsOf(k), gen) }
+func runsOf(k Key) string                 { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
+func graveKey(k Key) string               { return gravePrefix + k.Type + "/" + k.Name }
+func queueOf(k Key) string                { return queuePrefix + k.Type + "/" + k.Name + "/" }
+func queueKey(k Key, place int64) string  { return fmt.Sprintf("%s%016x", queueOf(k), place) }
+func resyncKey(due instant, k Key) string {
+	return fmt.Sprintf("%s%016x/%s/%s", resyncPrefix, int64(due), k.Type, k.Name)
+}
 func unheardKey(k Key) string                { return unheardPrefix + k.Type + "/" + k.Name }
 func pipelineKey(name string) string         { return pipelinePrefix + name }
 func definitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
@@ -134,6 +139,7 @@ type resourceRecord struct {
 	Keeps      int64             `json:"keeps,omitempty"`     // generation that Pending keeps; 0 for the newest
 	Queued     int               `json:"queued,omitempty"`    // runs behind Pending, each with a queueRecord
 	LastPlace  int64             `json:"lastPlace,omitempty"` // the highest ever given to one of them
+	Resync     instant           `json:"resync,omitempty"`    // when it is to be run again, if nothing comes before
 }
 
 func (r *resourceRecord) meta(k Key) Meta {
@@ -174,6 +180,7 @@ type pipelineRecord struct {
 	Hash     string       `json:"hash"`
 	Resource string       `json:"resource"` // the type it is for
 	OnChange ChangePolicy `json:"onChange,omitzero"`
+	Resync   Duration     `json:"resync,omitzero"`
 	Saved    instant      `json:"saved"`
 }
 

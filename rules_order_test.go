@@ -51,28 +51,6 @@ func TestRule01StepStartsOnlyAfterTheOneBeforeSucceeded(t *testing.T) {
 	}
 }
 
-func TestRule01WhatIsNotCarriedOutYetIsRefusedNotIgnored(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		field  string
-		change func(*conveyor.PipelineSpec)
-	}{
-		{"a resync", "resync", func(p *conveyor.PipelineSpec) { p.Resync = conveyor.Duration(time.Hour) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			e := newEngine(t, conveyor.Options{})
-			p := pipelineOf("d", "d")
-			c.change(&p)
-			var field *conveyor.FieldError
-			err := e.SavePipeline(t.Context(), p)
-			require.ErrorIs(t, err, conveyor.ErrInvalid)
-			require.ErrorAs(t, err, &field)
-			require.Equal(t, c.field, field.Field)
-			require.Empty(t, dump(t, e.store))
-		})
-	}
-}
-
 func TestRule02OneResourceHasAtMostOneRunAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gauge

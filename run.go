@@ -48,7 +48,7 @@ const (
 	CauseCreated   Cause = iota + 1 // the resource is new
 	CauseUpdated                    // its spec or pipeline changed
 	CauseDeleted                    // it is to be removed
-	CauseResync                     // the pipeline asks for it from time to time; not carried out yet
+	CauseResync                     // the pipeline asks for it, some time after a success
 	CauseTriggered                  // the program asked for it
 	CauseRetried                    // it repeats an earlier run
 )

@@ -20,7 +20,8 @@ type scheduler struct {
 	ledger *ledger
 	events *feed
 	tails  tails
-	heard  func(kind string) // has resources run that no driver listened to; set by New
+	heard  func(kind string)       // has resources run that no driver listened to; set by New
+	resync func() (instant, error) // has resources run again that are due, and says when the next one is; set by New
 
 	// workers call drivers. Its limit is Options.Workers, and free says how many may be added; a worker takes on run
 	// after run and leaves when none is ready.
@@ -36,25 +37,27 @@ type scheduler struct {
 	observing      *observing      // set by start, before anything happens; nil without an observer
 	nudge          chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
-	mu       sync.Mutex // guards all below
-	phase    phase
-	journeys map[string]*journey // every unfinished run that this engine knows, by id
-	ready    queue
-	due      dueHeap
-	free     int // workers that may be added
-	drivers  map[string]*driver
-	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
-	strays   map[Key][]*attempt               // calls that were given up and have not returned, by resource
-	held     map[Key][]*journey               // wait for the strays of their resource
-	waiters  map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
-	flush    map[*runLog]*journey             // logs with lines that are not written
-	flushAt  time.Time                        // when they shall be; zero for never
-	flushing bool
-	untidy   map[Key]struct{} // resources whose past is to be looked through
-	tidying  bool             // somebody is at it
-	exempt   int              // workers whose driver called Shutdown: they are not waited for
-	stuck    int              // workers whose call was given up: the number of strays
-	drained  chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
+	mu        sync.Mutex // guards all below
+	phase     phase
+	journeys  map[string]*journey // every unfinished run that this engine knows, by id
+	ready     queue
+	due       dueHeap
+	free      int // workers that may be added
+	drivers   map[string]*driver
+	blocked   map[string]map[*journey]struct{} // by the driver that is not registered
+	strays    map[Key][]*attempt               // calls that were given up and have not returned, by resource
+	held      map[Key][]*journey               // wait for the strays of their resource
+	waiters   map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
+	flush     map[*runLog]*journey             // logs with lines that are not written
+	flushAt   time.Time                        // when they shall be; zero for never
+	flushing  bool
+	resyncAt  instant // when a resource is to be run again, as far as is known; 0 for never
+	resyncing bool
+	untidy    map[Key]struct{} // resources whose past is to be looked through
+	tidying   bool             // somebody is at it
+	exempt    int              // workers whose driver called Shutdown: they are not waited for
+	stuck     int              // workers whose call was given up: the number of strays
+	drained   chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
 }
 
 type phase uint8
@@ -113,17 +116,29 @@ func (s *scheduler) takeDue(now time.Time) (next time.Time) {
 	if len(s.due) > 0 {
 		next = s.due[0].due.time()
 	}
-	if s.flushAt.IsZero() || s.flushing {
-		return next
-	}
-	if s.flushAt.After(now) {
-		if next.IsZero() || s.flushAt.Before(next) {
-			next = s.flushAt
+	if !s.flushAt.IsZero() && !s.flushing {
+		if s.flushAt.After(now) {
+			next = earlier(next, s.flushAt)
+		} else {
+			s.startFlushLocked()
 		}
-		return next
 	}
-	s.startFlushLocked()
+	if s.resyncAt != 0 && !s.resyncing && s.phase == phaseRunning {
+		if s.resyncAt > toInstant(now) {
+			next = earlier(next, s.resyncAt.time())
+		} else {
+			s.startResyncLocked()
+		}
+	}
 	return next
+}
+
+// earlier returns the earlier of two times, of which the first may be zero, for never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (s *scheduler) wakeLoop() {

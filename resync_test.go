@@ -1,0 +1,214 @@
+package conveyor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+func resyncing(p conveyor.PipelineSpec, after time.Duration) conveyor.PipelineSpec {
+	p.Resync = conveyor.Duration(after)
+	return p
+}
+
+// planned lists the index entries of the resources that are to be run again.
+func planned(t *testing.T, e *rig) (keys []string) {
+	for key := range dump(t, e.store.Store) {
+		if strings.HasPrefix(key, "rsy/") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func TestRule10ResyncRunsAResourceAgainSomeTimeAfterASuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := recording(taking(time.Minute))
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", work)
+		e.save(resyncing(pipelineOf("d"), time.Hour))
+		first := e.finish(object("x", 1))
+		require.NoError(t, first.Err())
+		synctest.Wait()
+		stats, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, stats.Unfinished, "nothing is under way while the resource rests")
+		time.Sleep(3*time.Hour + 4*time.Minute)
+		calls := work.all()
+		require.Len(t, calls, 4)
+		for i, c := range calls[1:] {
+			require.Equal(t, conveyor.CauseResync, c.Cause)
+			require.Equal(t, int64(1), c.Generation)
+			require.Equal(t, calls[i].Ended.Add(time.Hour), c.Began)
+		}
+		for _, run := range e.runs(object("x", nil))[1:] {
+			require.Equal(t, conveyor.CauseResync, run.Cause)
+		}
+		require.Len(t, planned(t, e), 1)
+	})
+}
+
+func TestRule10ResyncIsPutOffByAnyOtherRun(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		after func(t *testing.T, e *rig) // half an hour after a success
+		calls []time.Duration            // since the first call, within three hours
+		left  int                        // planned then
+	}{
+		{"nothing", func(*testing.T, *rig) {}, []time.Duration{0, time.Hour, 2 * time.Hour}, 1},
+		{"a change", func(_ *testing.T, e *rig) { e.apply(object("x", 2)) },
+			[]time.Duration{0, 30 * time.Minute, 90 * time.Minute, 150 * time.Minute}, 1},
+		{"a trigger", func(t *testing.T, e *rig) {
+			_, err := e.Trigger(t.Context(), object("x", nil).Key())
+			require.NoError(t, err)
+		}, []time.Duration{0, 30 * time.Minute, 90 * time.Minute, 150 * time.Minute}, 1},
+		{"the same spec", func(_ *testing.T, e *rig) { e.apply(object("x", 1)) }, []time.Duration{0, time.Hour, 2 * time.Hour}, 1},
+		{"a change that fails", func(_ *testing.T, e *rig) { e.apply(object("x", "bad")) }, []time.Duration{0, 30 * time.Minute}, 0},
+		{"a deletion", func(t *testing.T, e *rig) {
+			_, err := e.Delete(t.Context(), object("x", nil).Key())
+			require.NoError(t, err)
+		}, []time.Duration{0}, 0},
+		{"a pipeline without", func(_ *testing.T, e *rig) { e.pipeline("d") }, []time.Duration{0}, 0},
+		{"no pipeline", func(t *testing.T, e *rig) { require.NoError(t, e.DeletePipeline(t.Context(), "p")) }, []time.Duration{0}, 0},
+		{"a slower pipeline", func(_ *testing.T, e *rig) { e.save(resyncing(pipelineOf("d"), 90*time.Minute)) },
+			[]time.Duration{0, time.Hour, 150 * time.Minute}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				work := recording(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					if string(req.Resource.Spec) == `"bad"` {
+						return conveyor.Done(), conveyor.Permanent(errBoom)
+					}
+					return conveyor.Done(), nil
+				})
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", work)
+				e.save(resyncing(pipelineOf("d"), time.Hour))
+				e.finish(object("x", 1))
+				time.Sleep(30 * time.Minute)
+				c.after(t, e)
+				time.Sleep(149 * time.Minute)
+				var calls []time.Duration
+				for _, call := range work.all() {
+					calls = append(calls, call.Began.Sub(work.all()[0].Began))
+				}
+				require.Equal(t, c.calls, calls)
+				require.Len(t, planned(t, e), c.left)
+			})
+		})
+	}
+}
+
+func TestRule12ResyncIsDueAfterARestartToo(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		downtime time.Duration
+		want     time.Duration // between the calls
+	}{
+		{"before it is due", 30 * time.Minute, time.Hour},
+		{"after it was due", 5 * time.Hour, 5 * time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var work recorder
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", &work)
+				e.save(resyncing(pipelineOf("d"), time.Hour))
+				e.finish(object("x", 1))
+				e = e.crashed(conveyor.Options{})
+				time.Sleep(c.downtime)
+				e.driver("d", &work)
+				e.start()
+				time.Sleep(50 * time.Minute)
+				calls := work.all()
+				require.Len(t, calls, 2)
+				require.Equal(t, c.want, calls[1].Began.Sub(calls[0].Began))
+			})
+		})
+	}
+}
+
+func TestRule12ResyncSurvivesAStopAtEveryCommit(t *testing.T) {
+	for n := 1; ; n++ {
+		reached := false
+		synctest.Test(t, func(t *testing.T) {
+			var work recorder
+			records := memory.New()
+			e := newEngineOn(t, records, conveyor.Options{})
+			commits := 0
+			e.store.refusing(func([]string) error {
+				if commits++; commits < n {
+					return nil
+				}
+				reached = true
+				e.store.cutOff()
+				return errors.New("the process is dead")
+			})
+			e.driver("d", &work)
+			live := func() error {
+				if err := e.SavePipeline(t.Context(), resyncing(pipelineOf("d", "d"), time.Hour)); err != nil {
+					return err
+				}
+				if err := e.Start(t.Context()); err != nil {
+					return err
+				}
+				for i := range 3 {
+					if _, err := e.Apply(t.Context(), object(fmt.Sprint("x", i), 1)); err != nil {
+						return err
+					}
+				}
+				time.Sleep(155 * time.Minute)
+				return nil
+			}
+			err := live()
+			if reached {
+				e = newEngineOn(t, records, conveyor.Options{})
+				e.driver("d", &work)
+				err = live()
+			}
+			require.NoError(t, err)
+			for i := range 3 {
+				o := object(fmt.Sprint("x", i), nil)
+				runs := e.runs(o)
+				require.Equal(t, conveyor.CauseResync, runs[len(runs)-1].Cause, "stopped at commit %d", n)
+				require.Less(t, time.Since(runs[len(runs)-1].EndedAt), time.Hour, "stopped at commit %d", n)
+			}
+			require.Len(t, planned(t, e), 3)
+		})
+		if !reached {
+			break
+		}
+		require.Less(t, n, 200)
+	}
+}
+
+func TestRule10ResourcesRestBetweenTheirRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 1000
+		var work recorder
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", &work)
+		e.save(resyncing(pipelineOf("d"), time.Hour))
+		for i := range many {
+			e.finish(object(fmt.Sprint("x", i), 1))
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		require.Len(t, planned(t, e), many)
+		time.Sleep(time.Hour)
+		calls := work.all()
+		require.Len(t, calls, 2*many)
+		for i, c := range calls[many:] {
+			require.Equal(t, calls[i].Resource, c.Resource, "in the order in which they are due")
+		}
+	})
+}
