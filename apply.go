@@ -43,7 +43,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return nil
 		}
 		now := time.Now()
-		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, Saved: toInstant(now)}
+		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, MaxRuns: spec.MaxRuns, Saved: toInstant(now)}
 		_, err = e.ledger.commit(ctx, []store.Op{
 			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
@@ -55,6 +55,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		if err != nil {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
+		e.sched.limitRuns(spec.Name, spec.MaxRuns)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
 	}
@@ -117,6 +118,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 			continue
 		}
 		if err == nil {
+			e.sched.limitRuns(name, 0) // what waited for room is to learn of it
 			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err
@@ -354,7 +356,7 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
 	if next.Pending != "" && next.Active != "" && (next.Deleted != 0 || next.Supersede) {
-		e.sched.enqueue(e.sched.take(next.Pending, k)) // which ends the one it waits behind
+		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k))) // which ends the one it waits behind
 	}
 	return e.ledger.describe(ctx, next.Status.Run)
 }
@@ -376,7 +378,8 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 
 	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
 	// call is done with it.
-	j := s.take(id, k)
+	lane := laneOf(next.Pipeline, k)
+	j := s.take(id, k, lane)
 	j.mu.Lock()
 	j.busy = true
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
@@ -414,7 +417,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	}
 	s.leave(j)
 	if errors.Is(err, store.ErrUnknown) {
-		s.enqueue(s.take(id, k)) // it may be on record
+		s.enqueue(s.take(id, k, lane)) // it may be on record
 	}
 	return run, err
 }
@@ -423,10 +426,13 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare *bool) (*draft, error) {
 	d := s.blankDraft(j, want, rev)
 	if *spare {
-		if err := d.pin(d.head.wants(want.spec)); err != nil {
-			return d, err
+		entered, err := d.enter(d.head.Pipeline)
+		if err == nil && entered {
+			if err = d.pin(d.head.wants(want.spec)); err == nil {
+				err = d.goOn(spare)
+			}
 		}
-		if err := d.goOn(spare); err != nil {
+		if err != nil {
 			return d, err
 		}
 		if d.idle() {

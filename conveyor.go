@@ -172,7 +172,7 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	if err := f.join(); err != nil {
 		return err
 	}
-	if err := e.sched.register(&driver{name: name, impl: d, opts: o}); err != nil {
+	if err := e.sched.register(&driver{name: name, impl: d, opts: o, slots: slots{limit: o.concurrency}}); err != nil {
 		return err
 	}
 	e.hearOut(o.listen)

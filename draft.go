@@ -16,13 +16,15 @@ type draft struct {
 	j   *journey
 	now instant
 
-	rec     runRecord
-	plan    *plan
-	object  *Object
-	begun   bool // the run starts in this draft
-	created bool // the run itself is new; extra holds the writes that go with it
-	extra   []store.Op
-	rewrite bool // rec differs from what is recorded
+	rec      runRecord
+	pipeline *pipelineRecord // of the run, when it begins; nil if it has none, or that is gone
+	plan     *plan
+	object   *Object
+	entered  bool // it has taken a place among the runs of its pipeline
+	begun    bool // the run starts in this draft
+	created  bool // the run itself is new; extra holds the writes that go with it
+	extra    []store.Op
+	rewrite  bool // rec differs from what is recorded
 
 	states   []State
 	steps    []stepChange
@@ -317,7 +319,7 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 		return false
 	}
 	*spare = false
-	if !s.takeSlot(driver, d.j) {
+	if !s.takeSlot(&driver.slots, d.j) {
 		if onSpare {
 			*spare = true
 		} else {
@@ -511,6 +513,7 @@ func (d *draft) apply(rev store.Revision) {
 		j.log.written(d.logged)
 	}
 	if d.idle() {
+		d.exit()
 		return
 	}
 	if d.head != nil {
@@ -550,7 +553,7 @@ func (d *draft) nextDue() (due instant) {
 // undo gives back what the draft has taken.
 func (d *draft) undo(spare *bool) {
 	for _, st := range d.starts {
-		d.s.releaseSlot(st.driver)
+		d.s.releaseSlot(&st.driver.slots)
 		if st.spare {
 			*spare = true
 		} else {
@@ -558,6 +561,15 @@ func (d *draft) undo(spare *bool) {
 		}
 	}
 	d.starts = nil
+	d.exit()
+}
+
+// exit gives back the place among the runs of the pipeline, for a run that does not begin after all.
+func (d *draft) exit() {
+	if d.entered {
+		d.entered = false
+		d.s.leaveRoom(d.j)
+	}
 }
 
 // tell lists what happened, for those who watch.

@@ -22,12 +22,16 @@ type journey struct {
 	key Key
 
 	// Guarded by scheduler.mu.
+	lane     string // whose turn it is when this one goes on
+	state    State  // of the run, as last recorded
 	queued   bool
-	due      instant // in the heap of due times; 0 when it is not
+	since    time.Time // when it was queued
+	due      instant   // in the heap of due times; 0 when it is not
 	heapAt   int
-	waitsFor []*driver // whose queues it is in
-	promises []*driver // that keep a slot for it
-	blocked  []string  // drivers it waits for that are not registered
+	room     *slots   // of its pipeline, once it has begun
+	waitsFor []*slots // whose queues it is in
+	promises []*slots // that keep a slot for it
+	blocked  []string // drivers it waits for that are not registered
 
 	mu      sync.Mutex // guards what follows, up to the next blank line
 	inbox   []message
@@ -353,7 +357,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		}
 		j.unload() // or else what wakes it now would end it once more
 		if d.head != nil && d.head.Pending != "" {
-			s.enqueue(s.take(d.head.Pending, j.key))
+			s.enqueue(s.take(d.head.Pending, j.key, laneOf(d.head.Pipeline, j.key)))
 		}
 		s.tidy(j.key)
 		return
@@ -379,13 +383,13 @@ func (j *journey) unload() {
 func (s *scheduler) displace(k Key, by *displacement) {
 	stop := by.stop
 	stop.answer = make(chan error, 1)
-	s.drive(s.take(by.run, k), message{stop: &stop}, false)
+	s.drive(s.take(by.run, k, ""), message{stop: &stop}, false)
 }
 
 // stopRun asks a run to end and waits until that is on record.
 func (s *scheduler) stopRun(ctx context.Context, run *runState, kind stopKind, cause error, reason string) error {
 	answer := make(chan error, 1)
-	j := s.take(run.id, run.rec.key())
+	j := s.take(run.id, run.rec.key(), laneOf(run.rec.Pipeline, run.rec.key()))
 	ask := message{stop: &stopRequest{kind: kind, reason: reason, cause: cause, answer: answer}}
 	if !s.beside(func() { s.drive(j, ask, false) }) {
 		return ErrClosed

@@ -28,7 +28,13 @@ func (s *scheduler) start(ctx context.Context) error {
 	s.phase = phaseRunning
 	s.observing = s.observe()
 	for _, f := range found {
-		s.scheduleLocked(s.journeyLocked(f.id, f.key), f.due)
+		j := s.journeyLocked(f.id, f.key, "")
+		j.lane = laneOf(f.pipeline, f.key)
+		if f.begun && f.pipeline != "" && j.room == nil {
+			j.room = s.roomLocked(f.pipeline)
+			j.room.busy++
+		}
+		s.scheduleLocked(j, f.due)
 	}
 	for _, j := range s.journeys { // those found, and those applied before the start
 		if j.due == 0 {
@@ -61,9 +67,11 @@ func (s *scheduler) mayStartLocked() error {
 
 // found is an unfinished run that a former process left behind.
 type found struct {
-	id  string
-	key Key
-	due instant // 0 for at once
+	id       string
+	key      Key
+	pipeline string
+	begun    bool
+	due      instant // 0 for at once
 }
 
 // recover reads the unfinished runs, and none of the others. A run whose records are damaged is reported to the
@@ -87,7 +95,9 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 					due = 0
 				}
 			}
-			runs = append(runs, found{id: id, key: run.rec.key(), due: due})
+			runs = append(runs, found{
+				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, due: due,
+			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.opts.Logger.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
 		default:

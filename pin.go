@@ -37,7 +37,29 @@ func (d *draft) begin() (proceed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if entered, err := d.enter(w.pipeline); err != nil || !entered {
+		d.head = nil
+		return false, err
+	}
 	return true, d.pin(w)
+}
+
+// enter reads the pipeline of a run that is about to begin, if it has one, and finds out whether there is room for
+// another run of it. If there is not, the run is woken when there may be.
+func (d *draft) enter(name string) (entered bool, err error) {
+	if name == "" {
+		return true, nil
+	}
+	limit := 0
+	d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
+	switch {
+	case err == nil:
+		limit = d.pipeline.MaxRuns
+	case !errors.Is(err, ErrNotFound): // and if it is that, the run ends at once
+		return false, err
+	}
+	d.entered = d.s.enterRoom(name, limit, d.j)
+	return d.entered, nil
 }
 
 // toBeDeleted is why a run ends when its resource is to be deleted.
@@ -96,16 +118,14 @@ func (d *draft) pinCurrent() error {
 	if name == "" {
 		return d.pinListeners()
 	}
-	pipeline, _, err := d.s.ledger.pipeline(d.s.base, name)
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case d.pipeline == nil:
 		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", name))
-	case err != nil:
-		return err
-	case pipeline.Resource != d.j.key.Type:
-		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, pipeline.Resource))
+	case d.pipeline.Resource != d.j.key.Type:
+		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, d.pipeline.Resource))
 	}
-	d.rec.Hash = pipeline.Hash
+	d.rec.Hash = d.pipeline.Hash
+	var err error
 	if d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec); err != nil {
 		return err
 	}
@@ -176,14 +196,10 @@ type displacement struct {
 func (d *draft) pinFinalizers() error {
 	p := listenersPlan(d.s.listeners(d.j.key.Type))
 	if name := d.rec.Pipeline; name != "" {
-		head, _, err := d.s.ledger.pipeline(d.s.base, name)
-		switch {
-		case errors.Is(err, ErrNotFound):
+		if d.pipeline == nil {
 			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
-		case err != nil:
-			return err
 		}
-		spec, err := d.s.ledger.definition(d.s.base, name, head.Hash)
+		spec, err := d.s.ledger.definition(d.s.base, name, d.pipeline.Hash)
 		if err != nil {
 			return err
 		}

@@ -37,6 +37,9 @@ type PipelineSpec struct {
 	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run. Queue gives each generation a run of
 	// its own, one after the other.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
+	// MaxRuns is how many runs of the pipeline may be at work at once; 0 means any number. A run is at work from its
+	// first step to its end, its waits included. Others stay queued meanwhile, and begin in the order in which they came.
+	MaxRuns int `json:"maxRuns,omitempty"`
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.
 	Timeout Duration `json:"timeout,omitzero"`
@@ -206,6 +209,9 @@ func (s PipelineSpec) validate(limits Limits) error {
 	}
 	if s.Resync < 0 {
 		f.add(invalid("resync", "%s is negative", s.Resync))
+	}
+	if s.MaxRuns < 0 {
+		f.add(invalid("maxRuns", "%d is negative", s.MaxRuns))
 	}
 	if s.OnChange > Queue {
 		f.add(invalid("onChange", "%d is no change policy", s.OnChange))

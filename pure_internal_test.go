@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -473,24 +474,21 @@ func TestInstant(t *testing.T) {
 
 func TestQueueGivesBackInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var q queue
-		var model []*journey
+		var q queue[int]
+		var model []int
+		n := 0
 		t.Repeat(map[string]func(*rapid.T){
 			"push many": func(t *rapid.T) {
 				for range rapid.IntRange(1, 100).Draw(t, "n") {
-					j := new(journey)
-					q.push(j)
-					model = append(model, j)
+					n++
+					q.push(n)
+					model = append(model, n)
 				}
 			},
 			"pop many": func(t *rapid.T) {
-				for range rapid.IntRange(1, 100).Draw(t, "n") {
-					j := q.pop()
-					if len(model) == 0 {
-						require.Nil(t, j)
-						return
-					}
-					require.Same(t, model[0], j)
+				for range min(len(model), rapid.IntRange(1, 100).Draw(t, "n")) {
+					require.Equal(t, model[0], q.first())
+					require.Equal(t, model[0], q.pop())
 					model = model[1:]
 				}
 			},
@@ -500,6 +498,56 @@ func TestQueueGivesBackInOrder(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestTurnsServeEachLaneInTurnAndInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var q turns
+		model := map[string][]*journey{}
+		waited := map[string]int{} // others served since the lane was last empty or served
+		n := 0
+		lanes := rapid.SampledFrom([]string{"a", "b", "c", "d"})
+		t.Repeat(map[string]func(*rapid.T){
+			"push many": func(t *rapid.T) {
+				lane := lanes.Draw(t, "lane")
+				for range rapid.IntRange(1, 20).Draw(t, "n") {
+					j := &journey{lane: lane}
+					q.push(j)
+					model[lane] = append(model[lane], j)
+					n++
+				}
+			},
+			"pop": func(t *rapid.T) {
+				j := q.pop()
+				if n == 0 {
+					require.Nil(t, j)
+					return
+				}
+				n--
+				require.Same(t, model[j.lane][0], j)
+				model[j.lane] = model[j.lane][1:]
+				for lane, waiting := range model {
+					if lane != j.lane && len(waiting) > 0 {
+						waited[lane]++
+						require.Less(t, waited[lane], len(model), "lane %s is passed over", lane)
+					}
+				}
+				waited[j.lane] = 0
+			},
+			"": func(t *rapid.T) { require.Equal(t, n, q.len()) },
+		})
+	})
+}
+
+func TestTurnsForgetTheLanesOfOldPipelines(t *testing.T) {
+	var q turns
+	for i := range 10 * idleLanes {
+		q.push(&journey{lane: strconv.Itoa(i)})
+		q.push(&journey{lane: strconv.Itoa(i)})
+		require.NotNil(t, q.pop())
+		require.NotNil(t, q.pop())
+	}
+	require.LessOrEqual(t, len(q.lanes), idleLanes+1)
 }
 
 func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {

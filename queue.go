@@ -1,27 +1,88 @@
 package conveyor
 
-// queue is a first-in-first-out queue of journeys.
-type queue struct {
-	items []*journey
+// queue is a first-in-first-out queue.
+type queue[T any] struct {
+	items []T
 	head  int
 }
 
-func (q *queue) len() int { return len(q.items) - q.head }
+func (q *queue[T]) len() int { return len(q.items) - q.head }
 
-func (q *queue) push(j *journey) { q.items = append(q.items, j) }
+func (q *queue[T]) push(item T) { q.items = append(q.items, item) }
 
-func (q *queue) pop() *journey {
-	if q.len() == 0 {
-		return nil
-	}
-	j := q.items[q.head]
-	q.items[q.head] = nil
+// first returns the item that pop would; there must be one.
+func (q *queue[T]) first() T { return q.items[q.head] }
+
+// pop takes the item that has waited longest; there must be one.
+func (q *queue[T]) pop() T {
+	var none T
+	item := q.items[q.head]
+	q.items[q.head] = none
 	q.head++
 	if q.head >= 64 && q.head*2 >= len(q.items) {
 		q.items = append(q.items[:0:0], q.items[q.head:]...)
 		q.head = 0
 	}
+	return item
+}
+
+// turns is a queue of journeys that is fair between pipelines: each that has some waiting is given one turn after the
+// other, so that one run of a quiet pipeline waits for one run of each busy one, and not for all of them. Within a
+// pipeline, who came first is first; a resource has one run at work at most, so that it cannot crowd out others.
+type turns struct {
+	n     int
+	lanes map[string]*lane
+	next  queue[*lane] // those that are not empty, by whose turn it is
+}
+
+type lane struct {
+	name string
+	queue[*journey]
+}
+
+// idleLanes bounds the empty lanes that are kept for the next time.
+const idleLanes = 64
+
+func (t *turns) len() int { return t.n }
+
+func (t *turns) push(j *journey) {
+	l := t.lanes[j.lane]
+	if l == nil {
+		if t.lanes == nil {
+			t.lanes = map[string]*lane{}
+		}
+		l = &lane{name: j.lane}
+		t.lanes[j.lane] = l
+	}
+	if l.len() == 0 {
+		t.next.push(l)
+	}
+	l.push(j)
+	t.n++
+}
+
+// pop returns the journey whose turn it is, or nil.
+func (t *turns) pop() *journey {
+	if t.n == 0 {
+		return nil
+	}
+	t.n--
+	l := t.next.pop()
+	j := l.pop()
+	if l.len() > 0 {
+		t.next.push(l)
+	} else if len(t.lanes) > idleLanes {
+		delete(t.lanes, l.name)
+	}
 	return j
+}
+
+// laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
+func laneOf(pipeline string, k Key) string {
+	if pipeline == "" {
+		return "/" + k.Type
+	}
+	return pipeline
 }
 
 // dueHeap orders journeys by due time.

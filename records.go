@@ -181,6 +181,7 @@ type pipelineRecord struct {
 	Resource string       `json:"resource"` // the type it is for
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	Resync   Duration     `json:"resync,omitzero"`
+	MaxRuns  int          `json:"maxRuns,omitempty"`
 	Saved    instant      `json:"saved"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,18 +140,19 @@ func TestRule12ResyncIsDueAfterARestartToo(t *testing.T) {
 
 func TestRule12ResyncSurvivesAStopAtEveryCommit(t *testing.T) {
 	for n := 1; ; n++ {
-		reached := false
+		var reached atomic.Bool
 		synctest.Test(t, func(t *testing.T) {
 			var work recorder
 			records := memory.New()
 			e := newEngineOn(t, records, conveyor.Options{})
-			commits := 0
+			first := e
+			var commits atomic.Int64
 			e.store.refusing(func([]string) error {
-				if commits++; commits < n {
+				if commits.Add(1) < int64(n) {
 					return nil
 				}
-				reached = true
-				e.store.cutOff()
+				reached.Store(true)
+				first.store.cutOff()
 				return errors.New("the process is dead")
 			})
 			e.driver("d", &work)
@@ -170,7 +172,7 @@ func TestRule12ResyncSurvivesAStopAtEveryCommit(t *testing.T) {
 				return nil
 			}
 			err := live()
-			if reached {
+			if reached.Load() {
 				e = newEngineOn(t, records, conveyor.Options{})
 				e.driver("d", &work)
 				err = live()
@@ -184,7 +186,7 @@ func TestRule12ResyncSurvivesAStopAtEveryCommit(t *testing.T) {
 			}
 			require.Len(t, planned(t, e), 3)
 		})
-		if !reached {
+		if !reached.Load() {
 			break
 		}
 		require.Less(t, n, 200)

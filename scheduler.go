@@ -40,10 +40,11 @@ type scheduler struct {
 	mu        sync.Mutex // guards all below
 	phase     phase
 	journeys  map[string]*journey // every unfinished run that this engine knows, by id
-	ready     queue
+	ready     turns
 	due       dueHeap
 	free      int // workers that may be added
 	drivers   map[string]*driver
+	rooms     map[string]*slots                // of pipelines, by name
 	blocked   map[string]map[*journey]struct{} // by the driver that is not registered
 	strays    map[Key][]*attempt               // calls that were given up and have not returned, by resource
 	held      map[Key][]*journey               // wait for the strays of their resource
@@ -74,7 +75,7 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
 		opts: opts, ledger: l, events: events,
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
-		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{},
+		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
@@ -186,7 +187,7 @@ func (s *scheduler) enqueue(j *journey) {
 
 func (s *scheduler) enqueueLocked(j *journey) {
 	if !j.queued && s.journeys[j.id] == j {
-		j.queued = true
+		j.queued, j.since = true, time.Now()
 		s.ready.push(j)
 	}
 }
@@ -266,10 +267,11 @@ func (s *scheduler) work(a *attempt) {
 			s.aside.Go(func() { s.goneWith(a) })
 		}
 	}()
+	since := time.Now()
 	for {
 		if a != nil {
 			o := a.call(s.opts.Limits)
-			a = s.ended(a, &o, true)
+			a = s.ended(a, &o, !s.turnOver(since))
 			continue
 		}
 		j := s.takeReady()
@@ -277,8 +279,23 @@ func (s *scheduler) work(a *attempt) {
 			finished = true
 			return
 		}
+		since = time.Now()
 		a = s.drive(j, message{}, true)
 	}
+}
+
+// longestTurn is how long a run may keep a worker from step to step while others wait for one. Steps that are quicker
+// follow one another without a commit in between; a run of long ones takes turns with the others.
+const longestTurn = 100 * time.Millisecond
+
+// turnOver says that a worker should go on with another run than the one it has had since then.
+func (s *scheduler) turnOver(since time.Time) bool {
+	if time.Since(since) < longestTurn {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready.len() > 0
 }
 
 // takeReady returns the next ready journey, or gives up the worker's place.
@@ -310,7 +327,7 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
 	}
 	j.mu.Unlock()
 	s.unexempt(a)
-	s.releaseSlot(a.driver)
+	s.releaseSlot(&a.driver.slots)
 	if late {
 		s.strayReturned(a)
 		return nil
@@ -332,26 +349,26 @@ func (s *scheduler) stats() Stats {
 		}
 	}
 	for name, d := range s.drivers {
-		st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.opts.concurrency, Waiting: d.waiting.len()}
+		st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.len()}
 	}
 	return st
 }
 
 // journeyLocked returns the journey of a run, made if it is not known.
-func (s *scheduler) journeyLocked(id string, key Key) *journey {
+func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key}
+		j = &journey{id: id, key: key, lane: lane}
 		s.journeys[id] = j
 	}
 	return j
 }
 
 // take returns the journey of an unfinished run, made if it is not known.
-func (s *scheduler) take(id string, key Key) *journey {
+func (s *scheduler) take(id string, key Key, lane string) *journey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.journeyLocked(id, key)
+	return s.journeyLocked(id, key, lane)
 }
 
 // forget drops a journey that has ended, or that never came to be, and tells those who wait for its end.
@@ -371,10 +388,12 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 		}
 		delete(s.journeys, j.id)
 	}
+	s.leaveRoomLocked(j)
 	delete(s.flush, j.log) // its lines are written, or never will be
 	waiting = s.waiters[j.id]
 	delete(s.waiters, j.id)
 	s.mu.Unlock()
+	s.hire() // there may be room for another
 	s.tails.wake(j.id)
 	return waiting
 }

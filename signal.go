@@ -54,7 +54,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		if err != nil {
 			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
 		}
-		e.sched.enqueue(e.sched.take(runID, rec.key()))
+		e.sched.enqueue(e.sched.take(runID, rec.key(), laneOf(rec.Pipeline, rec.key())))
 		return nil
 	}
 }

@@ -6,16 +6,21 @@ import (
 	"sort"
 )
 
+// slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
+// scheduler.mu.
+type slots struct {
+	limit    int   // 0 for none
+	busy     int   // in use
+	promised int   // kept for journeys that waited for one and are on their way
+	waiting  turns // journeys that want one
+}
+
 // driver is a registered driver with its slots.
 type driver struct {
 	name string
 	impl Driver
 	opts driverOptions
-
-	// Guarded by scheduler.mu.
-	busy     int   // slots in use
-	promised int   // slots kept for journeys that waited for one and are on their way
-	waiting  queue // journeys that want a slot
+	slots
 }
 
 // register adds a driver and wakes the runs that wait for it.
@@ -79,28 +84,32 @@ func (s *scheduler) listened() (types []string) {
 	return slices.Compact(types)
 }
 
-// takeSlot takes a slot of a driver, or has the journey enqueued when it gets one.
-func (s *scheduler) takeSlot(d *driver, j *journey) bool {
+// takeSlot takes a slot, or has the journey enqueued when it gets one.
+func (s *scheduler) takeSlot(of *slots, j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(j.promises, d); i >= 0 {
+	return s.takeSlotLocked(of, j)
+}
+
+func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
+	if i := slices.Index(j.promises, of); i >= 0 {
 		j.promises = slices.Delete(j.promises, i, i+1)
-		d.promised--
-	} else if d.opts.concurrency > 0 && d.busy+d.promised >= d.opts.concurrency {
-		if !slices.Contains(j.waitsFor, d) {
-			j.waitsFor = append(j.waitsFor, d)
-			d.waiting.push(j)
+		of.promised--
+	} else if of.limit > 0 && of.busy+of.promised >= of.limit {
+		if !slices.Contains(j.waitsFor, of) {
+			j.waitsFor = append(j.waitsFor, of)
+			of.waiting.push(j)
 		}
 		return false
 	}
-	d.busy++
+	of.busy++
 	return true
 }
 
-func (s *scheduler) releaseSlot(d *driver) {
+func (s *scheduler) releaseSlot(of *slots) {
 	s.mu.Lock()
-	d.busy--
-	s.promiseLocked(d)
+	of.busy--
+	s.promiseLocked(of)
 	s.mu.Unlock()
 	s.hire()
 }
@@ -108,29 +117,79 @@ func (s *scheduler) releaseSlot(d *driver) {
 // returnPromises gives back the slots that were kept for a journey and that it did not take.
 func (s *scheduler) returnPromises(j *journey) {
 	s.mu.Lock()
-	for _, d := range j.promises {
-		d.promised--
-		s.promiseLocked(d)
+	for _, of := range j.promises {
+		of.promised--
+		s.promiseLocked(of)
 	}
 	j.promises = nil
 	s.mu.Unlock()
 	s.hire()
 }
 
-// promiseLocked keeps the free slots of a driver for the journeys that have waited longest, so that nobody who comes
-// later overtakes them.
-func (s *scheduler) promiseLocked(d *driver) {
-	for d.busy+d.promised < d.opts.concurrency {
-		j := d.waiting.pop()
+// promiseLocked keeps the free slots for the journeys whose turn it is, so that nobody who comes later overtakes them.
+func (s *scheduler) promiseLocked(of *slots) {
+	for of.limit == 0 || of.busy+of.promised < of.limit {
+		j := of.waiting.pop()
 		if j == nil {
 			return
 		}
-		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *driver) bool { return w == d })
+		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *slots) bool { return w == of })
 		if s.journeys[j.id] != j {
 			continue // it ended meanwhile
 		}
-		d.promised++
-		j.promises = append(j.promises, d)
+		of.promised++
+		j.promises = append(j.promises, of)
 		s.enqueueLocked(j)
 	}
+}
+
+// enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room.
+func (s *scheduler) enterRoom(pipeline string, limit int, j *journey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := s.roomLocked(pipeline)
+	room.limit = limit
+	if j.room == room {
+		return true
+	}
+	if !s.takeSlotLocked(room, j) {
+		return false
+	}
+	j.room = room
+	return true
+}
+
+func (s *scheduler) roomLocked(pipeline string) *slots {
+	room := s.rooms[pipeline]
+	if room == nil {
+		room = new(slots)
+		s.rooms[pipeline] = room
+	}
+	return room
+}
+
+// leaveRoom is the reverse of enterRoom.
+func (s *scheduler) leaveRoom(j *journey) {
+	s.mu.Lock()
+	s.leaveRoomLocked(j)
+	s.mu.Unlock()
+	s.hire()
+}
+
+func (s *scheduler) leaveRoomLocked(j *journey) {
+	if room := j.room; room != nil {
+		j.room = nil
+		room.busy--
+		s.promiseLocked(room)
+	}
+}
+
+// limitRuns changes how many runs of a pipeline may be at work. Those that have begun go on.
+func (s *scheduler) limitRuns(pipeline string, limit int) {
+	s.mu.Lock()
+	room := s.roomLocked(pipeline)
+	room.limit = limit
+	s.promiseLocked(room)
+	s.mu.Unlock()
+	s.hire()
 }

@@ -1,0 +1,252 @@
+package conveyor_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+func atMost(p conveyor.PipelineSpec, runs int) conveyor.PipelineSpec {
+	p.MaxRuns = runs
+	return p
+}
+
+// named gives a pipeline another name.
+func named(name string, p conveyor.PipelineSpec) conveyor.PipelineSpec {
+	p.Name = name
+	return p
+}
+
+// along is a resource of type "r" along a pipeline.
+func along(pipeline, name string) *conveyor.Object {
+	o := object(name, nil)
+	o.Pipeline = pipeline
+	return o
+}
+
+// atWork counts the runs that have begun and not ended.
+func atWork(t *testing.T, e *rig) (n int) {
+	for _, run := range drain(t, e.Runs(context.Background(), conveyor.RunFilter{Unfinished: true})) {
+		if run.State != conveyor.StateQueued {
+			n++
+		}
+	}
+	return n
+}
+
+func TestMaxRunsBoundsTheRunsAtWork(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		opts conveyor.Options
+		step driverFunc
+	}{
+		{"with a worker for each", conveyor.Options{}, taking(time.Second)},
+		{"with two workers", conveyor.Options{Workers: 2}, taking(time.Second)},
+		{"while they wait", conveyor.Options{}, func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var called bool
+			if again, err := req.Restore(&called); err != nil || again {
+				return conveyor.Done(), err
+			}
+			return conveyor.RequeueAfter(time.Second), req.Checkpoint(context.Background(), true)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, c.opts).start()
+				e.driver("d", driverOf(c.step))
+				e.save(atMost(pipelineOf("d", "d"), 3))
+				e.save(named("q", pipelineOf("d")))
+				for i := range 20 {
+					e.apply(object(fmt.Sprint("x", i), nil))
+				}
+				synctest.Wait()
+				most := 0
+				for range 200 {
+					synctest.Wait()
+					most = max(most, atWork(t, e))
+					time.Sleep(100 * time.Millisecond)
+				}
+				require.Equal(t, 3, most)
+				var last time.Time
+				for _, run := range drain(t, e.Runs(t.Context(), conveyor.RunFilter{Pipeline: "p"})) {
+					require.False(t, run.StartedAt.Before(last), "who came first goes first")
+					last = run.StartedAt
+				}
+				require.NoError(t, e.finish(along("q", "other")).Err())
+				time.Sleep(time.Minute)
+				requireAtRest(t, e.store)
+			})
+		})
+	}
+}
+
+func TestMaxRunsHoldsAcrossARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gauge
+		work := driverOf(g.around(byNothing, taking(time.Minute)))
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", work)
+		e.save(atMost(pipelineOf("d"), 2))
+		for i := range 6 {
+			e.apply(object(fmt.Sprint("x", i), nil))
+		}
+		time.Sleep(time.Second)
+		e = e.reborn(conveyor.Options{})
+		g = gauge{}
+		e.driver("d", driverOf(g.around(byNothing, taking(time.Minute))))
+		e.start()
+		e.apply(object("late", nil))
+		for range 6 {
+			synctest.Wait()
+			require.LessOrEqual(t, atWork(t, e), 2)
+			time.Sleep(time.Minute)
+		}
+		require.Equal(t, 2, g.peak(""))
+		requireAtRest(t, e.store)
+	})
+}
+
+func TestMaxRunsCanBeChangedWhileRunsWait(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, e *rig)
+		after  int // runs at work then
+	}{
+		{"raised", func(_ *testing.T, e *rig) { e.save(atMost(pipelineOf("d"), 4)) }, 4},
+		{"lifted", func(_ *testing.T, e *rig) { e.save(pipelineOf("d")) }, 8},
+		{"lowered", func(_ *testing.T, e *rig) { e.save(atMost(pipelineOf("d"), 1)) }, 2},
+		{"of a pipeline that is deleted", func(t *testing.T, e *rig) { require.NoError(t, e.DeletePipeline(t.Context(), "p")) }, 2},
+		{"and one is canceled", func(t *testing.T, e *rig) {
+			require.NoError(t, e.Cancel(t.Context(), e.runs(object("x5", nil))[0].ID, "not needed"))
+		}, 2},
+		{"and one at work is canceled", func(t *testing.T, e *rig) {
+			require.NoError(t, e.Cancel(t.Context(), e.runs(object("x0", nil))[0].ID, "not needed"))
+		}, 2},
+		{"and one at work is deleted", func(t *testing.T, e *rig) {
+			_, err := e.Delete(t.Context(), object("x0", nil).Key())
+			require.NoError(t, err)
+		}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", driverOf(taking(time.Hour)))
+				e.save(atMost(pipelineOf("d"), 2))
+				for i := range 8 {
+					e.apply(object(fmt.Sprint("x", i), nil))
+				}
+				time.Sleep(time.Minute)
+				require.Equal(t, 2, atWork(t, e))
+				c.change(t, e)
+				time.Sleep(time.Minute)
+				require.Equal(t, c.after, atWork(t, e))
+				time.Sleep(24 * time.Hour)
+				requireAtRest(t, e.store)
+			})
+		})
+	}
+}
+
+func TestMaxRunsAndDriverSlotsDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gauge
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("narrow", driverOf(g.around(byNothing, taking(time.Second))), conveyor.Concurrency(1))
+		e.driver("wide", driverOf(taking(time.Second)))
+		e.save(atMost(pipelineOf("narrow", "wide", "narrow"), 2))
+		e.save(atMost(named("q", pipelineOf("wide", "narrow")), 1))
+		for i := range 10 {
+			e.apply(along("p", fmt.Sprint("x", i)))
+			e.apply(along("q", fmt.Sprint("y", i)))
+		}
+		for range 100 {
+			synctest.Wait()
+			require.LessOrEqual(t, atWork(t, e), 3)
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, 1, g.peak(""))
+		requireAtRest(t, e.store)
+		stats, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, stats.Busy)
+	})
+}
+
+func TestAColdPipelineIsServedWhileAHotOneStorms(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		opts    []conveyor.DriverOption
+		steps   int
+		within  time.Duration // until the cold run begins; a step takes a second
+	}{
+		{"waiting for a worker", 1, nil, 1, 2 * time.Second},
+		{"waiting for a worker behind long runs", 2, nil, 20, 2 * time.Second},
+		{"waiting for a slot of the driver", 32, []conveyor.DriverOption{conveyor.Concurrency(1)}, 1, 2 * time.Second},
+		{"waiting for a slot of the driver behind long runs", 32, []conveyor.DriverOption{conveyor.Concurrency(2)}, 20, 2 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				work := recording(taking(time.Second))
+				e := newEngine(t, conveyor.Options{Workers: c.workers}).start()
+				e.driver("d", work, c.opts...)
+				hot := pipelineOf("d")
+				for range c.steps - 1 {
+					hot.Steps = append(hot.Steps, conveyor.Step{Driver: "d"})
+				}
+				e.save(named("hot", hot))
+				e.save(named("cold", pipelineOf("d")))
+				for i := range 300 {
+					e.apply(along("hot", fmt.Sprint("hot", i)))
+				}
+				time.Sleep(10*time.Second + time.Millisecond)
+				cold := e.finish(along("cold", "cold"))
+				require.NoError(t, cold.Err())
+				require.LessOrEqual(t, cold.StartedAt.Sub(cold.CreatedAt), c.within)
+				require.NotEmpty(t, drain(t, e.Runs(t.Context(), conveyor.RunFilter{Unfinished: true})))
+				time.Sleep(3 * time.Hour)
+				requireAtRest(t, e.store)
+			})
+		})
+	}
+}
+
+func TestLongRunsOfOnePipelineTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := recording(taking(time.Second))
+		e := newEngine(t, conveyor.Options{Workers: 1}).start()
+		e.driver("d", work)
+		e.pipeline("d", "d", "d")
+		e.apply(object("a", nil))
+		e.apply(object("b", nil))
+		time.Sleep(time.Minute)
+		var order []string
+		for _, c := range work.all() {
+			order = append(order, c.Resource+c.Step)
+		}
+		require.Equal(t, []string{"a1", "b1", "a2", "b2", "a3", "b3"}, order)
+	})
+}
+
+func TestQuickStepsFollowOneAnotherInOneCommitThoughOthersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Workers: 1})
+		e.driver("d", new(recorder))
+		e.pipeline("d", "d", "d", "d")
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, e.apply(object(fmt.Sprint("x", i), nil)).ID)
+		}
+		e.start()
+		for _, id := range ids {
+			require.NoError(t, e.ended(id).Err())
+			require.Equal(t, 6, e.store.commitsOf(id))
+		}
+	})
+}
