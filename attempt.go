@@ -129,7 +129,8 @@ func (a *attempt) deadline(opts Options, run instant) (time.Time, error) {
 }
 
 // call calls the driver and contains what it does. It does not return if the driver calls runtime.Goexit.
-func (a *attempt) call(limits Limits) (o outcome) {
+func (s *scheduler) call(a *attempt) (o outcome) {
+	limits := s.opts.Limits
 	o.attempt = a
 	defer func() {
 		if v := recover(); v != nil {
@@ -140,6 +141,16 @@ func (a *attempt) call(limits Limits) (o outcome) {
 	if a.ctx.Err() != nil {
 		o.err = context.Cause(a.ctx)
 		return o
+	}
+	if s.opts.Admission != nil {
+		release, after, err := a.admit(s.opts.Admission, limits)
+		if release != nil {
+			defer s.releaseRoom(a, release)
+		}
+		if err != nil || after > 0 {
+			o.result, o.err = Result{kind: resultRefused, delay: after}, err
+			return o
+		}
 	}
 	if a.finalize {
 		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, a.request)
@@ -196,6 +207,10 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 // settle changes the record of a step by what an attempt of it came to, and returns the record of the attempt if it
 // failed. It is the one place that says what an answer of a driver means.
 func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limits Limits) *attemptRecord {
+	if o.err == nil && o.result.kind == resultRefused {
+		s.refuse(o)
+		return nil
+	}
 	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
 	if o.err == nil {
 		s.succeed(o, limits)

@@ -88,6 +88,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Observer, if set, is told of every event.
 	Observer Observer
+	// Admission, if set, is asked for room on the host before each call of a driver.
+	Admission Admission
 	// Validate, if set, may refuse a resource before anything is stored; the call that applied it returns the error.
 	// It gets a copy, and may be called concurrently.
 	Validate func(ctx context.Context, o *Object) error

@@ -205,6 +205,7 @@ const (
 	resultHalt
 	resultRequeue
 	resultAwait
+	resultRefused // no driver's: Admission had no room for the call
 )
 
 // Done says that the step succeeded.

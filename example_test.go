@@ -1125,3 +1125,39 @@ func ExampleObserver() {
 	fmt.Println(ended)
 	// Output: map[skipped:1]
 }
+
+func ExampleAdmission() {
+	busy := true // the host, when the step is to start
+	admission := conveyor.AdmissionFunc(func(_ context.Context, s conveyor.StepInfo) (func(), time.Duration, error) {
+		if busy {
+			busy = false
+			fmt.Println("no room for", s.Step.Driver)
+			return nil, time.Millisecond, nil // ask again then; the attempt does not count
+		}
+		fmt.Println("room for", s.Step.Driver)
+		return func() { fmt.Println("room again") }, 0, nil
+	})
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{Admission: admission})
+	check(err)
+	check(engine.Register("builder", conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		fmt.Println("build")
+		return conveyor.Done(), nil
+	})))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
+		Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "builder"}},
+	}))
+	check(engine.Start(ctx))
+	run, err := engine.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Name: "app", Type: "build", Pipeline: "ci"}})
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State, "at attempt", run.Steps[0].Attempt)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// no room for builder
+	// room for builder
+	// build
+	// room again
+	// succeeded at attempt 1
+}

@@ -270,7 +270,7 @@ func (s *scheduler) work(a *attempt) {
 	since := time.Now()
 	for {
 		if a != nil {
-			o := a.call(s.opts.Limits)
+			o := s.call(a)
 			a = s.ended(a, &o, !s.turnOver(since))
 			continue
 		}
