@@ -18,6 +18,8 @@ import (
 // SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
 // with; later ones use the new definition. Saving an unchanged definition changes nothing.
 //
+// The steps of a pipeline that is a [Planner] are planned by this very value, for every run that is planned from here on.
+//
 // It returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The drivers
 // need not be registered yet.
 func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
@@ -28,7 +30,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		return invalid("", "pipeline is nil")
 	}
 	spec := p.Spec().normalized()
-	if err := spec.validate(e.opts.Limits); err != nil {
+	plans, planned := p.(Planner)
+	if err := spec.validate(e.opts.Limits, planned); err != nil {
 		return fmt.Errorf("pipeline %q: %w", cut(spec.Name, maxName), err)
 	}
 	document := encode(spec)
@@ -40,10 +43,14 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		if old != nil && old.Hash == hash {
+			e.sched.plansWith(spec.Name, plans)
 			return nil
 		}
 		now := time.Now()
-		head := pipelineRecord{Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, MaxRuns: spec.MaxRuns, Saved: toInstant(now)}
+		head := pipelineRecord{
+			Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, MaxRuns: spec.MaxRuns,
+			Planned: planned, Saved: toInstant(now),
+		}
 		_, err = e.ledger.commit(ctx, []store.Op{
 			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
@@ -56,6 +63,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		e.sched.limitRuns(spec.Name, spec.MaxRuns)
+		e.sched.plansWith(spec.Name, plans)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
 	}

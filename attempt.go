@@ -22,6 +22,7 @@ const abandonAfter = 5 * time.Second
 // attempt is one call of a driver, from the commit that records its start to the return of the call.
 type attempt struct {
 	journey  *journey
+	plan     *plan
 	index    int // of the step in the plan
 	step     Step
 	number   int
@@ -48,6 +49,7 @@ type outcome struct {
 	attempt *attempt
 	result  Result
 	output  json.RawMessage // of result, encoded
+	plan    *plan           // that the attempt made of the one it had
 	err     error
 	cause   error // of the end of the attempt's context; nil if it had not ended
 	ended   time.Time
@@ -58,7 +60,10 @@ type attemptContext struct{}
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *driver, deadline instant) *attempt {
-	a := &attempt{journey: j, index: i, step: *p.step(i), number: step.Attempt, finalize: p.Finalize, driver: d, started: step.Started.time()}
+	a := &attempt{
+		journey: j, plan: p, index: i, step: *p.step(i), number: step.Attempt, finalize: p.Finalize && !p.plans(i), driver: d,
+		started: step.Started.time(),
+	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(s.attempts, attemptContext{}, a))
 	a.ctx, a.cancel = ctx, cancel
 	a.free = func() { cancel(nil) }
@@ -142,7 +147,7 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 		o.err = context.Cause(a.ctx)
 		return o
 	}
-	if s.opts.Admission != nil {
+	if s.opts.Admission != nil && !a.plan.plans(a.index) {
 		release, after, err := a.admit(s.opts.Admission, limits)
 		if release != nil {
 			defer s.releaseRoom(a, release)
@@ -166,7 +171,9 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
 	}
-	if o.err == nil && o.result.output != nil {
+	if o.err == nil && o.result.kind == resultPlan {
+		o.plan, o.err = a.plan.planned(o.result.output.([]Step), limits)
+	} else if o.err == nil && o.result.output != nil {
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
 	return o

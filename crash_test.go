@@ -97,7 +97,7 @@ func TestRegisterWhileAResourceIsPassedOver(t *testing.T) {
 // workload is a program, and drivers for it.
 type workload struct {
 	name      string
-	pipelines []conveyor.PipelineSpec
+	pipelines []conveyor.Pipeline
 	drivers   []string            // registered in every life
 	listeners map[string][]string // types by driver
 	late      map[string][]string // the same, registered when the program has done everything else
@@ -113,7 +113,7 @@ type workload struct {
 var workloads = []workload{
 	{
 		name: "five steps", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "c", "d", "e")}, drivers: []string{"a", "b", "c", "d", "e"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c", "d", "e")}, drivers: []string{"a", "b", "c", "d", "e"},
 		steps: map[string]driverFunc{"5": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			for _, step := range []string{"1", "2", "3", "4"} {
 				var output string
@@ -127,7 +127,7 @@ var workloads = []workload{
 	},
 	{
 		name: "retries, then success", ordered: true,
-		pipelines: []conveyor.PipelineSpec{retrying(pipelineOf("a", "b", "c"), 3)}, drivers: []string{"a", "b", "c"},
+		pipelines: []conveyor.Pipeline{retrying(pipelineOf("a", "b", "c"), 3)}, drivers: []string{"a", "b", "c"},
 		steps: map[string]driverFunc{"2": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			if req.Attempt < 3 {
 				return conveyor.Done(), fmt.Errorf("attempt %d is not enough", req.Attempt)
@@ -138,7 +138,7 @@ var workloads = []workload{
 	},
 	{
 		name: "requeues", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		steps: map[string]driverFunc{"1": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			if time.Since(req.Resource.CreatedAt) < 2*time.Second {
 				return conveyor.RequeueAfter(time.Second), nil
@@ -149,7 +149,7 @@ var workloads = []workload{
 	},
 	{
 		name: "a skip and a halt", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "c", "d")}, drivers: []string{"a", "b", "c", "d"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c", "d")}, drivers: []string{"a", "b", "c", "d"},
 		steps: map[string]driverFunc{
 			"2": always(conveyor.Skip("not needed"), nil),
 			"3": always(conveyor.Halt("that is enough"), nil),
@@ -158,13 +158,13 @@ var workloads = []workload{
 	},
 	{
 		name: "a run that fails", ordered: true,
-		pipelines: []conveyor.PipelineSpec{retrying(pipelineOf("a", "b", "c"), 2)}, drivers: []string{"a", "b", "c"},
+		pipelines: []conveyor.Pipeline{retrying(pipelineOf("a", "b", "c"), 2)}, drivers: []string{"a", "b", "c"},
 		steps:   map[string]driverFunc{"2": always(conveyor.Done(), errBoom)},
 		program: []operation{apply("x", 1), settle, apply("x", 2)},
 	},
 	{
 		name: "a driver that panics", ordered: true,
-		pipelines: []conveyor.PipelineSpec{retrying(pipelineOf("a", "b"), 2)}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{retrying(pipelineOf("a", "b"), 2)}, drivers: []string{"a", "b"},
 		steps: map[string]driverFunc{"1": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			if req.Attempt == 1 {
 				panic("at the disco")
@@ -189,41 +189,46 @@ var workloads = []workload{
 	},
 	{
 		name: "changes during a run", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
 		steps:   map[string]driverFunc{"2": taking(2 * time.Second)},
 		program: []operation{apply("x", 1), pause(time.Second), apply("x", 2), apply("x", 3)},
 	},
 	{
 		name: "a queue of generations", ordered: true,
-		pipelines: []conveyor.PipelineSpec{queueing(pipelineOf("a", "b"))}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{queueing(pipelineOf("a", "b"))}, drivers: []string{"a", "b"},
 		steps:   map[string]driverFunc{"2": taking(time.Second)},
 		early:   2,
 		program: []operation{apply("x", 1), apply("x", 2), apply("x", 3), pause(500 * time.Millisecond), apply("x", 4)},
 	},
 	{
+		name: "steps that are planned", ordered: true,
+		pipelines: []conveyor.Pipeline{newFanOut()}, drivers: []string{"d"},
+		program: []operation{applying(object("x", []string{"a", "b", "c"}))},
+	},
+	{
 		name: "one driver at two steps", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "a", "a")}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "a", "a")}, drivers: []string{"a", "b"},
 		program: []operation{apply("x", 1)},
 	},
 	{
 		name: "a triggered run", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		program: []operation{apply("x", 1), settle, trigger("x")},
 	},
 	{
 		name: "a cancel during a step", ordered: true, vague: "2",
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
 		steps:   map[string]driverFunc{"2": taking(time.Minute)},
 		program: []operation{apply("x", 1), pause(time.Second), cancelRun("x")},
 	},
 	{
 		name: "runs queued before the start and for a worker", ordered: true, workers: 1, early: 3,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		program: []operation{apply("x", 1), apply("y", 1), apply("x", 2), apply("z", 1)},
 	},
 	{
 		name: "a step that logs for a while", ordered: true,
-		pipelines: []conveyor.PipelineSpec{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		steps: map[string]driverFunc{"1": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			req.Log.Info("begun")
 			result, err := taking(1500*time.Millisecond)(ctx, req)

@@ -22,6 +22,7 @@ type draft struct {
 	object   *Object
 	entered  bool // it has taken a place among the runs of its pipeline
 	begun    bool // the run starts in this draft
+	extended bool // its steps were planned in this draft
 	created  bool // the run itself is new; extra holds the writes that go with it
 	extra    []store.Op
 	rewrite  bool // rec differs from what is recorded
@@ -66,7 +67,9 @@ func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, err
 	d.readStates(j.run.steps)
 	for _, m := range inbox {
 		if m.outcome != nil {
-			d.settle(m.outcome)
+			if err := d.settle(m.outcome); err != nil {
+				return d, err
+			}
 		}
 	}
 	for _, m := range inbox {
@@ -103,16 +106,20 @@ func (d *draft) step(i int) *stepRecord {
 			return &d.steps[k].rec
 		}
 	}
-	c := stepChange{index: i}
-	if !d.begun {
-		c.rec = d.j.run.steps[i].rec
-	}
-	d.steps = append(d.steps, c)
+	d.steps = append(d.steps, stepChange{index: i, rec: d.was(i).rec})
 	return &d.steps[len(d.steps)-1].rec
 }
 
+// was returns what is on record of a step, to be read; nothing of one that is pinned in this draft.
+func (d *draft) was(i int) *stepState {
+	if d.begun || d.extended && i > 0 {
+		return new(stepState)
+	}
+	return &d.j.run.steps[i]
+}
+
 // settle takes up the outcome of an attempt.
-func (d *draft) settle(o *outcome) {
+func (d *draft) settle(o *outcome) error {
 	a := o.attempt
 	limits := d.s.opts.Limits
 	rec := d.step(a.index)
@@ -130,6 +137,10 @@ func (d *draft) settle(o *outcome) {
 	if o.err == nil && o.result.kind == resultHalt && d.rec.Stop == stopNone {
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopHalt, rec.Reason, true
 	}
+	if o.plan != nil {
+		return d.extend(o.plan)
+	}
+	return nil
 }
 
 // deliver gives signals that have come to the steps that wait for them, and wakes those that have waited in vain. A
@@ -172,7 +183,7 @@ func (d *draft) recorded(i int) *stepRecord {
 			return &d.steps[k].rec
 		}
 	}
-	return &d.j.run.steps[i].rec
+	return &d.was(i).rec
 }
 
 // stopOf tells why a step shall not be tried again, if that is so. A time that is up is recorded by goOn, unless the
@@ -300,11 +311,11 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 	}
 	driver := s.driver(step.Driver, d.j)
 	if driver == nil {
-		d.block(i, fmt.Sprintf("driver %q is not registered", step.Driver))
+		d.block(i, d.missing(i))
 		return false
 	}
 	d.unblock(i)
-	if _, ok := driver.impl.(Finalizer); d.plan.Finalize && !ok {
+	if _, ok := driver.impl.(Finalizer); d.plan.Finalize && !ok && !d.plan.plans(i) {
 		rec := d.step(i)
 		rec.State, rec.Reason, rec.Ended = StateSkipped, fmt.Sprintf("driver %q has nothing to finalize", step.Driver), d.now
 		d.states[i] = StateSkipped
@@ -333,9 +344,17 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 	return false
 }
 
+// missing says what a step lacks whose driver is not registered.
+func (d *draft) missing(i int) string {
+	if d.plan.plans(i) {
+		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", d.rec.Pipeline)
+	}
+	return fmt.Sprintf("driver %q is not registered", d.plan.step(i).Driver)
+}
+
 // block records that a step waits for something to be mended, unless that is recorded already.
 func (d *draft) block(i int, reason string) {
-	if !d.begun && d.j.run.steps[i].rec.State == StateBlocked {
+	if d.was(i).rec.State == StateBlocked {
 		return
 	}
 	rec := d.step(i)
@@ -345,7 +364,7 @@ func (d *draft) block(i int, reason string) {
 
 // unblock takes back what block has recorded: what the step still waits for, if anything, comes by itself.
 func (d *draft) unblock(i int) {
-	if d.begun || d.j.run.steps[i].rec.State != StateBlocked {
+	if d.was(i).rec.State != StateBlocked {
 		return
 	}
 	rec := d.step(i)
@@ -357,7 +376,7 @@ func (d *draft) unblock(i int) {
 // for ever.
 func (d *draft) interruptedTooOften(i int) bool {
 	limit := d.s.opts.Limits.Interruptions
-	if d.begun || d.j.run.steps[i].rec.Crashes <= limit {
+	if d.was(i).rec.Crashes <= limit {
 		return false
 	}
 	rec := d.step(i)
@@ -499,12 +518,7 @@ func (d *draft) ops() (ops []store.Op) {
 
 func (d *draft) stepID(i int) string { return d.plan.step(i).ID }
 
-func (d *draft) stepRevision(i int) store.Revision {
-	if d.begun {
-		return 0
-	}
-	return d.j.run.steps[i].rev
-}
+func (d *draft) stepRevision(i int) store.Revision { return d.was(i).rev }
 
 // apply makes the journey show what was committed.
 func (d *draft) apply(rev store.Revision) {
@@ -522,8 +536,9 @@ func (d *draft) apply(rev store.Revision) {
 	if d.rewrite {
 		run.rec, run.rev = d.rec, rev
 	}
-	if d.begun {
-		run.plan, run.steps = d.plan, make([]stepState, len(d.states))
+	if d.begun || d.extended {
+		run.plan, run.steps = d.plan, append(make([]stepState, 0, len(d.states)), run.steps[:min(len(run.steps), 1)]...)
+		run.steps = run.steps[:len(d.states)]
 		j.object = d.object
 	}
 	for i := range d.steps {

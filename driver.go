@@ -206,6 +206,7 @@ const (
 	resultRequeue
 	resultAwait
 	resultRefused // no driver's: Admission had no room for the call
+	resultPlan    // no driver's: the output are the steps that a Planner returned
 )
 
 // Done says that the step succeeded.

@@ -2,6 +2,7 @@ package conveyor_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -1160,4 +1161,56 @@ func ExampleAdmission() {
 	// build
 	// room again
 	// succeeded at attempt 1
+}
+
+// Matrix is a pipeline whose steps depend on the resource: one for each version that it names.
+type Matrix struct{ conveyor.PipelineSpec }
+
+// Plan makes Matrix a [conveyor.Planner].
+func (Matrix) Plan(_ context.Context, res *conveyor.Object) (steps []conveyor.Step, err error) {
+	var spec struct{ Versions []string }
+	if err := json.Unmarshal(res.Spec, &spec); err != nil {
+		return nil, conveyor.Permanent(err)
+	}
+	for _, v := range spec.Versions {
+		with, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, conveyor.Step{ID: "test-" + v, Driver: "tester", With: with})
+	}
+	return steps, nil
+}
+
+func ExamplePlanner() {
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.New(), conveyor.Options{})
+	check(err)
+	check(engine.Register("tester", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var version string
+		if err := req.Settings(&version); err != nil {
+			return conveyor.Result{}, err
+		}
+		fmt.Println("test with", version)
+		return conveyor.Done(), nil
+	})))
+	check(engine.SavePipeline(ctx, Matrix{conveyor.PipelineSpec{Name: "matrix", Resource: "suite"}}))
+	check(engine.Start(ctx))
+	run, err := engine.Apply(ctx, &conveyor.Object{
+		Meta: conveyor.Meta{Name: "app", Type: "suite", Pipeline: "matrix"},
+		Spec: json.RawMessage(`{"versions": ["1.26", "1.27"]}`),
+	})
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	for _, step := range run.Steps {
+		fmt.Println(step.ID, step.State)
+	}
+	check(engine.Shutdown(ctx))
+	// Output:
+	// test with 1.26
+	// test with 1.27
+	// .plan succeeded
+	// test-1.26 succeeded
+	// test-1.27 succeeded
 }

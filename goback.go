@@ -87,16 +87,18 @@ const fromStart = "/"
 // kept returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
 func (r *runState) kept(p *plan, from string) []*stepRecord {
 	kept := make([]*stepRecord, len(p.Steps))
-	if from == fromStart {
-		return kept
-	}
 	again := make([]bool, p.len())
+	if from == fromStart {
+		for i := range again {
+			again[i] = p != r.plan || !p.plans(i) // the steps that were pinned include what was planned
+		}
+	}
 	if i := p.index(from); from != "" && i >= 0 {
 		again = p.follows(i)
 	}
 	for i := range kept {
 		k := r.plan.index(p.Steps[i].ID)
-		if k < 0 || k >= len(r.plan.Steps) || again[i] {
+		if k < 0 || k >= len(r.plan.Steps) || again[i] || p.plans(i) && p != r.plan {
 			continue
 		}
 		if rec := r.steps[k].rec; rec.State == StateSucceeded || rec.State == StateSkipped {

@@ -98,7 +98,7 @@ func (p *plan) follows(i int) []bool {
 // backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
 // the rest. Of a graph, each step comes before all that it was after.
 func (p *plan) backwards() *plan {
-	b := &plan{Retry: p.Retry, Finalize: true}
+	b := &plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
 	placed := make([]bool, len(p.Steps))
 	var place func(i int)
 	place = func(i int) { // those before it first; there are no rings

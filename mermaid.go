@@ -26,6 +26,7 @@ func (r *Run) Mermaid(w io.Writer) error {
 			c.plan.Steps = append(c.plan.Steps, r.Steps[i].Step)
 		}
 	}
+	c.plan.Planned = len(c.plan.Steps) > 0 && c.plan.Steps[0].ID == PlanStep
 	c.plan.ready()
 	return c.write(w)
 }
@@ -73,7 +74,10 @@ func (c *chart) label(i int, step *Step) string {
 	if name == "" {
 		name = step.ID
 	}
-	text := escapeLabel(name) + "<br/>" + escapeLabel(step.Driver)
+	text := escapeLabel(name)
+	if !c.plan.plans(i) {
+		text += "<br/>" + escapeLabel(step.Driver)
+	}
 	if c.run == nil {
 		return text
 	}

@@ -124,9 +124,7 @@ func (d *draft) pinCurrent() error {
 	case d.pipeline.Resource != d.j.key.Type:
 		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, d.pipeline.Resource))
 	}
-	d.rec.Hash = d.pipeline.Hash
-	var err error
-	if d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec); err != nil {
+	if err := d.pinDefinition(); err != nil {
 		return err
 	}
 	if d.plan.Timeout > 0 {
@@ -134,6 +132,27 @@ func (d *draft) pinCurrent() error {
 	}
 	d.states = make([]State, d.plan.len())
 	return nil
+}
+
+// pinDefinition takes the steps of the pipeline's definition, or the one that plans them.
+func (d *draft) pinDefinition() (err error) {
+	if !d.pipeline.Planned {
+		d.rec.Hash = d.pipeline.Hash
+		d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec)
+		return err
+	}
+	spec, err := d.s.ledger.definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
+	if err != nil {
+		return err
+	}
+	d.pinPlan(spec.unplanned())
+	return nil
+}
+
+// pinPlan writes a plan that is no definition's.
+func (d *draft) pinPlan(p *plan) {
+	d.plan, d.rec.Hash = p, ""
+	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
 }
 
 // pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
@@ -150,22 +169,27 @@ func (d *draft) pinRetry() error {
 			return err
 		}
 	} else {
-		d.plan, d.rec.Hash, d.rec.Pipeline = old.plan, old.rec.Hash, old.rec.Pipeline
-		if d.rec.Hash == "" {
-			d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)))
+		d.rec.Pipeline = old.rec.Pipeline
+		if d.plan, d.rec.Hash = old.plan, old.rec.Hash; d.rec.Hash == "" {
+			d.pinPlan(old.plan)
 		}
 		if d.plan.Timeout > 0 {
 			d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 		}
 		d.states = make([]State, d.plan.len())
 	}
+	d.keep(old)
+	return nil
+}
+
+// keep takes over what another run has done of the steps.
+func (d *draft) keep(old *runState) {
 	for i, done := range old.kept(d.plan, d.rec.From) {
 		if done != nil {
 			*d.step(i) = *done
 			d.states[i] = done.State
 		}
 	}
-	return nil
 }
 
 // displacement asks for the end of the run that this one waits behind, if that is not to be waited for.
@@ -204,9 +228,11 @@ func (d *draft) pinFinalizers() error {
 			return err
 		}
 		p = spec.plan()
+		if d.pipeline.Planned {
+			p = spec.unplanned()
+		}
 	}
-	d.plan = p.backwards()
-	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)))
+	d.pinPlan(p.backwards())
 	d.states = make([]State, d.plan.len())
 	return nil
 }
@@ -221,8 +247,8 @@ func (d *draft) pinListeners() error {
 	case len(names) > limit:
 		return d.finishWith(StateFailed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.key.Type, limit))
 	}
-	d.plan = listenersPlan(names)
-	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(d.plan)), store.Delete(unheardKey(d.j.key)))
+	d.pinPlan(listenersPlan(names))
+	d.extra = append(d.extra, store.Delete(unheardKey(d.j.key)))
 	d.states = make([]State, d.plan.len())
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 
 // Pipeline is anything that can say what its steps are. [PipelineSpec] is the ready-made one.
 type Pipeline interface {
-	// Spec returns the definition. The engine calls it once in [Engine.SavePipeline] and keeps a copy.
+	// Spec returns the definition. The engine calls it once in [Engine.SavePipeline] and keeps a copy. A pipeline that is
+	// a [Planner] too defines no steps.
 	Spec() PipelineSpec
 }
 
@@ -129,7 +130,7 @@ func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	var s PipelineSpec
 	err := readDocument(r, &s, limits, func() error {
 		s = s.normalized()
-		return s.validate(limits)
+		return s.validate(limits, false)
 	})
 	if err != nil {
 		return PipelineSpec{}, err
@@ -139,7 +140,7 @@ func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 
 // Validate reports every fault at once, joined; each is a [FieldError]. It uses the default [Limits].
 func (s PipelineSpec) Validate() error {
-	return s.normalized().validate(Limits{}.withDefaults())
+	return s.normalized().validate(Limits{}.withDefaults(), false)
 }
 
 // normalized returns a copy that shares nothing with s, with the ids filled in.
@@ -149,6 +150,13 @@ func (s PipelineSpec) normalized() PipelineSpec {
 	s.Metadata = maps.Clone(s.Metadata)
 	s.Retry = clonePtr(s.Retry)
 	giveIDs(s.Steps, 0)
+	if len(s.Steps) == 0 {
+		for i := range s.Finally { // the positions are for the steps that will be planned
+			if s.Finally[i].ID == "" {
+				s.Finally[i].ID = "finally-" + strconv.Itoa(i+1)
+			}
+		}
+	}
 	giveIDs(s.Finally, len(s.Steps))
 	return s
 }
@@ -185,25 +193,17 @@ func clonePtr[T any](p *T) *T {
 	return &c
 }
 
-func (s PipelineSpec) validate(limits Limits) error {
+func (s PipelineSpec) validate(limits Limits, planned bool) error {
 	var f faults
 	f.name("name", s.Name)
 	f.name("resource", s.Resource)
-	if len(s.Steps) == 0 {
+	switch n := len(s.Steps); {
+	case planned && n > 0:
+		f.add(invalid("steps", "has %d; the steps of a pipeline with a Planner are those that Plan returns", n))
+	case !planned && n == 0:
 		f.add(invalid("steps", "has none; a pipeline needs at least one"))
 	}
-	if n := len(s.Steps) + len(s.Finally); n > limits.Steps {
-		f.add(tooLarge("steps", n, limits.Steps, "steps"))
-	}
-	positions := map[string]string{}
-	validateSteps("steps", s.Steps, positions, &f, limits)
-	validateSteps("finally", s.Finally, positions, &f, limits)
-	validateGraph(s.Steps, &f)
-	for i, step := range s.Finally {
-		if len(step.After) > 0 {
-			f.add(invalid(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
-		}
-	}
+	validateStepLists(s.Steps, s.Finally, &f, limits)
 	if s.Timeout < 0 {
 		f.add(invalid("timeout", "%s is negative", s.Timeout))
 	}
@@ -227,6 +227,22 @@ func (s PipelineSpec) validate(limits Limits) error {
 		f.add(tooLarge("", len(doc), limits.Document, "bytes as a document"))
 	}
 	return f.join()
+}
+
+// validateStepLists checks all the steps of a pipeline.
+func validateStepLists(steps, finally []Step, f *faults, limits Limits) {
+	if n := len(steps) + len(finally); n > limits.Steps {
+		f.add(tooLarge("steps", n, limits.Steps, "steps"))
+	}
+	positions := map[string]string{}
+	validateSteps("steps", steps, positions, f, limits)
+	validateSteps("finally", finally, positions, f, limits)
+	validateGraph(steps, f)
+	for i, step := range finally {
+		if len(step.After) > 0 {
+			f.add(invalid(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
+		}
+	}
 }
 
 // validateSteps checks steps one by one. Ids are unique in the whole pipeline; positions remembers where each stands.
@@ -268,6 +284,8 @@ type plan struct {
 	Independent bool `json:"independent,omitempty"`
 	// Finalize has the drivers' Finalize called in place of Reconcile.
 	Finalize bool `json:"finalize,omitempty"`
+	// Planned plans have a first step that plans the others, and the others once it has succeeded.
+	Planned bool `json:"planned,omitempty"`
 
 	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
 }
@@ -294,6 +312,9 @@ func (p *plan) ready() *plan {
 	for i, step := range p.Steps {
 		for _, id := range step.After {
 			p.after[i] = append(p.after[i], p.index(id))
+		}
+		if p.Planned && i > 0 && len(step.After) == 0 {
+			p.after[i] = []int{0}
 		}
 	}
 	return p

@@ -28,7 +28,7 @@ import (
 //	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
 //	run/RUN                     a run: runRecord; written when it is queued, starts, is told to stop, and ends
 //	act/RUN                     the runs that have not ended: empty. Recovery reads these and never the history.
-//	pln/RUN                     the plan of a run without a pipeline: plan
+//	pln/RUN                     the plan of a run whose steps are not those of a definition: plan
 //	stp/RUN/STEP                a step: stepRecord, written at the start and the end of each attempt
 //	att/RUN/STEP/ATTEMPT        an attempt that failed: attemptRecord
 //	ckp/RUN/STEP                what a step has saved in between: any JSON
@@ -182,6 +182,7 @@ type pipelineRecord struct {
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	Resync   Duration     `json:"resync,omitzero"`
 	MaxRuns  int          `json:"maxRuns,omitempty"`
+	Planned  bool         `json:"planned,omitempty"` // the steps are not in the definition
 	Saved    instant      `json:"saved"`
 }
 

@@ -34,15 +34,30 @@ func (s *scheduler) register(d *driver) error {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: driver %q", ErrExists, d.name)
 	}
+	s.knowLocked(d)
+	s.mu.Unlock()
+	s.hire()
+	return nil
+}
+
+func (s *scheduler) knowLocked(d *driver) {
 	s.drivers[d.name] = d
 	for j := range s.blocked[d.name] {
 		j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool { return name == d.name })
 		s.enqueueLocked(j)
 	}
 	delete(s.blocked, d.name)
+}
+
+// plansWith has the runs of a pipeline planned by p from here on; nil leaves it as it is.
+func (s *scheduler) plansWith(pipeline string, p Planner) {
+	if p == nil {
+		return
+	}
+	s.mu.Lock()
+	s.knowLocked(&driver{name: plannerName(pipeline), impl: planner{p}})
 	s.mu.Unlock()
 	s.hire()
-	return nil
 }
 
 // driver returns the registered driver, or notes that the journey waits for it and returns nil.

@@ -1,0 +1,93 @@
+package conveyor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Planner is an optional ability of a [Pipeline]: its steps are computed for each resource, for a fan-out or a matrix.
+// Such a pipeline is given to [Engine.SavePipeline] with no Steps, by every program that shall plan runs of it: what a
+// Planner does is code and not on record. Where it is missing, a run of the pipeline is blocked until it is saved with
+// one.
+type Planner interface {
+	// Plan returns the steps of a run of res, which are pinned in the run as if they had been in the definition: in
+	// order, or a graph, with their positions as ids where they have none. No steps are fine, and the run has succeeded.
+	// The steps are copied; res belongs to the callee.
+	//
+	// A run calls Plan in a step of its own, the first one, whose id is [PlanStep]. All that is said of
+	// [Driver.Reconcile] holds: an error is retried as the pipeline's policy says, a panic is one, ctx ends with the time
+	// of the attempt or when the run is canceled, and after a crash Plan is called again, but not once its answer is on
+	// record. Steps that are refused, as [PipelineSpec.Validate] would, fail the run. A deletion plans too, and
+	// finalizes the steps in the reverse order. Plan is called concurrently for different resources.
+	Plan(ctx context.Context, res *Object) ([]Step, error)
+}
+
+// PlanStep is the id of the step in which a [Planner] is called. No step of a program can have it.
+const PlanStep = ".plan"
+
+// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+type planner struct{ Planner }
+
+func plannerName(pipeline string) string { return PlanStep + "/" + pipeline }
+
+func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
+	steps, err := p.Plan(ctx, req.Resource)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{kind: resultPlan, output: steps}, nil
+}
+
+// unplanned is the plan of a run whose steps are to be planned.
+func (s PipelineSpec) unplanned() *plan {
+	p := s.plan()
+	p.Steps = []Step{{ID: PlanStep, Name: "Plan the steps", Driver: plannerName(s.Name)}}
+	p.Planned = true
+	return p
+}
+
+// plans says that the step at a position is the one that plans the others.
+func (p *plan) plans(i int) bool { return p.Planned && i == 0 }
+
+// planned returns the plan with the steps that its first one came to.
+func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
+	steps = cloneSteps(steps)
+	giveIDs(steps, 0)
+	var f faults
+	validateStepLists(steps, p.Finally, &f, limits)
+	if err := f.join(); err != nil {
+		return nil, Permanent(fmt.Errorf("plan: %w", err))
+	}
+	rest := (&plan{Steps: steps}).ready()
+	if p.Finalize {
+		rest = rest.backwards()
+	}
+	whole := *p
+	whole.Steps = append([]Step{p.Steps[0]}, rest.Steps...)
+	if doc, err := marshal(&whole); err != nil {
+		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, err))
+	} else if len(doc) > limits.Document {
+		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))
+	}
+	return whole.ready(), nil
+}
+
+// extend pins the steps that were planned.
+func (d *draft) extend(p *plan) error {
+	d.plan, d.extended = p, true
+	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
+	states := make([]State, p.len())
+	states[0] = d.states[0]
+	d.states = states
+	if d.rec.Of == "" || !d.rec.Newest {
+		return nil
+	}
+	old, err := d.s.ledger.run(d.s.base, d.rec.Of)
+	if err != nil {
+		return err
+	}
+	d.keep(old)
+	return nil
+}
