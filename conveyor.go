@@ -290,33 +290,3 @@ func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	}
 	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
 }
-
-// Stats is what an engine is doing at one moment.
-type Stats struct {
-	Unfinished int `json:"unfinished"` // runs that have not ended
-	Ready      int `json:"ready"`      // of those, waiting for a worker
-	Due        int `json:"due"`        // of those, waiting for a time: a retry, a requeue, a deadline
-	Workers    int `json:"workers"`    // as in Options
-	Busy       int `json:"busy"`       // workers at work
-	Stray      int `json:"stray"`      // of those, calls given up that have not returned
-	// Blocked counts the runs that wait for a driver that is not registered, by its name.
-	Blocked map[string]int `json:"blocked,omitempty"`
-	// Slots tells how the drivers are used, by name.
-	Slots map[string]DriverStats `json:"slots,omitempty"`
-}
-
-// DriverStats is what one driver is doing.
-type DriverStats struct {
-	Busy    int `json:"busy"`            // attempts under way
-	Limit   int `json:"limit,omitempty"` // as given to Concurrency; 0 for none
-	Waiting int `json:"waiting"`         // runs that wait for a slot
-}
-
-// Stats reports what the engine is doing. It reads nothing from the store, so it costs little and does not fail while
-// ctx has not ended.
-func (e *Engine) Stats(ctx context.Context) (Stats, error) {
-	if ctx.Err() != nil {
-		return Stats{}, context.Cause(ctx)
-	}
-	return e.sched.stats(), nil
-}

@@ -311,7 +311,7 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 	}
 	driver := s.driver(step.Driver, d.j)
 	if driver == nil {
-		d.block(i, d.missing(i))
+		d.block(i, missing(step.Driver))
 		return false
 	}
 	d.unblock(i)
@@ -342,14 +342,6 @@ func (d *draft) start(i int, spare *bool) (ended bool) {
 	d.step(i).begin(d.now)
 	d.states[i] = StateRunning
 	return false
-}
-
-// missing says what a step lacks whose driver is not registered.
-func (d *draft) missing(i int) string {
-	if d.plan.plans(i) {
-		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", d.rec.Pipeline)
-	}
-	return fmt.Sprintf("driver %q is not registered", d.plan.step(i).Driver)
 }
 
 // block records that a step waits for something to be mended, unless that is recorded already.

@@ -352,6 +352,9 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 func (s *scheduler) park(d *draft, flying bool) {
 	j := d.j
 	if d.over {
+		s.mu.Lock()
+		s.endings[d.rec.State]++
+		s.mu.Unlock()
 		for _, w := range s.drop(j) {
 			w <- j.run.whole()
 		}
@@ -362,7 +365,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.tidy(j.key)
 		return
 	}
-	s.schedule(j, d.nextDue())
+	s.schedule(j, d.nextDue(), j.run.state())
 	if d.turn {
 		s.enqueue(j)
 	}

@@ -354,18 +354,32 @@ func (s *StepRun) endWith(rec *runRecord) {
 
 // doing derives what a run that has begun is about: the liveliest of its steps' states.
 func doing(steps []StepRun) (State, string) {
-	for _, state := range []State{StateRunning, StateRetrying, StateWaiting, StateBlocked} {
-		for i := range steps {
-			if steps[i].State == state {
-				reason := ""
-				if state != StateRunning {
-					reason = "step " + steps[i].ID + ": " + steps[i].Reason
-				}
-				return state, reason
-			}
+	i := liveliest(len(steps), func(i int) State { return steps[i].State })
+	if i < 0 || steps[i].State == StateRunning {
+		return StateRunning, ""
+	}
+	return steps[i].State, "step " + steps[i].ID + ": " + steps[i].Reason
+}
+
+// state is the same for a run as it is recorded.
+func (r *runState) state() State {
+	if r.rec.State == StateRunning {
+		if i := liveliest(len(r.steps), func(i int) State { return r.steps[i].rec.State }); i >= 0 {
+			return r.steps[i].rec.State
 		}
 	}
-	return StateRunning, ""
+	return r.rec.State
+}
+
+// liveliest returns the first step of those that do most, or -1 if none does anything.
+func liveliest(n int, state func(i int) State) int {
+	best := -1
+	for i := range n {
+		if s := state(i); s >= StateRunning && s <= StateBlocked && (best < 0 || s < state(best)) {
+			best = i
+		}
+	}
+	return best
 }
 
 // sleepsUntil returns when a run that nobody works on goes on by itself; 0 if it can go on at once.

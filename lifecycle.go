@@ -34,6 +34,7 @@ func (s *scheduler) start(ctx context.Context) error {
 			j.room = s.roomLocked(f.pipeline)
 			j.room.busy++
 		}
+		s.showsLocked(j, f.state)
 		s.scheduleLocked(j, f.due)
 	}
 	for _, j := range s.journeys { // those found, and those applied before the start
@@ -71,6 +72,7 @@ type found struct {
 	key      Key
 	pipeline string
 	begun    bool
+	state    State
 	due      instant // 0 for at once
 }
 
@@ -96,7 +98,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 				}
 			}
 			runs = append(runs, found{
-				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, due: due,
+				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, state: run.state(), due: due,
 			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.opts.Logger.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)

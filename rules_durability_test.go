@@ -274,7 +274,9 @@ func TestRule10WaitingHoldsNoWorkerAndNoSlot(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, conveyor.Stats{
 					Unfinished: 1, Due: 1, Workers: 1,
+					Runs: map[conveyor.State]int{c.state: 1}, Ended: map[conveyor.State]int64{conveyor.StateSucceeded: 1},
 					Blocked: map[string]int{}, Slots: map[string]conveyor.DriverStats{"d": {Limit: 1}, "e": {Limit: 1}},
+					Pipelines: map[string]conveyor.PipelineStats{"p": {AtWork: 1}},
 				}, st)
 				require.NoError(t, e.ended(run.ID).Err())
 			})
@@ -344,7 +346,7 @@ func TestRule11AMissingDriverBlocksTheRunUntilItIsRegistered(t *testing.T) {
 						synctest.Wait()
 						st, err := e.Stats(t.Context())
 						require.NoError(t, err)
-						require.Equal(t, map[string]int{"missing": 1}, st.Blocked)
+						require.Equal(t, map[string]int{`driver "missing" is not registered`: 1}, st.Blocked)
 						require.Zero(t, st.Busy)
 					}
 					requireBlocked()

@@ -24,6 +24,8 @@ const (
 	StateSkipped                 // final: not needed, or nobody was there to do it
 	StateCanceled                // final: ended by Cancel
 	StateSuperseded              // final: ended by a newer generation
+
+	numStates // how many there are
 )
 
 var stateNames = enum[State]{what: "state", names: []string{"", "queued", "running", "retrying", "waiting", "blocked",

@@ -48,6 +48,8 @@ type scheduler struct {
 	blocked   map[string]map[*journey]struct{} // by the driver that is not registered
 	strays    map[Key][]*attempt               // calls that were given up and have not returned, by resource
 	held      map[Key][]*journey               // wait for the strays of their resource
+	showing   [numStates]int                   // journeys, by the state of their run
+	endings   [numStates]int64                 // runs that have ended, by how they did
 	waiters   map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
 	flush     map[*runLog]*journey             // logs with lines that are not written
 	flushAt   time.Time                        // when they shall be; zero for never
@@ -149,9 +151,10 @@ func (s *scheduler) wakeLoop() {
 	}
 }
 
-// schedule has the journey looked at when the time comes; 0 takes that back.
-func (s *scheduler) schedule(j *journey, due instant) {
+// schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state.
+func (s *scheduler) schedule(j *journey, due instant, state State) {
 	s.mu.Lock()
+	s.showsLocked(j, state)
 	first := s.scheduleLocked(j, due)
 	s.mu.Unlock()
 	if first {
@@ -335,31 +338,13 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
 	return s.drive(j, message{outcome: o}, worker)
 }
 
-func (s *scheduler) stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := Stats{
-		Unfinished: len(s.journeys), Ready: s.ready.len(), Due: len(s.due),
-		Workers: s.opts.Workers, Busy: s.opts.Workers - s.free, Stray: s.stuck,
-		Blocked: map[string]int{}, Slots: map[string]DriverStats{},
-	}
-	for name, waiting := range s.blocked {
-		if len(waiting) > 0 {
-			st.Blocked[name] = len(waiting)
-		}
-	}
-	for name, d := range s.drivers {
-		st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.len()}
-	}
-	return st
-}
-
 // journeyLocked returns the journey of a run, made if it is not known.
 func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key, lane: lane}
+		j = &journey{id: id, key: key, lane: lane, state: StateQueued}
 		s.journeys[id] = j
+		s.showing[j.state]++
 	}
 	return j
 }
@@ -387,6 +372,7 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 			delete(s.blocked[name], j)
 		}
 		delete(s.journeys, j.id)
+		s.showing[j.state]--
 	}
 	s.leaveRoomLocked(j)
 	delete(s.flush, j.log) // its lines are written, or never will be

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
@@ -73,6 +74,14 @@ func (s *scheduler) driver(name string, j *journey) *driver {
 		j.blocked = append(j.blocked, name)
 	}
 	return d
+}
+
+// missing says what a step lacks whose driver is not registered.
+func missing(driver string) string {
+	if pipeline, planned := strings.CutPrefix(driver, plannerName("")); planned {
+		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
+	}
+	return fmt.Sprintf("driver %q is not registered", driver)
 }
 
 // listeners returns the names of the drivers that listen to a type, in order.

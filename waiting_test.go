@@ -2,6 +2,7 @@ package conveyor_test
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // approval awaits "go" and then says what it got.
@@ -242,4 +244,45 @@ func TestCheckpointOfACallThatWasGivenUpIsRefused(t *testing.T) {
 		require.ErrorIs(t, e.finish(object("x", nil)).Err(), conveyor.ErrTimeout)
 		require.ErrorIs(t, <-late, conveyor.ErrConflict)
 	})
+}
+
+func TestRule10AHundredThousandWaitingRunsNeedNoGoroutineAndOneKilobyteEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 100_000
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("ask", driverOf(always(conveyor.Await("go", 0), nil)))
+		e.driver("later", driverOf(always(conveyor.RequeueAfter(24*time.Hour), nil)))
+		e.pipeline("ask")
+		e.save(named("q", pipelineOf("later")))
+		synctest.Wait()
+		few := runtime.NumGoroutine() + 5
+		for i := range many {
+			e.apply(along([]string{"p", "q"}[i%2], fmt.Sprint("some-resource-", i)))
+		}
+		synctest.Wait()
+		require.LessOrEqual(t, runtime.NumGoroutine(), few)
+		st, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[conveyor.State]int{conveyor.StateWaiting: many}, st.Runs)
+
+		with := heapInUse()
+		e.stop()
+		idle, err := conveyor.New(memory.New(), conveyor.Options{})
+		require.NoError(t, err)
+		e.Engine = idle // which lets go of the one that waits, and not of the records
+		each := (int64(with) - int64(heapInUse())) / many
+		t.Logf("%d bytes of heap for each run", each)
+		require.Positive(t, each)
+		require.LessOrEqual(t, each, int64(1<<10))
+		require.NotEmpty(t, dump(t, e.store.Store))
+	})
+}
+
+// heapInUse is the memory that is reachable.
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC() // what finalizers and pools held on to
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
