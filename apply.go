@@ -333,6 +333,9 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 		}
 		want, err := prepare(head)
 		if err != nil {
+			if e.ledger.overtaken(ctx, k, rev, err) {
+				continue
+			}
 			return nil, nil, err
 		}
 		run, err := e.carryOut(ctx, k, want, rev)

@@ -211,3 +211,13 @@ func TestReadmeNamesTestsThatExist(t *testing.T) {
 		}
 	}
 }
+
+// TestReadmeNamesATestOfEveryRule: each numbered rule of the design has tests named after it, and a line of the table.
+func TestReadmeNamesATestOfEveryRule(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	const rules = 17
+	for n := 1; n <= rules; n++ {
+		require.Regexp(t, fmt.Sprintf("`TestRule%02d[A-Z]", n), string(readme), "rule %d", n)
+	}
+}

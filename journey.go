@@ -382,11 +382,12 @@ func (j *journey) unload() {
 	j.mu.Unlock()
 }
 
-// displace ends the run that another one waits behind. It is not waited for: that run's end wakes the other.
+// displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
+// the caller, whose own change is on record: that run's end wakes the other.
 func (s *scheduler) displace(k Key, by *displacement) {
 	stop := by.stop
 	stop.answer = make(chan error, 1)
-	s.drive(s.take(by.run, k, ""), message{stop: &stop}, false)
+	s.beside(func() { s.drive(s.take(by.run, k, ""), message{stop: &stop}, false) })
 }
 
 // stopRun asks a run to end and waits until that is on record.

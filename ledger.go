@@ -55,13 +55,31 @@ func (l *ledger) revision(ctx context.Context, k Key, generation int64) (*revisi
 	return r, nil
 }
 
-// object puts a resource together.
-func (l *ledger) object(ctx context.Context, k Key, head *resourceRecord) (*Object, error) {
-	revision, err := l.revision(ctx, k, head.Generation)
-	if err != nil {
-		return nil, err
+// object puts a resource together; nil if there is none.
+func (l *ledger) object(ctx context.Context, k Key) (*Object, error) {
+	for {
+		head, rev, err := l.resource(ctx, k)
+		if err != nil || head == nil {
+			return nil, err
+		}
+		revision, err := l.revision(ctx, k, head.Generation)
+		if err == nil {
+			return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
+		}
+		if !l.overtaken(ctx, k, rev, err) {
+			return nil, err
+		}
 	}
-	return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
+}
+
+// overtaken explains an error: a record that belongs to a resource was not found, since the resource's own record, read
+// before, is another one by now, or gone. Then all of it is to be read again.
+func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err error) bool {
+	if !errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	_, now, err := l.resource(ctx, k)
+	return err == nil && now != rev
 }
 
 // pipeline returns the record of a pipeline; ErrNotFound if there is none.
@@ -258,15 +276,22 @@ func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	run := state.describe(attempts)
 	if state.rec.State == StateQueued {
 		// It has pinned nothing: it is shown with what it would take up if it started now.
-		head, _, err := l.resource(ctx, state.rec.key())
+		head, rev, err := l.resource(ctx, run.Resource)
 		if err != nil || head == nil || head.Pending != id {
 			return run, err
 		}
-		w, err := l.takesUp(ctx, run.Resource, head)
-		if err != nil {
-			return nil, err
+		run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, head.Cause
+		if head.Keeps != 0 && head.Keeps != head.Generation {
+			w, err := l.takesUp(ctx, run.Resource, head)
+			switch {
+			case err == nil:
+				run.Generation, run.Pipeline = w.generation, w.pipeline
+			case l.overtaken(ctx, run.Resource, rev, err):
+				return l.describe(ctx, id)
+			default:
+				return nil, err
+			}
 		}
-		run.Generation, run.Pipeline, run.Cause = w.generation, w.pipeline, head.Cause
 	}
 	return run, nil
 }

@@ -2,6 +2,7 @@ package conveyor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -12,21 +13,27 @@ import (
 
 // Get returns a resource as it is now, or [ErrNotFound]. The caller owns it.
 func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
-	head, err := e.head(ctx, k)
-	if err != nil {
-		return nil, err
+	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
+		return nil, noResource(k)
 	}
-	return e.ledger.object(ctx, k, head)
+	o, err := e.ledger.object(ctx, k)
+	if err == nil && o == nil {
+		err = noResource(k)
+	}
+	return o, err
+}
+
+func noResource(k Key) error {
+	return fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
 }
 
 func (e *Engine) head(ctx context.Context, k Key) (*resourceRecord, error) {
-	notFound := fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
 	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
-		return nil, notFound
+		return nil, noResource(k)
 	}
 	head, _, err := e.ledger.resource(ctx, k)
 	if err == nil && head == nil {
-		err = notFound
+		err = noResource(k)
 	}
 	return head, err
 }
@@ -55,7 +62,9 @@ func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, 
 		for r, err := range e.ledger.store.List(ctx, q) {
 			var o *Object
 			if err == nil {
-				o, err = e.listed(ctx, r)
+				if o, err = e.listed(ctx, r); o == nil && err == nil {
+					continue // gone meanwhile
+				}
 			}
 			if !yield(o, err) || err != nil {
 				return
@@ -70,7 +79,15 @@ func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
 	if err := decode(r, &head); err != nil {
 		return nil, err
 	}
-	return e.ledger.object(ctx, Key{Type: kind, Name: name}, &head)
+	k := Key{Type: kind, Name: name}
+	revision, err := e.ledger.revision(ctx, k, head.Generation)
+	if errors.Is(err, store.ErrNotFound) {
+		return e.ledger.object(ctx, k) // which sees whether the resource has changed since it was listed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
 }
 
 // Revisions returns the generations of a resource that are kept, the oldest first, each with its spec, its pipeline

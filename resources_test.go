@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 func TestEightCreatesOfOneNameAtOnceMakeOneResource(t *testing.T) {
@@ -527,4 +528,71 @@ func TestWaitAnswersWhenTheRunEnds(t *testing.T) {
 		_, err = e.Wait(t.Context(), "nobody")
 		require.ErrorIs(t, err, conveyor.ErrNotFound)
 	})
+}
+
+// between is a store that does something, once, before it answers the first Get of a key with a prefix.
+type between struct {
+	store.Store
+	prefix string
+	once   sync.Once
+	act    func()
+}
+
+func (b *between) Get(ctx context.Context, key string) (store.Record, error) {
+	if strings.HasPrefix(key, b.prefix) {
+		b.once.Do(b.act)
+	}
+	return b.Store.Get(ctx, key)
+}
+
+func TestAResourceThatIsDeletedWhileItIsReadIsNotFound(t *testing.T) {
+	key := object("x", nil).Key()
+	for _, c := range []struct {
+		name string
+		read func(e *conveyor.Engine) error
+		is   error
+	}{
+		{"get", func(e *conveyor.Engine) error {
+			_, err := e.Get(t.Context(), key)
+			return err
+		}, conveyor.ErrNotFound},
+		{"list", func(e *conveyor.Engine) error {
+			for o, err := range e.List(t.Context(), conveyor.ResourceFilter{}) {
+				return fmt.Errorf("listed %v: %w", o, err)
+			}
+			return nil
+		}, nil},
+		{"trigger", func(e *conveyor.Engine) error {
+			_, err := e.Trigger(t.Context(), key)
+			return err
+		}, conveyor.ErrNotFound},
+		{"delete", func(e *conveyor.Engine) error {
+			_, err := e.Delete(t.Context(), key)
+			return err
+		}, conveyor.ErrNotFound},
+		{"apply", func(e *conveyor.Engine) error {
+			run, err := e.Apply(t.Context(), object("x", 1))
+			if err == nil && run.Generation != 2 {
+				err = fmt.Errorf("generation %d", run.Generation)
+			}
+			return err
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", new(recorder))
+				e.pipeline("d")
+				e.finish(object("x", 1))
+				b := &between{Store: e.store, prefix: "rev/", act: func() {
+					run, err := e.Delete(t.Context(), key)
+					require.NoError(t, err)
+					require.NoError(t, e.ended(run.ID).Err())
+				}}
+				other, err := conveyor.New(b, conveyor.Options{})
+				require.NoError(t, err)
+				require.ErrorIs(t, c.read(other), c.is)
+			})
+		})
+	}
 }

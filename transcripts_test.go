@@ -28,6 +28,8 @@ var scenarios = []struct {
 	{"failure_with_finally", failureWithFinally},
 	{"supersede_in_a_step", supersedeInAStep},
 	{"coalesced_changes", coalescedChanges},
+	{"queued_changes", queuedChanges},
+	{"drift_repaired_by_resync", driftRepairedByResync},
 	{"approval_by_signal", approvalBySignal},
 	{"tolerated_failure_in_a_graph", toleratedFailureInAGraph},
 	{"crash_in_a_step", crashInAStep},
@@ -312,6 +314,47 @@ func coalescedChanges(s *story) {
 	s.later(31*time.Second, "The first run ends, undisturbed, and the second one begins: with generation 4, never 2 or 3.")
 	s.later(61*time.Second, "It ends.")
 	require.Equal(s.t, int64(4), s.ended(run.ID).Generation)
+}
+
+func queuedChanges(s *story) {
+	s.drivers["migrate"] = driverOf(taking(time.Minute))
+	s.opens("Queued changes", `Each generation matters, as when each is a migration: none may be left out, and none may overtake another.`,
+		conveyor.PipelineSpec{Steps: steps("migrate"), OnChange: conveyor.Queue})
+	s.then("Apply the first generation.", func() { s.apply(object("db", 1)) })
+	var last *conveyor.Run
+	s.then("Apply three more meanwhile. Each has a run of its own, queued behind the one before.", func() {
+		for n := 2; n <= 4; n++ {
+			time.Sleep(10 * time.Second)
+			last = s.apply(object("db", n))
+		}
+	})
+	s.later(31*time.Second, "The first run ends, and the second begins, with generation 2.")
+	s.dies(10*time.Second, "The process dies. The line is on record.")
+	s.then("It starts again: what was under way is called again, and the others wait on.", func() { s.begin() })
+	s.later(181*time.Second, "They follow one another, in order.")
+	require.Equal(s.t, int64(4), s.ended(last.ID).Generation)
+}
+
+func driftRepairedByResync(s *story) {
+	s.drivers["firewall"] = driverOf(taking(time.Second))
+	s.opens("Drift, repaired by resync", `What was set up may change behind the engine's back. An hour after each success the pipeline looks again.`,
+		conveyor.PipelineSpec{Steps: steps("firewall"), Resync: conveyor.Duration(time.Hour)})
+	s.then("Apply the rules.", func() {
+		s.apply(object("rules", 1))
+		time.Sleep(time.Second)
+	})
+	s.later(time.Hour+time.Second, "An hour later a run begins by itself, of the same generation.")
+	s.then("Half an hour later they are changed. That puts the next look off, to an hour after this run.", func() {
+		time.Sleep(30 * time.Minute)
+		s.apply(object("rules", 2))
+		time.Sleep(time.Second)
+	})
+	s.dies(time.Minute, "The process dies.")
+	s.then("It starts again two hours later. The look is overdue, and is made at once.", func() {
+		time.Sleep(2 * time.Hour)
+		s.begin()
+		time.Sleep(time.Second)
+	})
 }
 
 func approvalBySignal(s *story) {
