@@ -80,7 +80,7 @@ type syncCounter interface {
 func contenders() []contender {
 	return []contender{
 		errgroupLoop, appendLoop, boltLoop,
-		conveyorMemory, workqueueSteps, workqueueRuns, azureWorkflow, taskflow, goWorkflowsMemory,
+		conveyorMemory, workqueueRecorded, workqueueSteps, workqueueRuns, azureWorkflow, taskflow, goWorkflowsMemory,
 		conveyorFile, dbosSQLite, goWorkflowsSQLite, riverSQLite,
 	}
 }
@@ -100,3 +100,6 @@ func runName(n int64) string { return "run-" + strconv.FormatInt(n, 10) }
 
 // patience is how long a single run may take before the contender counts as stuck.
 const patience = 2 * time.Minute
+
+// closeTimeout is how long a contender may take to stop.
+const closeTimeout = 30 * time.Second

@@ -29,7 +29,11 @@ type dbosSession struct {
 }
 
 func openDBOS(ctx context.Context, at site) (session, error) {
-	db, err := openSQLite(ctx, filepath.Join(at.dir, "dbos.db"), 8) // as many as DBOS opens by itself
+	connections := 8 // as many as DBOS opens by itself
+	if at.flight > 1 {
+		connections = 2 // more than that wait for each other's lock by sleeping, which is slower
+	}
+	db, err := openSQLite(ctx, filepath.Join(at.dir, "dbos.db"), connections)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
@@ -59,8 +58,9 @@ func openRiver(ctx context.Context, at site) (session, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &riverWorker{do: at.do, db: db, ended: s.ended})
 	s.client, err = river.NewClient(driver, &river.Config{
-		FetchCooldown:     river.FetchCooldownMin, // an insert wakes the fetch, so that no time is lost to polling
-		FetchPollInterval: 100 * time.Millisecond,
+		// The driver's own notices are rows that it looks for every 50 ms. Polling as often as is allowed is faster.
+		FetchCooldown:     river.FetchCooldownMin,
+		FetchPollInterval: river.FetchPollIntervalMin,
 		PollOnly:          true,
 		JobTimeout:        -1,
 		Logger:            quiet,

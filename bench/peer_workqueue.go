@@ -2,10 +2,22 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/conveyor-go/conveyor/store"
+	storememory "github.com/conveyor-go/conveyor/store/memory"
 )
+
+var workqueueRecorded = contender{
+	name:    "client-go workqueue, a recorded pass per step",
+	class:   memory,
+	module:  "k8s.io/client-go",
+	records: "what Conveyor commits for the run, in store/memory; a key goes through the queue once per step",
+	open:    openRecordedWorkqueue,
+}
 
 var workqueueSteps = contender{
 	name:    "client-go workqueue, a pass per step",
@@ -13,7 +25,7 @@ var workqueueSteps = contender{
 	module:  "k8s.io/client-go",
 	records: "the number of the next step, in a map; a key goes through the queue once per step",
 	open: func(_ context.Context, at site) (session, error) {
-		return openWorkqueue(at, 1), nil
+		return openWorkqueue(at, 1, noRecord), nil
 	},
 }
 
@@ -23,7 +35,7 @@ var workqueueRuns = contender{
 	module:  "k8s.io/client-go",
 	records: "nothing between the steps; a key goes through the queue once",
 	open: func(_ context.Context, at site) (session, error) {
-		return openWorkqueue(at, steps), nil
+		return openWorkqueue(at, steps, noRecord), nil
 	},
 }
 
@@ -31,7 +43,8 @@ var workqueueRuns = contender{
 // up, do the next steps, and put the key back until nothing is left.
 type workqueueSession struct {
 	do      step
-	pass    int // steps per key taken
+	pass    int                             // steps per key taken
+	record  func(id string, done int) error // called before the first step, and after each pass
 	queue   workqueue.TypedRateLimitingInterface[string]
 	workers sync.WaitGroup
 
@@ -43,13 +56,33 @@ type workqueueSession struct {
 type queued struct {
 	spec spec
 	next int
-	done chan struct{} // closed by the worker after the last step
+	done chan error // of size 1; the worker sends once, after the last step
 }
 
-func openWorkqueue(at site, pass int) *workqueueSession {
+func noRecord(string, int) error { return nil }
+
+// openRecordedWorkqueue is for a loop that records as much as Conveyor does.
+func openRecordedWorkqueue(ctx context.Context, at site) (session, error) {
+	commits, err := recordCommits(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("record a run: %w", err)
+	}
+	st := storememory.New()
+	return openWorkqueue(at, 1, func(id string, done int) error {
+		ops := make([]store.Op, len(commits[done]))
+		for i, op := range commits[done] {
+			ops[i] = op.to(id)
+		}
+		_, err := st.Commit(context.Background(), ops...)
+		return err
+	}), nil
+}
+
+func openWorkqueue(at site, pass int, record func(string, int) error) *workqueueSession {
 	s := &workqueueSession{
 		do:      at.do,
 		pass:    pass,
+		record:  record,
 		queue:   workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]()),
 		objects: map[string]*queued{},
 	}
@@ -60,14 +93,17 @@ func openWorkqueue(at site, pass int) *workqueueSession {
 }
 
 func (s *workqueueSession) run(ctx context.Context, id string) error {
-	o := &queued{spec: newSpec(id), next: 1, done: make(chan struct{})}
+	o := &queued{spec: newSpec(id), next: 1, done: make(chan error, 1)}
+	if err := s.record(id, 0); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.objects[id] = o
 	s.mu.Unlock()
 	s.queue.Add(id)
 	select {
-	case <-o.done:
-		return nil
+	case err := <-o.done:
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -92,15 +128,16 @@ func (s *workqueueSession) reconcile(id string) {
 		s.do(o.spec.ID, o.next)
 		o.next++
 	}
+	err := s.record(id, o.next-1)
 	s.queue.Forget(id)
-	if o.next <= steps {
+	if err == nil && o.next <= steps {
 		s.queue.Add(id)
 		return
 	}
 	s.mu.Lock()
 	delete(s.objects, id)
 	s.mu.Unlock()
-	close(o.done)
+	o.done <- err
 }
 
 func (s *workqueueSession) close(context.Context) error {
