@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -41,9 +42,7 @@ func (d document) publish(w io.Writer) error {
 
 func (d document) write(w io.Writer) {
 	d.writeHead(w)
-	if d.found.speed != nil || d.found.growth != nil {
-		reportBudgets(w, budgets(d.found))
-	}
+	reportBudgets(w, d.budgets())
 	if d.found.speed != nil {
 		reportSpeed(w, d.found.speed)
 	}
@@ -51,6 +50,15 @@ func (d document) write(w io.Writer) {
 		reportGrowth(w, d.found.growth)
 	}
 	d.writeVersions(w)
+}
+
+// budgets are all of them, or only those that were measured along with a part that was asked for.
+func (d document) budgets() []budget {
+	all := budgets(d.found)
+	if d.options.has(partBudgets) {
+		return all
+	}
+	return slices.DeleteFunc(all, func(b budget) bool { return b.missing })
 }
 
 func (d document) writeHead(w io.Writer) {

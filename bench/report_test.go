@@ -87,6 +87,7 @@ func TestPictureIsSoundXMLWithABarForEachContender(t *testing.T) {
 			bars++
 		}
 	}
+	require.Contains(t, string(picture), "left out")
 	require.Equal(t, 3, bars, "no bar for what does no runs, nor for what was left out")
 	require.NotContains(t, string(picture), "NaN")
 	require.Contains(t, string(picture), "prefers-color-scheme: dark")

@@ -13,13 +13,19 @@ func reportSpeed(w io.Writer, results []*result) {
 	for _, flight := range flightsOf(results) {
 		at := selectResults(results, func(r *result) bool { return r.flight == flight })
 		fmt.Fprintf(w, "\n### %s in flight\n\n%s", grouped(int64(flight)), speedTable(at))
-		for _, r := range at {
-			if r.leftOut != "" {
-				fmt.Fprintf(w, "\n- %s: %s\n", r.name, r.leftOut)
-			}
-		}
+		reportLeftOut(w, at)
 	}
 	reportContenders(w, results)
+}
+
+func reportLeftOut(w io.Writer, results []*result) {
+	left := selectResults(results, func(r *result) bool { return r.leftOut != "" })
+	if len(left) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, r := range left {
+		fmt.Fprintf(w, "- %s: %s.\n", r.name, r.leftOut)
+	}
 }
 
 func speedTable(results []*result) *table {

@@ -9,8 +9,8 @@ import (
 
 // The measures of the picture, in its own units.
 const (
-	svgWidth  = 860
-	svgLabels = 250 // width of the names
+	svgWidth  = 900
+	svgLabels = 300 // width of the names
 	svgRow    = 20  // height of a bar with the space below it
 	svgBar    = 14
 	svgHead   = 30 // height of a heading
@@ -20,10 +20,10 @@ const (
 
 // drawSpeed draws the runs/s of all contenders as bars on a logarithmic scale, one panel for each number in flight.
 func drawSpeed(results []*result) []byte {
-	shown := selectResults(results, func(r *result) bool { return r.unit == "" && len(r.samples) > 0 })
-	scale := newLogScale(shown)
+	shown := selectResults(results, func(r *result) bool { return r.unit == "" })
+	scale := newLogScale(selectResults(shown, func(r *result) bool { return len(r.samples) > 0 }))
 	var body bytes.Buffer
-	y := svgMargin
+	y := drawLegend(&body, svgMargin)
 	for _, flight := range flightsOf(shown) {
 		panel := selectResults(shown, func(r *result) bool { return r.flight == flight })
 		y = drawPanel(&body, flight, panel, scale, y)
@@ -54,6 +54,20 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 </style>
 `
 
+// drawLegend draws what the colours mean below y, and returns where it ends.
+func drawLegend(b *bytes.Buffer, y int) int {
+	x := svgLabels
+	for _, entry := range []struct {
+		class class
+		text  string
+	}{{floor, "a limit of the machine"}, {memory, "in memory"}, {durable, "synced before acknowledged"}} {
+		fmt.Fprintf(b, "<circle class=\"%s\" cx=\"%d\" cy=\"%d\" r=\"6\"/>\n", entry.class, x+6, y+6)
+		fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">%s</text>\n", x+18, y+10, entry.text)
+		x += 40 + 7*len(entry.text)
+	}
+	return y + svgHead
+}
+
 // drawPanel draws the bars of one number in flight below y, and returns where they end.
 func drawPanel(b *bytes.Buffer, flight int, results []*result, scale logScale, y int) int {
 	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s in flight, runs/s</text>\n", svgMargin, y+svgHead/2, grouped(int64(flight)))
@@ -72,12 +86,16 @@ func drawPanel(b *bytes.Buffer, flight int, results []*result, scale logScale, y
 }
 
 func drawBar(b *bytes.Buffer, r *result, scale logScale, y int) {
+	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", svgLabels-8, y+svgBar-3, xmlText(r.name))
+	if len(r.samples) == 0 {
+		fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\">left out</text>\n", svgLabels+6, y+svgBar-3)
+		return
+	}
 	class, rate := r.class.String(), r.rate()
 	if r.name == conveyorMemory.name || r.name == conveyorFile.name {
 		class += " ours"
 	}
 	start, middle := float64(svgLabels), float64(y)+float64(svgBar)/2
-	fmt.Fprintf(b, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", svgLabels-8, y+svgBar-3, xmlText(r.name))
 	fmt.Fprintf(b, "<rect class=\"%s\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>\n",
 		class, start, y, scale.x(rate.median)-start, svgBar)
 	fmt.Fprintf(b, "<line class=\"range\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
