@@ -46,27 +46,18 @@ func waitingBudgets(g *growth, store string) []budget {
 	return []budget{more.without(why), heap.without(why)}
 }
 
-// stepBudget is about the cost of a step among many resources, by that among ten thousand, or the fewest measured.
+// stepBudget is about the cost of a step among many resources, by that among few.
 func stepBudget(g *growth, store string) budget {
 	b := budget{what: store + ", a step among many resources by one among few", bound: 1.5, form: times}
-	var few, many *sizeRow
-	for i := range g.sizes {
-		r := &g.sizes[i]
-		if r.store != store {
-			continue
+	for _, r := range g.turns {
+		if r.store == store {
+			b.measured = r.manyStep.median / r.fewStep.median
+			b.note = fmt.Sprintf("%s among %s, and %s among %s", duration(r.manyStep.median),
+				atSize(r.many, budgetSize, "resources"), duration(r.fewStep.median), grouped(int64(r.few)))
+			return b
 		}
-		if few == nil || r.size == budgetFew {
-			few = r
-		}
-		many = r
 	}
-	if many == few {
-		return b.without("no two sizes were measured")
-	}
-	b.measured = many.step.median / few.step.median
-	b.note = fmt.Sprintf("%s among %s, and %s among %s", duration(many.step.median),
-		atSize(many.size, budgetSize, "resources"), duration(few.step.median), grouped(int64(few.size)))
-	return b
+	return b.without("growth was not measured")
 }
 
 func startBudget(g *growth, store string) budget {

@@ -35,7 +35,7 @@ func (o options) growthPlan() growthPlan {
 		pipelines: []int{5, 50, 250}, stepsBlock: 20_000,
 	}
 	if !o.has(partGrowth) { // the budgets need no more
-		p.sizes, p.pipelines = []int{10_000, 1_000_000}, nil
+		p.sizes, p.pipelines = []int{1_000_000}, nil
 	}
 	return p
 }
@@ -43,6 +43,7 @@ func (o options) growthPlan() growthPlan {
 // growth is what was measured as things grow.
 type growth struct {
 	sizes     []sizeRow
+	turns     []turnsRow
 	waiting   []waitingRow
 	starts    []startRow
 	pipelines []pipelineRow

@@ -101,10 +101,9 @@ func TestBudgetsAreMetOrMissedByTheirRatio(t *testing.T) {
 			measured(conveyorFile, 100, 3000), measured(dbosSQLite, 100, 100), measured(riverSQLite, 100, 90),
 		},
 		growth: &growth{
-			sizes: []sizeRow{
-				{store: "store/file", size: 10_000, step: spread{median: 10}},
-				{store: "store/file", size: 1_000_000, step: spread{median: 16}},
-			},
+			turns: []turnsRow{{
+				store: "store/file", few: 10_000, many: 1_000_000, fewStep: spread{median: 10}, manyStep: spread{median: 16},
+			}},
 			waiting: []waitingRow{{store: "store/file", waiting: 100_000, heap: 512, goroutines: [2]int{4, 4}}},
 			starts:  []startRow{{store: "store/file", finished: 1_000_000, unfinished: 100_000, start: 2.5}},
 		},
