@@ -74,16 +74,17 @@ func budgets(f findings) []budget {
 }
 
 func speedBudgets(results []*result) []budget {
+	const loop, bolt = "memory store, runs/s by those of a workqueue loop", "file store, runs/s by those of a bare bbolt loop"
 	return []budget{
-		against(results, "memory store, runs/s by those of a workqueue loop with a recorded pass per step", conveyorMemory, workqueueRecorded, 100, 1./3),
-		against(results, "memory store, runs/s by those of a workqueue loop with a pass per step", conveyorMemory, workqueueSteps, 100, 1./3),
-		against(results, "memory store, runs/s by those of a workqueue loop with a pass per run", conveyorMemory, workqueueRuns, 100, 1./3),
+		against(results, loop+" with a recorded pass per step", conveyorMemory, workqueueRecorded, 100, 1./3),
+		against(results, loop+" with a pass per step", conveyorMemory, workqueueSteps, 100, 1./3),
+		against(results, loop+" with a pass per run", conveyorMemory, workqueueRuns, 100, 1./3),
 		latencyBudget(results),
 		againstPeers(results, 1, 1),
 		againstPeers(results, 100, 25),
 		againstPeers(results, 1000, 60),
-		against(results, "file store, runs/s by those of a bare bbolt loop", conveyorFile, boltLoop, 100, 0.5),
-		against(results, "file store, runs/s by those of a bare bbolt loop", conveyorFile, boltLoop, 1000, 0.5),
+		against(results, bolt, conveyorFile, boltLoop, 100, 0.5),
+		against(results, bolt, conveyorFile, boltLoop, 1000, 0.5),
 		allocationBudget(results),
 	}
 }
@@ -141,7 +142,8 @@ func latencyBudget(results []*result) budget {
 		return b.without("it was not measured with 1 in flight")
 	}
 	b.measured = mine.p50().median / (float64(steps+1) * sync.p50().median)
-	b.note = fmt.Sprintf("p50: %s, and %s for an append with its sync", duration(mine.p50().median), duration(sync.p50().median))
+	b.note = fmt.Sprintf("p50: %s, and %s for an append with its sync",
+		duration(mine.p50().median), duration(sync.p50().median))
 	return b
 }
 

@@ -49,7 +49,6 @@ type contender struct {
 	module  string // whose version is printed; empty for code of this folder
 	records string // what is kept of a run
 	syncs   string // when that is on the disk; empty if never
-	flights []int  // the numbers in flight for which it is measured; nil for all
 	unit    string // what it does, if that is not a run
 
 	open func(ctx context.Context, at site) (session, error)
@@ -83,16 +82,6 @@ func contenders() []contender {
 		conveyorMemory, workqueueRecorded, workqueueSteps, workqueueRuns, azureWorkflow, taskflow, goWorkflowsMemory,
 		conveyorFile, dbosSQLite, goWorkflowsSQLite, riverSQLite,
 	}
-}
-
-// measuredAt tells whether the contender is measured with so many runs in flight.
-func (c contender) measuredAt(flight int) bool {
-	for _, f := range c.flights {
-		if f == flight {
-			return true
-		}
-	}
-	return c.flights == nil
 }
 
 // runName is the id of the nth run of a session.

@@ -44,7 +44,7 @@ func (d document) write(w io.Writer) {
 	d.writeHead(w)
 	reportBudgets(w, d.budgets())
 	if d.found.speed != nil {
-		reportSpeed(w, d.found.speed)
+		reportSpeed(w, d.found.speed, d.machine.versionOf)
 	}
 	if d.found.growth != nil {
 		reportGrowth(w, d.found.growth)

@@ -16,8 +16,7 @@ type machine struct {
 	os         string // with the version of its kernel
 	processor  string
 	cores      int
-	dir        string
-	fileSystem string // of dir
+	fileSystem string // of the temporary data
 	modules    []string
 }
 

@@ -111,7 +111,9 @@ func run(ctx context.Context, args []string, m meter) (err error) {
 	if err != nil {
 		return err
 	}
-	doc := document{options: o, args: args[1:], machine: describeMachine(dir), meter: m, found: found, took: time.Since(start)}
+	doc := document{
+		options: o, args: args[1:], machine: describeMachine(dir), meter: m, found: found, took: time.Since(start),
+	}
 	return doc.publish(os.Stdout)
 }
 
@@ -141,7 +143,7 @@ func (o options) speedPlan() speedPlan {
 		flights:     []int{1, 100, 1000},
 		repetitions: 5,
 		duration:    1500 * time.Millisecond,
-		allowed:     time.Minute,
+		allowed:     100 * time.Second, // for five waves of the slowest peer with the most in flight
 	}
 	if o.quick {
 		p.duration, p.allowed = 60*time.Millisecond, 9*time.Second

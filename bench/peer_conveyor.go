@@ -15,6 +15,7 @@ import (
 var conveyorMemory = contender{
 	name:    "Conveyor, store/memory",
 	class:   memory,
+	module:  "github.com/conveyor-go/conveyor",
 	records: "the resource, the run, and the start and outcome of each step",
 	open: func(ctx context.Context, at site) (session, error) {
 		return openEngine(ctx, storememory.New(), at.flight, at.do)
@@ -24,6 +25,7 @@ var conveyorMemory = contender{
 var conveyorFile = contender{
 	name:    "Conveyor, store/file",
 	class:   durable,
+	module:  "github.com/conveyor-go/conveyor",
 	records: "the resource, the run, and the start and outcome of each step",
 	syncs: "two fdatasyncs a transaction, before the call that commits returns and before the next step starts; " +
 		"commits that come at the same time share one",

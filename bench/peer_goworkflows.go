@@ -103,7 +103,8 @@ func openGoWorkflows(ctx context.Context, b backend.Backend, at site) (session, 
 	}
 	five := func(ctx workflow.Context, wanted spec) (bool, error) {
 		for n := 1; n <= steps; n++ {
-			if _, err := workflow.ExecuteActivity[bool](ctx, workflow.DefaultActivityOptions, activity, wanted, n).Get(ctx); err != nil {
+			done := workflow.ExecuteActivity[bool](ctx, workflow.DefaultActivityOptions, activity, wanted, n)
+			if _, err := done.Get(ctx); err != nil {
 				return false, err
 			}
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // reportSpeed writes a table for each number of runs in flight, and why contenders are missing from it.
-func reportSpeed(w io.Writer, results []*result) {
+func reportSpeed(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprintf(w, "## Speed\n\nEach run is five steps that do nothing, from submitting it to its known end. "+
 		"Medians of the repetitions, with minimum and maximum.\n")
 	for _, flight := range flightsOf(results) {
@@ -15,7 +15,7 @@ func reportSpeed(w io.Writer, results []*result) {
 		fmt.Fprintf(w, "\n### %s in flight\n\n%s", grouped(int64(flight)), speedTable(at))
 		reportLeftOut(w, at)
 	}
-	reportContenders(w, results)
+	reportContenders(w, results, versionOf)
 }
 
 func reportLeftOut(w io.Writer, results []*result) {
@@ -107,7 +107,7 @@ func flightsOf(results []*result) (flights []int) {
 }
 
 // reportContenders says what each of them does.
-func reportContenders(w io.Writer, results []*result) {
+func reportContenders(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprint(w, "\n### What each of them does\n\n")
 	seen := map[string]bool{}
 	for _, r := range results {
@@ -119,7 +119,11 @@ func reportContenders(w io.Writer, results []*result) {
 		if r.syncs != "" {
 			synced = "Synced: " + r.syncs + "."
 		}
-		fmt.Fprintf(w, "- **%s** (%s). Recorded: %s. %s\n", r.name, r.class, r.records, synced)
+		from := "code of this folder"
+		if r.module != "" {
+			from = r.module + " " + versionOf(r.module)
+		}
+		fmt.Fprintf(w, "- **%s** (%s, %s). Recorded: %s. %s\n", r.name, r.class, from, r.records, synced)
 	}
 	fmt.Fprint(w, "\n"+strings.TrimSpace(speedNotes)+"\n")
 }

@@ -12,8 +12,8 @@ import (
 const sqliteParams = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(60000)&_txlock=immediate"
 
 // sqliteSyncs says what sqliteParams come to.
-const sqliteSyncs = "SQLite, WAL, synchronous=FULL, with fdatasync: one sync of the log a transaction, and two or three more " +
-	"about every thousand pages, when the log is copied into the database"
+const sqliteSyncs = "SQLite, WAL, synchronous=FULL, with fdatasync: one sync of the log a transaction, and two or three " +
+	"more about every thousand pages, when the log is copied into the database"
 
 // openSQLite opens a database for a peer and makes sure of what it promises.
 func openSQLite(ctx context.Context, path string, connections int) (*sql.DB, error) {

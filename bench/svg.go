@@ -70,13 +70,15 @@ func drawLegend(b *bytes.Buffer, y int) int {
 
 // drawPanel draws the bars of one number in flight below y, and returns where they end.
 func drawPanel(b *bytes.Buffer, flight int, results []*result, scale logScale, y int) int {
-	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s in flight, runs/s</text>\n", svgMargin, y+svgHead/2, grouped(int64(flight)))
+	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s in flight, runs/s</text>\n",
+		svgMargin, y+svgHead/2, grouped(int64(flight)))
 	y += svgHead
 	bottom := y + len(results)*svgRow
 	for power := scale.low; power <= scale.high; power++ {
 		x := scale.x(math.Pow10(power))
 		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", x, x, y-4, bottom)
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x, bottom+12, grouped(int64(math.Pow10(power))))
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
+			x, bottom+12, grouped(int64(math.Pow10(power))))
 	}
 	for _, r := range results {
 		drawBar(b, r, scale, y)
