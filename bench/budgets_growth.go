@@ -1,0 +1,82 @@
+package main
+
+import "fmt"
+
+// The sizes that the budgets are for.
+const (
+	budgetFew        = 10_000
+	budgetSize       = 1_000_000
+	budgetWaiting    = 100_000
+	budgetUnfinished = 100_000
+)
+
+func growthBudgets(g *growth) (list []budget) {
+	for _, kind := range storeKinds {
+		list = append(list, waitingBudgets(g, kind.name)...)
+	}
+	for _, kind := range storeKinds {
+		list = append(list, stepBudget(g, kind.name))
+	}
+	for _, kind := range storeKinds {
+		list = append(list, startBudget(g, kind.name))
+	}
+	return list
+}
+
+// waitingBudgets are about runs parked with Await. What a store in memory keeps of them is their records, which are not
+// the engine's.
+func waitingBudgets(g *growth, store string) []budget {
+	more := budget{what: store + ", goroutines more when runs wait", bound: 8, form: number}
+	heap := budget{what: store + ", heap for a waiting run", bound: 1 << 10, form: size}
+	for _, r := range g.waiting {
+		if r.store != store {
+			continue
+		}
+		more.measured = float64(max(r.goroutines[1]-r.goroutines[0], 0))
+		more.note = atSize(r.waiting, budgetWaiting, "waiting")
+		heap.measured = max(r.heap, r.engine)
+		heap.note = more.note + ", engine and store"
+		if store == storeKinds[0].name {
+			heap.measured = r.engine
+			heap.note = fmt.Sprintf("%s, the engine's part of %s", more.note, size(r.heap))
+		}
+		return []budget{more, heap}
+	}
+	const why = "growth was not measured"
+	return []budget{more.without(why), heap.without(why)}
+}
+
+// stepBudget is about the cost of a step among many resources, by that among few.
+func stepBudget(g *growth, store string) budget {
+	b := budget{what: store + ", a step among many resources by one among few", bound: 1.5, form: times}
+	for _, r := range g.turns {
+		if r.store == store {
+			b.measured = r.manyStep.median / r.fewStep.median
+			b.note = fmt.Sprintf("%s among %s, and %s among %s", duration(r.manyStep.median),
+				atSize(r.many, budgetSize, "resources"), duration(r.fewStep.median), grouped(int64(r.few)))
+			return b
+		}
+	}
+	return b.without("growth was not measured")
+}
+
+func startBudget(g *growth, store string) budget {
+	b := budget{what: store + ", Start among many finished runs", bound: 5, form: duration}
+	for _, r := range g.starts {
+		if r.store == store {
+			b.measured = r.start
+			b.note = fmt.Sprintf("%s among %s", atSize(r.unfinished, budgetUnfinished, "unfinished"),
+				atSize(r.finished, budgetSize, "finished"))
+			return b
+		}
+	}
+	return b.without("growth was not measured")
+}
+
+// atSize says at which size something was measured, if it is not that of the budget.
+func atSize(got, want int, of string) string {
+	if got >= want {
+		return fmt.Sprintf("%s %s", grouped(int64(got)), of)
+	}
+	return fmt.Sprintf("only %s of %s %s", grouped(int64(got)), grouped(int64(want)), of)
+}

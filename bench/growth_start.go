@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// startRow is how long it takes to go on with what is unfinished.
+type startRow struct {
+	store                string
+	finished, unfinished int
+	open                 float64 // seconds to open the store
+	start                float64 // seconds until Start has returned
+	drained              float64 // seconds from there until the runs that were queued have ended
+	queued               int     // how many of the unfinished those are; the others await a signal
+}
+
+// restart leaves runs unfinished in a store that has grown, and measures the start of the next engine on it. It closes
+// the store.
+func (b *bench) restart(
+	ctx context.Context, plan growthPlan, kind storeKind, dir string, st store.Store, grow *grower, g *growth,
+) (err error) {
+	row := startRow{store: kind.name, finished: int(grow.runs), unfinished: plan.unfinished, queued: plan.unfinished / 10}
+	b.logf("%s: leaving %s runs unfinished", kind.name, grouped(int64(plan.unfinished)))
+	if err := grow.leaveUnfinished(ctx, st, row.unfinished-row.queued, row.queued); err != nil {
+		return errors.Join(err, st.Close())
+	}
+	*grow = grower{} // its memory is not the next one's
+
+	b.logf("%s: starting on what is unfinished", kind.name)
+	begin := time.Now()
+	if st, err = kind.reopen(ctx, st, dir); err != nil {
+		return err
+	}
+	row.open = time.Since(begin).Seconds()
+	defer func() { err = errors.Join(err, st.Close()) }()
+
+	next, err := newGrower(ctx, st)
+	if err != nil {
+		return err
+	}
+	begin = time.Now()
+	if err := next.engine.Start(ctx); err != nil {
+		return err
+	}
+	row.start = time.Since(begin).Seconds()
+	begin = time.Now()
+	if err := next.settle(ctx, row.unfinished-row.queued); err != nil {
+		return err
+	}
+	row.drained = time.Since(begin).Seconds()
+	g.starts = append(g.starts, row)
+	return next.shutdown(ctx)
+}
+
+// leaveUnfinished parks runs, shuts the engine down, and has another one, which is never started, queue some more.
+func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, queued int) error {
+	if _, err := g.fill(ctx, "wait", parked, fillFlight); err != nil {
+		return err
+	}
+	if err := g.settle(ctx, parked); err != nil {
+		return err
+	}
+	if err := g.shutdown(ctx); err != nil {
+		return err
+	}
+	idle, err := newGrower(ctx, st)
+	if err != nil {
+		return err
+	}
+	first := g.runs
+	err = concurrently(ctx, fillFlight, queued, func(ctx context.Context, i int) error {
+		_, err := idle.engine.Apply(ctx, object(growerName(first+int64(i)), "five"))
+		return err
+	})
+	return errors.Join(err, idle.shutdown(ctx))
+}
+
+func (g *grower) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	return g.engine.Shutdown(ctx)
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/conveyor-go/conveyor/store"
+	storememory "github.com/conveyor-go/conveyor/store/memory"
+)
+
+// recordedOp is one of the writes of a run, with the name of the run left out.
+type recordedOp struct {
+	key    []string // what is between the places that have the name
+	value  []byte
+	remove bool
+}
+
+// to is the write for one run, on a store.
+func (o recordedOp) to(run string) store.Op {
+	key := strings.Join(o.key, run)
+	if o.remove {
+		return store.Delete(key)
+	}
+	return store.Put(key, o.value)
+}
+
+// recordCommits returns what Conveyor commits for one run of five steps.
+func recordCommits(ctx context.Context) ([][]recordedOp, error) {
+	rec := &recorder{Store: storememory.New()}
+	s, err := openEngine(ctx, rec, 1, func(string, int) {})
+	if err != nil {
+		return nil, err
+	}
+	rec.forget()
+	run, err := s.apply(ctx, "run-0")
+	if err == nil {
+		run, err = s.engine.Wait(ctx, run.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.close(ctx); err != nil { // nothing commits any more
+		return nil, err
+	}
+	rec.nameless(run.ID, run.Resource.Name)
+	return rec.commits, nil
+}
+
+// recorder is a store that notes what is committed.
+type recorder struct {
+	store.Store
+
+	mu      sync.Mutex // guards commits
+	commits [][]recordedOp
+}
+
+func (r *recorder) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	var writes []recordedOp
+	for _, op := range ops {
+		if op.Writes() {
+			writes = append(writes, recordedOp{key: []string{op.Key()}, value: bytes.Clone(op.Value()), remove: op.Removes()})
+		}
+	}
+	r.mu.Lock()
+	r.commits = append(r.commits, writes)
+	r.mu.Unlock()
+	return r.Store.Commit(ctx, ops...)
+}
+
+func (r *recorder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.commits = nil
+}
+
+// nameless leaves names out of the keys.
+func (r *recorder) nameless(names ...string) {
+	for _, ops := range r.commits {
+		for i := range ops {
+			key := ops[i].key[0]
+			for _, name := range names {
+				key = strings.ReplaceAll(key, name, "\x00")
+			}
+			ops[i].key = strings.Split(key, "\x00")
+		}
+	}
+}
