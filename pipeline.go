@@ -39,7 +39,8 @@ type PipelineSpec struct {
 	// its own, one after the other.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	// MaxRuns is how many runs of the pipeline may be at work at once; 0 means any number. A run is at work from its
-	// first step to its end, its waits included. Others stay queued meanwhile, and begin in the order in which they came.
+	// first step to its end, its waits included. Others stay queued meanwhile, and begin in the order in which they came; of those
+	// that are looked at at the same moment, any may be first.
 	MaxRuns int `json:"maxRuns,omitempty"`
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.

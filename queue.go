@@ -45,7 +45,19 @@ const idleLanes = 64
 
 func (t *turns) len() int { return t.n }
 
-func (t *turns) push(j *journey) {
+func (t *turns) push(j *journey) { t.lane(j).push(j) }
+
+// pushByAge is push, but behind the runs of the lane that were created before, and before those created after.
+func (t *turns) pushByAge(j *journey) {
+	l := t.lane(j)
+	l.push(j)
+	for i := len(l.items) - 1; i > l.head && l.items[i-1].id > j.id; i-- {
+		l.items[i-1], l.items[i] = l.items[i], l.items[i-1]
+	}
+}
+
+// lane returns the lane of a journey that is about to be put there.
+func (t *turns) lane(j *journey) *lane {
 	l := t.lanes[j.lane]
 	if l == nil {
 		if t.lanes == nil {
@@ -57,8 +69,8 @@ func (t *turns) push(j *journey) {
 	if l.len() == 0 {
 		t.next.push(l)
 	}
-	l.push(j)
 	t.n++
+	return l
 }
 
 // pop returns the journey whose turn it is, or nil.

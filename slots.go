@@ -10,6 +10,7 @@ import (
 // slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
 // scheduler.mu.
 type slots struct {
+	runs     bool  // they are of a pipeline
 	limit    int   // 0 for none
 	busy     int   // in use
 	promised int   // kept for journeys that waited for one and are on their way
@@ -122,7 +123,11 @@ func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
 	} else if of.limit > 0 && of.busy+of.promised >= of.limit {
 		if !slices.Contains(j.waitsFor, of) {
 			j.waitsFor = append(j.waitsFor, of)
-			of.waiting.push(j)
+			if of.runs {
+				of.waiting.pushByAge(j) // several workers may have come upon runs at once
+			} else {
+				of.waiting.push(j)
+			}
 		}
 		return false
 	}
@@ -186,7 +191,7 @@ func (s *scheduler) enterRoom(pipeline string, limit int, j *journey) bool {
 func (s *scheduler) roomLocked(pipeline string) *slots {
 	room := s.rooms[pipeline]
 	if room == nil {
-		room = new(slots)
+		room = &slots{runs: true}
 		s.rooms[pipeline] = room
 	}
 	return room

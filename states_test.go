@@ -510,21 +510,21 @@ func travel(t *testing.T, d disk, p passage, fault mishap) (paths []string, stru
 			if i == len(p.lives)-1 {
 				l.always(func() error { return settle(ctx, nil, e) })
 			}
-			again = st.struck
-			if fault.at -= st.commits; again {
-				struck, fault = true, mishap{}
-			}
-			if !again && i == len(p.lives)-1 {
+			if ctx.Err() == nil && i == len(p.lives)-1 {
 				require.NoError(t, e.Shutdown(context.Background()))
 			} else {
 				st.kill()
 				expired, cancel := context.WithDeadline(context.Background(), time.Now())
 				_ = e.Shutdown(expired) // has its goroutines end
 				cancel()
-				synctest.Wait()
 				time.Sleep(downtime)
 			}
 			die(nil)
+			synctest.Wait()
+			again = st.struck
+			if fault.at -= st.commits; again {
+				struck, fault = true, mishap{}
+			}
 		}
 	}
 	requireAtRest(t, path.Store)
