@@ -404,7 +404,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	if err != nil {
 		d.undo(&spare)
 	}
-	var attempts []*attempt
+	var first *attempt
 	var run *Run
 	if err == nil {
 		run = j.run.describe(nil)
@@ -415,13 +415,14 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		if !d.begun {
 			s.events.publish(runEvent(now, id, &d.rec))
 		}
-		attempts = s.adopt(d)
+		first = s.adopt(d)
 	} else {
 		s.forget(j)
 		j.unload() // or else what has woken it meanwhile would take it for a run
 	}
-	for _, a := range attempts {
-		s.employ(a)
+	d.recycle()
+	if first != nil {
+		s.employ(first)
 	}
 	if spare {
 		s.vacate() // nothing took the place
@@ -449,6 +450,7 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		if d.idle() {
 			turn := d.turn
 			d.undo(spare)
+			d.recycle()
 			d = s.blankDraft(j, want, rev)
 			d.turn = turn
 		}
@@ -465,10 +467,10 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 
 func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision) *draft {
 	head := *want.next
-	return &draft{
-		s: s, j: j, now: toInstant(time.Now()), rec: j.run.rec, head: &head, rev: rev, created: true, rewrite: true,
-		extra: append([]store.Op{store.Put(runsOf(j.key)+j.id, []byte("{}"))}, want.extra...),
-	}
+	d := s.newDraft(j)
+	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.rec, &head, rev, true, true
+	d.extra = append(append(d.extra, store.Put(runsOf(j.key)+j.id, []byte("{}"))), want.extra...)
+	return d
 }
 
 // leave ends the time in which the journey was busy with its own creation, and does what came up meanwhile.

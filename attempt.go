@@ -19,22 +19,28 @@ import (
 // without it.
 const abandonAfter = 5 * time.Second
 
-// attempt is one call of a driver, from the commit that records its start to the return of the call.
+// attempt is one call of a driver, from the commit that records its start to the return of the call. All that the call
+// needs is part of it, so that a step costs few allocations.
 type attempt struct {
+	sched    *scheduler
 	journey  *journey
 	plan     *plan
-	index    int // of the step in the plan
-	step     Step
+	index    int   // of the step in the plan
+	step     *Step // of the plan, never changed
 	number   int
-	finalize bool // call Finalize, which the driver has
+	rev      store.Revision // of the step's record, with which it began
+	finalize bool           // call Finalize, which the driver has
 	driver   *driver
 	started  time.Time
-	ctx      context.Context
+	own      attemptContext
+	ctx      context.Context // given to the driver: own, or with a deadline
 	cancel   context.CancelCauseFunc
-	request  *Request
+	stop     context.CancelFunc // frees what the deadline holds; nil without one
+	request  Request
+	handler  logHandler
+	logger   slog.Logger
 
-	unwatch func() bool // takes back the watch for the end of ctx
-	free    func()      // frees what ctx holds
+	unwatch func() bool // takes back the watch for the end of ctx; nil without one
 
 	// Guarded by journey.mu. The first of returned and abandoned to be set decides whose word is recorded.
 	returned  bool
@@ -42,6 +48,22 @@ type attempt struct {
 	timer     *time.Timer // runs while the context has ended and the driver has not returned
 
 	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while neither returned nor abandoned
+}
+
+// attemptContext is a context that knows the attempt it was made for.
+type attemptContext struct {
+	context.Context
+	attempt *attempt
+}
+
+// contextKey is the key under which a context gives its attempt.
+type contextKey struct{}
+
+func (c *attemptContext) Value(key any) any {
+	if key == (contextKey{}) {
+		return c.attempt
+	}
+	return c.Context.Value(key)
 }
 
 // outcome is what an attempt came to.
@@ -55,62 +77,65 @@ type outcome struct {
 	ended   time.Time
 }
 
-// attemptContext keys the attempt that a context was made for.
-type attemptContext struct{}
-
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *driver, deadline instant) *attempt {
 	a := &attempt{
-		journey: j, plan: p, index: i, step: *p.step(i), number: step.Attempt, finalize: p.Finalize && !p.plans(i), driver: d,
-		started: step.Started.time(),
+		sched: s, journey: j, plan: p, index: i, step: p.step(i), number: step.Attempt, rev: j.run.steps[i].rev,
+		finalize: p.Finalize && !p.plans(i), driver: d, started: step.Started.time(),
 	}
-	ctx, cancel := context.WithCancelCause(context.WithValue(s.attempts, attemptContext{}, a))
-	a.ctx, a.cancel = ctx, cancel
-	a.free = func() { cancel(nil) }
+	// The context is nobody's child: a parent would be a lock that all attempts meet at. Shutdown ends them one by one.
+	a.own.attempt = a
+	a.own.Context, a.cancel = context.WithCancelCause(context.Background())
+	a.ctx = &a.own
 	if at, cause := a.deadline(s.opts, deadline); !at.IsZero() {
-		bounded, stop := context.WithDeadlineCause(ctx, at, cause)
-		a.ctx, a.free = bounded, func() { stop(); cancel(nil) }
+		a.ctx, a.stop = context.WithDeadlineCause(&a.own, at, cause)
 	}
-	a.request = &Request{
-		Resource: j.object.Clone(), Cause: j.run.rec.Cause, Run: j.id, Step: a.step.clone(),
-		Attempt: step.Attempt, Resumed: step.Resumed,
-		Outcome: j.run.rec.Outcome, OutcomeReason: j.run.rec.outcomeReason(), resourceID: j.run.rec.ResourceID, outputs: j.output,
+	a.handler.attempt, a.handler.sched = a, s
+	a.logger = *slog.New(&a.handler)
+	rec := &j.run.rec
+	a.request = Request{
+		Resource: j.object.Clone(), Cause: rec.Cause, Run: j.id, Step: a.step.clone(),
+		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: rec.Outcome, OutcomeReason: rec.outcomeReason(),
+		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
-	a.request.signal, a.request.timedOut = bytes.Clone(step.Signal), step.TimedOut
-	a.request.save, a.request.saved = s.checkpoints(a, j.run.steps[i].rev)
-	a.request.Log = slog.New(&logHandler{attempt: a, sched: s})
 	return a
 }
 
-// checkpoints returns what saves and restores the progress of an attempt's step. To save is allowed as long as the
-// step's record is the one that the attempt began with.
-func (s *scheduler) checkpoints(a *attempt, rev store.Revision) (save func(context.Context, json.RawMessage) error, saved func() (json.RawMessage, error)) {
+// free frees what the context holds.
+func (a *attempt) free() {
+	if a.stop != nil {
+		a.stop()
+	}
+	a.cancel(nil)
+}
+
+// save is [Request.Checkpoint]. It is allowed as long as the step's record is the one that the attempt began with.
+func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
+	limits := a.sched.opts.Limits
+	if len(data) > limits.Output {
+		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
+	}
+	if err := checkJSON("checkpoint", data, limits, 0); err != nil {
+		return err
+	}
 	run, step := a.journey.id, a.step.ID
-	save = func(ctx context.Context, data json.RawMessage) error {
-		limits := s.opts.Limits
-		if len(data) > limits.Output {
-			return tooLarge("checkpoint", len(data), limits.Output, "bytes")
-		}
-		if err := checkJSON("checkpoint", data, limits, 0); err != nil {
-			return err
-		}
-		_, err := s.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), rev)})
-		if errors.Is(err, store.ErrConflict) {
-			err = ErrConflict
-		}
-		if err != nil {
-			return fmt.Errorf("checkpoint of step %q: %w", step, err)
-		}
-		return nil
+	_, err := a.sched.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), a.rev)})
+	if errors.Is(err, store.ErrConflict) {
+		err = ErrConflict
 	}
-	saved = func() (json.RawMessage, error) {
-		r, err := s.ledger.store.Get(s.base, checkpointKey(run, step))
-		if errors.Is(err, store.ErrNotFound) {
-			return nil, nil
-		}
-		return r.Value, err
+	if err != nil {
+		return fmt.Errorf("checkpoint of step %q: %w", step, err)
 	}
-	return save, saved
+	return nil
+}
+
+// saved is [Request.Restore]; nil for nothing.
+func (a *attempt) saved() (json.RawMessage, error) {
+	r, err := a.sched.ledger.store.Get(a.sched.base, checkpointKey(a.journey.id, a.step.ID))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return r.Value, err
 }
 
 // deadline is the earlier of the attempt's own and the run's, with the error that will say so; zero for none.
@@ -158,9 +183,9 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 		}
 	}
 	if a.finalize {
-		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, a.request)
+		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, &a.request)
 	} else {
-		o.result, o.err = a.driver.impl.Reconcile(a.ctx, a.request)
+		o.result, o.err = a.driver.impl.Reconcile(a.ctx, &a.request)
 	}
 	if o.err != nil {
 		// The methods of a driver's own error are its code too, and panic for one on a nil pointer: here, or never.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -42,11 +43,46 @@ type draft struct {
 	logged   int64         // last line among the writes
 	logging  bool
 	settled  []*attempt // whose outcome this records
+	made     []*attempt // of starts, in their order
 	answers  []chan<- error
+
+	writes []store.Op // what ops returns
+	values []byte     // of the records among them
+	events []Event    // what tell returns
+}
+
+// drafts are used again, since every step of every run needs one.
+var drafts = sync.Pool{New: func() any { return new(draft) }}
+
+func (s *scheduler) newDraft(j *journey) *draft {
+	d := drafts.Get().(*draft)
+	d.s, d.j, d.now = s, j, toInstant(time.Now())
+	return d
+}
+
+// recycle gives up a draft whose caller needs nothing of it any more.
+func (d *draft) recycle() {
+	const large = 64 << 10 // bytes that are not worth keeping
+	if cap(d.values) > large {
+		d.values = nil
+	}
+	*d = draft{
+		states: d.states[:0], extra: empty(d.extra), steps: empty(d.steps), attempts: empty(d.attempts), starts: empty(d.starts),
+		settled: empty(d.settled), made: empty(d.made), answers: empty(d.answers),
+		writes: empty(d.writes), values: d.values[:0], events: empty(d.events),
+	}
+	drafts.Put(d)
+}
+
+// empty keeps the room of a slice, and nothing that it refers to.
+func empty[T any](s []T) []T {
+	clear(s)
+	return s[:0]
 }
 
 type stepChange struct {
 	index int
+	key   string // under which it is written
 	rec   stepRecord
 }
 
@@ -59,7 +95,7 @@ type start struct {
 
 // draft works out what messages change. On an error the draft must be undone.
 func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, error) {
-	d := &draft{s: s, j: j, now: toInstant(time.Now())}
+	d := s.newDraft(j)
 	if err := s.open(j); err != nil {
 		return d, err
 	}
@@ -89,7 +125,7 @@ func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, err
 }
 
 func (d *draft) readStates(steps []stepState) {
-	d.states = make([]State, len(steps))
+	d.blankStates(len(steps))
 	for i := range steps {
 		rec := &steps[i].rec
 		d.states[i] = rec.State
@@ -99,7 +135,13 @@ func (d *draft) readStates(steps []stepState) {
 	}
 }
 
-// step returns the draft's copy of a step's record, to be changed.
+// blankStates begins with so many steps, none of which has begun.
+func (d *draft) blankStates(n int) {
+	d.states = slices.Grow(d.states[:0], n)[:n]
+	clear(d.states)
+}
+
+// step returns the draft's copy of a step's record, to be changed. It is good until the next step is asked for.
 func (d *draft) step(i int) *stepRecord {
 	for k := range d.steps {
 		if d.steps[k].index == i {
@@ -467,24 +509,35 @@ func (d *draft) idle() bool {
 	return d.begun && !d.over && len(d.starts) == 0 && len(d.steps) == 0
 }
 
+// put is a write of a record.
+func (d *draft) put(key string, rec appender) store.Op {
+	from := len(d.values)
+	d.values = rec.appendJSON(d.values)
+	return store.Put(key, d.values[from:len(d.values):len(d.values)])
+}
+
 // ops lists the writes. The first is conditional, from which an unknown outcome is told.
 func (d *draft) ops() (ops []store.Op) {
 	id := d.j.id
 	log := d.j.log
+	ops = d.writes[:0]
 	idle := d.idle()
 	if !idle {
 		for i := range d.steps {
 			c := &d.steps[i]
-			ops = append(ops, store.Put(stepKey(id, d.stepID(c.index)), encode(&c.rec)).If(d.stepRevision(c.index)))
+			if c.key = d.was(c.index).key; c.key == "" {
+				c.key = stepKey(id, d.stepID(c.index))
+			}
+			ops = append(ops, d.put(c.key, &c.rec).If(d.was(c.index).rev))
 		}
 		switch {
 		case d.removed:
 			ops = append(ops, store.Delete(resourceKey(d.j.key)).If(d.rev))
 		case d.head != nil:
-			ops = append(ops, store.Put(resourceKey(d.j.key), encode(d.head)).If(d.rev))
+			ops = append(ops, d.put(resourceKey(d.j.key), d.head).If(d.rev))
 		}
 		if d.rewrite {
-			ops = append(ops, store.Put(runKey(id), encode(&d.rec)).If(d.j.run.rev))
+			ops = append(ops, d.put(d.j.run.key(), &d.rec).If(d.j.run.rev))
 		}
 		ops = append(ops, d.attempts...)
 		ops = append(ops, d.extra...)
@@ -503,14 +556,13 @@ func (d *draft) ops() (ops []store.Op) {
 	// compared: to rewrite it at every step would double the bytes of a transition and keep out nobody more, since
 	// whoever takes a run over has to write it.
 	if len(ops) > 0 && (idle || !d.rewrite) {
-		ops = append(ops, store.Check(runKey(id), d.j.run.rev))
+		ops = append(ops, store.Check(d.j.run.key(), d.j.run.rev))
 	}
+	d.writes = ops
 	return ops
 }
 
 func (d *draft) stepID(i int) string { return d.plan.step(i).ID }
-
-func (d *draft) stepRevision(i int) store.Revision { return d.was(i).rev }
 
 // apply makes the journey show what was committed.
 func (d *draft) apply(rev store.Revision) {
@@ -535,7 +587,7 @@ func (d *draft) apply(rev store.Revision) {
 	}
 	for i := range d.steps {
 		c := &d.steps[i]
-		run.steps[c.index] = stepState{rec: c.rec, rev: rev}
+		run.steps[c.index] = stepState{rec: c.rec, rev: rev, key: c.key}
 	}
 }
 
@@ -586,6 +638,7 @@ func (d *draft) tell() (events []Event) {
 	}
 	now := time.Now()
 	run := d.j.run
+	events = d.events[:0]
 	if d.begun && d.plan != nil {
 		started := d.rec
 		started.State, started.Reason = StateRunning, ""
@@ -600,5 +653,6 @@ func (d *draft) tell() (events []Event) {
 	if d.removed {
 		events = append(events, Event{Time: now, Kind: EventResource, Resource: d.j.key, Reason: "deleted"})
 	}
+	d.events = events
 	return events
 }

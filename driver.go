@@ -97,9 +97,7 @@ type Request struct {
 	Log *slog.Logger
 
 	resourceID string
-	outputs    func(step string) (json.RawMessage, error)
-	save       func(ctx context.Context, data json.RawMessage) error
-	saved      func() (json.RawMessage, error)
+	attempt    *attempt        // nil for a request that no engine has made
 	signal     json.RawMessage // nil when none was delivered
 	timedOut   bool            // instead of a delivery
 }
@@ -114,10 +112,10 @@ func (r *Request) IdempotencyKey() string {
 // Output decodes what an earlier step of this run returned with [DoneWith] into a pointer. It returns [ErrNotFound]
 // if there is no such step, or it had no output when this attempt started, and [ErrInvalid] if it does not fit.
 func (r *Request) Output(step string, into any) error {
-	if r.outputs == nil {
+	if r.attempt == nil {
 		return fmt.Errorf("%w: output of step %q: the request was not made by an engine", ErrNotFound, step)
 	}
-	data, err := r.outputs(step)
+	data, err := r.attempt.journey.output(step)
 	if err != nil {
 		return err
 	}
@@ -144,23 +142,23 @@ func (r *Request) Settings(into any) error {
 // [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has an outcome
 // already, because this call was given up.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {
-	if r.save == nil {
+	if r.attempt == nil {
 		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)
 	}
 	data, err := marshal(v)
 	if err != nil {
 		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, err)
 	}
-	return r.save(ctx, data)
+	return r.attempt.save(ctx, data)
 }
 
 // Restore decodes what Checkpoint saved last, in this call or an earlier one, into a pointer. It reports false, and
 // leaves into alone, if nothing was saved.
 func (r *Request) Restore(into any) (bool, error) {
-	if r.saved == nil {
+	if r.attempt == nil {
 		return false, nil
 	}
-	data, err := r.saved()
+	data, err := r.attempt.saved()
 	if err != nil || data == nil {
 		return false, err
 	}

@@ -35,6 +35,7 @@ type journey struct {
 
 	mu      sync.Mutex // guards what follows, up to the next blank line
 	inbox   []message
+	read    []message // an inbox that was worked off, for the next messages
 	busy    bool
 	flying  []*attempt // recorded as started, outcome not recorded
 	outputs map[string]json.RawMessage
@@ -63,7 +64,7 @@ type stopRequest struct {
 }
 
 // drive hands a message to a run and, unless somebody else is about it, does all that can be done. For a worker it
-// returns the attempt to go on with, if there is one; other attempts get workers of their own.
+// returns the attempt to go on with, if there is one; other attempts are given to workers of their own.
 func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 	j.mu.Lock()
 	j.inbox = append(j.inbox, m)
@@ -74,17 +75,15 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 	j.busy = true
 	for len(j.inbox) > 0 {
 		inbox := j.inbox
-		j.inbox = nil
+		j.inbox, j.read = j.read[:0], nil
 		j.mu.Unlock()
 		spare := worker && mine == nil
-		for _, a := range s.advance(j, inbox, &spare) {
-			if worker && mine == nil && !spare {
-				mine = a // the first attempt is the one that took the caller's place
-			} else {
-				s.employ(a)
-			}
+		if a := s.advance(j, inbox, &spare); a != nil {
+			mine = a
 		}
+		clear(inbox)
 		j.mu.Lock()
+		j.read = inbox
 	}
 	j.busy = false
 	j.mu.Unlock()
@@ -94,16 +93,19 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 
 // advance records what messages say and what may start because of it. It does not give up before that is on record,
 // however often the store fails, unless the scheduler gives up.
-func (s *scheduler) advance(j *journey, inbox []message, spare *bool) []*attempt {
+func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *attempt) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		d, err := s.draft(j, inbox, spare)
 		if err == nil {
 			err = s.commit(d)
 		}
 		if err == nil {
-			return s.adopt(d)
+			mine = s.adopt(d)
+			d.recycle()
+			return mine
 		}
 		d.undo(spare)
+		d.recycle()
 		switch {
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.id))
@@ -303,8 +305,9 @@ func (s *scheduler) commit(d *draft) error {
 	return nil
 }
 
-// adopt carries out what was committed, and returns the attempts to be made, that of the caller's place first.
-func (s *scheduler) adopt(d *draft) []*attempt {
+// adopt carries out what was committed, and has the attempts made. That which takes the caller's place, if there is one,
+// is returned instead.
+func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	j := d.j
 	j.mu.Lock()
 	for _, a := range d.settled {
@@ -315,22 +318,27 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 			j.outputs[d.stepID(d.steps[i].index)] = output
 		}
 	}
-	before := slices.Clone(j.flying)
-	var attempts []*attempt
+	var before []*attempt
+	if d.stop != nil {
+		before = slices.Clone(j.flying)
+	}
 	for _, st := range d.starts {
 		a := s.newAttempt(j, d.plan, st.index, d.step(st.index), st.driver, d.rec.Deadline)
 		j.flying = append(j.flying, a)
-		attempts = append(attempts, a)
+		d.made = append(d.made, a)
 		s.watch(a)
 	}
 	flying := len(j.flying) > 0
 	j.mu.Unlock()
+	if s.ending.Load() {
+		for _, a := range d.made {
+			a.cancel(ErrShutdown)
+		}
+	}
 
 	s.events.publish(d.tell()...)
-	if d.stop != nil {
-		for _, a := range before {
-			a.cancel(d.stop)
-		}
+	for _, a := range before {
+		s.end(a, d.stop)
 	}
 	for _, answer := range d.answers {
 		answer <- nil
@@ -345,7 +353,14 @@ func (s *scheduler) adopt(d *draft) []*attempt {
 	if d.over && d.rec.State == StateSkipped && len(s.listeners(j.key.Type)) > 0 {
 		s.heard(j.key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
-	return attempts
+	for i, a := range d.made {
+		if d.starts[i].spare {
+			mine = a
+		} else {
+			s.employ(a)
+		}
+	}
+	return mine
 }
 
 // park sees to it that the run is looked at when it can go on, and keeps in memory only what is being worked on.
@@ -378,7 +393,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 func (j *journey) unload() {
 	j.run, j.object, j.head, j.rev = nil, nil, nil, 0
 	j.mu.Lock()
-	j.log, j.outputs = nil, nil
+	j.log, j.outputs, j.read = nil, nil, nil
 	j.mu.Unlock()
 }
 

@@ -184,16 +184,26 @@ func withoutIdentity(err error) error { return errors.New(err.Error()) }
 // runState is all that is recorded of a run, but for its failed attempts and its log.
 type runState struct {
 	id    string
+	under string // the key of rec; see key
 	rec   runRecord
 	rev   store.Revision
 	plan  *plan // nil until the run starts
 	steps []stepState
 }
 
+// key is the key of the run's record.
+func (r *runState) key() string {
+	if r.under == "" {
+		r.under = runKey(r.id)
+	}
+	return r.under
+}
+
 // stepState is a step's record; revision 0 stands for none yet.
 type stepState struct {
 	rec stepRecord
 	rev store.Revision
+	key string // of the record, once it was written
 }
 
 // run reads what is recorded of a run; ErrNotFound if there is nothing.

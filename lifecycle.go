@@ -141,7 +141,7 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	if !limited {
 		reserve = shutdownReserve
 	}
-	s.cancelAttempts(ErrShutdown)
+	s.endAttempts()
 	select {
 	case <-drained:
 	case <-time.After(reserve - reserve/4): // the rest is for recording what is given up
@@ -150,9 +150,18 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	return s.stop(ctx, own)
 }
 
+// endAttempts ends the contexts of all attempts. Those that start meanwhile end theirs when they have been added to
+// their journey.
+func (s *scheduler) endAttempts() {
+	s.ending.Store(true)
+	for _, a := range s.running() {
+		a.cancel(ErrShutdown)
+	}
+}
+
 // drain has nothing new started from here on.
 func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *attempt) {
-	a, _ := ctx.Value(attemptContext{}).(*attempt)
+	a, _ := ctx.Value(contextKey{}).(*attempt)
 	if a != nil {
 		a.journey.mu.Lock()
 		defer a.journey.mu.Unlock()

@@ -130,7 +130,7 @@ func (d *draft) pinCurrent() error {
 	if d.plan.Timeout > 0 {
 		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 	}
-	d.states = make([]State, d.plan.len())
+	d.blankStates(d.plan.len())
 	return nil
 }
 
@@ -176,7 +176,7 @@ func (d *draft) pinRetry() error {
 		if d.plan.Timeout > 0 {
 			d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
 		}
-		d.states = make([]State, d.plan.len())
+		d.blankStates(d.plan.len())
 	}
 	d.keep(old)
 	return nil
@@ -233,7 +233,7 @@ func (d *draft) pinFinalizers() error {
 		}
 	}
 	d.pinPlan(p.backwards())
-	d.states = make([]State, d.plan.len())
+	d.blankStates(d.plan.len())
 	return nil
 }
 
@@ -249,6 +249,6 @@ func (d *draft) pinListeners() error {
 	}
 	d.pinPlan(listenersPlan(names))
 	d.extra = append(d.extra, store.Delete(unheardKey(d.j.key)))
-	d.states = make([]State, d.plan.len())
+	d.blankStates(d.plan.len())
 	return nil
 }

@@ -402,13 +402,29 @@ func (p *plan) nextInOrder(states []State) []int {
 	for i := range states {
 		if !p.passed(states, i) {
 			if states[i].startable() {
-				return []int{i}
+				return only(i)
 			}
 			return nil
 		}
 	}
 	return nil
 }
+
+// only returns a slice of one position, not to be changed.
+func only(i int) []int {
+	if i < len(positions) {
+		return positions[i : i+1]
+	}
+	return []int{i}
+}
+
+// positions are in their places, so that the usual plan needs no memory to say what comes next.
+var positions = func() (p [defaultSteps]int) {
+	for i := range p {
+		p[i] = i
+	}
+	return p
+}()
 
 // startableSteps returns every step that may start and whose predecessors are done.
 func (p *plan) startableSteps(states []State) (start []int) {
@@ -435,7 +451,7 @@ func (p *plan) nextOfFinally(states []State, stop bool) (start []int, over bool)
 		case s.Final() || stop:
 			continue
 		case s.startable():
-			return []int{i}, false
+			return only(i), false
 		default:
 			return nil, false
 		}

@@ -78,9 +78,9 @@ func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
 func (d *draft) extend(p *plan) error {
 	d.plan, d.extended = p, true
 	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
-	states := make([]State, p.len())
-	states[0] = d.states[0]
-	d.states = states
+	done := d.states[0]
+	d.blankStates(p.len())
+	d.states[0] = done
 	if d.rec.Of == "" || !d.rec.Newest {
 		return nil
 	}

@@ -1,12 +1,10 @@
 package conveyor
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -272,40 +270,6 @@ type attemptRecord struct {
 	Kind    errorKind `json:"kind,omitempty"`
 	Stack   string    `json:"stack,omitempty"`
 }
-
-// encode writes a record. Specs, settings and outputs were checked to be JSON before they came into a record, so
-// that encoding cannot fail.
-func encode(record any) []byte {
-	data, err := marshal(record)
-	if err != nil {
-		panic(fmt.Sprintf("conveyor: encode %T: %v", record, err))
-	}
-	return data
-}
-
-// marshal is [json.Marshal], but leaves <, > and & as they are.
-func marshal(v any) ([]byte, error) {
-	e := encoders.Get().(*encoder)
-	defer encoders.Put(e)
-	e.buffer.Reset()
-	if err := e.json.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(bytes.TrimSuffix(e.buffer.Bytes(), []byte("\n"))), nil
-}
-
-type encoder struct {
-	buffer bytes.Buffer
-	json   *json.Encoder // writes to buffer
-}
-
-// encoders are kept, since every transition of a run encodes a few small records.
-var encoders = sync.Pool{New: func() any {
-	e := new(encoder)
-	e.json = json.NewEncoder(&e.buffer)
-	e.json.SetEscapeHTML(false)
-	return e
-}}
 
 // decode reads a record. Damage is an error that names the key, and no other record.
 func decode(r store.Record, into any) error {

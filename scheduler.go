@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,13 +30,12 @@ type scheduler struct {
 	// aside is everything else: the loop, and what must not wait for a worker.
 	aside sync.WaitGroup
 
-	attempts       context.Context // parent of every attempt's context
-	cancelAttempts context.CancelCauseFunc
-	base           context.Context // for the store: what a driver has done is recorded, whoever has left
-	giveUp         chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
-	done           chan struct{}   // closed when the scheduler has stopped
-	observing      *observing      // set by start, before anything happens; nil without an observer
-	nudge          chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
+	ending    atomic.Bool     // set when the contexts of all attempts, those to come too, shall end with ErrShutdown
+	base      context.Context // for the store: what a driver has done is recorded, whoever has left
+	giveUp    chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
+	done      chan struct{}   // closed when the scheduler has stopped
+	observing *observing      // set by start, before anything happens; nil without an observer
+	nudge     chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
 	mu        sync.Mutex // guards all below
 	phase     phase
@@ -82,7 +82,6 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
 	s.workers.SetLimit(opts.Workers)
-	s.attempts, s.cancelAttempts = context.WithCancelCause(context.Background())
 	s.base = context.Background()
 	return s
 }
@@ -317,7 +316,7 @@ func (s *scheduler) takeReady() *journey {
 
 // ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one.
 func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
-	if a.unwatch() {
+	if a.unwatch != nil && a.unwatch() {
 		s.aside.Done()
 	}
 	a.free()

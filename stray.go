@@ -18,21 +18,36 @@ func (s *scheduler) goneWith(a *attempt) {
 	s.vacate()
 }
 
-// watch sees to it that an attempt whose context has ended does not hold up its run for ever.
+// watch sees to it that an attempt whose time is up does not hold up its run for ever. Without a deadline there is
+// nothing to watch for: whoever ends the context calls end.
 func (s *scheduler) watch(a *attempt) {
+	if a.stop == nil {
+		return
+	}
 	s.aside.Add(1)
 	a.unwatch = context.AfterFunc(a.ctx, func() {
 		defer s.aside.Done()
-		a.journey.mu.Lock()
-		defer a.journey.mu.Unlock()
-		if a.returned || a.abandoned {
-			return
-		}
-		s.aside.Add(1)
-		a.timer = time.AfterFunc(abandonAfter, func() {
-			defer s.aside.Done()
-			s.abandon(a)
-		})
+		s.patience(a)
+	})
+}
+
+// end ends the context of an attempt.
+func (s *scheduler) end(a *attempt, cause error) {
+	a.cancel(cause)
+	s.patience(a)
+}
+
+// patience gives an attempt whose context has ended some time to return.
+func (s *scheduler) patience(a *attempt) {
+	a.journey.mu.Lock()
+	defer a.journey.mu.Unlock()
+	if a.returned || a.abandoned || a.timer != nil {
+		return
+	}
+	s.aside.Add(1)
+	a.timer = time.AfterFunc(abandonAfter, func() {
+		defer s.aside.Done()
+		s.abandon(a)
 	})
 }
 

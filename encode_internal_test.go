@@ -1,0 +1,108 @@
+package conveyor
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestRecordsAreEncodedAsTheLibraryWould holds every field of the records that are encoded by hand to package
+// encoding/json, by name, by place and by when it is left out.
+func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
+	text := rapid.OneOf(rapid.Just(""), rapid.String(), rapid.StringMatching(`[a-z."\\<>&]{0,20}`))
+	number := rapid.OneOf(rapid.Just(int64(0)), rapid.Int64())
+	labels := rapid.MapOfN(text, text, 0, 3)
+	raw := rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`null`), json.RawMessage(`{"a":["<b>",1.50]}`)})
+	state := rapid.Custom(func(t *rapid.T) State { return State(rapid.IntRange(0, int(numStates)-1).Draw(t, "state")) })
+	cause := rapid.Custom(func(t *rapid.T) Cause { return Cause(rapid.IntRange(0, len(causeNames.names)-1).Draw(t, "cause")) })
+	when := rapid.Custom(func(t *rapid.T) instant { return instant(number.Draw(t, "when")) })
+	count := rapid.Custom(func(t *rapid.T) int { return int(number.Draw(t, "count")) })
+	rapid.Check(t, func(t *rapid.T) {
+		waits := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) waitRecord {
+			return waitRecord{Signal: text.Draw(t, "signal"), From: when.Draw(t, "from"), To: when.Draw(t, "to"), TimedOut: rapid.Bool().Draw(t, "timed out")}
+		}), 0, 2)
+		step := rapid.Custom(func(t *rapid.T) *stepRecord {
+			return &stepRecord{
+				State: state.Draw(t, ""), Attempt: count.Draw(t, ""), Started: when.Draw(t, ""), Ended: when.Draw(t, ""), Due: when.Draw(t, ""),
+				Reason: text.Draw(t, ""), Resumed: rapid.Bool().Draw(t, ""), Again: rapid.Bool().Draw(t, ""), Requeues: count.Draw(t, ""),
+				Interruptions: count.Draw(t, ""), Crashes: count.Draw(t, ""), Lines: count.Draw(t, ""), Output: raw.Draw(t, ""),
+				Await: text.Draw(t, ""), Signal: raw.Draw(t, ""), TimedOut: rapid.Bool().Draw(t, ""), Waits: waits.Draw(t, ""),
+			}
+		}).Draw(t, "step")
+		run := rapid.Custom(func(t *rapid.T) *runRecord {
+			return &runRecord{
+				Type: text.Draw(t, ""), Name: text.Draw(t, ""), ResourceID: text.Draw(t, ""), Cause: cause.Draw(t, ""), State: state.Draw(t, ""),
+				Reason: text.Draw(t, ""), Generation: number.Draw(t, ""), Pipeline: text.Draw(t, ""), Hash: text.Draw(t, ""),
+				Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""), MadeAt: when.Draw(t, ""), UpdatedAt: when.Draw(t, ""),
+				DeletedAt: when.Draw(t, ""), Created: when.Draw(t, ""), Started: when.Draw(t, ""), Ended: when.Draw(t, ""),
+				Deadline: when.Draw(t, ""), Stop: stopKind(text.Draw(t, "")), StopReason: text.Draw(t, ""), FailedStep: text.Draw(t, ""),
+				Of: text.Draw(t, ""), From: text.Draw(t, ""), Newest: rapid.Bool().Draw(t, ""), Place: number.Draw(t, ""),
+				Outcome: state.Draw(t, ""), CutShort: rapid.Bool().Draw(t, ""),
+			}
+		}).Draw(t, "run")
+		resource := rapid.Custom(func(t *rapid.T) *resourceRecord {
+			return &resourceRecord{
+				ID: text.Draw(t, ""), Pipeline: text.Draw(t, ""), Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""),
+				Generation: number.Draw(t, ""), First: number.Draw(t, ""), Created: when.Draw(t, ""), Updated: when.Draw(t, ""),
+				Deleted: when.Draw(t, ""), Active: text.Draw(t, ""), Pending: text.Draw(t, ""), Cause: cause.Draw(t, ""),
+				Supersede: rapid.Bool().Draw(t, ""), Keeps: number.Draw(t, ""), Queued: count.Draw(t, ""), LastPlace: number.Draw(t, ""),
+				Resync: when.Draw(t, ""), Status: Status{
+					Phase: state.Draw(t, ""), ObservedGeneration: number.Draw(t, ""), Run: text.Draw(t, ""), Message: text.Draw(t, ""),
+				},
+			}
+		}).Draw(t, "resource")
+		for _, record := range []appender{step, run, resource} {
+			want, err := marshal(record)
+			require.NoError(t, err)
+			require.Equal(t, string(want), string(record.appendJSON(nil)))
+			require.Equal(t, string(append([]byte("before"), want...)), string(record.appendJSON([]byte("before"))))
+		}
+	})
+}
+
+// TestEveryFieldOfARecordIsEncoded finds a field that was added and forgotten.
+func TestEveryFieldOfARecordIsEncoded(t *testing.T) {
+	for _, record := range []appender{new(stepRecord), new(runRecord), new(resourceRecord), new(Status)} {
+		full := fill(t, record)
+		want, err := marshal(full)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(full.(appender).appendJSON(nil)))
+	}
+	require.False(t, bytes.Equal(new(stepRecord).appendJSON(nil), fill(t, new(stepRecord)).(appender).appendJSON(nil)))
+}
+
+// fill gives every field of a struct, and of those inside it, a value other than zero.
+func fill(t *testing.T, record any) any {
+	t.Helper()
+	v := reflect.ValueOf(record).Elem()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString("x")
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Int, reflect.Int64:
+			f.SetInt(1)
+		case reflect.Uint8:
+			f.SetUint(1)
+		case reflect.Map:
+			f.Set(reflect.ValueOf(map[string]string{"a": "b"}))
+		case reflect.Struct:
+			fill(t, f.Addr().Interface())
+		case reflect.Slice:
+			if f.Type() == reflect.TypeFor[json.RawMessage]() {
+				f.SetBytes([]byte("1"))
+				continue
+			}
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+			fill(t, f.Index(0).Addr().Interface())
+		default:
+			require.Fail(t, "no value for a field", "%s of %T", v.Type().Field(i).Name, record)
+		}
+	}
+	return record
+}
