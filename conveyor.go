@@ -245,14 +245,16 @@ func (e *Engine) Run(ctx context.Context) error {
 // Wait returns the run when it has ended, however it ended; [Run.Err] tells. It returns [ErrNotFound] if there is no
 // such run, the cause of ctx if that ends first, and [ErrClosed] if the engine is shut down first.
 func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
-	ended, giveUp := e.sched.wait(runID)
+	ended, known, giveUp := e.sched.wait(runID)
 	defer giveUp()
-	if nameFault(runID) != "" {
-		return e.GetRun(ctx, runID)
-	}
-	rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID))
-	if err != nil || rec.State.Final() {
-		return e.GetRun(ctx, runID) // which says what is wrong
+	if !known {
+		if nameFault(runID) != "" {
+			return e.GetRun(ctx, runID)
+		}
+		rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID))
+		if err != nil || rec.State.Final() {
+			return e.GetRun(ctx, runID) // which says what is wrong
+		}
 	}
 	select {
 	case run := <-ended:

@@ -52,6 +52,9 @@ func decodeStrict(data []byte, into any, limits Limits, validate func() error) e
 // checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields. The value stands
 // in so many levels of its document, so that a document that could not be read back is not accepted in parts.
 func checkJSON(field string, data []byte, limits Limits, levels int) error {
+	if plain(data, limits.Depth-levels) {
+		return nil
+	}
 	return walk(data, nil, field, limits, levels).faults.join()
 }
 

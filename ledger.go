@@ -17,12 +17,19 @@ import (
 type ledger struct {
 	store store.Store // opened and closed by the caller of New
 
-	mu    sync.Mutex // guards plans; held for a look-up
-	plans map[string]*plan
+	mu        sync.Mutex // guards what follows; held for a look-up
+	plans     map[string]*plan
+	pipelines map[string]pipelineState
+}
+
+// pipelineState is a pipeline's record as it was read last. The record is shared and never changed.
+type pipelineState struct {
+	rec *pipelineRecord
+	rev store.Revision
 }
 
 func newLedger(st store.Store) *ledger {
-	return &ledger{store: st, plans: map[string]*plan{}}
+	return &ledger{store: st, plans: map[string]*plan{}, pipelines: map[string]pipelineState{}}
 }
 
 // load reads and decodes one record. A record that is not there is a store.ErrNotFound and revision 0.
@@ -82,13 +89,33 @@ func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err e
 	return err == nil && now != rev
 }
 
-// pipeline returns the record of a pipeline; ErrNotFound if there is none.
+// pipeline returns the record of a pipeline, not to be changed; ErrNotFound if there is none. Every apply and every run
+// reads it, so it is decoded once for each of its revisions.
 func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, store.Revision, error) {
-	head, rev, err := load[pipelineRecord](ctx, l, pipelineKey(name))
+	r, err := l.store.Get(ctx, pipelineKey(name))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, 0, fmt.Errorf("%w: pipeline %q", ErrNotFound, name)
 	}
-	return head, rev, err
+	if err != nil {
+		return nil, 0, err
+	}
+	l.mu.Lock()
+	known := l.pipelines[name]
+	l.mu.Unlock()
+	if known.rev == r.Revision {
+		return known.rec, known.rev, nil
+	}
+	rec := new(pipelineRecord)
+	if err := decode(r, rec); err != nil {
+		return nil, 0, err
+	}
+	l.mu.Lock()
+	if len(l.pipelines) >= maxPlans {
+		clear(l.pipelines)
+	}
+	l.pipelines[name] = pipelineState{rec, r.Revision}
+	l.mu.Unlock()
+	return rec, r.Revision, nil
 }
 
 func (l *ledger) definition(ctx context.Context, name, hash string) (*PipelineSpec, error) {
@@ -319,9 +346,10 @@ func (r *runState) describe(attempts map[string][]Attempt) *Run {
 		return run
 	}
 	run.Steps = make([]StepRun, len(r.steps))
+	ended := make([]Attempt, 0, len(r.steps)) // the last ones, which are on record with their steps
 	for i := range r.steps {
 		step := r.plan.step(i)
-		run.Steps[i] = r.steps[i].rec.describe(*step, attempts[step.ID])
+		run.Steps[i] = r.steps[i].rec.describe(*step, attempts[step.ID], &ended)
 		run.Steps[i].Finally = i >= len(r.plan.Steps)
 		if step.ID == rec.FailedStep {
 			run.failed = i
@@ -347,7 +375,8 @@ func (r *runState) whole() *Run {
 	return r.describe(nil)
 }
 
-func (s *stepRecord) describe(step Step, attempts []Attempt) StepRun {
+// describe makes a value for the program of a step's record. Where the step has one attempt alone, it is kept in ended.
+func (s *stepRecord) describe(step Step, attempts []Attempt, ended *[]Attempt) StepRun {
 	run := StepRun{
 		Step: step.clone(), State: s.State, Reason: s.Reason, Attempt: s.Attempt, Attempts: attempts,
 		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
@@ -357,7 +386,14 @@ func (s *stepRecord) describe(step Step, attempts []Attempt) StepRun {
 		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.time(), To: w.To.time(), TimedOut: w.TimedOut})
 	}
 	if s.Ended != 0 && (s.State == StateSucceeded || s.State == StateSkipped) {
-		run.Attempts = append(run.Attempts, Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt})
+		last := Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt}
+		if len(attempts) == 0 {
+			*ended = append(*ended, last)
+			n := len(*ended)
+			run.Attempts = (*ended)[n-1 : n : n]
+		} else {
+			run.Attempts = append(run.Attempts, last)
+		}
 	}
 	return run
 }

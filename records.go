@@ -64,9 +64,9 @@ func revisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", revisi
 func runsOf(k Key) string                 { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
 func graveKey(k Key) string               { return gravePrefix + k.Type + "/" + k.Name }
 func queueOf(k Key) string                { return queuePrefix + k.Type + "/" + k.Name + "/" }
-func queueKey(k Key, place int64) string  { return fmt.Sprintf("%s%016x", queueOf(k), place) }
+func queueKey(k Key, place int64) string  { return queueOf(k) + hex16(place) }
 func resyncKey(due instant, k Key) string {
-	return fmt.Sprintf("%s%016x/%s/%s", resyncPrefix, int64(due), k.Type, k.Name)
+	return resyncPrefix + hex16(int64(due)) + "/" + k.Type + "/" + k.Name
 }
 func unheardKey(k Key) string                { return unheardPrefix + k.Type + "/" + k.Name }
 func pipelineKey(name string) string         { return pipelinePrefix + name }
@@ -78,12 +78,23 @@ func stepsOf(run string) string              { return stepPrefix + run + "/" }
 func stepKey(run, step string) string        { return stepPrefix + run + "/" + step }
 func attemptsOf(run string) string           { return attemptPrefix + run + "/" }
 func attemptKey(run, step string, n int) string {
-	return fmt.Sprintf("%s%s/%s/%016x", attemptPrefix, run, step, n)
+	return attemptPrefix + run + "/" + step + "/" + hex16(int64(n))
 }
 func checkpointKey(run, step string) string { return checkpointPrefix + run + "/" + step }
 func signalsOf(run, name string) string     { return signalPrefix + run + "/" + name + "/" }
 func logsOf(run string) string              { return logPrefix + run + "/" }
-func logKey(run string, seq int64) string   { return fmt.Sprintf("%s%s/%016x", logPrefix, run, seq) }
+func logKey(run string, seq int64) string   { return logsOf(run) + hex16(seq) }
+
+// hex16 is a number as keys hold it.
+func hex16(n int64) string {
+	const digits = "0123456789abcdef"
+	var b [16]byte
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i] = digits[n&15]
+		n >>= 4
+	}
+	return string(b[:])
+}
 
 // instant is a point in time as nanoseconds since 1970, UTC; 0 is the zero time.
 type instant int64

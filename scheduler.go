@@ -383,13 +383,15 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 	return waiting
 }
 
-// wait returns a channel that tells when the run ends, and a function that gives the wait up.
-func (s *scheduler) wait(run string) (ended <-chan *Run, giveUp func()) {
+// wait returns a channel that tells when the run ends, and a function that gives the wait up. If the run is known it has
+// not ended, and the channel tells for certain.
+func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func()) {
 	w := make(chan *Run, 1)
 	s.mu.Lock()
 	s.waiters[run] = append(s.waiters[run], w)
+	_, known = s.journeys[run]
 	s.mu.Unlock()
-	return w, func() {
+	return w, known, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.waiters[run] = slices.DeleteFunc(s.waiters[run], func(c chan *Run) bool { return c == w })

@@ -110,15 +110,41 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	}
 
 	s.newest++
+	values := newChunk(ops)
 	for _, op := range ops {
 		switch {
 		case op.Removes():
 			s.removeLocked(op.Key())
 		case op.Writes():
-			s.putLocked(op.Key(), bytes.Clone(op.Value()))
+			s.putLocked(op.Key(), values.clone(op.Value()))
 		}
 	}
 	return s.newest, nil
+}
+
+// chunk is room for the small values of one commit, so that they are copied into one piece of memory. A large value
+// gets its own, since the chunk stays as long as one value in it does.
+type chunk []byte
+
+const smallValue = 1 << 10
+
+func newChunk(ops []store.Op) chunk {
+	size := 0
+	for _, op := range ops {
+		if n := len(op.Value()); n <= smallValue {
+			size += n
+		}
+	}
+	return make(chunk, 0, size)
+}
+
+func (c *chunk) clone(value []byte) []byte {
+	if len(value) > smallValue {
+		return bytes.Clone(value)
+	}
+	from := len(*c)
+	*c = append(*c, value...)
+	return (*c)[from:len(*c):len(*c)]
 }
 
 func (s *Store) revisionLocked(key string) store.Revision {
