@@ -49,7 +49,14 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 	if req.leads {
 		// Let the callers that have just been answered come back with their next commit. They would wait for the
 		// transaction after this one otherwise, and with many callers each group would have half of them.
-		runtime.Gosched()
+		for n, idle := s.waiting(), 0; idle < 2; {
+			runtime.Gosched()
+			if m := s.waiting(); m > n {
+				n, idle = m, 0
+			} else {
+				idle++
+			}
+		}
 	}
 	group := s.take()
 	s.carryOut(group)
@@ -85,6 +92,12 @@ func (s *Store) withdraw(req *request) bool {
 	}
 	s.queue = slices.Delete(s.queue, i, i+1)
 	return true
+}
+
+func (s *Store) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue)
 }
 
 // take removes a group from the front of the queue, where the leader's own request is.
