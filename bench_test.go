@@ -28,7 +28,7 @@ func BenchmarkRun(b *testing.B) {
 		},
 	}
 	for name, open := range stores {
-		for _, flight := range []int{1, 100} {
+		for _, flight := range []int{1, 100, 1000} {
 			b.Run(fmt.Sprintf("%s/flight=%d", name, flight), func(b *testing.B) {
 				benchmarkRuns(b, open(b), flight)
 			})

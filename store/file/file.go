@@ -53,6 +53,7 @@ type Store struct {
 	newest  store.Revision // of the last transaction
 	grown   int64          // the size that the file was last made to have
 	damaged error          // bbolt panicked in a transaction; nothing is written any more
+	room    []byte         // memory for what a transaction writes
 
 	// In doubt from a transaction whose outcome is unknown until one that settles it, see settle.
 	doubt     atomic.Pointer[error] // written by the leader

@@ -29,15 +29,29 @@ var errDamaged = errors.New("checksum does not match")
 
 // encode returns the stored form of a record, and its key, in one piece of memory.
 func encode(key string, rev store.Revision, payload []byte) (k, stored []byte) {
-	buf := make([]byte, len(key)+headerSize+len(payload))
-	k = buf[:copy(buf, key):len(key)]
-	stored = buf[len(key):]
+	k, stored, _ = encodeInto(nil, key, rev, payload)
+	return k, stored
+}
+
+// encodeInto is encode into the free room of buf, which it returns without that part; or elsewhere, if it is too small.
+func encodeInto(buf []byte, key string, rev store.Revision, payload []byte) (k, stored, rest []byte) {
+	size := encodedSize(key, payload)
+	if cap(buf)-len(buf) < size {
+		buf = make([]byte, 0, size)
+	}
+	from := len(buf)
+	rest = buf[:from+size]
+	k = rest[from : from+len(key) : from+len(key)]
+	stored = rest[from+len(key) : from+size : from+size]
+	copy(k, key)
 	stored[0] = valueVersion
 	binary.LittleEndian.PutUint64(stored[5:], uint64(rev))
 	copy(stored[headerSize:], payload)
 	binary.LittleEndian.PutUint32(stored[1:], checksum(k, stored))
-	return k, stored
+	return k, stored, rest
 }
+
+func encodedSize(key string, payload []byte) int { return len(key) + headerSize + len(payload) }
 
 // decode returns the revision and the payload of a stored value. The payload is part of the stored value.
 func decode(key, stored []byte) (store.Revision, []byte, error) {

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -55,6 +56,7 @@ func (s *Store) update(group []*request) error {
 	id := uint64(tx.ID())
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
+	s.makeRoom(group)
 
 	size, pages := 0, 0
 	for _, req := range group {
@@ -69,7 +71,7 @@ func (s *Store) update(group []*request) error {
 		for _, op := range req.ops {
 			size += headerSize + len(op.Key()) + len(op.Value())
 			pages++
-			if err := apply(records, op, req.rev); err != nil {
+			if err := s.apply(records, op, req.rev); err != nil {
 				return err
 			}
 		}
@@ -128,13 +130,15 @@ const growStep = 64 << 20
 
 // conditions returns the first condition of ops that does not hold.
 func (s *Store) conditions(records *bbolt.Bucket, ops []store.Op) error {
+	at := records.Cursor() // one for all of them: a look-up by the bucket makes one each time
+	var room [256]byte     // for a key of the usual length
 	for _, op := range ops {
 		if op.Holds(0) && op.Holds(1) {
 			continue // of any revision; most writes read nothing
 		}
 		var rev store.Revision
-		key := []byte(op.Key())
-		if stored := records.Get(key); stored != nil {
+		key := append(room[:0], op.Key()...)
+		if found, stored := at.Seek(key); stored != nil && bytes.Equal(found, key) {
 			var err error
 			if rev, _, err = s.decode(key, stored); err != nil {
 				return err
@@ -147,12 +151,30 @@ func (s *Store) conditions(records *bbolt.Bucket, ops []store.Op) error {
 	return nil
 }
 
-func apply(records *bbolt.Bucket, op store.Op, rev store.Revision) error {
+func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) error {
 	switch {
 	case op.Removes():
 		return records.Delete([]byte(op.Key()))
 	case op.Writes():
-		return records.Put(encode(op.Key(), rev, op.Value()))
+		var k, stored []byte
+		k, stored, s.room = encodeInto(s.room, op.Key(), rev, op.Value())
+		return records.Put(k, stored)
 	}
 	return nil
+}
+
+// makeRoom provides the memory for what a group writes, which bbolt refers to until the end of the transaction. It is
+// that of the transaction before, unless that is too small, or so large that it is not worth keeping.
+func (s *Store) makeRoom(group []*request) {
+	const large = 1 << 20
+	size := 0
+	for _, req := range group {
+		for _, op := range req.ops {
+			size += encodedSize(op.Key(), op.Value())
+		}
+	}
+	if size > cap(s.room) || cap(s.room) > large {
+		s.room = make([]byte, 0, size)
+	}
+	s.room = s.room[:0]
 }
