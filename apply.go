@@ -227,8 +227,9 @@ type submission struct {
 	next  *resourceRecord
 	write bool // next differs from what is recorded
 	extra []store.Op
-	cause Cause // of the run that is wanted; 0 for none
-	keep  bool  // the run shall reconcile this very generation
+	cause Cause           // of the run that is wanted; 0 for none
+	keep  bool            // the run shall reconcile this very generation
+	along *pipelineRecord // of the resource's pipeline, if it was read; the run goes along it if it starts at once
 	spec  json.RawMessage
 	of    runRecord // what the run's record shall have besides, if it repeats another: Of, From, Newest
 }
@@ -253,7 +254,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	if head == nil {
 		want, err := e.firstSubmission(ctx, o, now)
 		if err == nil {
-			want.keep = pipeline.OnChange == Queue
+			want.keep, want.along = pipeline.OnChange == Queue, pipeline
 		}
 		return want, err
 	}
@@ -270,7 +271,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
 		next.Supersede = head.Active != "" && pipeline.OnChange == Supersede
 		want := e.withRevision(o, &next, CauseUpdated)
-		want.keep = pipeline.OnChange == Queue
+		want.keep, want.along = pipeline.OnChange == Queue, pipeline
 		return want, nil
 	}
 	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
@@ -438,6 +439,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare *bool) (*draft, error) {
 	d := s.blankDraft(j, want, rev)
 	if *spare {
+		d.pipeline = want.along
 		entered, err := d.enter(d.head.Pipeline)
 		if err == nil && entered {
 			if err = d.pin(d.head.wants(want.spec)); err == nil {

@@ -50,13 +50,15 @@ func (d *draft) enter(name string) (entered bool, err error) {
 	if name == "" {
 		return true, nil
 	}
+	if d.pipeline == nil {
+		d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
+		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
+			return false, err
+		}
+	}
 	limit := 0
-	d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
-	switch {
-	case err == nil:
+	if d.pipeline != nil {
 		limit = d.pipeline.MaxRuns
-	case !errors.Is(err, ErrNotFound): // and if it is that, the run ends at once
-		return false, err
 	}
 	d.entered = d.s.enterRoom(name, limit, d.j)
 	return d.entered, nil
