@@ -1,8 +1,10 @@
 package conveyor_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -15,7 +17,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// BenchmarkRun measures a run of five no-op steps from Apply to the return of Wait, with one and with a hundred of
+// BenchmarkRun measures a run of five no-op steps from Apply to the return of Wait, with one, a hundred and a thousand of
 // them in flight.
 func BenchmarkRun(b *testing.B) {
 	stores := map[string]func(*testing.B) store.Store{
@@ -78,5 +80,64 @@ func oneRun(b *testing.B, e *conveyor.Engine, n int64) {
 	}
 	if err != nil || run.State != conveyor.StateSucceeded {
 		b.Errorf("run %v: %v", run, err)
+	}
+}
+
+// BenchmarkApplyUnchanged measures an apply that changes nothing, which is what a program that applies everything at
+// each of its starts does most.
+func BenchmarkApplyUnchanged(b *testing.B) {
+	e, err := conveyor.New(memory.New(), conveyor.Options{})
+	require.NoError(b, err)
+	require.NoError(b, e.SavePipeline(b.Context(), pipelineOf("d")))
+	o := object("x", map[string]any{"repository": "https://example.com/app.git"})
+	_, err = e.Apply(b.Context(), o)
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Version = 0
+		if _, err := e.Apply(b.Context(), o); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkParsePipeline measures the strict reading of a document of Conveyor CI.
+func BenchmarkParsePipeline(b *testing.B) {
+	doc, err := os.ReadFile("testdata/docker-pipeline.json")
+	require.NoError(b, err)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(doc)))
+	for b.Loop() {
+		if _, err := conveyor.ParsePipeline(bytes.NewReader(doc)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkWatch measures an event from its publication to one watcher, on top of a run of one step.
+func BenchmarkWatch(b *testing.B) {
+	e, err := conveyor.New(memory.New(), conveyor.Options{})
+	require.NoError(b, err)
+	require.NoError(b, e.Register("d", new(recorder)))
+	require.NoError(b, e.SavePipeline(b.Context(), pipelineOf("d")))
+	require.NoError(b, e.Start(b.Context()))
+	b.Cleanup(func() { require.NoError(b, e.Shutdown(context.Background())) })
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		o := object(fmt.Sprint("x", n), nil)
+		events := e.Watch(b.Context(), conveyor.WatchOptions{Resource: o.Key()})
+		if _, err := e.Apply(b.Context(), o); err != nil {
+			b.Fatal(err)
+		}
+		for event, err := range events {
+			if err != nil {
+				b.Fatal(err)
+			}
+			if event.Kind == conveyor.EventRun && event.State.Final() {
+				break
+			}
+		}
 	}
 }
