@@ -241,3 +241,25 @@ func TestAdmissionDoesNotHoldUpACancel(t *testing.T) {
 		require.Equal(t, "canceled", e.run(run.ID).Steps[0].State.String())
 	})
 }
+
+func TestAdmissionThatOutlivesItsAttemptCallsNoDriver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := new(recorder)
+		released := 0
+		e := newEngine(t, conveyor.Options{Admission: conveyor.AdmissionFunc(
+			func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
+				time.Sleep(time.Minute)
+				return func() { released++ }, 0, nil
+			})}).start()
+		e.driver("d", work)
+		e.pipeline("d")
+		run := e.apply(object("x", 1))
+		time.Sleep(time.Second)
+		require.NoError(t, e.Cancel(t.Context(), run.ID, ""))
+		time.Sleep(10 * time.Second)
+		require.Equal(t, conveyor.StateCanceled, e.run(run.ID).State)
+		time.Sleep(time.Hour)
+		require.Equal(t, 1, released)
+		require.Empty(t, work.all(), "nothing of a canceled run starts any more")
+	})
+}

@@ -43,6 +43,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		if old != nil && old.Hash == hash {
+			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev) // a save whose outcome was not known may not have done it
 			e.sched.plansWith(spec.Name, plans)
 			return nil
 		}
@@ -51,7 +52,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, MaxRuns: spec.MaxRuns,
 			Planned: planned, Saved: toInstant(now),
 		}
-		_, err = e.ledger.commit(ctx, []store.Op{
+		rev, err = e.ledger.commit(ctx, []store.Op{
 			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
 			store.Put(definitionKey(spec.Name, hash), document),
@@ -62,7 +63,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		if err != nil {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
-		e.sched.limitRuns(spec.Name, spec.MaxRuns)
+		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev)
 		e.sched.plansWith(spec.Name, plans)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
@@ -121,12 +122,12 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 			return err
 		}
 		// Its definitions stay, for the runs that have pinned them.
-		_, err = e.ledger.commit(ctx, []store.Op{store.Delete(pipelineKey(name)).If(rev)})
+		rev, err = e.ledger.commit(ctx, []store.Op{store.Delete(pipelineKey(name)).If(rev)})
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
 		if err == nil {
-			e.sched.limitRuns(name, 0) // what waited for room is to learn of it
+			e.sched.limitRuns(name, 0, rev)
 			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err
@@ -354,6 +355,9 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 	case want.cause == 0 && !want.write:
 		return e.ledger.describe(ctx, next.Status.Run)
 	case want.cause != 0 && (!queued || changed && (want.keep || next.keeps())):
+		if limit := e.opts.Limits.Queue; want.cause != CauseDeleted && next.Queued >= limit {
+			return nil, tooLarge("queue", next.Queued+1, limit, "runs in line")
+		}
 		return e.newRun(ctx, k, want, rev)
 	}
 	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts.
@@ -367,8 +371,9 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		}
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
-	if next.Pending != "" && next.Active != "" && (next.Deleted != 0 || next.Supersede) {
-		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k))) // which ends the one it waits behind
+	if want.write && next.Pending != "" {
+		// It may be there to end the one it waits behind, or wait for room that it does not need any more.
+		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
 	}
 	return e.ledger.describe(ctx, next.Status.Run)
 }
@@ -429,6 +434,9 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		s.vacate() // nothing took the place
 	}
 	s.leave(j)
+	if err == nil && want.next.Deleted != 0 && want.next.Pending != "" && want.next.Pending != id {
+		s.enqueue(s.take(want.next.Pending, k, lane)) // it is not to begin any more
+	}
 	if errors.Is(err, store.ErrUnknown) {
 		s.enqueue(s.take(id, k, lane)) // it may be on record
 	}

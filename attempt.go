@@ -181,6 +181,10 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 			o.result, o.err = Result{kind: resultRefused, delay: after}, err
 			return o
 		}
+		if a.ctx.Err() != nil { // meanwhile
+			o.err = context.Cause(a.ctx)
+			return o
+		}
 	}
 	if a.finalize {
 		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, &a.request)

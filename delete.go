@@ -7,7 +7,7 @@ import (
 )
 
 // Delete marks a resource as to be deleted, and returns the run that does it. Work under way for the resource is
-// canceled. Then the drivers of its pipeline that are a [Finalizer], or those that listen to its type, are finalized in
+// canceled, and so are the runs that are queued for it. Then the drivers of its pipeline that are a [Finalizer], or those that listen to its type, are finalized in
 // the reverse order of the steps; when all have succeeded, the resource and its revisions are gone, in one commit with
 // the end of the run.
 //

@@ -571,7 +571,6 @@ func (d *draft) apply(rev store.Revision) {
 		j.log.written(d.logged)
 	}
 	if d.idle() {
-		d.exit()
 		return
 	}
 	if d.head != nil {

@@ -14,7 +14,8 @@ type RetryFrom struct {
 	// Step is the id of the step to begin with: it and all that come after it are run again. Empty means the steps that
 	// were not done.
 	Step string
-	// Start begins at the start: no step is kept. It excludes Step.
+	// Start begins at the start: no step is kept, but for what a [Planner] has planned, unless Newest is set. It excludes
+	// Step.
 	Start bool
 	// Newest goes along the pipeline as it is defined now. Of the steps done, those are kept whose ids it still has. The
 	// default is the steps that the run had pinned.

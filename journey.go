@@ -309,6 +309,9 @@ func (s *scheduler) commit(d *draft) error {
 // is returned instead.
 func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	j := d.j
+	if d.idle() {
+		d.exit()
+	}
 	j.mu.Lock()
 	for _, a := range d.settled {
 		j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == a })

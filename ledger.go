@@ -105,7 +105,7 @@ func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, st
 	if known.rev == r.Revision {
 		return known.rec, known.rev, nil
 	}
-	rec := new(pipelineRecord)
+	rec := &pipelineRecord{rev: r.Revision}
 	if err := decode(r, rec); err != nil {
 		return nil, 0, err
 	}
@@ -246,15 +246,23 @@ func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	if rec.Started == 0 {
 		return r, nil
 	}
-	if r.plan, err = l.plan(ctx, id, rec); err != nil {
-		return nil, err
-	}
-	r.steps = make([]stepState, r.plan.len())
+	// The steps before the plan: those that a Planner returns come with their plan, and must be found in it.
 	prefix := stepsOf(id)
+	var steps []store.Record
 	for found, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
 			return nil, err
 		}
+		steps = append(steps, found)
+	}
+	if r.plan, err = l.plan(ctx, id, rec); err != nil {
+		if l.gone(ctx, id, err) {
+			return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(id, maxName))
+		}
+		return nil, err
+	}
+	r.steps = make([]stepState, r.plan.len())
+	for _, found := range steps {
 		i := r.plan.index(strings.TrimPrefix(found.Key, prefix))
 		if i < 0 {
 			return nil, fmt.Errorf("%w: record %s: the run has no such step", store.ErrCorrupt, found.Key)
@@ -265,6 +273,15 @@ func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 		r.steps[i].rev = found.Revision
 	}
 	return r, nil
+}
+
+// gone explains an error: a record that belongs to a run was not found, since the run was removed while it was read.
+func (l *ledger) gone(ctx context.Context, run string, err error) bool {
+	if !errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	_, err = l.store.Get(ctx, runKey(run))
+	return errors.Is(err, store.ErrNotFound)
 }
 
 // attempts reads the failed attempts that are kept of a run, by step id, the oldest first.
@@ -440,6 +457,20 @@ func (r *runState) state() State {
 		}
 	}
 	return r.rec.State
+}
+
+// isBlockedBy says that a step waits for a driver that is not registered.
+func (r *runState) isBlockedBy(driver string) bool {
+	first := 0
+	if r.rec.Outcome != StateUnset {
+		first = len(r.plan.Steps) // what is left is Finally
+	}
+	for i := first; i < len(r.steps); i++ {
+		if r.steps[i].rec.State == StateBlocked && r.plan.step(i).Driver == driver {
+			return true
+		}
+	}
+	return false
 }
 
 // liveliest returns the first step of those that do most, or -1 if none does anything.

@@ -15,6 +15,7 @@ type Limits struct {
 	LogLine       int // bytes kept of one log line, its attributes included; the rest is cut, marked; default 8 KiB
 	Attempts      int // ended attempts kept per step, the newest; default 32
 	WatchBuffer   int // events a watcher may fall behind before it gets ErrGap; default 1,024
+	Queue         int // runs of one resource that wait in line under the policy queue; default 10,000
 	Interruptions int // deaths of the process during one step before its run fails; default 5
 }
 
@@ -29,6 +30,7 @@ const (
 	defaultLogLine       = 8 << 10
 	defaultAttempts      = 32
 	defaultWatchBuffer   = 1_024
+	defaultQueue         = 10_000
 	defaultInterruptions = 5
 )
 
@@ -62,6 +64,7 @@ func (l *Limits) fields() []limitField {
 		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit},
 		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit},
 		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit},
+		{"Queue", &l.Queue, defaultQueue, maxCountLimit},
 		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit},
 	}
 }

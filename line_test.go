@@ -1,6 +1,7 @@
 package conveyor_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -196,6 +197,30 @@ func generationsShown(runs []*conveyor.Run) (generations []int64) {
 	return generations
 }
 
+func TestRule17QueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := recording(taking(time.Minute))
+		e := newEngine(t, conveyor.Options{Limits: conveyor.Limits{Queue: 3}}).start()
+		e.driver("d", work)
+		e.save(queueing(pipelineOf("d")))
+		for i := range 5 { // one at work, one that is next, and three behind it
+			e.apply(object("x", i))
+		}
+		before := dump(t, e.store)
+		_, err := e.Apply(t.Context(), object("x", 5))
+		require.ErrorIs(t, err, conveyor.ErrTooLarge)
+		require.ErrorContains(t, err, "queue: 4 runs in line, more than the limit of 3")
+		require.Equal(t, before, dump(t, e.store))
+		e.apply(object("y", 1)) // another resource has a line of its own
+		time.Sleep(90 * time.Second)
+		e.apply(object("x", 5))
+		_, err = e.Delete(t.Context(), object("x", nil).Key())
+		require.NoError(t, err, "a deletion always has a place")
+		time.Sleep(time.Hour)
+		requireAtRest(t, e.store)
+	})
+}
+
 func TestRule03QueueKeepsThePipelineOfEachGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t, conveyor.Options{}).start()
@@ -234,5 +259,27 @@ func TestQueueRemovesNoGenerationThatARunInLineKeeps(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.Equal(t, []int64{1, 2, 3, 4, 5, 6}, generationsOf(work.all()))
 		require.Len(t, drain(t, e.Revisions(t.Context(), object("x", nil).Key())), 1)
+	})
+}
+
+func TestRule14ACanceledDeletionIsNotDoneByTheRunBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			return conveyor.Result{}, context.Cause(ctx)
+		}
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", recording(slow))
+		e.save(queueing(pipelineOf("d")))
+		e.apply(object("x", 1))
+		second := e.apply(object("x", 2))
+		gone, err := e.Delete(t.Context(), object("x", nil).Key())
+		require.NoError(t, err)
+		require.NoError(t, e.Cancel(t.Context(), gone.ID, "not yet"))
+		time.Sleep(time.Hour)
+		t.Log(e.run(second.ID).State, e.run(second.ID).Reason, e.run(second.ID).Cause)
+		_, err = e.Get(t.Context(), object("x", nil).Key())
+		require.NoError(t, err, "the deletion was canceled; the resource stays, marked")
 	})
 }

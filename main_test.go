@@ -415,3 +415,45 @@ func dump(t *testing.T, st store.Store) map[string]string {
 	}
 	return all
 }
+
+// probe is a store that does something at each Get, before or after it, to come between two reads of somebody's.
+type probe struct {
+	store.Store
+
+	mu            sync.Mutex // guards what follows; not held while they are called
+	before, after func(key string)
+}
+
+func (p *probe) Get(ctx context.Context, key string) (store.Record, error) {
+	p.mu.Lock()
+	before := p.before
+	p.mu.Unlock()
+	if before != nil {
+		before(key)
+	}
+	r, err := p.Store.Get(ctx, key)
+	p.mu.Lock()
+	after := p.after
+	p.mu.Unlock()
+	if after != nil {
+		after(key)
+	}
+	return r, err
+}
+
+// on sets what is done after a Get; nil for nothing.
+func (p *probe) on(after func(key string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.after = after
+}
+
+// once calls fn for the first key with a prefix.
+func once(prefix string, fn func()) func(key string) {
+	var done sync.Once
+	return func(key string) {
+		if strings.HasPrefix(key, prefix) {
+			done.Do(fn)
+		}
+	}
+}

@@ -30,8 +30,8 @@ func (d *draft) begin() (proceed bool, err error) {
 		d.displace = d.displacement()
 		d.head = nil // it stays as it is
 		return false, nil
-	case head.Deleted != 0 && head.Queued > 0:
-		return true, d.finishWith(StateCanceled, toBeDeleted) // the last in line is the deletion
+	case head.Deleted != 0 && head.Cause != CauseDeleted:
+		return true, d.finishWith(StateCanceled, toBeDeleted)
 	}
 	w, err := d.s.ledger.takesUp(d.s.base, d.j.key, head)
 	if err != nil {
@@ -56,11 +56,7 @@ func (d *draft) enter(name string) (entered bool, err error) {
 			return false, err
 		}
 	}
-	limit := 0
-	if d.pipeline != nil {
-		limit = d.pipeline.MaxRuns
-	}
-	d.entered = d.s.enterRoom(name, limit, d.j)
+	d.entered = d.s.enterRoom(name, d.pipeline, d.j)
 	return d.entered, nil
 }
 
@@ -104,7 +100,7 @@ func (d *draft) pin(w *target) error {
 	d.rec.DeletedAt = head.Deleted
 	d.object = d.rec.object(w.spec)
 	switch {
-	case head.Deleted != 0:
+	case d.rec.Cause == CauseDeleted:
 		return d.pinFinalizers()
 	case d.rec.Of != "" && d.rec.Cause == CauseRetried:
 		return d.pinRetry()
@@ -161,7 +157,7 @@ func (d *draft) pinPlan(p *plan) {
 func (d *draft) pinRetry() error {
 	old, err := d.s.ledger.run(d.s.base, d.rec.Of)
 	if errors.Is(err, ErrNotFound) {
-		return d.finishWith(StateFailed, fmt.Sprintf("run %s, which this one repeats, is no longer on record", d.rec.Of))
+		return d.finishWith(StateFailed, originalGone(d.rec.Of))
 	}
 	if err != nil {
 		return err
@@ -182,6 +178,10 @@ func (d *draft) pinRetry() error {
 	}
 	d.keep(old)
 	return nil
+}
+
+func originalGone(run string) string {
+	return fmt.Sprintf("run %s, which this one repeats, is no longer on record", run)
 }
 
 // keep takes over what another run has done of the steps.

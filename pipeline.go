@@ -38,17 +38,18 @@ type PipelineSpec struct {
 	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run. Queue gives each generation a run of
 	// its own, one after the other.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
-	// MaxRuns is how many runs of the pipeline may be at work at once; 0 means any number. A run is at work from its
-	// first step to its end, its waits included. Others stay queued meanwhile, and begin in the order in which they came; of those
-	// that are looked at at the same moment, any may be first.
+	// MaxRuns is how many runs of the pipeline may be at work at once; 0 means any number. A run is at work from its first
+	// step to its end, while it waits or is blocked too, and so is a deletion. Others stay queued, and begin about in the
+	// order in which they came. A driver that waits for another run of its own pipeline may so wait for ever.
 	MaxRuns int `json:"maxRuns,omitempty"`
 	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
 	// limit.
 	Timeout Duration `json:"timeout,omitzero"`
 	// Resync runs a resource again, with the cause resync, so long after a run of it that succeeded, unless another run
 	// comes first: what has drifted is put right. 0 means never. The time counts from the end of the run, and survives a
-	// restart; what was due meanwhile is run at once. A run that fails plans none. A pipeline that no longer has a Resync,
-	// or is gone, has none of its resources run again; one that gets a Resync has it for each resource from the next run on.
+	// restart; what was due meanwhile is run at once. Only a success plans the next run: after one that failed or was
+	// canceled, it takes an Apply or a Trigger to begin anew. A pipeline that no longer has a Resync, or is gone, has none of
+	// its resources run again; one that gets a Resync has it for each resource from the next run on.
 	Resync Duration `json:"resync,omitzero"`
 	// Retry is the policy of the steps, field by field, where they do not say otherwise.
 	Retry    *RetryPolicy      `json:"retry,omitempty"`
@@ -57,7 +58,8 @@ type PipelineSpec struct {
 
 // Step is one station of a pipeline.
 type Step struct {
-	// ID is unique in the pipeline and is what a run's progress is kept under. Empty means its position: "1", "2", …
+	// ID is unique in the pipeline and is what a run's progress is kept under. Empty means its position: "1", "2", …, or
+	// "finally-1", … in the Finally of a pipeline whose steps are planned (see [Planner]).
 	ID string `json:"id"`
 	// Name is for people.
 	Name string `json:"name,omitempty"`
@@ -84,7 +86,7 @@ const (
 	// Supersede cancels the run first.
 	Supersede
 	// Queue reconciles every generation, each in a run of its own, one after the other, in order. A run that fails holds up
-	// none of those behind it. When a pipeline takes up another policy, the runs that are queued already, and what is
+	// none of those behind it. The line is at most [Limits].Queue long; Apply answers [ErrTooLarge] beyond that. When a pipeline takes up another policy, the runs that are queued already, and what is
 	// applied before they have all started, still keep their generations.
 	Queue
 )

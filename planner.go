@@ -2,15 +2,16 @@ package conveyor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // Planner is an optional ability of a [Pipeline]: its steps are computed for each resource, for a fan-out or a matrix.
-// Such a pipeline is given to [Engine.SavePipeline] with no Steps, by every program that shall plan runs of it: what a
-// Planner does is code and not on record. Where it is missing, a run of the pipeline is blocked until it is saved with
-// one.
+// Such a pipeline is given to [Engine.SavePipeline] with no Steps, at each start of every program that shall plan runs of
+// it: what a Planner does is code and not on record. Where it is missing, a run of the pipeline is blocked until it is
+// saved with one. What [Engine.GetPipeline] returns of it has no steps, and cannot be saved as it is.
 type Planner interface {
 	// Plan returns the steps of a run of res, which are pinned in the run as if they had been in the definition: in
 	// order, or a graph, with their positions as ids where they have none. No steps are fine, and the run has succeeded.
@@ -76,18 +77,27 @@ func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
 
 // extend pins the steps that were planned.
 func (d *draft) extend(p *plan) error {
+	var old *runState // whose steps are kept as far as the new plan has them
+	if d.rec.Of != "" && d.rec.Newest {
+		var err error
+		old, err = d.s.ledger.run(d.s.base, d.rec.Of)
+		if errors.Is(err, ErrNotFound) {
+			rec := d.step(0)
+			rec.State, rec.Reason = StateFailed, originalGone(d.rec.Of)
+			d.states[0] = StateFailed
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 	d.plan, d.extended = p, true
 	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
 	done := d.states[0]
 	d.blankStates(p.len())
 	d.states[0] = done
-	if d.rec.Of == "" || !d.rec.Newest {
-		return nil
+	if old != nil {
+		d.keep(old)
 	}
-	old, err := d.s.ledger.run(d.s.base, d.rec.Of)
-	if err != nil {
-		return err
-	}
-	d.keep(old)
 	return nil
 }

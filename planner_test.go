@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // fanOut is a pipeline "p" with a step for each element of the resource's spec, or what plan says instead.
@@ -305,5 +306,56 @@ func TestCancelEndsThePlanning(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, e.Cancel(t.Context(), run.ID, "enough"))
 		require.ErrorIs(t, e.ended(run.ID).Err(), conveyor.ErrCanceled)
+	})
+}
+
+func TestPlannerAnswersWhileItsRunIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", recording(taking(time.Hour)))
+		require.NoError(t, e.SavePipeline(t.Context(), fanOut{PipelineSpec: conveyor.PipelineSpec{Name: "p", Resource: "r"}, calls: new(atomic.Int64), plan: func(context.Context, *conveyor.Object) ([]conveyor.Step, error) {
+			time.Sleep(time.Second)
+			return []conveyor.Step{{Driver: "d"}}, nil
+		}}))
+		run := e.apply(object("x", 1))
+		st.on(func(key string) {
+			if strings.HasPrefix(key, "pln/") {
+				st.on(nil)
+				time.Sleep(2 * time.Second) // the reader is slow, and the plan comes meanwhile
+			}
+		})
+		_, err := e.GetRun(t.Context(), run.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestPlannerOfARetryWhoseOriginalIsGoneFailsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{Retention: conveyor.Retention{Age: time.Hour}}).start()
+		e.driver("d", recording(always(conveyor.Done(), conveyor.Permanent(errBoom))))
+		require.NoError(t, e.SavePipeline(t.Context(), fanOut{PipelineSpec: conveyor.PipelineSpec{Name: "p", Resource: "r"}, calls: new(atomic.Int64), plan: func(context.Context, *conveyor.Object) ([]conveyor.Step, error) {
+			time.Sleep(time.Minute)
+			return []conveyor.Step{{Driver: "d"}}, nil
+		}}))
+		old := e.finish(object("x", 1))
+		time.Sleep(2 * time.Hour)
+		st.on(func(key string) {
+			if key == "run/"+old.ID { // the look at the past is slow
+				st.on(nil)
+				time.Sleep(10 * time.Second)
+			}
+		})
+		newer, err := e.Trigger(t.Context(), object("x", nil).Key())
+		require.NoError(t, err)
+		e.ended(newer.ID)
+		time.Sleep(time.Second)
+		again, err := e.Retry(t.Context(), old.ID, conveyor.RetryFrom{Newest: true})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		_, err = e.GetRun(t.Context(), old.ID)
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+		require.True(t, e.run(again.ID).State.Final(), "%v", e.run(again.ID))
 	})
 }

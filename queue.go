@@ -89,6 +89,17 @@ func (t *turns) pop() *journey {
 	return j
 }
 
+// keep drops the journeys that are not wanted.
+func (t *turns) keep(wanted func(*journey) bool) {
+	old := *t
+	*t = turns{}
+	for old.n > 0 { // one of each lane in turn, so that their order stays
+		if j := old.pop(); wanted(j) {
+			t.push(j)
+		}
+	}
+}
+
 // laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
 func laneOf(pipeline string, k Key) string {
 	if pipeline == "" {

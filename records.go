@@ -192,7 +192,9 @@ type pipelineRecord struct {
 	Resync   Duration     `json:"resync,omitzero"`
 	MaxRuns  int          `json:"maxRuns,omitempty"`
 	Planned  bool         `json:"planned,omitempty"` // the steps are not in the definition
-	Saved    instant      `json:"saved"`
+
+	rev   store.Revision // under which it was read
+	Saved instant        `json:"saved"`
 }
 
 // runRecord is the part of a run that its steps do not change. State is queued, running or final; what a running run

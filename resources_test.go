@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
-	"github.com/conveyor-go/conveyor/store"
 )
 
 func TestEightCreatesOfOneNameAtOnceMakeOneResource(t *testing.T) {
@@ -530,21 +529,6 @@ func TestWaitAnswersWhenTheRunEnds(t *testing.T) {
 	})
 }
 
-// between is a store that does something, once, before it answers the first Get of a key with a prefix.
-type between struct {
-	store.Store
-	prefix string
-	once   sync.Once
-	act    func()
-}
-
-func (b *between) Get(ctx context.Context, key string) (store.Record, error) {
-	if strings.HasPrefix(key, b.prefix) {
-		b.once.Do(b.act)
-	}
-	return b.Store.Get(ctx, key)
-}
-
 func TestAResourceThatIsDeletedWhileItIsReadIsNotFound(t *testing.T) {
 	key := object("x", nil).Key()
 	for _, c := range []struct {
@@ -584,11 +568,11 @@ func TestAResourceThatIsDeletedWhileItIsReadIsNotFound(t *testing.T) {
 				e.driver("d", new(recorder))
 				e.pipeline("d")
 				e.finish(object("x", 1))
-				b := &between{Store: e.store, prefix: "rev/", act: func() {
+				b := &probe{Store: e.store, before: once("rev/", func() {
 					run, err := e.Delete(t.Context(), key)
 					require.NoError(t, err)
 					require.NoError(t, e.ended(run.ID).Err())
-				}}
+				})}
 				other, err := conveyor.New(b, conveyor.Options{})
 				require.NoError(t, err)
 				require.ErrorIs(t, c.read(other), c.is)

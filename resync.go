@@ -15,7 +15,7 @@ import (
 
 // planResync notes when the resource of a run that has ended well is to be run again.
 func (d *draft) planResync(end State) {
-	if end != StateSucceeded || d.plan == nil || d.plan.Resync == 0 || d.head.Pending != "" {
+	if end != StateSucceeded || d.plan == nil || d.plan.Resync == 0 || d.head.Pending != "" || d.head.Deleted != 0 {
 		return
 	}
 	d.head.Resync = d.now.after(time.Duration(d.plan.Resync))
@@ -81,7 +81,7 @@ func (e *Engine) resyncDue() (next instant, err error) {
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case beyondRepair(err):
+		case beyondRepair(err), errors.Is(err, ErrInvalid):
 			e.opts.Logger.Error("resource cannot be run again", "resource", k.String(), "error", err)
 		default:
 			return 0, err
@@ -102,7 +102,7 @@ func (e *Engine) resyncOne(ctx context.Context, due instant, k Key) error {
 	}
 	pipeline, _, err := e.ledger.pipeline(ctx, head.Pipeline)
 	switch {
-	case err == nil && pipeline.Resync > 0:
+	case err == nil && pipeline.Resync > 0 && pipeline.Resource == k.Type && head.Deleted == 0:
 		_, err := e.rerun(ctx, k, CauseResync, func(head *resourceRecord) bool { return head.Resync == due })
 		return err
 	case err != nil && !errors.Is(err, ErrNotFound):

@@ -214,3 +214,47 @@ func TestRule10ResourcesRestBetweenTheirRuns(t *testing.T) {
 		}
 	})
 }
+
+func TestResyncGoesOnBesideAPipelineThatIsForAnotherTypeNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work := new(recorder)
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", work)
+		for _, name := range []string{"p", "q"} {
+			p := pipelineOf("d")
+			p.Name, p.Resync = name, conveyor.Duration(time.Hour)
+			e.save(p)
+		}
+		e.finish(object("x", 1))
+		y := object("y", 1)
+		y.Pipeline = "q"
+		e.finish(y)
+		p := pipelineOf("d")
+		p.Resource, p.Resync = "other", conveyor.Duration(time.Hour)
+		e.save(p)
+		time.Sleep(10*time.Hour + time.Minute)
+		require.Len(t, e.runs(y), 11, "y is run again, whatever became of the pipeline of x")
+	})
+}
+
+func TestResyncIsNotPlannedForAResourceThatIsToBeDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", new(recorder))
+		e.driver("cleanup", recording(taking(time.Minute)))
+		p := pipelineOf("d")
+		p.Finally = []conveyor.Step{{Driver: "cleanup"}}
+		p.Resync = conveyor.Duration(time.Hour)
+		e.save(p)
+		first := e.apply(object("x", 1))
+		time.Sleep(time.Second) // its cleanup is under way, and is left to end
+		gone, err := e.Delete(t.Context(), object("x", nil).Key())
+		require.NoError(t, err)
+		require.NoError(t, e.Cancel(t.Context(), gone.ID, "not yet"))
+		require.NoError(t, e.ended(first.ID).Err())
+		time.Sleep(100 * time.Hour)
+		for key := range dump(t, e.store.Store) {
+			require.False(t, strings.HasPrefix(key, "rsy/"), "%s is due for days, and will be for ever", key)
+		}
+	})
+}

@@ -11,8 +11,8 @@ import (
 
 // Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
 // to whenever a run of the resource has ended, so that a resource at rest keeps what it has. Whatever is set, a run
-// that has not ended is never removed, nor are the newest run of a resource, its current generation, and the
-// generations that an unfinished run has pinned. With a run go its steps, its attempts, its log, its checkpoints and
+// that has not ended is never removed, nor are the run that it repeats, the newest run of a resource, its current
+// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts, its log, its checkpoints and
 // the signals that nobody took.
 type Retention struct {
 	// Runs is how many ended runs are kept, the newest; 0 means all.
@@ -82,6 +82,7 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 	}
 	var pinned int64 // the oldest generation that an unfinished run works on
 	ended := 0
+	repeated := map[string]bool{} // by unfinished runs, which are newer and come first
 	newest := store.Query{Prefix: runsOf(k), Reverse: true}
 	for r, err := range l.store.List(ctx, newest) {
 		if err != nil {
@@ -99,12 +100,13 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 			if rec.Generation > 0 && (pinned == 0 || rec.Generation < pinned) {
 				pinned = rec.Generation
 			}
+			repeated[rec.Of] = true
 			continue
 		}
 		ended++
 		tooMany := keep.Runs > 0 && ended > keep.Runs
 		tooOld := keep.Age > 0 && rec.Ended.time().Before(now.Add(-keep.Age))
-		if (tooMany || tooOld) && (head == nil || head.Status.Run != id) {
+		if (tooMany || tooOld) && (head == nil || head.Status.Run != id) && !repeated[id] {
 			if err := l.removeRun(ctx, k, id, rev); err != nil {
 				return fmt.Errorf("run %s: %w", id, err)
 			}

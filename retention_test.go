@@ -130,3 +130,20 @@ func TestRetentionOptionsAreChecked(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 }
+
+func TestRetentionOfARunThatIsBeingReadIsNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Retention: conveyor.Retention{Runs: 1}}).start()
+		e.driver("d", new(recorder))
+		e.plan(newFanOut()) // the plan of its runs is a record of theirs, and goes with them
+		first := e.finish(object("x", []string{"a"}))
+		b := &probe{Store: e.store, before: once("pln/", func() {
+			e.finish(object("x", []string{"a", "b"}))
+			synctest.Wait()
+		})}
+		other, err := conveyor.New(b, conveyor.Options{})
+		require.NoError(t, err)
+		_, err = other.GetRun(t.Context(), first.ID)
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 func atMost(p conveyor.PipelineSpec, runs int) conveyor.PipelineSpec {
@@ -248,4 +249,159 @@ func TestQuickStepsFollowOneAnotherInOneCommitThoughOthersWait(t *testing.T) {
 			require.Equal(t, 6, e.store.commitsOf(id))
 		}
 	})
+}
+
+func TestARunThatWaitsForRoomTakesUpAnotherPipelineAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", recording(taking(100*time.Hour)))
+		e.driver("quick", new(recorder))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		q := pipelineOf("quick")
+		q.Name = "q"
+		e.save(q)
+		e.apply(object("holder", 1))
+		run := e.apply(object("x", 1))
+		require.Equal(t, conveyor.StateQueued, run.State)
+		x := object("x", 1)
+		x.Pipeline = "q"
+		require.Equal(t, run.ID, e.apply(x).ID)
+		time.Sleep(time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State, "q has room")
+	})
+}
+
+func TestMaxRunsCountsNoRunThatCouldNotBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{})
+		e.driver("d", recording(taking(time.Hour)), conveyor.Concurrency(1))
+		e.driver("free", new(recorder))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		q := pipelineOf("d")
+		q.Name = "q"
+		e.save(q)
+		e.start()
+		y := object("y", 1)
+		y.Pipeline = "q"
+		e.apply(y)                                                                // has the slot of d
+		e.apply(object("x", 1))                                                   // waits for the slot
+		require.NoError(t, e.Cancel(t.Context(), e.apply(object("z", 1)).ID, "")) // stays in no one's way
+		run := e.run(e.runs(object("x", nil))[0].ID)
+		require.Equal(t, conveyor.StateQueued, run.State)
+		require.NoError(t, e.Signal(t.Context(), run.ID, "hello", nil)) // has it looked at
+		synctest.Wait()
+		st, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		t.Log(st.Pipelines)
+		require.Zero(t, st.Pipelines["p"].AtWork, "it has not begun")
+		x := object("x", 2)
+		x.Pipeline = "q"
+		e.apply(x)
+		time.Sleep(10 * time.Hour) // y and x are done
+		st, _ = e.Stats(t.Context())
+		require.Zero(t, st.Pipelines["p"].AtWork, "none is left")
+		last := e.apply(object("w", 1))
+		time.Sleep(10 * time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, e.run(last.ID).State)
+	})
+}
+
+func TestMaxRunsLeavesTheRoomOfThePipelineThatARunDidNotGoAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", recording(taking(time.Hour)), conveyor.Concurrency(1))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		q := pipelineOf("d")
+		q.Name = "q"
+		e.save(q)
+		y := object("y", 1)
+		y.Pipeline = "q"
+		e.apply(y)                     // has the slot of d
+		run := e.apply(object("x", 1)) // waits for the slot
+		require.NoError(t, e.Signal(t.Context(), run.ID, "hello", nil))
+		synctest.Wait()
+		x := object("x", 2)
+		x.Pipeline = "q"
+		e.apply(x)
+		time.Sleep(10 * time.Hour) // y and x are done
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
+		last := e.apply(object("w", 1))
+		time.Sleep(10 * time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, e.run(last.ID).State)
+	})
+}
+
+func TestMaxRunsThatIsLiftedIsNotPutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", recording(taking(100*time.Hour)))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		e.apply(object("holder", 1))
+		o := object("x", 1)
+		n := 0
+		st.on(func(key string) {
+			if key != "pip/p" {
+				return
+			}
+			if n++; n == 1 { // it has read the old limit, and begins after this
+				st.on(nil)
+				p.MaxRuns = 0
+				e.save(p)
+			}
+		})
+		run := e.apply(o)
+		time.Sleep(time.Hour)
+		require.Equal(t, conveyor.StateRunning, e.run(run.ID).State)
+	})
+}
+
+func TestMaxRunsIsLiftedByACommitOfUnknownOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", recording(taking(100*time.Hour)))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		e.apply(object("holder", 1))
+		run := e.apply(object("x", 1))
+		st := e.store.Store
+		p.MaxRuns = 0
+		// another engine stands for the commit that has happened and whose answer was lost
+		other, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, other.SavePipeline(t.Context(), p))
+		e.save(p)
+		time.Sleep(time.Hour)
+		require.Equal(t, conveyor.StateRunning, e.run(run.ID).State)
+	})
+}
+
+func TestADeletionDoesNotWaitForTheSlotOfTheFirstStep(t *testing.T) {
+	for _, policy := range []conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Queue} {
+		t.Run(policy.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("first", recording(taking(100*time.Hour)), conveyor.Concurrency(1))
+				e.driver("last", undoer{new(recorder), new(recorder)})
+				p := pipelineOf("first", "last")
+				p.OnChange = policy
+				e.save(p)
+				e.apply(object("holder", 1))
+				e.apply(object("x", 1))
+				gone, err := e.Delete(t.Context(), object("x", nil).Key())
+				require.NoError(t, err)
+				time.Sleep(time.Hour)
+				require.NotEqual(t, conveyor.StateQueued, e.run(gone.ID).State)
+			})
+		})
+	}
 }

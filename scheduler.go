@@ -154,6 +154,9 @@ func (s *scheduler) wakeLoop() {
 func (s *scheduler) schedule(j *journey, due instant, state State) {
 	s.mu.Lock()
 	s.showsLocked(j, state)
+	if len(j.blocked) > 0 {
+		s.unblockLocked(j, j.run.isBlockedBy)
+	}
 	first := s.scheduleLocked(j, due)
 	s.mu.Unlock()
 	if first {
@@ -367,11 +370,10 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 	s.mu.Lock()
 	if s.journeys[j.id] == j {
 		s.scheduleLocked(j, 0)
-		for _, name := range j.blocked {
-			delete(s.blocked[name], j)
-		}
 		delete(s.journeys, j.id)
 		s.showing[j.state]--
+		s.unblockLocked(j, func(string) bool { return false })
+		s.stopWaitingLocked(j)
 	}
 	s.leaveRoomLocked(j)
 	delete(s.flush, j.log) // its lines are written, or never will be
@@ -381,6 +383,20 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 	s.hire() // there may be room for another
 	s.tails.wake(j.id)
 	return waiting
+}
+
+// unblockLocked takes note that a journey waits for no other drivers than those.
+func (s *scheduler) unblockLocked(j *journey, still func(driver string) bool) {
+	j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool {
+		if still(name) {
+			return false
+		}
+		delete(s.blocked[name], j)
+		if len(s.blocked[name]) == 0 {
+			delete(s.blocked, name)
+		}
+		return true
+	})
 }
 
 // wait returns a channel that tells when the run ends, and a function that gives the wait up. If the run is known it has

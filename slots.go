@@ -5,16 +5,20 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
 // scheduler.mu.
 type slots struct {
-	runs     bool  // they are of a pipeline
-	limit    int   // 0 for none
-	busy     int   // in use
-	promised int   // kept for journeys that waited for one and are on their way
-	waiting  turns // journeys that want one
+	runs     bool           // they are of a pipeline
+	limit    int            // 0 for none
+	busy     int            // in use
+	promised int            // kept for journeys that waited for one and are on their way
+	waiting  turns          // journeys that want one
+	dead     int            // of those, that have ended since
+	asOf     store.Revision // of the pipeline's record that the limit is from
 }
 
 // driver is a registered driver with its slots.
@@ -164,7 +168,8 @@ func (s *scheduler) promiseLocked(of *slots) {
 		}
 		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *slots) bool { return w == of })
 		if s.journeys[j.id] != j {
-			continue // it ended meanwhile
+			of.dead--
+			continue
 		}
 		of.promised++
 		j.promises = append(j.promises, of)
@@ -172,20 +177,49 @@ func (s *scheduler) promiseLocked(of *slots) {
 	}
 }
 
-// enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room.
-func (s *scheduler) enterRoom(pipeline string, limit int, j *journey) bool {
+// stopWaitingLocked takes note that a journey which has ended waits for nothing. It stays in the queues until its turn
+// comes, or until most of a queue is of that kind.
+func (s *scheduler) stopWaitingLocked(j *journey) {
+	for _, of := range j.waitsFor {
+		if of.dead++; of.dead*2 > of.waiting.len() {
+			of.waiting.keep(func(j *journey) bool { return s.journeys[j.id] == j })
+			of.dead = 0
+		}
+	}
+	j.waitsFor = nil
+}
+
+// enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room. The
+// limit is that of the pipeline's record, if there is one.
+func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	room := s.roomLocked(pipeline)
-	room.limit = limit
+	room := s.roomLocked(name)
+	if pipeline != nil {
+		s.limitLocked(room, pipeline.MaxRuns, pipeline.rev)
+	}
 	if j.room == room {
 		return true
 	}
+	s.leaveRoomLocked(j) // of another pipeline, along which it could not begin
 	if !s.takeSlotLocked(room, j) {
 		return false
 	}
 	j.room = room
 	return true
+}
+
+// limitLocked changes how many runs of a pipeline may be at work, as a revision of its record says. What an older one
+// said is past.
+func (s *scheduler) limitLocked(room *slots, limit int, rev store.Revision) {
+	if rev < room.asOf {
+		return
+	}
+	room.asOf = rev
+	if room.limit != limit {
+		room.limit = limit
+		s.promiseLocked(room)
+	}
 }
 
 func (s *scheduler) roomLocked(pipeline string) *slots {
@@ -213,12 +247,11 @@ func (s *scheduler) leaveRoomLocked(j *journey) {
 	}
 }
 
-// limitRuns changes how many runs of a pipeline may be at work. Those that have begun go on.
-func (s *scheduler) limitRuns(pipeline string, limit int) {
+// limitRuns changes how many runs of a pipeline may be at work. Those that have begun go on. A pipeline that is gone has
+// no limit: what waited for room is to learn of it.
+func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision) {
 	s.mu.Lock()
-	room := s.roomLocked(pipeline)
-	room.limit = limit
-	s.promiseLocked(room)
+	s.limitLocked(s.roomLocked(pipeline), limit, rev)
 	s.mu.Unlock()
 	s.hire()
 }

@@ -39,7 +39,7 @@ type DriverStats struct {
 // PipelineStats is what the runs of one pipeline are doing.
 type PipelineStats struct {
 	AtWork  int `json:"atWork"`          // runs that have begun and not ended
-	Limit   int `json:"limit,omitempty"` // MaxRuns, as far as this engine has had to know it; 0 for none
+	Limit   int `json:"limit,omitempty"` // MaxRuns, as it was when the pipeline was saved or a run of it last began; 0 for none
 	Waiting int `json:"waiting"`         // runs that wait until there is room for them
 }
 
@@ -70,18 +70,16 @@ func (s *scheduler) stats() Stats {
 		}
 	}
 	for name, waiting := range s.blocked {
-		if len(waiting) > 0 {
-			st.Blocked[missing(name)] = len(waiting)
-		}
+		st.Blocked[missing(name)] = len(waiting)
 	}
 	for name, d := range s.drivers {
 		if !strings.HasPrefix(name, PlanStep) {
-			st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.len()}
+			st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.len() - d.dead}
 		}
 	}
 	for name, room := range s.rooms {
 		if room.busy > 0 || room.limit > 0 {
-			st.Pipelines[name] = PipelineStats{AtWork: room.busy, Limit: room.limit, Waiting: room.waiting.len()}
+			st.Pipelines[name] = PipelineStats{AtWork: room.busy, Limit: room.limit, Waiting: room.waiting.len() - room.dead}
 		}
 	}
 	return st

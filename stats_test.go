@@ -100,3 +100,38 @@ func TestStatsTellWhatTheEngineIsDoing(t *testing.T) {
 		}
 	})
 }
+
+func TestStatsDoNotCountWhatWaitedForRoomAndHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", recording(taking(100*time.Hour)))
+		p := pipelineOf("d")
+		p.MaxRuns = 1
+		e.save(p)
+		e.apply(object("holder", 1))
+		for i := range 3 {
+			require.NoError(t, e.Cancel(t.Context(), e.apply(object("x", i)).ID, ""))
+		}
+		st, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, st.Unfinished)
+		require.Equal(t, 0, st.Pipelines["p"].Waiting)
+	})
+}
+
+func TestStatsDoNotCountABlockedStepThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("cleanup", recording(taking(time.Hour)))
+		p := pipelineOf("absent")
+		p.Finally = []conveyor.Step{{Driver: "cleanup"}}
+		e.save(p)
+		run := e.apply(object("x", 1))
+		require.NoError(t, e.Cancel(t.Context(), run.ID, ""))
+		synctest.Wait()
+		require.Equal(t, conveyor.StateRunning, e.run(run.ID).State)
+		st, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, st.Blocked)
+	})
+}

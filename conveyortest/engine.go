@@ -138,7 +138,8 @@ func (e *Engine) Crashed() bool { return e.store.isDead() }
 // Reopen starts an engine on the same records with other drivers, as the next start of a program does: with the same
 // options, and no call recorded yet. The old engine crashes first, unless it has crashed or was shut down; it is of no
 // use afterwards, but for its calls. Those under way have a moment to return in, so that they do not go on beside the
-// new ones; a driver that ignores its context is left behind.
+// new ones; a driver that ignores its context is left behind. A pipeline that is a [conveyor.Planner] must be saved anew,
+// as in every start of a program.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()
