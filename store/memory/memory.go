@@ -99,10 +99,17 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	}
 
 	writes := false
+	var room [16]*store.Record // for as many ops as a commit usually has
+	found := room[:0]
 	for _, op := range ops {
-		if rev := s.revisionLocked(op.Key()); !op.Holds(rev) {
+		rec, rev := s.byKey[op.Key()], store.Revision(0)
+		if rec != nil {
+			rev = rec.Revision
+		}
+		if !op.Holds(rev) {
 			return 0, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
 		}
+		found = append(found, rec)
 		writes = writes || op.Writes()
 	}
 	if !writes {
@@ -111,12 +118,13 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 
 	s.newest++
 	values := newChunk(ops)
-	for _, op := range ops {
+	for i, op := range ops { // no two of them are for one key, so that what was found still holds
 		switch {
-		case op.Removes():
-			s.removeLocked(op.Key())
-		case op.Writes():
-			s.putLocked(op.Key(), values.clone(op.Value()))
+		case op.Removes() && found[i] != nil:
+			delete(s.byKey, op.Key())
+			s.inOrder.remove(op.Key())
+		case op.Writes() && !op.Removes():
+			s.putLocked(found[i], op.Key(), values.clone(op.Value()))
 		}
 	}
 	return s.newest, nil
@@ -147,28 +155,14 @@ func (c *chunk) clone(value []byte) []byte {
 	return (*c)[from:len(*c):len(*c)]
 }
 
-func (s *Store) revisionLocked(key string) store.Revision {
-	if rec := s.byKey[key]; rec != nil {
-		return rec.Revision
-	}
-	return 0
-}
-
-func (s *Store) putLocked(key string, value []byte) {
-	rec := s.byKey[key]
+// putLocked writes a value into the record of a key, or into a new one.
+func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	if rec == nil {
 		rec = &store.Record{Key: key}
 		s.byKey[key] = rec
 		s.inOrder.insert(rec)
 	}
 	rec.Value, rec.Revision = value, s.newest
-}
-
-func (s *Store) removeLocked(key string) {
-	if s.byKey[key] != nil {
-		delete(s.byKey, key)
-		s.inOrder.remove(key)
-	}
 }
 
 // Close implements [store.Store]. The records are dropped.
