@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,11 +246,11 @@ func TestAdmissionDoesNotHoldUpACancel(t *testing.T) {
 func TestAdmissionThatOutlivesItsAttemptCallsNoDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		work := new(recorder)
-		released := 0
+		var released atomic.Int64
 		e := newEngine(t, conveyor.Options{Admission: conveyor.AdmissionFunc(
 			func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
 				time.Sleep(time.Minute)
-				return func() { released++ }, 0, nil
+				return func() { released.Add(1) }, 0, nil
 			})}).start()
 		e.driver("d", work)
 		e.pipeline("d")
@@ -259,7 +260,7 @@ func TestAdmissionThatOutlivesItsAttemptCallsNoDriver(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Equal(t, conveyor.StateCanceled, e.run(run.ID).State)
 		time.Sleep(time.Hour)
-		require.Equal(t, 1, released)
+		require.Equal(t, int64(1), released.Load())
 		require.Empty(t, work.all(), "nothing of a canceled run starts any more")
 	})
 }
