@@ -7,9 +7,9 @@ import (
 )
 
 // Delete marks a resource as to be deleted, and returns the run that does it. Work under way for the resource is
-// canceled, and so are the runs that are queued for it. Then the drivers of its pipeline that are a [Finalizer], or those that listen to its type, are finalized in
-// the reverse order of the steps; when all have succeeded, the resource and its revisions are gone, in one commit with
-// the end of the run.
+// canceled, and so are the runs that are queued for it. Then the drivers of its pipeline that are a [Finalizer], or
+// those that listen to its type, are finalized in the reverse order of the steps; when all have succeeded, the resource
+// and its revisions are gone, in one commit with the end of the run.
 //
 // Until then Apply and Trigger answer [ErrConflict]. Afterwards the name is free: a resource applied under it is a new
 // one, with another ID, whose generations go on from where they were. The run and its log stay.

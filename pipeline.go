@@ -85,9 +85,10 @@ const (
 	Coalesce ChangePolicy = iota + 1
 	// Supersede cancels the run first.
 	Supersede
-	// Queue reconciles every generation, each in a run of its own, one after the other, in order. A run that fails holds up
-	// none of those behind it. The line is at most [Limits].Queue long; Apply answers [ErrTooLarge] beyond that. When a pipeline takes up another policy, the runs that are queued already, and what is
-	// applied before they have all started, still keep their generations.
+	// Queue reconciles every generation, each in a run of its own, one after the other, in order. A run that fails
+	// holds up none of those behind it. The line is at most [Limits].Queue long; Apply answers [ErrTooLarge] beyond
+	// that. When a pipeline takes up another policy, the runs that are queued already, and what is applied before they
+	// have all started, still keep their generations.
 	Queue
 )
 

@@ -12,8 +12,8 @@ import (
 // Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
 // to whenever a run of the resource has ended, so that a resource at rest keeps what it has. Whatever is set, a run
 // that has not ended is never removed, nor are the run that it repeats, the newest run of a resource, its current
-// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts, its log, its checkpoints and
-// the signals that nobody took.
+// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts, its log,
+// its checkpoints and the signals that nobody took.
 type Retention struct {
 	// Runs is how many ended runs are kept, the newest; 0 means all.
 	Runs int
