@@ -343,10 +343,10 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	for _, a := range before {
 		s.end(a, d.stop)
 	}
-	for _, answer := range d.answers {
+	s.park(d, flying)
+	for _, answer := range d.answers { // after that, so that who is answered finds the run where it now belongs
 		answer <- nil
 	}
-	s.park(d, flying)
 	if d.over && d.head != nil {
 		s.expectResync(d.head.Resync)
 	}
