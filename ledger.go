@@ -331,8 +331,15 @@ func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	if state.rec.State == StateQueued {
 		// It has pinned nothing: it is shown with what it would take up if it started now.
 		head, rev, err := l.resource(ctx, run.Resource)
-		if err != nil || head == nil || head.Pending != id {
+		if err != nil || head == nil {
 			return run, err
+		}
+		if head.Pending != id {
+			run.Reason = "waits for the runs queued before it"
+			return run, nil
+		}
+		if head.Active != "" {
+			run.Reason = "waits for the end of run " + head.Active
 		}
 		run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, head.Cause
 		if head.Keeps != 0 && head.Keeps != head.Generation {

@@ -71,6 +71,9 @@ func TestRule03QueueGivesEachGenerationARunThatShowsWhatItStandsFor(t *testing.T
 		time.Sleep(90 * time.Second)
 		status = e.resource(object("x", nil)).Status
 		require.Equal(t, conveyor.Status{Phase: conveyor.StateQueued, Run: ids[3], ObservedGeneration: 1}, status)
+		require.Empty(t, e.run(ids[1]).Reason, "it is at work")
+		require.Equal(t, "waits for the end of run "+ids[1], e.run(ids[2]).Reason)
+		require.Equal(t, "waits for the runs queued before it", e.run(ids[3]).Reason)
 		require.NoError(t, e.ended(ids[3]).Err())
 		for i, c := range work.all() {
 			require.Equal(t, ids[i], c.Run)
