@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -135,7 +136,13 @@ func requireTag(t *testing.T, image, digest string) {
 func requireRuns(t *testing.T, reference string) {
 	t.Helper()
 	app := filepath.Join(t.TempDir(), "app")
-	require.NoError(t, os.WriteFile(app, appOf(t, pull(t, reference)), 0o700))
+	program := appOf(t, pull(t, reference))
+	// A process that another test starts while the file is open for writing has it open, too, for a moment, and a program
+	// that somebody can write to cannot be run. So none is started meanwhile.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(app, program, 0o700)
+	syscall.ForkLock.RUnlock()
+	require.NoError(t, err)
 	if runtime.GOOS != "linux" {
 		t.Log("the image was pulled, but its program is for Linux and cannot be run here")
 		return
