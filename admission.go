@@ -3,7 +3,6 @@ package conveyor
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 )
 
@@ -47,7 +46,7 @@ type StepInfo struct {
 func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter time.Duration, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: []byte(cut(string(debug.Stack()), limits.ErrorText))}
+			err = panicked(v, limits)
 		}
 		if err != nil {
 			err = fmt.Errorf("admission: %w", err)

@@ -208,14 +208,15 @@ func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*res
 		if !wanted(head) {
 			return &submission{next: &next}, nil
 		}
-		if _, err := e.checkPipeline(ctx, k, head.Pipeline); err != nil {
+		pipeline, err := e.checkPipeline(ctx, k, head.Pipeline)
+		if err != nil {
 			return nil, err
 		}
 		revision, err := e.ledger.revision(ctx, k, head.Generation)
 		if err != nil {
 			return nil, err
 		}
-		return &submission{next: &next, cause: cause, spec: revision.Spec}, nil
+		return &submission{next: &next, cause: cause, spec: revision.Spec, along: pipeline}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", k, err)
@@ -253,11 +254,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	}
 	now := toInstant(time.Now())
 	if head == nil {
-		want, err := e.firstSubmission(ctx, o, now)
-		if err == nil {
-			want.keep, want.along = pipeline.OnChange == Queue, pipeline
-		}
-		return want, err
+		return e.firstSubmission(ctx, o, pipeline, now)
 	}
 	old, err := e.ledger.revision(ctx, o.Key(), head.Generation)
 	if err != nil {
@@ -271,9 +268,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
 		next.Supersede = head.Active != "" && pipeline.OnChange == Supersede
-		want := e.withRevision(o, &next, CauseUpdated)
-		want.keep, want.along = pipeline.OnChange == Queue, pipeline
-		return want, nil
+		return withRevision(o, &next, pipeline, CauseUpdated), nil
 	}
 	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
 		return &submission{next: head}, nil
@@ -283,7 +278,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 }
 
 // firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
-func (e *Engine) firstSubmission(ctx context.Context, o *Object, now instant) (*submission, error) {
+func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipelineRecord, now instant) (*submission, error) {
 	grave, _, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
 	if errors.Is(err, store.ErrNotFound) {
 		grave, err = new(graveRecord), nil
@@ -292,18 +287,21 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, now instant) (*
 		return nil, err
 	}
 	first := grave.Generation + 1
-	return e.withRevision(o, &resourceRecord{
+	return withRevision(o, &resourceRecord{
 		ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
-	}, CauseCreated), nil
+	}, pipeline, CauseCreated), nil
 }
 
-func (e *Engine) withRevision(o *Object, next *resourceRecord, cause Cause) *submission {
+// withRevision is a new generation of a resource, to be reconciled along its pipeline.
+func withRevision(o *Object, next *resourceRecord, pipeline *pipelineRecord, cause Cause) *submission {
 	revision := &revisionRecord{
 		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, Spec: o.Spec,
 	}
 	put := store.Put(revisionKey(o.Key(), next.Generation), encode(revision)).IfAbsent()
-	return &submission{next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}}
+	return &submission{
+		next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}, keep: pipeline.OnChange == Queue, along: pipeline,
+	}
 }
 
 // checkPipeline makes sure that a pipeline exists and is for the resource's type, and returns its record. No name is

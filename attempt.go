@@ -164,7 +164,7 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 	o.attempt = a
 	defer func() {
 		if v := recover(); v != nil {
-			o.err = &PanicError{Value: v, Stack: []byte(cut(string(debug.Stack()), limits.ErrorText))}
+			o.err = panicked(v, limits)
 		}
 		a.close(&o)
 	}()
@@ -206,6 +206,11 @@ func (s *scheduler) call(a *attempt) (o outcome) {
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
 	return o
+}
+
+// panicked is the error that a panic becomes, where it is recovered.
+func panicked(v any, limits Limits) *PanicError {
+	return &PanicError{Value: v, Stack: []byte(cut(string(debug.Stack()), limits.ErrorText))}
 }
 
 // close fills in how the call ended.
