@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,13 +18,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
 // TestKilledInsideEveryStepGoesOnThere kills the process inside each step in turn, once while a step is blocked, and
 // starts a program of another build each time.
 func TestKilledInsideEveryStepGoesOnThere(t *testing.T) {
-	needsKill(t)
+	testenv.NeedKill(t)
 	dir := t.TempDir()
 	var runs []string
 	for i, life := range []struct {
@@ -78,7 +78,7 @@ func TestKilledInsideEveryStepGoesOnThere(t *testing.T) {
 // TestKilledAtRandomLosesNoAcknowledgedApply kills the process twenty times while it applies one change after the
 // other.
 func TestKilledAtRandomLosesNoAcknowledgedApply(t *testing.T) {
-	needsKill(t)
+	testenv.NeedKill(t)
 	const kills, resources = 20, 3
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -167,13 +167,6 @@ func requireStepsInOrder(t *testing.T, journal []entry, runs int) (again int) {
 	}
 	require.Len(t, last, runs)
 	return again
-}
-
-func needsKill(t *testing.T) {
-	t.Helper()
-	if runtime.GOOS == "windows" || runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		t.Skipf("%s has no SIGKILL", runtime.GOOS)
-	}
 }
 
 // childEnv tells the test binary that it is a child, and which one.

@@ -6,13 +6,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/conveyortest"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // Build is the resource of the tests.
 type Build struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 )
@@ -166,7 +167,7 @@ func TestOpenDoesNotFollowALinkToNowhere(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "store.db")
 	if err := os.Symlink(filepath.Join(dir, "absent"), path); err != nil {
-		t.Skip("no symbolic links here")
+		testenv.Skip(t, "needs symbolic links")
 	}
 	_, err := file.Open(t.Context(), path, file.Options{})
 	require.ErrorIs(t, err, fs.ErrNotExist)

@@ -12,15 +12,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 func TestMemoryAgreesWithAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,0 +1,100 @@
+// Package testenv tells the tests what the machine and the build under them can do, and keeps count of what cannot be
+// tested there. Only tests import it.
+package testenv
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Strict is the name of the environment variable that makes a skip a failure. It is set where every test has to run:
+// on Linux, as root, in continuous integration.
+const Strict = "CONVEYOR_NO_SKIPS"
+
+// Main runs the tests of a package, fails them if they leave a goroutine behind, and says how many were skipped and
+// why. It is called by TestMain and does not return.
+func Main(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		report(os.Stdout)
+		os.Exit(code)
+	}))
+}
+
+var (
+	mu      sync.Mutex
+	skipped = map[string]int{} // tests by reason
+)
+
+// Skip skips a test that cannot run here, for a reason such as "no symbolic links". Where [Strict] is set it fails
+// the test.
+func Skip(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv(Strict) != "" {
+		t.Fatalf("cannot be tested here: %s; and %s is set", reason, Strict)
+	}
+	mu.Lock()
+	skipped[reason]++
+	mu.Unlock()
+	t.Skip(reason)
+}
+
+func report(w io.Writer) {
+	mu.Lock()
+	defer mu.Unlock()
+	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+		fmt.Fprintf(w, "tests skipped: %d: %s\n", skipped[reason], reason)
+	}
+}
+
+// NeedLinux skips a test that works on Linux alone.
+func NeedLinux(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		Skip(t, "needs Linux")
+	}
+}
+
+// NeedRoot skips a test that needs Linux and the rights of root, to mount a file system for instance.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	NeedLinux(t)
+	if os.Geteuid() != 0 {
+		Skip(t, "needs root")
+	}
+}
+
+// NeedKill skips a test that kills processes with SIGKILL.
+func NeedKill(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS == "windows" || runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
+		Skip(t, "needs SIGKILL")
+	}
+}
+
+// Bound is how much of something a test does: n as a rule, and only race under the race detector, where all takes
+// several times as long. The environment variable of that name, a number, stands above both, for long runs by hand:
+//
+//	CONVEYOR_KILLS=10000 go test -run TestKilled -timeout 0 .
+func Bound(t testing.TB, variable string, n, race int) int {
+	t.Helper()
+	if Race {
+		n = race
+	}
+	if set := os.Getenv(variable); set != "" {
+		var err error
+		if n, err = strconv.Atoi(set); err != nil || n < 1 {
+			t.Fatalf("%s=%s: %v", variable, set, cmp.Or(err, strconv.ErrRange))
+		}
+	}
+	return n
+}
