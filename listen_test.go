@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -248,5 +249,29 @@ func TestRule05ACancelEndsAllListeners(t *testing.T) {
 		for _, c := range d.all() {
 			require.Equal(t, c.Began.Add(time.Minute), c.Ended)
 		}
+	})
+}
+
+// TestRegisterWhileAResourceIsPassedOver registers a driver when it is settled that nobody listens to a resource, and
+// not on record yet.
+func TestRegisterWhileAResourceIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		var late recorder
+		var once sync.Once
+		e.store.refusing(func(keys []string) error {
+			if slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, "unh/") }) {
+				once.Do(func() {
+					e.driver("late", &late, conveyor.Listen("loose"))
+					time.Sleep(time.Second) // it has looked for what nobody listened to
+				})
+			}
+			return nil
+		})
+		run := e.finish(loose("loose", "x", 1))
+		require.Equal(t, conveyor.StateSkipped, run.State)
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"late"}, late.steps())
+		require.Equal(t, conveyor.StateSucceeded, e.resource(loose("loose", "x", nil)).Status.Phase)
 	})
 }

@@ -1,0 +1,157 @@
+package conveyor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/file"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// faultKind is what happens to the store at a commit.
+type faultKind string
+
+const (
+	diesBefore    faultKind = "dies before the commit"
+	diesAfter     faultKind = "dies after the commit"
+	refuses       faultKind = "refuses the commit"
+	unknownUndone faultKind = "does not know, and has not committed"
+	unknownDone   faultKind = "does not know, and has committed"
+)
+
+type mishap struct {
+	kind faultKind
+	at   int // which commit; 0 for none
+}
+
+var errDied = errors.New("the process is dead")
+
+// mortal is a store that goes wrong at one commit. When it has died it answers nothing but errors: the engine on it
+// is a process that is no more.
+type mortal struct {
+	store.Store
+	fault mishap
+	die   func() // called when it dies, with mu held, so that whoever gets an errDied finds all else dead too
+
+	mu      sync.Mutex // guards what follows
+	commits int
+	struck  bool
+	dead    bool
+}
+
+func (m *mortal) isDead() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
+func (m *mortal) kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+	m.die()
+}
+
+func (m *mortal) strikes() (faultKind, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead {
+		return "", errDied
+	}
+	if m.commits++; m.commits != m.fault.at {
+		return "", nil
+	}
+	m.struck = true
+	return m.fault.kind, nil
+}
+
+func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	kind, err := m.strikes()
+	if err != nil {
+		return 0, err
+	}
+	switch kind {
+	case diesBefore:
+		m.kill()
+		return 0, errDied
+	case refuses:
+		return 0, errors.New("the disk is having a bad day")
+	case unknownUndone:
+		return 0, fmt.Errorf("%w: no", store.ErrUnknown)
+	}
+	rev, err := m.Store.Commit(ctx, ops...)
+	switch {
+	case kind == diesAfter:
+		m.kill()
+		return 0, errDied
+	case m.isDead(): // it happened, and nobody is there to hear of it
+		return 0, errDied
+	case kind == unknownDone && err == nil:
+		return 0, fmt.Errorf("%w: yes", store.ErrUnknown)
+	}
+	return rev, err
+}
+
+func (m *mortal) Get(ctx context.Context, key string) (store.Record, error) {
+	if m.isDead() {
+		return store.Record{}, errDied
+	}
+	return m.Store.Get(ctx, key)
+}
+
+func (m *mortal) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) {
+		if m.isDead() {
+			yield(store.Record{}, errDied)
+			return
+		}
+		m.Store.List(ctx, q)(yield)
+	}
+}
+
+// disk keeps records between the lives of a process.
+type disk struct {
+	name string
+	// insert returns a function that closes the store, if it is open, and opens it again.
+	insert func(t testing.TB) (reopen func() store.Store)
+	faults []faultKind // tried at each commit
+	deaths []faultKind // tried at each pair of commits
+}
+
+var disks = []disk{
+	{"memory", func(testing.TB) func() store.Store {
+		st := memory.New()
+		return func() store.Store { return st }
+	}, []faultKind{diesBefore, diesAfter, refuses, unknownUndone, unknownDone}, []faultKind{diesBefore, diesAfter}},
+	// Where a commit does not happen, a file is left as by a death after the commit before it. It takes the time of a
+	// disk to find that out twice.
+	{"file", func(t testing.TB) func() store.Store {
+		path := filepath.Join(t.TempDir(), "records")
+		var st *file.Store
+		shut := func() {
+			if st != nil {
+				require.NoError(t, st.Close())
+			}
+		}
+		t.Cleanup(shut)
+		return func() store.Store {
+			shut()
+			var err error
+			st, err = file.Open(context.Background(), path, file.Options{})
+			require.NoError(t, err)
+			return st
+		}
+	}, []faultKind{diesBefore, diesAfter, unknownDone}, []faultKind{diesAfter}},
+}
+
+// downtime passes between two lives.
+const downtime = 400 * time.Millisecond
