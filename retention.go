@@ -91,6 +91,10 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 		id := r.Key[len(newest.Prefix):]
 		rec, rev, err := load[runRecord](ctx, l, runKey(id))
 		if errors.Is(err, store.ErrNotFound) {
+			// The process died while it removed this one.
+			if err := l.removeRest(ctx, k, id); err != nil {
+				return fmt.Errorf("run %s: %w", id, err)
+			}
 			continue
 		}
 		if err != nil {
@@ -118,12 +122,17 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 	return l.removeRevisions(ctx, k, head, keep.Revisions, pinned)
 }
 
-// removeRun takes an ended run off the record. The index by which it is found goes last, so that a crash in between
-// leaves nothing that is never found again.
+// removeRun takes an ended run off the record.
 func (l *ledger) removeRun(ctx context.Context, k Key, id string, rev store.Revision) error {
 	if _, err := l.commit(ctx, []store.Op{store.Delete(runKey(id)).If(rev), store.Delete(planKey(id))}); err != nil {
 		return err
 	}
+	return l.removeRest(ctx, k, id)
+}
+
+// removeRest removes what is left of a run without a record. The index by which it is found goes last, so that after a
+// crash in between the rest is found, and removed, when the resource is looked through again.
+func (l *ledger) removeRest(ctx context.Context, k Key, id string) error {
 	for _, prefix := range []string{stepsOf(id), attemptsOf(id), logsOf(id), checkpointPrefix + id + "/", signalPrefix + id + "/"} {
 		if err := l.removeAll(ctx, prefix); err != nil {
 			return err

@@ -72,6 +72,34 @@ func TestRetentionKeepsTheNewestRunsAndLeavesNothingOfTheOthers(t *testing.T) {
 	}
 }
 
+func TestRetentionFinishesARemovalThatADeathCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := conveyor.Options{Retention: conveyor.Retention{Runs: 1}}
+		e := newEngine(t, opts).start()
+		e.driver("d", driverOf(wordy))
+		e.pipeline("d")
+		first := e.finish(object("x", 1))
+		e.store.refusing(func(keys []string) error {
+			if slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, "stp/"+first.ID) }) {
+				return errDied // its own record is gone already
+			}
+			return nil
+		})
+		e.finish(object("x", 2))
+		synctest.Wait()
+		_, err := e.GetRun(t.Context(), first.ID)
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+
+		e = e.crashed(opts).start()
+		e.driver("d", driverOf(wordy))
+		e.finish(object("x", 3))
+		synctest.Wait()
+		for key := range dump(t, e.store) {
+			require.NotContains(t, key, first.ID)
+		}
+	})
+}
+
 func TestRetentionNeverTouchesUnfinishedWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := conveyor.Options{Retention: conveyor.Retention{Runs: 1, Age: 1, Revisions: 1}}
