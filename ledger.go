@@ -437,13 +437,18 @@ func (s *StepRun) endWith(rec *runRecord) {
 	case rec.Stop == stopSupersede:
 		s.State, s.Reason = StateSuperseded, rec.Reason
 		return
+	case rec.Stop == stopTimeout: // it waited, or the process died in it
+		s.State, s.Reason = StateFailed, rec.StopReason
+		return
 	}
 	s.State = StateSkipped
-	s.Reason = "the run ended before this step: " + rec.State.String()
-	if rec.FailedStep != "" {
-		s.Reason = "step " + rec.FailedStep + " failed"
-	} else if rec.Stop == stopHalt {
+	switch {
+	case rec.Stop == stopTimeout, rec.Stop == stopHalt:
 		s.Reason = rec.StopReason
+	case rec.FailedStep != "":
+		s.Reason = "step " + rec.FailedStep + " failed"
+	default:
+		s.Reason = "the run ended before this step: " + rec.State.String()
 	}
 }
 

@@ -522,7 +522,7 @@ func travel(t *testing.T, d disk, p passage, fault mishap) (paths []string, stru
 			die(nil)
 			synctest.Wait()
 			again = st.struck
-			if fault.at -= st.commits; again {
+			if fault.at -= st.seen; again {
 				struck, fault = true, mishap{}
 			}
 		}
@@ -590,4 +590,36 @@ func dieOnTheWay(t *testing.T, d disk, p passage, fault mishap) (struck bool) {
 		}
 	})
 	return struck
+}
+
+// TestAStepThatARunOutOfTimeFindsAtWorkHasFailed has the time of a run be up while a step waits, and while it was at
+// work in a process that died.
+func TestAStepThatARunOutOfTimeFindsAtWorkHasFailed(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		d    driverFunc
+	}{
+		{"while it waits", always(conveyor.Await("go", 0), nil)},
+		{"while it is to be called again", always(conveyor.Done(), conveyor.RetryAfter(time.Hour, errBoom))},
+		{"while it was under way when the process died", taking(time.Hour)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", driverOf(c.d))
+				e.save(limited(pipelineOf("d", "d")))
+				run := e.apply(object("x", 1))
+				time.Sleep(time.Second)
+				e = e.crashed(conveyor.Options{})
+				time.Sleep(time.Minute)
+				e.start()
+				run = e.ended(run.ID)
+				require.ErrorIs(t, run.Err(), conveyor.ErrTimeout)
+				require.Equal(t, []string{"failed", "skipped"}, statesOf(run))
+				for _, s := range run.Steps {
+					require.Equal(t, "the run took longer than 30s", s.Reason)
+				}
+			})
+		})
+	}
 }
