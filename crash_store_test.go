@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// faultKind is what happens to the store at a commit.
+// faultKind is what happens to the store at a commit, or at a read.
 type faultKind string
 
 const (
@@ -26,26 +27,30 @@ const (
 	refuses       faultKind = "refuses the commit"
 	unknownUndone faultKind = "does not know, and has not committed"
 	unknownDone   faultKind = "does not know, and has committed"
+
+	diesReading  faultKind = "dies at the read"
+	failsReading faultKind = "fails the read"
+	failsHalfway faultKind = "fails the read after the first record" // of a list; other reads are not counted
 )
 
 type mishap struct {
 	kind faultKind
-	at   int // which commit; 0 for none
+	at   int // which of the commits, or of the reads that can go wrong like that; 0 for none
 }
 
 var errDied = errors.New("the process is dead")
 
-// mortal is a store that goes wrong at one commit. When it has died it answers nothing but errors: the engine on it
+// mortal is a store that goes wrong at one commit, or one read. When it has died it answers nothing but errors: the engine on it
 // is a process that is no more.
 type mortal struct {
 	store.Store
 	fault mishap
 	die   func() // called when it dies, with mu held, so that whoever gets an errDied finds all else dead too
 
-	mu      sync.Mutex // guards what follows
-	commits int
-	struck  bool
-	dead    bool
+	mu     sync.Mutex // guards what follows
+	seen   int        // calls of the kind that goes wrong
+	struck bool
+	dead   bool
 }
 
 func (m *mortal) isDead() bool {
@@ -61,21 +66,28 @@ func (m *mortal) kill() {
 	m.die()
 }
 
-func (m *mortal) strikes() (faultKind, error) {
+// strikes tells a call whether it is the one that goes wrong, and how. It takes the kinds of going wrong that the call
+// knows.
+func (m *mortal) strikes(kinds ...faultKind) (faultKind, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
 		return "", errDied
 	}
-	if m.commits++; m.commits != m.fault.at {
+	if !slices.Contains(kinds, m.fault.kind) {
+		return "", nil
+	}
+	if m.seen++; m.seen != m.fault.at {
 		return "", nil
 	}
 	m.struck = true
 	return m.fault.kind, nil
 }
 
+var errBadDay = errors.New("the disk is having a bad day")
+
 func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
-	kind, err := m.strikes()
+	kind, err := m.strikes(diesBefore, diesAfter, refuses, unknownUndone, unknownDone)
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +96,7 @@ func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 		m.kill()
 		return 0, errDied
 	case refuses:
-		return 0, errors.New("the disk is having a bad day")
+		return 0, errBadDay
 	case unknownUndone:
 		return 0, fmt.Errorf("%w: no", store.ErrUnknown)
 	}
@@ -102,19 +114,44 @@ func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 }
 
 func (m *mortal) Get(ctx context.Context, key string) (store.Record, error) {
-	if m.isDead() {
+	switch kind, err := m.strikes(diesReading, failsReading); {
+	case err != nil:
+		return store.Record{}, err
+	case kind == diesReading:
+		m.kill()
 		return store.Record{}, errDied
+	case kind == failsReading:
+		return store.Record{}, errBadDay
 	}
 	return m.Store.Get(ctx, key)
 }
 
 func (m *mortal) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		if m.isDead() {
-			yield(store.Record{}, errDied)
+		kind, err := m.strikes(diesReading, failsReading, failsHalfway)
+		switch {
+		case kind == diesReading:
+			m.kill()
+			err = errDied
+		case kind == failsReading:
+			err = errBadDay
+		}
+		if err != nil {
+			yield(store.Record{}, err)
 			return
 		}
-		m.Store.List(ctx, q)(yield)
+		for r, err := range m.Store.List(ctx, q) {
+			if err == nil && m.isDead() {
+				err = errDied
+			}
+			if !yield(r, err) || err != nil {
+				return
+			}
+			if kind == failsHalfway {
+				yield(store.Record{}, errBadDay)
+				return
+			}
+		}
 	}
 }
 
@@ -123,16 +160,20 @@ type disk struct {
 	name string
 	// insert returns a function that closes the store, if it is open, and opens it again.
 	insert func(t testing.TB) (reopen func() store.Store)
-	faults []faultKind // tried at each commit
-	deaths []faultKind // tried at each pair of commits
+	faults []faultKind // tried at each commit and read
+	deaths []faultKind // tried at each commit
+	second []faultKind // tried at each commit and read of the life after a death
 }
 
 var disks = []disk{
 	{"memory", func(testing.TB) func() store.Store {
 		st := memory.New()
 		return func() store.Store { return st }
-	}, []faultKind{diesBefore, diesAfter, refuses, unknownUndone, unknownDone}, []faultKind{diesBefore, diesAfter}},
-	// Where a commit does not happen, a file is left as by a death after the commit before it. It takes the time of a
+	},
+		[]faultKind{diesBefore, diesAfter, refuses, unknownUndone, unknownDone, diesReading, failsReading, failsHalfway},
+		[]faultKind{diesBefore, diesAfter},
+		[]faultKind{diesBefore, diesAfter, unknownDone, diesReading}},
+	// Where a commit does not happen, or a read, a file is left as by a death after the commit before it. It takes the time of a
 	// disk to find that out twice.
 	{"file", func(t testing.TB) func() store.Store {
 		path := filepath.Join(t.TempDir(), "records")
@@ -150,7 +191,7 @@ var disks = []disk{
 			require.NoError(t, err)
 			return st
 		}
-	}, []faultKind{diesBefore, diesAfter, unknownDone}, []faultKind{diesAfter}},
+	}, []faultKind{diesBefore, diesAfter, unknownDone}, []faultKind{diesAfter}, []faultKind{diesAfter}},
 }
 
 // downtime passes between two lives.

@@ -3,11 +3,13 @@ package conveyor_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,52 +17,74 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // TestEngineSurvivesAStopAtEveryCommit runs each workload again and again, and has the store go wrong at its first
-// commit, at its second, and so on until a run completes without getting there. What it ends with must always be what
-// it ends with undisturbed, and the drivers must have been called as rule 8 says.
+// commit, at its second, and so on until a run completes without getting there; and the same for what it reads. What it
+// ends with must always be what it ends with undisturbed, and the drivers must have been called as rule 8 says.
 func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
-	for _, d := range disks {
-		for _, load := range workloads {
-			t.Run(d.name+"/"+load.name, func(t *testing.T) {
-				t.Parallel()
-				want := undisturbed(t, load)
-				for _, kind := range d.faults {
-					n := 1
-					for ; endure(t, d, load, want, mishap{kind, n}); n++ {
-						require.Less(t, n, 200, "the workload does not come to an end")
+	var scenarios atomic.Int64
+	t.Run("", func(t *testing.T) {
+		for _, d := range disks {
+			for _, load := range workloads {
+				t.Run(d.name+"/"+load.name, func(t *testing.T) {
+					t.Parallel()
+					want := undisturbed(t, load)
+					for _, kind := range d.faults {
+						n := 1
+						for ; endure(t, d, load, want, mishap{kind, n}); n++ {
+							require.Less(t, n, 500, "the workload does not come to an end")
+						}
+						if kind != failsHalfway {
+							require.Greater(t, n, 1, "the store has not gone wrong")
+						}
+						scenarios.Add(int64(n))
 					}
-					t.Logf("%s: %d commits", kind, n-1)
-				}
-			})
+				})
+			}
 		}
-	}
+	})
+	t.Logf("%d scenarios of %d workloads", scenarios.Load(), len(workloads))
 }
 
-// TestEngineSurvivesAStopAtEveryCommitOfARecovery stops the engine at commit n and its successor at commit m, for
-// every n and every m.
+// TestEngineSurvivesAStopAtEveryCommitOfARecovery stops the engine at commit n and its successor at commit, or read, m,
+// for every n and every m.
 func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
-	for _, d := range disks {
-		for _, load := range workloads[:2] {
-			t.Run(d.name+"/"+load.name, func(t *testing.T) {
-				t.Parallel()
-				want := undisturbed(t, load)
-				pairs := 0
-				for _, kind := range d.deaths {
-					for n := 1; ; n++ {
-						m := 1
-						for ; endure(t, d, load, want, mishap{kind, n}, mishap{kind, m}); m++ {
-							pairs++
-						}
-						if m == 1 {
-							break // the first stop was not reached
+	var pairs atomic.Int64
+	t.Run("", func(t *testing.T) {
+		for _, d := range disks {
+			loads := workloads
+			if d.name != "memory" || testenv.Race {
+				loads = loads[:2] // it takes the time of a disk
+			}
+			for _, load := range loads {
+				t.Run(d.name+"/"+load.name, func(t *testing.T) {
+					t.Parallel()
+					want := undisturbed(t, load)
+					for _, first := range d.deaths {
+						for _, second := range d.second {
+							pairs.Add(recoveries(t, d, load, want, first, second))
 						}
 					}
-				}
-				t.Logf("%d pairs of commits", pairs)
-			})
+				})
+			}
+		}
+	})
+	t.Logf("%d pairs", pairs.Load())
+}
+
+// recoveries has the store go wrong in two ways, one in each of two lives, at all places, and returns how many there are.
+func recoveries(t *testing.T, d disk, load workload, want string, first, second faultKind) (pairs int64) {
+	t.Helper()
+	for n := 1; ; n++ {
+		m := 1
+		for ; endure(t, d, load, want, mishap{first, n}, mishap{second, m}); m++ {
+			pairs++
+		}
+		if m == 1 {
+			return pairs // the first place was not reached
 		}
 	}
 }
@@ -72,12 +96,13 @@ type world struct {
 	witness *witness
 	next    int // of the operations: the first that was not acknowledged
 	applied map[conveyor.Key]*conveyor.Object
+	deleted map[conveyor.Key]string // the ids of what was deleted, and not applied since
 }
 
 func newWorld(t *testing.T, d disk, load workload) *world {
 	return &world{
-		load: load, reopen: d.insert(t), applied: map[conveyor.Key]*conveyor.Object{},
-		witness: &witness{ordered: load.ordered, steps: map[place]*stepSeen{}, keys: map[string]place{}},
+		load: load, reopen: d.insert(t), applied: map[conveyor.Key]*conveyor.Object{}, deleted: map[conveyor.Key]string{},
+		witness: &witness{ordered: load.ordered, after: load.after, forgets: load.opts.Retention.Runs > 0, steps: map[place]*stepSeen{}, resources: map[string]conveyor.Key{}, keys: map[string]place{}},
 	}
 }
 
@@ -127,7 +152,7 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	life, die := context.WithCancelCause(context.Background())
 	defer die(nil)
 	st := &mortal{Store: disk, fault: f, die: func() { w.witness.close(); die(errDied) }}
-	e, err := conveyor.New(st, conveyor.Options{Workers: w.load.workers})
+	e, err := conveyor.New(st, w.load.opts)
 	require.NoError(t, err)
 
 	var watching sync.WaitGroup
@@ -161,7 +186,11 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 // run is the program.
 func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
 	register := func(name string, opts ...conveyor.DriverOption) error {
-		return e.Register(name, driverOf(w.witness.around(w.load.steps)), opts...)
+		var d conveyor.Driver = driverOf(w.witness.around(w.load.steps, nil))
+		if w.load.undo != nil {
+			d = undoing{d, w.witness.around(nil, w.load.undo)}
+		}
+		return e.Register(name, d, opts...)
 	}
 	for _, name := range w.load.drivers {
 		if err := register(name); err != nil {
@@ -236,6 +265,16 @@ func (w *world) compare(t *testing.T, disk store.Store) {
 			require.Equal(t, string(want.Spec), string(got.Spec))
 		}
 	}
+	for k, id := range w.deleted {
+		got, err := e.Get(t.Context(), k)
+		if !errors.Is(err, conveyor.ErrNotFound) {
+			require.NoError(t, err)
+			if got.ID != id {
+				continue // it is back, and nobody has heard of that
+			}
+			require.NotNil(t, got.DeletedAt, "an acknowledged deletion of %s is lost", k)
+		}
+	}
 	w.witness.expect(drain(t, e.Runs(t.Context(), conveyor.RunFilter{})))
 	require.Empty(t, w.witness.faults(), "what is on record")
 }
@@ -244,27 +283,40 @@ func (w *world) compare(t *testing.T, disk store.Store) {
 // left over.
 func (w *world) state(t *testing.T) string {
 	t.Helper()
+	if len(w.load.epilogue) > 0 {
+		w.load.program, w.next = w.load.epilogue, 0
+		time.Sleep(downtime)
+		w.live(t, mishap{})
+	}
 	disk := w.reopen()
 	w.compare(t, disk)
 	requireAtRest(t, disk)
+	requireNoRemains(t, disk)
 	e, err := conveyor.New(disk, conveyor.Options{})
 	require.NoError(t, err)
 	var lines []string
 	for _, o := range drain(t, e.List(t.Context(), conveyor.ResourceFilter{})) {
+		require.NotContains(t, w.deleted, o.Key(), "%s was deleted, and is there", o.Key())
 		require.Equal(t, o.Generation, o.Status.ObservedGeneration, "the last generation of %s was not reconciled", o.Key())
 		lines = append(lines, fmt.Sprintf("resource %s: version %d, generation %d, pipeline %q, spec %s, %s %q",
 			o.Key(), o.Version, o.Generation, o.Pipeline, o.Spec, o.Status.Phase, o.Status.Message))
-		for _, run := range drain(t, e.Runs(t.Context(), conveyor.RunFilter{Resource: o.Key()})) {
-			lines = append(lines, fmt.Sprintf("  run of generation %d, %s: %s %q", run.Generation, run.Cause, run.State, run.Reason))
-			for _, s := range run.Steps {
-				if s.ID == w.load.vague {
-					s.Reason, s.Attempts = "", nil
-				}
-				lines = append(lines, fmt.Sprintf("    step %s: %s %q, attempt %d, requeues %d, output %s",
-					s.ID, s.State, s.Reason, s.Attempt, s.Requeues, s.Output))
-				for _, a := range s.Attempts {
-					lines = append(lines, fmt.Sprintf("      attempt %d: %q", a.Number, a.Error))
-				}
+		for _, rev := range drain(t, e.Revisions(t.Context(), o.Key())) {
+			lines = append(lines, fmt.Sprintf("  generation %d: spec %s", rev.Generation, rev.Spec))
+		}
+	}
+	// Those of one resource in the order in which they were made, of deleted ones too.
+	runs := drain(t, e.Runs(t.Context(), conveyor.RunFilter{}))
+	slices.SortStableFunc(runs, func(a, b *conveyor.Run) int { return strings.Compare(a.Resource.String(), b.Resource.String()) })
+	for _, run := range runs {
+		lines = append(lines, fmt.Sprintf("run of %s, generation %d, %s: %s %q", run.Resource, run.Generation, run.Cause, run.State, run.Reason))
+		for _, s := range run.Steps {
+			if s.ID == w.load.vague {
+				s.Reason, s.Attempts = "", nil
+			}
+			lines = append(lines, fmt.Sprintf("    step %s: %s %q, attempt %d, requeues %d, output %s",
+				s.ID, s.State, s.Reason, s.Attempt, s.Requeues, s.Output))
+			for _, a := range s.Attempts {
+				lines = append(lines, fmt.Sprintf("      attempt %d: %q", a.Number, a.Error))
 			}
 		}
 	}
@@ -283,5 +335,24 @@ func requireAtRest(t require.TestingT, disk store.Store) {
 		require.NoError(t, json.Unmarshal(r.Value, &head))
 		require.Empty(t, head.Active, r.Key)
 		require.Empty(t, head.Pending, r.Key)
+	}
+}
+
+// requireNoRemains fails if there is a record of a run, or of a step of one, that is no longer on record itself.
+func requireNoRemains(t require.TestingT, disk store.Store) {
+	for r, err := range disk.List(context.Background(), store.Query{}) {
+		require.NoError(t, err)
+		parts := strings.Split(r.Key, "/")
+		var run string
+		switch parts[0] {
+		case "act", "pln", "stp", "att", "ckp", "sig", "log":
+			run = parts[1]
+		case "rix":
+			run = parts[3]
+		default:
+			continue
+		}
+		_, err := disk.Get(context.Background(), "run/"+run)
+		require.NoError(t, err, "%s is left of a run that is not there", r.Key)
 	}
 }

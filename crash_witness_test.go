@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,13 +17,16 @@ type place struct{ run, step string }
 // witness sees the calls of the drivers, from outside of the process and its store, and knows what must come next.
 type witness struct {
 	ordered bool
+	after   map[string][]string // see workload
+	forgets bool                // runs are removed from the records
 
-	mu       sync.Mutex // guards what follows
-	closed   bool       // the process is dead: what its goroutines still do has not happened
-	steps    map[place]*stepSeen
-	order    []place // of first calls
-	keys     map[string]place
-	problems []string
+	mu        sync.Mutex // guards what follows
+	closed    bool       // the process is dead: what its goroutines still do has not happened
+	steps     map[place]*stepSeen
+	resources map[string]conveyor.Key // by run
+	order     []place                 // of first calls
+	keys      map[string]place
+	problems  []string
 }
 
 // stepSeen is what is known of a step, and what may happen to it next.
@@ -35,6 +39,8 @@ type stepSeen struct {
 	resumed  bool // of the next call
 	due      time.Time
 	told     conveyor.Event // the last one about it in this life
+	progress int            // the last checkpoint that was acknowledged
+	saving   int            // the last one that was begun
 }
 
 func (w *witness) at(p place) *stepSeen {
@@ -60,8 +66,11 @@ func (w *witness) close() {
 	w.closed = true
 }
 
-// around is a driver that is seen.
-func (w *witness) around(steps map[string]driverFunc) driverFunc {
+// witnessKey is the key of the witness among the values of a driver's context.
+type witnessKey struct{}
+
+// around is a driver that is seen. It has an answer for each step, or one for all.
+func (w *witness) around(steps map[string]driverFunc, all driverFunc) driverFunc {
 	return func(ctx context.Context, req *conveyor.Request) (result conveyor.Result, err error) {
 		w.began(req)
 		returned := false
@@ -72,13 +81,26 @@ func (w *witness) around(steps map[string]driverFunc) driverFunc {
 			w.ended(req, result, err)
 		}()
 		step := steps[req.Step.ID]
-		if step == nil {
+		switch {
+		case all != nil:
+			step = all
+		case step == nil:
 			step = always(conveyor.DoneWith("of step "+req.Step.ID), nil)
 		}
-		result, err = step(ctx, req)
+		result, err = step(context.WithValue(ctx, witnessKey{}, w), req)
 		returned = true
 		return result, err
 	}
+}
+
+// undoing is a driver with a Finalize.
+type undoing struct {
+	conveyor.Driver
+	undo driverFunc
+}
+
+func (f undoing) Finalize(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	return f.undo(ctx, req)
 }
 
 func (w *witness) began(req *conveyor.Request) {
@@ -89,6 +111,7 @@ func (w *witness) began(req *conveyor.Request) {
 	}
 	p := place{req.Run, req.Step.ID}
 	s := w.at(p)
+	w.resources[req.Run] = req.Resource.Key()
 	now := time.Now()
 	switch {
 	case s.over:
@@ -109,16 +132,64 @@ func (w *witness) began(req *conveyor.Request) {
 		w.keys[req.IdempotencyKey()] = p
 		w.order = append(w.order, p)
 	}
-	for _, earlier := range w.order {
-		if w.ordered && earlier.run == p.run && earlier.step < p.step && !w.steps[earlier].over {
-			w.blame(p, "called though step %s is not finished", earlier.step)
+	for _, step := range w.after[p.step] {
+		if !w.at(place{p.run, step}).over {
+			w.blame(p, "called though step %s is not finished", step)
 		}
-		if w.ordered && earlier.run == p.run && earlier.step > p.step {
-			w.blame(p, "called after step %s", earlier.step)
+	}
+	for _, earlier := range w.order {
+		if earlier.run != p.run && w.at(earlier).underWay && w.resources[earlier.run] == w.resources[p.run] {
+			w.blame(p, "called while run %s of the same resource is at work", earlier.run)
+		}
+		if w.ordered && earlier.run == p.run {
+			w.inOrder(p, earlier, req.Cause == conveyor.CauseDeleted)
 		}
 	}
 	s.key, s.underWay = req.IdempotencyKey(), true
 	s.calls++
+}
+
+// inOrder looks at a step that was called before another of the same run. A deletion goes backwards. A cleanup comes
+// after steps that have failed, which is no different from their being about to be called again.
+func (w *witness) inOrder(p, earlier place, backwards bool) {
+	before := earlier.step < p.step
+	if backwards {
+		before = earlier.step > p.step
+	}
+	cleanup := strings.HasPrefix(p.step, "f") && !strings.HasPrefix(earlier.step, "f")
+	switch s := w.at(earlier); {
+	case earlier == p:
+	case !before:
+		w.blame(p, "called after step %s", earlier.step)
+	case s.underWay, !s.over && !cleanup:
+		w.blame(p, "called though step %s is not finished", earlier.step)
+	}
+}
+
+// restored hears what a step finds of its progress.
+func (w *witness) restored(req *conveyor.Request, progress int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := place{req.Run, req.Step.ID}
+	if s := w.at(p); !w.closed && (progress < s.progress || progress > s.saving) {
+		w.blame(p, "finds checkpoint %d; %d was acknowledged, and %d begun", progress, s.progress, s.saving)
+	}
+}
+
+func (w *witness) saving(req *conveyor.Request, progress int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.at(place{req.Run, req.Step.ID}).saving = progress
+	}
+}
+
+func (w *witness) saved(req *conveyor.Request, progress int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.at(place{req.Run, req.Step.ID}).progress = progress
+	}
 }
 
 func (w *witness) ended(req *conveyor.Request, result conveyor.Result, err error) {
@@ -130,10 +201,13 @@ func (w *witness) ended(req *conveyor.Request, result conveyor.Result, err error
 	s := w.at(place{req.Run, req.Step.ID})
 	s.underWay, s.resumed, s.due = false, false, time.Time{}
 	switch {
+	case err == errForGood:
+		s.over = true
 	case err != nil:
 		s.attempt = req.Attempt + 1 // if there is a next one
 	case result == conveyor.RequeueAfter(time.Second):
 		s.due = time.Now().Add(time.Second)
+	case result == conveyor.Await("go", 0), result == conveyor.Await("go", 5*time.Second):
 	default:
 		s.over = true
 	}
@@ -171,7 +245,7 @@ func (w *witness) expect(runs []*conveyor.Run) {
 		}
 	}
 	for p, s := range w.steps {
-		if !found[p] && (s.calls > 0 || s.told.Run != "") {
+		if !found[p] && !w.forgets && (s.calls > 0 || s.told.Run != "") {
 			w.blame(p, "is not on record")
 		}
 		s.told = conveyor.Event{}
@@ -187,7 +261,9 @@ func (w *witness) expectStep(p place, rec conveyor.StepRun) {
 	if s.told.State == conveyor.StateRetrying && rec.State == conveyor.StateRunning && rec.Attempt == s.told.Attempt {
 		w.blame(p, "the outcome of attempt %d is lost", rec.Attempt)
 	}
-	next := stepSeen{key: s.key, calls: s.calls, attempt: rec.Attempt, due: rec.Due, over: rec.State.Final()}
+	next := *s
+	next.attempt, next.due, next.over = rec.Attempt, rec.Due, rec.State.Final()
+	next.underWay, next.resumed = false, false
 	switch rec.State {
 	case conveyor.StateUnset:
 		if s.calls > 0 {
@@ -196,6 +272,8 @@ func (w *witness) expectStep(p place, rec conveyor.StepRun) {
 		next.attempt = 1
 	case conveyor.StateRunning:
 		next.resumed = true
+	case conveyor.StateBlocked:
+		next.resumed = s.resumed // it has not been called since
 	case conveyor.StateRetrying:
 		next.attempt++
 	}

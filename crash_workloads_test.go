@@ -16,11 +16,14 @@ type workload struct {
 	drivers   []string            // registered in every life
 	listeners map[string][]string // types by driver
 	late      map[string][]string // the same, registered when the program has done everything else
-	workers   int
+	opts      conveyor.Options
 	steps     map[string]driverFunc // by id; a step that is not here is done at once, with an output
+	undo      driverFunc            // of all drivers, which have a Finalize if this is not nil
 	early     int                   // operations before Start
 	program   []operation
-	ordered   bool // the steps of a run come one after the other
+	ordered   bool                // the steps of a run come one after the other
+	after     map[string][]string // what comes before a step, if they do not
+	epilogue  []operation         // in a life of its own in which nothing goes wrong, after all others
 	// vague is the step whose reason and attempts depend on when the process died.
 	vague string
 }
@@ -137,7 +140,7 @@ var workloads = []workload{
 		program: []operation{apply("x", 1), pause(time.Second), cancelRun("x")},
 	},
 	{
-		name: "runs queued before the start and for a worker", ordered: true, workers: 1, early: 3,
+		name: "runs queued before the start and for a worker", ordered: true, early: 3, opts: conveyor.Options{Workers: 1},
 		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		program: []operation{apply("x", 1), apply("y", 1), apply("x", 2), apply("z", 1)},
 	},
@@ -152,6 +155,192 @@ var workloads = []workload{
 		}},
 		program: []operation{apply("x", 1)},
 	},
+	{
+		name:      "a graph",
+		pipelines: []conveyor.Pipeline{graph(pipelineOf("a", "b", "c", "d", "e"), diamond)},
+		drivers:   []string{"a", "b", "c", "d", "e"}, after: diamond,
+		steps: map[string]driverFunc{
+			"2": taking(time.Second),
+			"3": inTurnBy(func(req *conveyor.Request) int { return req.Attempt }, always(conveyor.Done(), errBoom), always(conveyor.Done(), nil)),
+		},
+		program: []operation{apply("x", 1)},
+	},
+	{
+		name: "a failure that is tolerated, and a cleanup", ordered: true,
+		pipelines: []conveyor.Pipeline{tolerating(cleaning(retrying(pipelineOf("a", "b", "c"), 2), "f"), "1")}, drivers: []string{"a", "b", "c", "f"},
+		steps: map[string]driverFunc{
+			"1": always(conveyor.Done(), errForGood),
+			"3": always(conveyor.Done(), errBoom),
+		},
+		program: []operation{apply("x", 1)},
+	},
+	{
+		name: "a run that is out of time, and a cleanup", ordered: true, vague: "2",
+		pipelines: []conveyor.Pipeline{cleaning(limited(pipelineOf("a", "b", "c")), "f")}, drivers: []string{"a", "b", "c", "f"},
+		steps:   map[string]driverFunc{"2": taking(time.Hour)},
+		program: []operation{apply("x", 1)},
+	},
+	{
+		name: "a step that awaits a signal", ordered: true,
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
+		steps:   map[string]driverFunc{"2": awaiting(0)},
+		program: []operation{apply("x", 1), pause(time.Second), signalRun("x", "2")},
+	},
+	{
+		name: "a signal that comes early", ordered: true, early: 2,
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		steps:   map[string]driverFunc{"2": awaiting(0)},
+		program: []operation{apply("x", 1), signalRun("x", "2")},
+	},
+	{
+		name: "a signal that does not come", ordered: true,
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		steps:   map[string]driverFunc{"1": awaiting(5 * time.Second)},
+		program: []operation{apply("x", 1)},
+	},
+	{
+		name: "a resource that is deleted, and comes back", ordered: true,
+		pipelines: []conveyor.Pipeline{retrying(pipelineOf("a", "b"), 2)}, drivers: []string{"a", "b"},
+		undo: func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if req.Step.ID == "2" && req.Attempt == 1 {
+				return conveyor.Done(), errBoom
+			}
+			return conveyor.Done(), nil
+		},
+		program: []operation{apply("x", 1), settle, apply("y", 1), remove("x"), settle, apply("x", 2)},
+	},
+	{
+		name: "a resource that is deleted during its run", ordered: true, vague: "2",
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c"},
+		steps:   map[string]driverFunc{"2": taking(time.Minute)},
+		undo:    always(conveyor.Done(), nil),
+		program: []operation{apply("x", 1), pause(time.Second), remove("x")},
+	},
+	{
+		name: "a newer generation that supersedes the run", ordered: true, vague: "2",
+		pipelines: []conveyor.Pipeline{superseding(pipelineOf("a", "b", "c"))}, drivers: []string{"a", "b", "c"},
+		steps: map[string]driverFunc{"2": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if string(req.Resource.Spec) == "1" {
+				return taking(time.Hour)(ctx, req)
+			}
+			return conveyor.Done(), nil
+		}},
+		program: []operation{apply("x", 1), pause(time.Second), apply("x", 2)},
+	},
+	{
+		name: "checkpoints", ordered: true,
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		steps:   map[string]driverFunc{"1": checkpointing(3)},
+		program: []operation{apply("x", 1)},
+	},
+	{
+		name: "a run that is retried", ordered: true,
+		pipelines: []conveyor.Pipeline{retrying(pipelineOf("a", "b", "c"), 1)}, drivers: []string{"a", "b", "c"},
+		steps: map[string]driverFunc{"2": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if req.Cause != conveyor.CauseRetried {
+				return conveyor.Done(), errBoom
+			}
+			return conveyor.Done(), nil
+		}},
+		program: []operation{apply("x", 1), settle, retryRun("x")},
+	},
+	{
+		name: "a generation that comes back", ordered: true,
+		pipelines: []conveyor.Pipeline{pipelineOf("a")}, drivers: []string{"a"},
+		program: []operation{apply("x", 1), settle, apply("x", 2), settle, rollBack("x", 1)},
+	},
+	{
+		name: "history that is not kept", ordered: true, opts: conveyor.Options{Retention: conveyor.Retention{Runs: 1, Revisions: 1}},
+		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		program: []operation{apply("x", 1), settle, apply("x", 2), settle},
+		// History is looked through after the end of a run, which comes in the middle of nowhere.
+		epilogue: []operation{apply("x", 3), settle, pause(time.Minute)},
+	},
+	{
+		name: "a pipeline with room for one run", ordered: true, early: 3,
+		pipelines: []conveyor.Pipeline{atMost(pipelineOf("a", "b"), 1)}, drivers: []string{"a", "b"},
+		steps:   map[string]driverFunc{"2": taking(time.Second)},
+		program: []operation{apply("x", 1), apply("y", 1), apply("z", 1)},
+	},
+}
+
+// diamond is a graph of five steps: what comes before each.
+var diamond = map[string][]string{"3": {"1"}, "4": {"1", "2"}, "5": {"3", "4"}}
+
+func graph(p conveyor.PipelineSpec, after map[string][]string) conveyor.PipelineSpec {
+	for i := range p.Steps {
+		p.Steps[i].After = after[fmt.Sprint(i+1)]
+	}
+	return p
+}
+
+// cleaning is a pipeline with a cleanup, whose steps are "f1", "f2", ...
+func cleaning(p conveyor.PipelineSpec, drivers ...string) conveyor.PipelineSpec {
+	for i, d := range drivers {
+		p.Finally = append(p.Finally, conveyor.Step{ID: fmt.Sprint("f", i+1), Driver: d})
+	}
+	return p
+}
+
+// tolerating is a pipeline that goes on when a step fails.
+func tolerating(p conveyor.PipelineSpec, step string) conveyor.PipelineSpec {
+	for i := range p.Steps {
+		p.Steps[i].ContinueOnError = fmt.Sprint(i+1) == step
+	}
+	return p
+}
+
+var errForGood = conveyor.Permanent(errBoom)
+
+// inTurnBy gives answer number n, counted from 1, or the last.
+func inTurnBy(n func(*conveyor.Request) int, answers ...driverFunc) driverFunc {
+	return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		return answers[min(n(req), len(answers))-1](ctx, req)
+	}
+}
+
+// awaiting awaits the signal "go" for a while.
+func awaiting(limit time.Duration) driverFunc {
+	return func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		var payload string
+		switch got, err := req.Signal(&payload); {
+		case errors.Is(err, conveyor.ErrTimeout):
+			return conveyor.DoneWith("it did not come"), nil
+		case err != nil:
+			return conveyor.Done(), conveyor.Permanent(err)
+		case got:
+			return conveyor.DoneWith(payload), nil
+		}
+		return conveyor.Await("go", limit), nil
+	}
+}
+
+// checkpointing saves its progress n times. It finds what was acknowledged, or what it saved last.
+func checkpointing(n int) driverFunc {
+	return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		from := 0
+		_, err := req.Restore(&from)
+		if err != nil {
+			_, err = req.Restore(&from) // a store goes wrong once
+		}
+		if err != nil {
+			return conveyor.Done(), err
+		}
+		w := ctx.Value(witnessKey{}).(*witness)
+		w.restored(req, from)
+		for i := from + 1; i <= n; i++ {
+			w.saving(req, i)
+			err := req.Checkpoint(ctx, i)
+			if err != nil {
+				err = req.Checkpoint(ctx, i)
+			}
+			if err != nil {
+				return conveyor.Done(), err
+			}
+			w.saved(req, i)
+		}
+		return conveyor.Done(), nil
+	}
 }
 
 func retrying(p conveyor.PipelineSpec, attempts int) conveyor.PipelineSpec {
@@ -173,6 +362,7 @@ func applying(wanted *conveyor.Object) operation {
 			return err
 		}
 		w.applied[o.Key()] = o
+		delete(w.deleted, o.Key())
 		return nil
 	}
 }
@@ -188,30 +378,83 @@ func pause(d time.Duration) operation {
 	}
 }
 
-// trigger makes sure that there is a triggered run.
-func trigger(name string) operation {
+// onNewestRun makes a call with the newest run of a resource, unless it shows that the call was made.
+func onNewestRun(name string, made func(*conveyor.Run) bool, call func(context.Context, *conveyor.Engine, *conveyor.Run) error) operation {
 	return func(ctx context.Context, _ *world, e *conveyor.Engine) error {
-		k := conveyor.Key{Type: "r", Name: name}
-		for run, err := range e.Runs(ctx, conveyor.RunFilter{Resource: k, Newest: true, Limit: 1}) {
-			if err != nil || run.Cause == conveyor.CauseTriggered {
+		filter := conveyor.RunFilter{Resource: conveyor.Key{Type: "r", Name: name}, Newest: true, Limit: 1}
+		for run, err := range e.Runs(ctx, filter) {
+			if err != nil || made(run) {
 				return err
 			}
+			return call(ctx, e, run)
 		}
-		_, err := e.Trigger(ctx, k)
-		return err
+		return errors.New("there is no run")
 	}
+}
+
+// trigger makes sure that there is a triggered run.
+func trigger(name string) operation {
+	return onNewestRun(name, func(run *conveyor.Run) bool { return run.Cause == conveyor.CauseTriggered },
+		func(ctx context.Context, e *conveyor.Engine, run *conveyor.Run) error {
+			_, err := e.Trigger(ctx, run.Resource)
+			return err
+		})
 }
 
 // cancelRun makes sure that the newest run is canceled.
 func cancelRun(name string) operation {
-	return func(ctx context.Context, _ *world, e *conveyor.Engine) error {
-		for run, err := range e.Runs(ctx, conveyor.RunFilter{Resource: conveyor.Key{Type: "r", Name: name}, Newest: true, Limit: 1}) {
-			if err != nil || run.State == conveyor.StateCanceled {
-				return err
-			}
+	return onNewestRun(name, func(run *conveyor.Run) bool { return run.State == conveyor.StateCanceled },
+		func(ctx context.Context, e *conveyor.Engine, run *conveyor.Run) error {
 			return e.Cancel(ctx, run.ID, "changed my mind")
+		})
+}
+
+// retryRun makes sure that the newest run repeats an earlier one.
+func retryRun(name string) operation {
+	return onNewestRun(name, func(run *conveyor.Run) bool { return run.Cause == conveyor.CauseRetried },
+		func(ctx context.Context, e *conveyor.Engine, run *conveyor.Run) error {
+			_, err := e.Retry(ctx, run.ID, conveyor.RetryFrom{})
+			return err
+		})
+}
+
+// signalRun makes sure that the newest run got the signal that its step awaits.
+func signalRun(name, step string) operation {
+	return onNewestRun(name, func(run *conveyor.Run) bool {
+		return run.Step(step) != nil && run.Step(step).State == conveyor.StateSucceeded
+	},
+		func(ctx context.Context, e *conveyor.Engine, run *conveyor.Run) error {
+			return e.Signal(ctx, run.ID, "go", "it came")
+		})
+}
+
+// rollBack goes back to a generation, which makes no generation the second time.
+func rollBack(name string, generation int64) operation {
+	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
+		k := conveyor.Key{Type: "r", Name: name}
+		if _, err := e.Rollback(ctx, k, generation); err != nil {
+			return err
 		}
-		return errors.New("there is no run")
+		o, err := e.Get(ctx, k)
+		if err == nil {
+			w.applied[k] = o
+		}
+		return err
+	}
+}
+
+// remove makes sure that a resource is being deleted, or gone.
+func remove(name string) operation {
+	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
+		k := conveyor.Key{Type: "r", Name: name}
+		if _, err := e.Delete(ctx, k); err != nil && !errors.Is(err, conveyor.ErrNotFound) {
+			return err
+		}
+		if o := w.applied[k]; o != nil {
+			w.deleted[k] = o.ID
+		}
+		delete(w.applied, k)
+		return nil
 	}
 }
 
