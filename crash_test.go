@@ -26,7 +26,7 @@ import (
 // ends with must always be what it ends with undisturbed, and the drivers must have been called as rule 8 says.
 func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 	var scenarios atomic.Int64
-	t.Run("", func(t *testing.T) {
+	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {
 			for _, load := range workloads {
 				t.Run(d.name+"/"+load.name, func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 // for every n and every m.
 func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
 	var pairs atomic.Int64
-	t.Run("", func(t *testing.T) {
+	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {
 			loads := workloads
 			if d.name != "memory" || testenv.Race {
@@ -88,6 +88,9 @@ func recoveries(t *testing.T, d disk, load workload, want string, first, second 
 		}
 	}
 }
+
+// lifetime is more than any workload takes.
+const lifetime = time.Hour
 
 // world is what outlives the process: its records, its program, and those who saw what the drivers did.
 type world struct {
@@ -149,7 +152,9 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	t.Helper()
 	disk := w.reopen()
 	w.compare(t, disk)
-	life, die := context.WithCancelCause(context.Background())
+	timed, expire := context.WithTimeoutCause(context.Background(), lifetime, errors.New("it does not come to an end"))
+	defer expire()
+	life, die := context.WithCancelCause(timed)
 	defer die(nil)
 	st := &mortal{Store: disk, fault: f, die: func() { w.witness.close(); die(errDied) }}
 	e, err := conveyor.New(st, w.load.opts)
@@ -165,6 +170,7 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 		}
 	})
 	err = w.run(life, e)
+	require.NoError(t, timed.Err(), context.Cause(timed))
 	if life.Err() == nil {
 		require.NoError(t, err)
 		// The store may go wrong now, too; a shutdown without an end would then wait for it for ever.
@@ -311,7 +317,7 @@ func (w *world) state(t *testing.T) string {
 		lines = append(lines, fmt.Sprintf("run of %s, generation %d, %s: %s %q", run.Resource, run.Generation, run.Cause, run.State, run.Reason))
 		for _, s := range run.Steps {
 			if s.ID == w.load.vague {
-				s.Reason, s.Attempts = "", nil
+				s.Reason, s.Attempts, s.Requeues = "", nil, 0
 			}
 			lines = append(lines, fmt.Sprintf("    step %s: %s %q, attempt %d, requeues %d, output %s",
 				s.ID, s.State, s.Reason, s.Attempt, s.Requeues, s.Output))

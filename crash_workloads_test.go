@@ -24,7 +24,7 @@ type workload struct {
 	ordered   bool                // the steps of a run come one after the other
 	after     map[string][]string // what comes before a step, if they do not
 	epilogue  []operation         // in a life of its own in which nothing goes wrong, after all others
-	// vague is the step whose reason and attempts depend on when the process died.
+	// vague is the step whose reason, attempts and requeues depend on when the process died.
 	vague string
 }
 
@@ -228,7 +228,7 @@ var workloads = []workload{
 		program: []operation{apply("x", 1), pause(time.Second), apply("x", 2)},
 	},
 	{
-		name: "checkpoints", ordered: true,
+		name: "checkpoints", ordered: true, vague: "1",
 		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		steps:   map[string]driverFunc{"1": checkpointing(3)},
 		program: []operation{apply("x", 1)},
@@ -315,7 +315,7 @@ func awaiting(limit time.Duration) driverFunc {
 	}
 }
 
-// checkpointing saves its progress n times. It finds what was acknowledged, or what it saved last.
+// checkpointing saves its progress n times, in two calls. It finds what was acknowledged, or what it saved last.
 func checkpointing(n int) driverFunc {
 	return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 		from := 0
@@ -338,6 +338,9 @@ func checkpointing(n int) driverFunc {
 				return conveyor.Done(), err
 			}
 			w.saved(req, i)
+			if i == n-1 {
+				return conveyor.RequeueAfter(time.Second), nil
+			}
 		}
 		return conveyor.Done(), nil
 	}
