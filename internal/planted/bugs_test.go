@@ -69,4 +69,39 @@ var bugs = []bug{
 `,
 		in: ".", by: everyCommit + "checkpoints", says: "checkpoint",
 	},
+	{
+		name: "a requeue comes early",
+		file: "attempt.go",
+		old:  "		s.Due = toInstant(o.ended).after(o.result.delay)\n		s.Requeues++\n",
+		new: `		s.Due = toInstant(o.ended).after(o.result.delay)
+		if $BUG {
+			s.Due -= instant(time.Millisecond)
+		}
+		s.Requeues++
+`,
+		in: ".", by: everyCommit + "requeues", says: ", due at ",
+	},
+	{
+		name: "a removal that was cut short is not finished",
+		file: "retention.go",
+		old:  "			if err := l.removeRest(ctx, k, id); err != nil {\n",
+		new: `			if $BUG {
+				continue
+			}
+			if err := l.removeRest(ctx, k, id); err != nil {
+`,
+		in: ".", by: everyCommit + "history_that_is_not_kept", says: "is left of a run that is not there",
+	},
+	{
+		name: "a commit whose outcome is unknown is taken for done",
+		file: "ledger.go",
+		old:  "	if errors.Is(err, store.ErrUnknown) {\n		return l.findOut(ctx, ops, err)\n",
+		new: `	if errors.Is(err, store.ErrUnknown) {
+		if $BUG {
+			return rev, nil
+		}
+		return l.findOut(ctx, ops, err)
+`,
+		in: ".", by: everyCommit + "five_steps", says: "TestEngineSurvives",
+	},
 }
