@@ -14,8 +14,9 @@ import (
 // is encoded as JSON; nil is sent as null.
 //
 // It returns [ErrNotFound] if there is no such run, [ErrConflict] if the run has ended, an [ErrInvalid] or
-// [ErrTooLarge] for a bad name and for a payload that cannot be encoded or is over [Limits].Output, and [ErrClosed]
-// after Shutdown.
+// [ErrTooLarge] for a bad name and for a payload that cannot be encoded or is over [Limits].Output, [ErrClosed] after
+// Shutdown, or an error of the store. After a [store.ErrUnknown] the signal may be on record, or delivered already;
+// after any other error it is not.
 func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -48,8 +49,12 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 			return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, rec.State)
 		}
 		_, err = e.ledger.commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(runKey(runID), rev)})
-		if errors.Is(err, store.ErrConflict) {
+		switch {
+		case errors.Is(err, store.ErrConflict):
 			continue // the run started or ended meanwhile
+		case errors.Is(err, errNotCommitted):
+			// The step that awaits it may have taken it before it was looked for.
+			err = fmt.Errorf("%w: %w", store.ErrUnknown, withoutIdentity(err))
 		}
 		if err != nil {
 			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)

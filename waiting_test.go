@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
@@ -151,6 +153,39 @@ func TestRule10SignalInOrderAndEachOnce(t *testing.T) {
 		require.NoError(t, e.ended(run.ID).Err())
 		require.Equal(t, []string{"a", "b", "c"}, got)
 	})
+}
+
+// TestSignalThatWasTakenBeforeItWasLookedForIsUnknown has the store lose the answer to a signal's commit, and the step
+// take the signal before the engine looks whether it is there.
+func TestSignalThatWasTakenBeforeItWasLookedForIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &amnesiac{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		d := recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if req.Step.ID == "1" {
+				return taking(time.Minute)(ctx, req)
+			}
+			return awaiting(0)(ctx, req)
+		})
+		e.driver("d", d)
+		e.pipeline("d", "d")
+		run := e.apply(object("x", 1))
+		require.ErrorIs(t, e.Signal(t.Context(), run.ID, "go", "it came"), store.ErrUnknown)
+		run = e.ended(run.ID)
+		require.Equal(t, `"it came"`, string(run.Steps[1].Output))
+	})
+}
+
+// amnesiac is a store that takes an hour to answer a commit that puts a signal on record, and then does not know.
+type amnesiac struct{ store.Store }
+
+func (f *amnesiac) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	rev, err := f.Store.Commit(ctx, ops...)
+	if err == nil && slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "sig/") && op.Conditional() }) {
+		time.Sleep(time.Hour)
+		return 0, store.ErrUnknown
+	}
+	return rev, err
 }
 
 func TestRule17SignalRefusesBadInput(t *testing.T) {
