@@ -366,6 +366,7 @@ func applying(wanted *conveyor.Object) operation {
 		}
 		w.applied[o.Key()] = o
 		delete(w.deleted, o.Key())
+		delete(w.leaving, o.Key())
 		return nil
 	}
 }
@@ -450,6 +451,7 @@ func rollBack(name string, generation int64) operation {
 func remove(name string) operation {
 	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
 		k := conveyor.Key{Type: "r", Name: name}
+		w.leaving[k] = true
 		if _, err := e.Delete(ctx, k); err != nil && !errors.Is(err, conveyor.ErrNotFound) {
 			return err
 		}

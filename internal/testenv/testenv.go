@@ -98,3 +98,9 @@ func Bound(t testing.TB, variable string, n, race int) int {
 	}
 	return n
 }
+
+// Figure logs what a test has counted, in the form in which RELIABILITY.md takes it up.
+func Figure(t testing.TB, format string, args ...any) {
+	t.Helper()
+	t.Logf("figure: "+format, args...)
+}

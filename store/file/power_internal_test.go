@@ -71,7 +71,7 @@ func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	}
 	require.NotZero(t, kept)
 	require.NotZero(t, lost)
-	t.Logf("%d losses of power at %d writes by %d commits", losses, len(tape.writes), len(commits))
+	testenv.Figure(t, "%d losses of power at %d writes by %d commits, 0 lost", losses, len(tape.writes), len(commits))
 }
 
 // quickDir is a directory for files that nothing depends on: in memory, where there is such a file system.
