@@ -194,6 +194,27 @@ func TestAFileThatIsCutOffWhileOpenIsCorrupt(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// TestAFileThatWasDestroyedWhileOpenCanBeReplaced closes a store whose meta pages are gone, after which bbolt cannot be
+// called any more, and goes on with a copy of it.
+func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
+	content := readGolden(t)
+	path := filepath.Join(t.TempDir(), "store.db")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	s := open(t, path)
+	require.NoError(t, os.Truncate(path, 16))
+	_, err := s.Get(t.Context(), "wide")
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	_, err = s.Commit(t.Context(), store.Put("wide", nil))
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	require.NoError(t, s.Close())
+
+	require.ErrorIs(t, file.Check(t.Context(), path, file.Options{}), store.ErrCorrupt, "still locked")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	recs, err := records(t, open(t, path))
+	require.NoError(t, err)
+	require.Equal(t, printed(goldenRecords()), printed(recs))
+}
+
 // TestDamageWhileOpenIsNoPanic flips bits under an open store, where no inspection has found them, and uses it.
 func TestDamageWhileOpenIsNoPanic(t *testing.T) {
 	content, want := readGolden(t), goldenRecords()

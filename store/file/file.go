@@ -22,6 +22,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -130,13 +131,16 @@ func (s *Store) Close() error {
 	defer s.beginning.Unlock()
 	closing := s.db.Close
 	if s.stuck {
-		closing = s.file.Close // which gives up the lock on the file, and leaves its mapping to the end of the process
+		closing = s.letGo
 	}
 	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
 	}
 	return nil
 }
+
+// letGo closes the file of a bbolt that must not be called any more. Its mapping stays to the end of the process.
+func (s *Store) letGo() error { return errors.Join(unlock(s.file), s.file.Close()) }
 
 // begin keeps the store open until end is called.
 func (s *Store) begin() error {
