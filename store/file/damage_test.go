@@ -1,6 +1,7 @@
 package file_test
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -266,6 +267,55 @@ func TestABitThatBboltWouldStumbleOverIsFound(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.db")
 			require.NoError(t, os.WriteFile(path, content, 0o600))
 			require.ErrorIs(t, file.Check(t.Context(), path, file.Options{}), store.ErrCorrupt)
+		})
+	}
+}
+
+// TestAPageThatChangesWhileOpenIsFound changes one page of a store that is open, which no inspection sees.
+func TestAPageThatChangesWhileOpenIsFound(t *testing.T) {
+	f := goldenFixture(t)
+	parts := dissect(f)
+	branch := parts.branches[0] * f.PageSize
+	leaf := int(native.Uint64(f.File[branch+16+8:])) * f.PageSize // with the first keys
+	meta := int(max(native.Uint64(f.File[16+48:]), native.Uint64(f.File[f.PageSize+16+48:]))) % 2 * f.PageSize
+	free := int(native.Uint64(f.File[meta+16+32:])) * f.PageSize
+	last := int(native.Uint16(f.File[leaf+10:])) - 1
+	missing := goldenRecords()[last-1].Key
+	for _, c := range []struct {
+		name   string
+		change func(file []byte)
+		reads  string // an error of Get and of List, if there is one
+	}{
+		{"a branch that is its own child", func(file []byte) { native.PutUint64(file[branch+16+8:], uint64(branch/f.PageSize)) }, "page"},
+		{"a leaf that has lost its last element", func(file []byte) { native.PutUint16(file[leaf+10:], uint16(last)) }, "do not fit"},
+		{"a key that is another one", func(file []byte) {
+			key := bytes.Index(file[leaf:leaf+f.PageSize], []byte(missing))
+			file[leaf+key+len(missing)-1] ^= 0x01
+		}, missing},
+		{"the last commit gone", func(file []byte) { clear(file[meta : meta+80]) }, "its last commit is gone"},
+		{"a list of free pages that has no end", func(file []byte) { native.PutUint32(file[free+12:], 1<<31) }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "store.db")
+			require.NoError(t, os.WriteFile(path, f.File, 0o600))
+			s := open(t, path)
+			changed := bytes.Clone(f.File)
+			c.change(changed)
+			require.NoError(t, os.WriteFile(path, changed, 0o600))
+
+			if c.reads != "" {
+				_, err := s.Get(t.Context(), missing)
+				require.ErrorIs(t, err, store.ErrCorrupt)
+				require.ErrorContains(t, err, path)
+				require.ErrorContains(t, err, c.reads)
+				_, err = records(t, s)
+				require.ErrorIs(t, err, store.ErrCorrupt)
+				require.ErrorContains(t, err, path)
+			}
+			_, err := s.Commit(t.Context(), store.Put(missing, nil).IfAbsent(), store.Delete("run/037"))
+			require.ErrorIs(t, err, store.ErrCorrupt)
+			require.ErrorContains(t, err, path)
+			require.NoError(t, s.Close())
 		})
 	}
 }
