@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,63 +88,6 @@ func TestAFileOfVersion1Opens(t *testing.T) {
 	require.EqualValues(t, 43, rev)
 }
 
-// TestAFlippedBitIsFoundOrHarmless flips bits in all parts of a file, one at a time. Either Open refuses the file, or the bit is
-// in a place that nothing is read from, and every record is what it was.
-func TestAFlippedBitIsFoundOrHarmless(t *testing.T) {
-	content, want := readGolden(t), printed(goldenRecords())
-	path := filepath.Join(t.TempDir(), "store.db")
-	rnd := rand.New(rand.NewPCG(7, 7))
-	refused, end := 0, len(strings.TrimRight(string(content), "\x00"))
-	for range flips {
-		at := rnd.IntN(end)
-		damaged := append([]byte(nil), content...)
-		damaged[at] ^= 1 << rnd.IntN(8)
-		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-		s, err := file.Open(t.Context(), path, file.Options{})
-		if err != nil {
-			require.ErrorIs(t, err, store.ErrCorrupt)
-			require.ErrorContains(t, err, path)
-			after, err := os.ReadFile(path)
-			require.NoError(t, err)
-			require.True(t, string(damaged) == string(after), "the file was changed")
-			refused++
-			continue
-		}
-		recs, err := records(t, s)
-		require.NoError(t, err)
-		require.Equal(t, want, printed(recs), "byte %d", at)
-		require.NoError(t, s.Close())
-	}
-	require.Greater(t, refused, flips/10)
-}
-
-const flips = 300
-
-func TestATruncatedFileIsRefusedOrWhole(t *testing.T) {
-	content, want := readGolden(t), printed(goldenRecords())
-	path := filepath.Join(t.TempDir(), "store.db")
-	rnd := rand.New(rand.NewPCG(7, 7))
-	lengths := []int{0, 1, 4095, 4096, 4097, 8191, 8192, len(content) - 1}
-	for end := len(strings.TrimRight(string(content), "\x00")); len(lengths) < 100; {
-		lengths = append(lengths, rnd.IntN(end+8192), rnd.IntN(end/4096+3)*4096)
-	}
-	for _, length := range lengths {
-		require.NoError(t, os.WriteFile(path, content[:length], 0o600))
-		s, err := file.Open(t.Context(), path, file.Options{})
-		if err != nil {
-			require.ErrorIs(t, err, store.ErrCorrupt, "length %d", length)
-			info, err := os.Stat(path)
-			require.NoError(t, err)
-			require.EqualValues(t, length, info.Size())
-			continue
-		}
-		recs, err := records(t, s)
-		require.NoError(t, err)
-		require.Equal(t, want, printed(recs), "length %d", length)
-		require.NoError(t, s.Close())
-	}
-}
-
 func TestADamagedRecordIsNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
@@ -214,39 +156,6 @@ func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
 	recs, err := records(t, open(t, path))
 	require.NoError(t, err)
 	require.Equal(t, printed(goldenRecords()), printed(recs))
-}
-
-// TestDamageWhileOpenIsNoPanic flips bits under an open store, where no inspection has found them, and uses it.
-func TestDamageWhileOpenIsNoPanic(t *testing.T) {
-	content, want := readGolden(t), goldenRecords()
-	values := map[string]string{}
-	for _, rec := range want {
-		values[rec.Key] = string(rec.Value)
-	}
-	dir, rnd := t.TempDir(), rand.New(rand.NewPCG(7, 7))
-	for round := range 60 {
-		path := filepath.Join(dir, fmt.Sprint(round))
-		require.NoError(t, os.WriteFile(path, content, 0o600))
-		s, err := file.Open(t.Context(), path, file.Options{})
-		require.NoError(t, err)
-		damaged := append([]byte(nil), content...)
-		for range 100 {
-			damaged[rnd.IntN(len(damaged))] ^= 1 << rnd.IntN(8)
-		}
-		require.NoError(t, os.WriteFile(path, damaged, 0o600))
-
-		for _, rec := range want {
-			if got, err := s.Get(t.Context(), rec.Key); err == nil {
-				require.Equal(t, string(rec.Value), string(got.Value))
-			}
-		}
-		recs, _ := records(t, s)
-		for _, rec := range recs {
-			require.Equal(t, values[rec.Key], string(rec.Value))
-		}
-		_, _ = s.Commit(t.Context(), store.Put("run/020", nil), store.Put("wide", nil), store.Delete("run/000"))
-		_ = s.Close()
-	}
 }
 
 // TestABitThatBboltWouldStumbleOverIsFound flips bits that harm nothing until bbolt writes the page: it gives up pages that
