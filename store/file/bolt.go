@@ -68,11 +68,21 @@ func putRevision(tx *bbolt.Tx, rev store.Revision) error {
 	return tx.Bucket([]byte(ownerBucket)).Put(encode(revisionKey, 0, payload))
 }
 
-func readRevision(tx *bbolt.Tx) (store.Revision, error) {
-	stored := tx.Bucket([]byte(ownerBucket)).Get([]byte(revisionKey))
-	_, payload, err := decode([]byte(revisionKey), stored)
-	if err != nil || len(payload) != 8 {
-		return 0, fmt.Errorf("%w: the newest revision: %w", store.ErrCorrupt, errDamaged)
+func (s *Store) readRevision(tx *bbolt.Tx) (store.Revision, error) {
+	t, err := s.bucketOf(tx, ownerBucket)
+	if err != nil {
+		return 0, s.corrupt(err)
+	}
+	stored, err := t.find([]byte(revisionKey), 0, true)
+	if err != nil {
+		return 0, s.corrupt(err)
+	}
+	_, payload, err := s.decode([]byte(revisionKey), stored)
+	if err == nil && len(payload) != 8 {
+		err = s.corrupt(errors.New("the newest revision is damaged"))
+	}
+	if err != nil {
+		return 0, err
 	}
 	return decodeRevision(payload), nil
 }

@@ -55,7 +55,7 @@ func (s *Store) rewriteMeta() error {
 		return err
 	}
 	defer s.rollBack(tx)
-	rev, err := readRevision(tx)
+	rev, err := s.readRevision(tx)
 	if err != nil {
 		return err
 	}
@@ -72,5 +72,6 @@ func (s *Store) rewriteMeta() error {
 		return err
 	}
 	s.newest = rev
+	s.txn.Store(uint64(tx.ID()))
 	return nil
 }

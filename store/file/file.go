@@ -13,8 +13,16 @@
 // The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
 // all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). If
 // the disk fails so late that the outcome is unknown, nothing goes on until it is known (doubt.go). [Open] (open.go)
-// makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. What bbolt
-// does with damage it meets later is contained in bolt.go.
+// makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. Reads, and the
+// look at the pages before bbolt writes them anew, take nothing on trust either (tree.go). What bbolt does with damage it
+// meets all the same is contained in bolt.go.
+//
+// Damage is an error that wraps [store.ErrCorrupt] and names the file, and the record if it is one; never a panic, and never
+// a value that no commit wrote. Three things nothing in a file can tell. A page that the disk has reported as written and
+// lost, so that an older version of it is in its place, takes its records back to what they were, if it fits between its
+// neighbours; so does a page of another store. And where [Open] has not read the records, in a file of more than 256 MiB or
+// one that is damaged while it is open, a record whose key is damaged along with its value is absent under its key, until
+// List or [Check] comes to it.
 //
 // The file is in the byte order of the machine and does not move between machines of different order. It does not
 // belong on a network file system: neither the lock nor the order of writes can be relied on there.
@@ -22,6 +30,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -44,6 +53,8 @@ type Store struct {
 
 	closed atomic.Bool  // written with open held
 	open   sync.RWMutex // held for reading by every call, so that Close waits for those that have begun
+
+	txn atomic.Uint64 // the last transaction that is known to be on disk; written by the leader
 
 	mu      sync.Mutex // guards the two below
 	queue   []*request // commits that wait for their turn, the oldest first
@@ -77,7 +88,10 @@ func (s *Store) Get(ctx context.Context, key string) (rec store.Record, err erro
 	}
 	defer s.end()
 	err = s.view(func(tx *bbolt.Tx) error {
-		stored := tx.Bucket([]byte(recordsBucket)).Get([]byte(key))
+		stored, err := s.lookUp(tx, []byte(key))
+		if err != nil {
+			return err
+		}
 		if stored == nil {
 			return fmt.Errorf("%w: %s", store.ErrNotFound, key)
 		}
@@ -130,13 +144,16 @@ func (s *Store) Close() error {
 	defer s.beginning.Unlock()
 	closing := s.db.Close
 	if s.stuck {
-		closing = s.file.Close // which gives up the lock on the file, and leaves its mapping to the end of the process
+		closing = s.letGo
 	}
 	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
 	}
 	return nil
 }
+
+// letGo closes the file of a bbolt that must not be called any more. Its mapping stays to the end of the process.
+func (s *Store) letGo() error { return errors.Join(unlock(s.file), s.file.Close()) }
 
 // begin keeps the store open until end is called.
 func (s *Store) begin() error {

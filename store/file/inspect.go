@@ -220,17 +220,25 @@ func (in *inspector) walkBucket(bucket []byte, look leafFunc) error {
 	if len(bucket) < 16 || native.Uint64(bucket[8:]) != 0 {
 		return errors.New("damaged head")
 	}
-	if root := native.Uint64(bucket); root != 0 {
+	if root := native.Uint64(bucket); root != 0 && len(bucket) == 16 {
 		return in.walk(root, nil, look)
-	}
-	page := bucket[16:]
-	if len(page) < pageHeader || native.Uint16(page[8:]) != kindLeaf {
+	} else if root != 0 {
 		return errors.New("damaged head")
 	}
-	return in.walkLeaf(page, nil, look)
+	page := bucket[16:]
+	// A page within an element has no number. If it has one, bbolt gives up the page of that number with the next commit.
+	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
+		return errors.New("damaged head")
+	}
+	end, err := in.walkLeaf(page, nil, look)
+	if err == nil && end != len(page) {
+		err = errors.New("damaged head")
+	}
+	return err
 }
 
-// walk walks the pages below id, whose keys are not smaller than from.
+// walk walks the pages below id, whose first key is from. bbolt looks up the place of a page in the branch above by that
+// key when it writes the page anew, and adds it a second time if the branch has another.
 func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
 	page, err := in.readPage(id)
 	if err != nil {
@@ -238,7 +246,7 @@ func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
 	}
 	switch kind := native.Uint16(page[8:]); kind {
 	case kindLeaf:
-		err = in.walkLeaf(page, from, look)
+		_, err = in.walkLeaf(page, from, look)
 	case kindBranch:
 		err = in.walkBranch(page, from, look)
 	default:
@@ -250,32 +258,33 @@ func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
 	return nil
 }
 
-func (in *inspector) walkLeaf(page, from []byte, look leafFunc) error {
+// walkLeaf walks the elements of a leaf, and returns where the last one ends.
+func (in *inspector) walkLeaf(page, from []byte, look leafFunc) (end int, err error) {
 	count := int(native.Uint16(page[10:]))
 	at := pageHeader + elementSize*count
 	if at > len(page) || count == 0 && from != nil {
-		return fmt.Errorf("%d elements do not fit", count)
+		return 0, fmt.Errorf("%d elements do not fit", count)
 	}
 	for i := range count {
 		e := page[pageHeader+elementSize*i:]
 		flags, pos := native.Uint32(e), native.Uint32(e[4:])
 		keySize, valueSize := uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
 		if int(pos)+pageHeader+elementSize*i != at || keySize+valueSize > uint64(len(page)-at) {
-			return fmt.Errorf("element %d is out of place", i)
+			return 0, fmt.Errorf("element %d is out of place", i)
 		}
 		key := page[at : at+int(keySize)]
 		at += int(keySize)
 		value := page[at : at+int(valueSize)]
 		at += int(valueSize)
-		if bytes.Compare(key, from) < 0 || in.last != nil && bytes.Compare(key, in.last) <= 0 {
-			return fmt.Errorf("element %d is out of order", i)
+		if i == 0 && from != nil && !bytes.Equal(key, from) || in.last != nil && bytes.Compare(key, in.last) <= 0 {
+			return 0, fmt.Errorf("element %d is out of order", i)
 		}
 		in.last = append(in.last[:0], key...)
 		if err := look(flags, key, value); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return at, nil
 }
 
 func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
@@ -295,7 +304,7 @@ func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
 		key := page[at : at+int(keySize)]
 		at += int(keySize)
 		switch {
-		case i == 0 && bytes.Compare(key, from) < 0, i > 0 && bytes.Compare(key, in.last) <= 0:
+		case i == 0 && from != nil && !bytes.Equal(key, from), i > 0 && bytes.Compare(key, in.last) <= 0:
 			return fmt.Errorf("element %d is out of order", i)
 		case unread:
 			if child < 2 || child >= uint64(len(in.used)) || in.used[child] {

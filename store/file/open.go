@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -54,16 +55,17 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	}
 	var s *Store
 	err := acquire(ctx, path, opts, func() (err error) {
-		s, err = open(path)
+		s, err = open(path, wholeUpTo)
 		return err
 	})
 	return s, err
 }
 
 // Check reads a whole file that is not open and returns what is wrong with it, as an error that wraps ErrCorrupt, or
-// nil. It changes nothing. Of ErrLocked and ctx the same holds as for [Open].
+// nil. It changes nothing. What Open refuses, Check refuses; a file that Check finds nothing wrong with opens, and every
+// record can be read. Of ErrLocked and ctx the same holds as for [Open].
 func Check(ctx context.Context, path string, opts Options) error {
-	return acquire(ctx, path, opts, func() error { return inspectFile(path, true) })
+	return acquire(ctx, path, opts, func() error { return inspectFile(path, math.MaxInt64) })
 }
 
 // acquire calls fn until another owner no longer has the file.
@@ -107,7 +109,7 @@ func create(path string) (err error) {
 	if err := temp.Close(); err != nil {
 		return err
 	}
-	if err := fill(temp.Name()); err != nil {
+	if err := fill(temp.Name(), boltOptions()); err != nil {
 		return err
 	}
 	if err := publish(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -117,8 +119,8 @@ func create(path string) (err error) {
 }
 
 // fill writes an empty store to an empty file.
-func fill(path string) error {
-	db, err := bbolt.Open(path, 0o600, boltOptions())
+func fill(path string, opts *bbolt.Options) error {
+	db, err := bbolt.Open(path, 0o600, opts)
 	if err != nil {
 		return err
 	}
@@ -167,9 +169,10 @@ func makeDir(dir string) error {
 	return syncDir(above)
 }
 
-// open opens an existing file. The error wraps bbolt's ErrTimeout if another owner has it.
-func open(path string) (*Store, error) {
-	if err := inspectFile(path, false); err != nil {
+// open opens an existing file, and inspects it whole up to that size. The error wraps bbolt's ErrTimeout if another
+// owner has it.
+func open(path string, wholeUpTo int64) (*Store, error) {
+	if err := inspectFile(path, wholeUpTo); err != nil {
 		return nil, err
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
@@ -191,7 +194,7 @@ func open(path string) (*Store, error) {
 
 // inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
 // by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
-func inspectFile(path string, whole bool) error {
+func inspectFile(path string, wholeUpTo int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -209,7 +212,7 @@ func inspectFile(path string, whole bool) error {
 		if err != nil {
 			return err
 		}
-		if err := inspect(s.file, info.Size(), whole || info.Size() <= wholeUpTo); err != nil {
+		if err := inspect(s.file, info.Size(), info.Size() <= wholeUpTo); err != nil {
 			return s.corrupt(err)
 		}
 		return nil

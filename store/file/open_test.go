@@ -5,15 +5,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"hash/fnv"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
 
-	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 )
@@ -117,12 +119,19 @@ func TestOpenRefusesWhatIsNotAStoreAndLeavesItAlone(t *testing.T) {
 		{"an empty file", content(""), "empty"},
 		{"a few bytes", content("hello"), "invalid"},
 		{"a text", content(string(make([]byte, 10_000)) + "hello"), "invalid"},
+		{"a long text", content(strings.Repeat("Of the making of many books there is no end. ", 500)), "invalid database"},
+		{"a database of SQLite", content("SQLite format 3\x00\x10\x00\x01\x01" + string(make([]byte, 1<<16))), "invalid database"},
+		{"a compressed file", content("\x1f\x8b\x08\x00" + noise(1<<16)), "invalid database"},
+		{"a program", program, "invalid database"},
+		{"noise", content(noise(1 << 16)), "invalid database"},
 		{"zeros", content(string(make([]byte, 1<<20))), "invalid"},
 		{"a bbolt file of another program", bolt(nil, "widgets"), "another program"},
 		{"a bbolt file without buckets", bolt(nil), "another program"},
 		{"a bbolt file without a list of free pages", bolt(&bbolt.Options{NoFreelistSync: true}, "widgets"), "meta page"},
 		{"a file with a record of ours and other buckets", bolt(nil, "conveyor", "widgets"), "format"},
+		{"a bbolt file of an older version", older, "version mismatch"},
 		{"a newer format", newer, "another version of Conveyor: format 2"},
+		{"a record of a newer format", newerRecord, `record "a/key": value has the format version 2, not 1`},
 		{"the first pages of a file", content(sound[:5*4096]), "pages of 4096 bytes are in use"},
 		{"a file with its start missing", content(sound[4096:]), "meta page"},
 		{"a file with a page of zeros", content(sound[:5*4096] + string(make([]byte, 4096)) + sound[6*4096:]), "page"},
@@ -163,16 +172,6 @@ func TestCheckOfNoFileMakesNone(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-func TestOpenDoesNotFollowALinkToNowhere(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "store.db")
-	if err := os.Symlink(filepath.Join(dir, "absent"), path); err != nil {
-		testenv.Skip(t, "needs symbolic links")
-	}
-	_, err := file.Open(t.Context(), path, file.Options{})
-	require.ErrorIs(t, err, fs.ErrNotExist)
-}
-
 // written returns the bytes of a store with some records, closed.
 func written(t *testing.T) string {
 	t.Helper()
@@ -209,6 +208,48 @@ func bolt(opts *bbolt.Options, buckets ...string) func(t *testing.T, path string
 		}))
 		require.NoError(t, db.Close())
 	}
+}
+
+func noise(size int) string {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return string(b)
+}
+
+// program copies this one.
+func program(t *testing.T, path string) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	bytes, err := os.ReadFile(self)
+	require.NoError(t, err)
+	content(string(bytes[:1<<18]))(t, path)
+}
+
+// older makes a file with meta pages of a version of bbolt before the one that is read here.
+func older(t *testing.T, path string) {
+	bytes := []byte(written(t))
+	for page := range 2 {
+		meta := bytes[page*4096+16:]
+		binary.NativeEndian.PutUint32(meta[4:], 1)
+		sum := fnv.New64a()
+		sum.Write(meta[:56])
+		binary.NativeEndian.PutUint64(meta[56:], sum.Sum64())
+	}
+	content(string(bytes))(t, path)
+}
+
+// newerRecord makes a file in which one value has the version 2 of its format.
+func newerRecord(t *testing.T, path string) {
+	require.NoError(t, open(t, path).Close())
+	db, err := bbolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("records")).Put([]byte("a/key"), append([]byte{2}, make([]byte, 20)...))
+	}))
+	require.NoError(t, db.Close())
 }
 
 // newer makes a file as a later version would, with a bucket that this one does not know.

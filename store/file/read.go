@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -14,10 +15,10 @@ import (
 // check carries out a commit that writes nothing, on the snapshot of a read transaction.
 func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
-		if err := s.conditions(tx.Bucket([]byte(recordsBucket)), ops); err != nil {
+		if err := s.conditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
 			return err
 		}
-		rev, err = readRevision(tx)
+		rev, err = s.readRevision(tx)
 		return err
 	})
 	return rev, err
@@ -34,48 +35,43 @@ func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []stor
 	}
 	defer s.end()
 	err = s.view(func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket([]byte(recordsBucket)).Cursor()
+		t, err := s.bucketOf(tx, recordsBucket)
+		if err != nil {
+			return s.corrupt(err)
+		}
 		size := 0
-		for k, stored := first(cursor, r); k != nil && within(k, r); k, stored = step(cursor, r) {
+		var fault error
+		if err := t.walk(r, func(key, stored []byte) bool {
 			if len(page) == limit || size > maxPage {
 				more = true
-				return nil
+				return false
 			}
-			rec, err := s.record(k, stored)
-			if err != nil {
-				return err
+			var rec store.Record
+			if rec, fault = s.record(key, stored); fault != nil {
+				return false
 			}
 			page = append(page, rec)
 			size += len(rec.Value)
+			return true
+		}); err != nil {
+			return s.corrupt(err)
 		}
-		return nil
+		return fault
 	})
 	return page, more, err
 }
 
-// first moves to where r begins.
-func first(c *bbolt.Cursor, r keyrange.Range) (key, stored []byte) {
-	switch {
-	case !r.Reverse:
-		return c.Seek([]byte(r.From))
-	case r.To == "":
-		return c.Last()
+// lookUp returns the stored value of a key in the snapshot of tx, or nil if there is none.
+func (s *Store) lookUp(tx *bbolt.Tx, key []byte) ([]byte, error) {
+	t, err := s.bucketOf(tx, recordsBucket)
+	if err != nil {
+		return nil, s.corrupt(err)
 	}
-	if key, _ := c.Seek([]byte(r.To)); key == nil {
-		return c.Last()
+	stored, err := t.find(key, 0, true)
+	if err != nil {
+		return nil, s.corrupt(err)
 	}
-	return c.Prev()
-}
-
-func step(c *bbolt.Cursor, r keyrange.Range) (key, stored []byte) {
-	if r.Reverse {
-		return c.Prev()
-	}
-	return c.Next()
-}
-
-func within(key []byte, r keyrange.Range) bool {
-	return string(key) >= r.From && (r.To == "" || string(key) < r.To)
+	return stored, nil
 }
 
 // record returns a record that does not depend on the transaction.
@@ -106,12 +102,16 @@ func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
 	}
 	s.snapshots.RLock()
 	defer s.snapshots.RUnlock()
+	least := s.txn.Load()
 	return s.guard(func() error {
 		tx, err := s.begun(false)
 		if err != nil {
 			return err
 		}
 		defer s.rollBack(tx)
+		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
+			return s.corrupt(errors.New("its last commit is gone"))
+		}
 		return fn(tx)
 	})
 }

@@ -54,16 +54,40 @@ func (s *Store) update(group []*request) error {
 	}
 	defer s.rollBack(tx) // no effect after a commit
 	id := uint64(tx.ID())
+	known, err := s.bucketOf(tx, recordsBucket)
+	if err != nil {
+		return s.corrupt(err)
+	}
+	if err := known.checkFree(id - 1); err != nil {
+		return s.corrupt(err)
+	}
+	if err := s.checkSize(tx.Size()); err != nil {
+		return err
+	}
+	if rev, err := s.readRevision(tx); err != nil {
+		return err
+	} else if rev != s.newest {
+		return s.corrupt(fmt.Errorf("its newest revision is %d instead of %d", rev, s.newest))
+	}
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
 	s.makeRoom(group)
 
+	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
 	size, pages := 0, 0
 	for _, req := range group {
 		if len(req.ops) == 0 {
 			continue // came to settle a doubt
 		}
-		if req.err = s.conditions(records, req.ops); req.err != nil {
+		if req.err = s.reach(&known, req.ops); req.err != nil {
+			continue
+		}
+		if req.err = s.conditions(req.ops, func(key []byte) ([]byte, error) {
+			if found, stored := at.Seek(key); bytes.Equal(found, key) {
+				return stored, nil
+			}
+			return nil, nil
+		}); req.err != nil {
 			continue
 		}
 		s.newest++
@@ -90,7 +114,20 @@ func (s *Store) update(group []*request) error {
 	if err := s.commitTx(tx); err != nil {
 		return s.outcome(id, err)
 	}
+	s.txn.Store(id)
 	return nil
+}
+
+// checkSize makes sure that the pages of a transaction are in the file, before it grows by what is not.
+func (s *Store) checkSize(used int64) error {
+	if used <= s.grown {
+		return nil
+	}
+	info, err := s.file.Stat()
+	if err == nil && used > info.Size() {
+		err = s.corrupt(fmt.Errorf("file has %d bytes, and %d are in use", info.Size(), used))
+	}
+	return err
 }
 
 // grow makes the file at least as large as a transaction is likely to need.
@@ -128,21 +165,34 @@ func (s *Store) grow(size int64) error {
 // growStep is how much a file grows at a time. A smaller file doubles.
 const growStep = 64 << 20
 
+// reach makes sure that bbolt can go to each of the keys, and finds out whether it is absent where that matters, by what
+// the pages were before the transaction.
+func (s *Store) reach(t *tree, ops []store.Op) error {
+	var room [256]byte
+	for _, op := range ops {
+		t.removes = op.Removes()
+		if _, err := t.find(append(room[:0], op.Key()...), 0, op.Conditional()); err != nil {
+			return s.corrupt(err)
+		}
+	}
+	return nil
+}
+
 // conditions returns the first condition of ops that does not hold.
-func (s *Store) conditions(records *bbolt.Bucket, ops []store.Op) error {
-	at := records.Cursor() // one for all of them: a look-up by the bucket makes one each time
-	var room [256]byte     // for a key of the usual length
+func (s *Store) conditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
+	var room [256]byte // for a key of the usual length
 	for _, op := range ops {
 		if op.Holds(0) && op.Holds(1) {
 			continue // of any revision; most writes read nothing
 		}
 		var rev store.Revision
 		key := append(room[:0], op.Key()...)
-		if found, stored := at.Seek(key); stored != nil && bytes.Equal(found, key) {
-			var err error
-			if rev, _, err = s.decode(key, stored); err != nil {
-				return err
-			}
+		stored, err := lookUp(key)
+		if err == nil && stored != nil {
+			rev, _, err = s.decode(key, stored)
+		}
+		if err != nil {
+			return err
 		}
 		if !op.Holds(rev) {
 			return fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)

@@ -1,0 +1,28 @@
+package file
+
+import (
+	"context"
+
+	"go.etcd.io/bbolt"
+)
+
+// OpenAsLarge opens an existing file as Open does one of more than wholeUpTo bytes, with its leaves unread.
+func OpenAsLarge(ctx context.Context, path string) (s *Store, err error) {
+	err = acquire(ctx, path, Options{}, func() error {
+		s, err = open(path, 0)
+		return err
+	})
+	return s, err
+}
+
+// OpenRepeatable makes a store with pages of that size, in which the same commits always fill the same pages.
+func OpenRepeatable(path string, pageSize int) (*Store, error) {
+	opts := boltOptions()
+	opts.PageSize = pageSize
+	opts.FreelistType = bbolt.FreelistArrayType // the map of free pages chooses among them at random
+	if err := fill(path, opts); err != nil {
+		return nil, err
+	}
+	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
+	return s, s.withBolt(opts, func() error { return s.rewriteMeta() })
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package file_test
+
+func limitMemory() {}
