@@ -118,24 +118,33 @@ func create(path string) (err error) {
 
 // fill writes an empty store to an empty file.
 func fill(path string) error {
-	db, err := bbolt.Open(path, 0o600, boltOptions())
+	s := &Store{path: path}
+	err := s.withBolt(boltOptions(), func() error {
+		if growsByItself {
+			if err := lengthen(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
+				return err
+			}
+		}
+		return s.db.Update(emptyStore)
+	})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	return db.Update(func(tx *bbolt.Tx) error {
-		owner, err := tx.CreateBucket([]byte(ownerBucket))
-		if err != nil {
-			return err
-		}
-		if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
-			return err
-		}
-		if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
-			return err
-		}
-		return putRevision(tx, 0)
-	})
+	return s.db.Close()
+}
+
+func emptyStore(tx *bbolt.Tx) error {
+	owner, err := tx.CreateBucket([]byte(ownerBucket))
+	if err != nil {
+		return err
+	}
+	if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
+		return err
+	}
+	if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
+		return err
+	}
+	return putRevision(tx, 0)
 }
 
 // publish gives a file its name, unless there is one of that name.
@@ -174,12 +183,11 @@ func open(path string) (*Store, error) {
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
 	err := s.withBolt(boltOptions(), func() error {
-		s.db.AllocSize = growStep
 		info, err := s.file.Stat()
 		if err != nil {
 			return err
 		}
-		s.grown = info.Size()
+		s.hasGrown(info.Size())
 		// The process before may have died between writing a meta page and syncing it; see settle.
 		return s.rewriteMeta()
 	})
