@@ -160,15 +160,18 @@ func publish(temp, path string) error {
 	return os.Rename(temp, path)
 }
 
-// makeDir makes a directory and those above it, and syncs each one above a new one, so that a crash cannot take away
-// what leads to the file.
+// makeDir makes a directory and those above it, and syncs each one above, so that a crash cannot take away what leads to
+// the file. One that is there already may have been made by a process that has died, or failed, before it came to that.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	above := filepath.Dir(dir)
+	if above == dir {
+		return nil
+	}
 	if err := makeDir(above); err != nil {
 		return err
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return syncOldDir(above)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -188,8 +191,19 @@ func open(path string) (*Store, error) {
 			return err
 		}
 		s.hasGrown(info.Size())
-		// The process before may have died between writing a meta page and syncing it; see settle.
-		return s.rewriteMeta()
+		// The process before may have died between writing a meta page and syncing it, see settle, or between giving the
+		// file its name and syncing that.
+		if err := s.rewriteMeta(); err != nil {
+			return err
+		}
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return err
+		}
+		if err := syncOldDir(filepath.Dir(real)); err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err

@@ -18,6 +18,14 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
+// TestADiskThatFailsWhileAStoreIsMade has it fail at each call of an Open that makes a new file.
+func TestADiskThatFailsWhileAStoreIsMade(t *testing.T) {
+	t.Parallel()
+	runChild(t, "sweep of open", t.TempDir())
+}
+
+func init() { children["sweep of open"] = sweepOpen }
+
 // runChild runs a child and passes on what it prints.
 func runChild(t *testing.T, name, path string, env ...string) {
 	t.Helper()
@@ -126,6 +134,57 @@ func newModel(t *childTest) *model {
 	require.NoError(t, baddisk.Install(m.answer))
 	fmt.Fprintln(os.Stderr, "seed", seed)
 	return m
+}
+
+// sweepOpen makes a store with the disk failing at each call. The Open fails with the error of the system and leaves
+// no half of a file; or the next one succeeds, and syncs the directory before it does, because the first may not have.
+func sweepOpen(t *childTest, dir string) {
+	m := newModel(t)
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
+		for n := 1; ; n++ {
+			home := filepath.Join(dir, fmt.Sprint(errno), fmt.Sprint(n))
+			path := filepath.Join(home, "a", "store.db")
+			calls := 0
+			synced := map[string]bool{}
+			m.failing(func(c baddisk.Call) syscall.Errno {
+				if c.Op == baddisk.Read {
+					return baddisk.Through
+				}
+				if calls++; calls == n {
+					delete(synced, c.Path)
+					return errno
+				}
+				if c.Op == baddisk.Sync {
+					synced[c.Path] = true
+				}
+				return baddisk.Through
+			})
+			s, err := file.Open(t.Context(), path, file.Options{})
+			if m.within(func() bool { return calls < n }) {
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+				require.Greater(t, n, 8)
+				fmt.Printf("%v: failed at %d calls\n", errno, n-1)
+				break
+			}
+			require.ErrorIs(t, err, errno, "call %d", n)
+			require.NotErrorIs(t, err, store.ErrCorrupt, "call %d", n)
+			require.ErrorContains(t, err, path, "call %d", n)
+			leftovers, err := filepath.Glob(path + ".new-*")
+			require.NoError(t, err)
+			require.Empty(t, leftovers, "call %d", n)
+
+			s, err = file.Open(t.Context(), path, file.Options{})
+			m.failing(nil)
+			require.NoError(t, err, "call %d", n)
+			for at := filepath.Dir(path); at != filepath.Dir(dir); at = filepath.Dir(at) {
+				require.True(t, synced[at], "call %d: %s was not synced", n, at)
+			}
+			_, err = s.Commit(t.Context(), store.Put("key", nil))
+			require.NoError(t, err)
+			require.NoError(t, s.Close())
+		}
+	}
 }
 
 // TestGrowthThatTheDiskRefusesIsItsError has small records beside very large ones, whose pages a change of the small ones
