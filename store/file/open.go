@@ -191,8 +191,8 @@ func open(path string) (*Store, error) {
 			return err
 		}
 		s.hasGrown(info.Size())
-		// The process before may have died between writing a meta page and syncing it, see settle, or between giving the
-		// file its name and syncing that.
+		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
+		// giving the file its name and syncing that.
 		if err := s.rewriteMeta(); err != nil {
 			return err
 		}

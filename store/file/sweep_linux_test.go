@@ -2,21 +2,34 @@ package file_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor/internal/baddisk"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 )
+
+// TestADiskThatFailsAtAnyCallLosesNothingAcknowledged has the disk fail at its first write, at its second, and so on
+// until the workload ends without getting there; likewise for syncs and changes of size, for failures that pass and for
+// those that last. See experiment for what must hold then.
+func TestADiskThatFailsAtAnyCallLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
+	runChild(t, "sweep", t.TempDir(), fmt.Sprint("CONVEYOR_DISK_SWEEPS=", testenv.Bound(t, "CONVEYOR_DISK_SWEEPS", 1, 1)))
+}
 
 // TestADiskThatFailsWhileAStoreIsMade has it fail at each call of an Open that makes a new file.
 func TestADiskThatFailsWhileAStoreIsMade(t *testing.T) {
@@ -24,7 +37,11 @@ func TestADiskThatFailsWhileAStoreIsMade(t *testing.T) {
 	runChild(t, "sweep of open", t.TempDir())
 }
 
-func init() { children["sweep of open"] = sweepOpen }
+// TestADiskThatFailsWhileAStoreIsOpened has it fail at each call of an Open that finds a file.
+func TestADiskThatFailsWhileAStoreIsOpened(t *testing.T) {
+	t.Parallel()
+	runChild(t, "sweep of reopen", t.TempDir())
+}
 
 // runChild runs a child and passes on what it prints.
 func runChild(t *testing.T, name, path string, env ...string) {
@@ -37,6 +54,12 @@ func runChild(t *testing.T, name, path string, env ...string) {
 	if out.Len() > 0 {
 		t.Log(out.String())
 	}
+}
+
+func init() {
+	children["sweep"] = sweep
+	children["sweep of open"] = sweepOpen
+	children["sweep of reopen"] = sweepReopen
 }
 
 // model is what a disk has of one file, apart from what the operating system shows.
@@ -136,6 +159,212 @@ func newModel(t *childTest) *model {
 	return m
 }
 
+// fault is how a disk fails: the nth call of a kind, and with lasting all calls of that kind from there on.
+type fault struct {
+	op      baddisk.Op // 0 for any
+	errno   syscall.Errno
+	lasting bool
+}
+
+func (f fault) String() string {
+	what := "once"
+	if f.lasting {
+		what = "for good"
+	}
+	return fmt.Sprintf("%s: %v %s", f.op, f.errno, what)
+}
+
+var faults = []fault{
+	{baddisk.Write, syscall.EIO, false},
+	{baddisk.Write, syscall.ENOSPC, true},
+	{baddisk.Sync, syscall.EIO, false},
+	{baddisk.Sync, syscall.ENOSPC, false},
+	{baddisk.Sync, syscall.EIO, true},
+	{baddisk.Truncate, syscall.EFBIG, false},
+	{baddisk.Truncate, syscall.EIO, true},
+	{0, syscall.EROFS, true},
+	{0, syscall.EIO, false},
+}
+
+func sweep(t *childTest, dir string) {
+	sweeps, err := strconv.Atoi(os.Getenv("CONVEYOR_DISK_SWEEPS"))
+	require.NoError(t, err)
+	m := newModel(t)
+	empty := filepath.Join(dir, "empty.db")
+	s, err := file.Open(t.Context(), empty, file.Options{})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	for _, f := range faults {
+		points, acknowledged, unknown := 0, 0, 0
+		for range sweeps {
+			for n := 1; ; n++ {
+				x := experiment{t: t, model: m, dir: dir, fault: f, n: n}
+				reached := x.run(empty)
+				acknowledged, unknown = acknowledged+len(x.acknowledged), unknown+x.unknown
+				if !reached {
+					break
+				}
+				require.Less(t, n, 10_000, "the workload does not come to an end")
+				points++
+			}
+		}
+		require.GreaterOrEqual(t, points, sweeps) // few for the changes of size, and how many depends on the groups
+		fmt.Printf("%s: failed at %d calls; %d commits acknowledged, %d unknown\n", f, points, acknowledged, unknown)
+	}
+}
+
+const (
+	committers = 4
+	commits    = 5
+)
+
+// experiment is a workload on a disk that fails once.
+//
+// Every call answers with the error of the system, or nil. Nothing is acknowledged to a call that begins after a sync
+// has failed. Once the disk is well again, the store works if no sync has failed, and else says that it must be
+// reopened. What is found after a cut of the power, and after another Open, is all that was acknowledged, and of the
+// rest each commit as a whole or nothing; commits that were not of unknown outcome are absent. No revision is given
+// twice. What an Open shows stays, if the power fails right after it.
+type experiment struct {
+	t     *childTest
+	model *model
+	dir   string
+	fault fault
+	n     int
+
+	calls  int         // guarded by the model's lock
+	synced atomic.Bool // a sync has failed
+
+	mu           sync.Mutex // guards what follows, while the workload runs
+	acknowledged map[string]store.Revision
+	absent       []string // refused with an error that says so
+	unknown      int
+}
+
+func (x *experiment) run(empty string) (reached bool) {
+	t, path := x.t, filepath.Join(x.dir, "store.db")
+	content, err := os.ReadFile(empty)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	x.model.watch(t, path)
+	x.model.failing(x.judge)
+	x.acknowledged = map[string]store.Revision{}
+	var group sync.WaitGroup
+	for c := range committers {
+		group.Go(func() {
+			for i := range commits {
+				x.commit(s, fmt.Sprintf("%d/%d", c, i), make([]byte, 100+i*i*i*400*(1-c%2)))
+			}
+		})
+	}
+	group.Wait()
+	x.model.failing(nil)
+	if x.calls < x.n {
+		require.Len(t, x.acknowledged, committers*commits)
+		require.NoError(t, s.Close())
+		return false
+	}
+
+	if x.synced.Load() {
+		_, err = s.Commit(t.Context(), store.Put("after", nil))
+		require.ErrorIs(t, err, store.ErrClosed, x)
+		require.ErrorIs(t, err, x.fault.errno, x)
+		require.ErrorContains(t, err, "must be reopened", x)
+		_, err = s.Get(t.Context(), "a/0/0")
+		require.ErrorIs(t, err, store.ErrClosed, x)
+	} else {
+		x.commit(s, "after", nil)
+		require.Contains(t, x.acknowledged, "after", x)
+	}
+	cut := filepath.Join(x.dir, "cut.db")
+	x.model.powerCut(t, cut)
+	x.verify(cut)
+	require.NoError(t, s.Close())
+	found := x.verify(path)
+	x.model.powerCut(t, cut)
+	require.Equal(t, found, x.verify(cut), "%s: what Open has shown is gone after a cut of the power", x)
+	return true
+}
+
+func (x *experiment) String() string { return fmt.Sprintf("%s, call %d", x.fault, x.n) }
+
+func (x *experiment) judge(c baddisk.Call) syscall.Errno {
+	if x.fault.op != 0 && x.fault.op != c.Op {
+		return baddisk.Through
+	}
+	x.calls++
+	if x.calls < x.n || x.calls > x.n && !x.fault.lasting {
+		return baddisk.Through
+	}
+	if c.Op == baddisk.Sync {
+		x.synced.Store(true)
+	}
+	return x.fault.errno
+}
+
+func (x *experiment) commit(s *file.Store, key string, value []byte) {
+	late := x.synced.Load()
+	rev, err := s.Commit(x.t.Context(), store.Put("a/"+key, value).IfAbsent(), store.Put("b/"+key, value))
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case err == nil:
+		require.False(x.t, late, "%s: acknowledged after a failed sync", x)
+		x.acknowledged[key] = rev
+	case errors.Is(err, store.ErrUnknown):
+		x.unknown++
+	default:
+		x.absent = append(x.absent, key)
+	}
+	if err != nil {
+		require.ErrorIs(x.t, err, x.fault.errno, x.String())
+		require.NotErrorIs(x.t, err, store.ErrCorrupt, x.String())
+	}
+}
+
+// verify opens a file and compares it with what was acknowledged. It returns what it finds, before a last commit.
+func (x *experiment) verify(path string) (revisions map[string]store.Revision) {
+	t := x.t
+	require.NoError(t, file.Check(t.Context(), path, file.Options{}), x)
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err, x)
+	defer s.Close()
+	found, newest := map[string]store.Record{}, store.Revision(0)
+	byRevision := map[store.Revision]string{}
+	for rec, err := range s.List(t.Context(), store.Query{}) {
+		require.NoError(t, err, x)
+		found[rec.Key] = rec
+		newest = max(newest, rec.Revision)
+		if other := byRevision[rec.Revision]; other != "" {
+			require.Equal(t, other, rec.Key[2:], "%s: one revision for two commits", x)
+		}
+		byRevision[rec.Revision] = rec.Key[2:]
+	}
+	revisions = map[string]store.Revision{}
+	for key, rec := range found {
+		revisions[key] = rec.Revision
+		other := map[byte]string{'a': "b", 'b': "a"}[key[0]] + key[1:]
+		require.Equal(t, rec.Revision, found[other].Revision, "%s: half of commit %s", x, key)
+		require.True(t, bytes.Equal(rec.Value, found[other].Value), "%s: half of commit %s", x, key)
+	}
+	for key, rev := range x.acknowledged {
+		require.Equal(t, rev, found["a/"+key].Revision, "%s: acknowledged commit %s is lost", x, key)
+		newest = max(newest, rev)
+	}
+	for _, key := range x.absent {
+		require.Zero(t, revisions["a/"+key], "%s: commit %s was said not to have happened", x, key)
+	}
+	require.LessOrEqual(t, len(found), 2*(len(x.acknowledged)+x.unknown), x)
+	if path != x.model.path { // of the other one the image is still to be taken
+		rev, err := s.Commit(t.Context(), store.Put("a/last", nil), store.Put("b/last", nil))
+		require.NoError(t, err, x)
+		require.Greater(t, rev, newest, x)
+	}
+	return revisions
+}
+
 // sweepOpen makes a store with the disk failing at each call. The Open fails with the error of the system and leaves
 // no half of a file; or the next one succeeds, and syncs the directory before it does, because the first may not have.
 func sweepOpen(t *childTest, dir string) {
@@ -187,8 +416,79 @@ func sweepOpen(t *childTest, dir string) {
 	}
 }
 
-// TestGrowthThatTheDiskRefusesIsItsError has small records beside very large ones, whose pages a change of the small ones
-// writes anew, so that a transaction needs much more room than what it writes.
+// sweepReopen opens a store that has its newest meta page in memory alone, with the disk failing at each call, once or
+// from there on.
+func sweepReopen(t *childTest, dir string) {
+	m := newModel(t)
+	for _, f := range []fault{
+		{0, syscall.EIO, false}, {0, syscall.EIO, true}, {baddisk.Write, syscall.EROFS, true}, {baddisk.Read, syscall.EIO, true},
+	} {
+		n, refused := 1, 0
+		for ; ; n++ {
+			reached, err := reopen(t, m, dir, f, n)
+			if !reached {
+				break
+			}
+			if err != nil {
+				refused++
+				unreadable := f.op != baddisk.Write && errors.Is(err, store.ErrCorrupt)
+				require.True(t, errors.Is(err, f.errno) || unreadable, "%s, call %d: %v", f, n, err)
+			}
+		}
+		require.Positive(t, refused)
+		fmt.Printf("%s: failed at %d calls, refused %d times\n", f, n-1, refused)
+	}
+}
+
+func reopen(t *childTest, m *model, dir string, f fault, n int) (reached bool, failure error) {
+	path, cut := filepath.Join(dir, "store.db"), filepath.Join(dir, "cut.db")
+	err := os.Remove(path)
+	require.True(t, err == nil || errors.Is(err, fs.ErrNotExist))
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	m.watch(t, path)
+	syncs, calls := 0, 0 // guarded by the model's lock
+	m.failing(func(c baddisk.Call) syscall.Errno {
+		if c.Op == baddisk.Sync {
+			if syncs++; syncs == 2 {
+				return syscall.EIO
+			}
+		}
+		return baddisk.Through
+	})
+	_, err = s.Commit(t.Context(), store.Put("key", nil))
+	require.ErrorIs(t, err, store.ErrUnknown)
+	require.NoError(t, s.Close())
+
+	m.failing(func(c baddisk.Call) syscall.Errno {
+		if f.op != 0 && f.op != c.Op {
+			return baddisk.Through
+		}
+		if calls++; calls == n || calls > n && f.lasting {
+			return f.errno
+		}
+		return baddisk.Through
+	})
+	s, failure = file.Open(t.Context(), path, file.Options{})
+	m.failing(nil)
+	if failure != nil {
+		s, err = file.Open(t.Context(), path, file.Options{})
+		require.NoError(t, err, "%s, call %d: a failed Open has left damage", f, n)
+	}
+	_, err = s.Get(t.Context(), "key")
+	require.NoError(t, err)
+	m.powerCut(t, cut)
+	require.NoError(t, s.Close())
+	s, err = file.Open(t.Context(), cut, file.Options{})
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), "key")
+	require.NoError(t, err, "%s, call %d: what Open has shown is gone after a cut of the power", f, n)
+	require.NoError(t, s.Close())
+	return calls >= n, failure
+}
+
+// TestGrowthThatTheDiskRefusesIsItsError has small records beside very large ones. A change of the small ones writes the
+// pages of both anew, so that a transaction needs much more room than what it writes.
 func TestGrowthThatTheDiskRefusesIsItsError(t *testing.T) {
 	t.Parallel()
 	runChild(t, "refuse to grow", filepath.Join(t.TempDir(), "store.db"))

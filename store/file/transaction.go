@@ -20,12 +20,8 @@ const fillPercent = 0.9
 
 // carryOut commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
 func (s *Store) carryOut(group []*request) {
-	if err := s.settle(); err != nil {
+	if err := s.usable(); err != nil {
 		fail(group, err)
-		return
-	}
-	if s.damaged != nil {
-		fail(group, s.damaged)
 		return
 	}
 	before := s.newest
@@ -43,6 +39,17 @@ func (s *Store) carryOut(group []*request) {
 		}
 		fail(group, err)
 	}
+}
+
+// usable tells why there can be no transaction any more, if that is so.
+func (s *Store) usable() error {
+	switch {
+	case s.gone.Load() != nil: // since the group came into the queue
+		return *s.gone.Load()
+	case s.damaged != nil:
+		return s.damaged
+	}
+	return nil
 }
 
 // fail answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
@@ -68,9 +75,6 @@ func (s *Store) update(group []*request) error {
 
 	size, pages := 0, 0
 	for _, req := range group {
-		if len(req.ops) == 0 {
-			continue // came to settle a doubt
-		}
 		if req.err = s.conditions(records, req.ops); req.err != nil {
 			continue
 		}
@@ -121,7 +125,7 @@ func (s *Store) grow(size int64) error {
 		return fmt.Errorf("grow: %w", err)
 	}
 	if err := s.file.Sync(); err != nil {
-		return fmt.Errorf("grow: %w", err)
+		return s.giveUp(fmt.Errorf("grow: %w", err))
 	}
 	s.hasGrown(size)
 	return nil
