@@ -42,7 +42,8 @@ import (
 // A disk that fails to sync is not trusted any more: what it has reported as written before may be all that it has. The
 // commits under way return the error of the system, along with [store.ErrUnknown] if their outcome is open, and from
 // then on every call but Close returns an error that wraps [store.ErrClosed] and the error of the system, and says that
-// the store must be reopened. After Close, [Open] begins with what the file has, and returns only once that is on disk;
+// the store must be reopened. So does a store whose file has been deleted or replaced under it, from its next commit
+// on, with fs.ErrNotExist. After Close, [Open] begins with what the file has, and returns only once that is on disk;
 // then a commit of unknown outcome is there or not, for good.
 type Store struct {
 	// Locks are taken in the order open, beginning; mu is held alone, for a few lines, never while bbolt works.

@@ -39,7 +39,8 @@ const (
 // When it returns nil, the file and its name are on disk, and the caller owns the store until it calls Close. Open
 // returns ErrLocked while another owner, in this process or another one, has the file; ErrCorrupt, and leaves the file
 // as it is, if it is damaged, is not a file, or was written by another program or a newer version; and the cause of ctx
-// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting.
+// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting. What the system
+// refuses comes as its own error, such as syscall.ENOSPC, syscall.EROFS or fs.ErrPermission.
 //
 // The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
 // store never leaves one, so it is the remains of something.
@@ -78,7 +79,7 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	defer again.Stop()
 	for {
 		err := fn()
-		if !errors.Is(err, bbolterrors.ErrTimeout) {
+		if !errors.Is(err, bbolterrors.ErrTimeout) && !errors.Is(err, errReplaced) {
 			return err
 		}
 		select {
@@ -190,6 +191,14 @@ func open(path string) (*Store, error) {
 		if err != nil {
 			return err
 		}
+		// While this Open came for the lock, the file that it had opened may have been replaced by its owner.
+		named, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(info, named) {
+			return errReplaced
+		}
 		s.hasGrown(info.Size())
 		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
 		// giving the file its name and syncing that.
@@ -210,6 +219,9 @@ func open(path string) (*Store, error) {
 	}
 	return s, nil
 }
+
+// errReplaced reports that a file has lost its name to another one before it was locked.
+var errReplaced = errors.New("the file was replaced")
 
 // inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
 // by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.

@@ -532,3 +532,50 @@ func init() {
 		require.NoError(t, file.Check(t.Context(), path, file.Options{}))
 	}
 }
+
+// TestAFileThatIsReplacedOnTheWayToItsLockIsNotMistaken replaces the file at each read of an Open in turn.
+func TestAFileThatIsReplacedOnTheWayToItsLockIsNotMistaken(t *testing.T) {
+	t.Parallel()
+	runChild(t, "replace on the way", t.TempDir())
+}
+
+func init() {
+	children["replace on the way"] = func(t *childTest, dir string) {
+		m := newModel(t)
+		path, other := filepath.Join(dir, "store.db"), filepath.Join(dir, "other.db")
+		reads, total := 0, 0 // guarded by the model's lock
+		for n := 0; n <= total; n++ {
+			for _, path := range []string{path, other} {
+				s, err := file.Open(t.Context(), path, file.Options{})
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+			}
+			reads = 0
+			m.failing(func(c baddisk.Call) syscall.Errno {
+				if c.Op == baddisk.Read {
+					if reads++; reads == n {
+						if err := os.Rename(other, path); err != nil {
+							panic(err)
+						}
+					}
+				}
+				return baddisk.Through
+			})
+			s, err := file.Open(t.Context(), path, file.Options{})
+			m.failing(nil)
+			require.NoError(t, err, "read %d", n)
+			_, err = s.Commit(t.Context(), store.Put("key", nil))
+			switch n {
+			case 0: // nothing was replaced
+				total = reads
+				require.NoError(t, err)
+			case total: // that of the meta page, by which the file was there, and locked
+				require.ErrorIs(t, err, fs.ErrNotExist)
+			default:
+				require.NoError(t, err, "read %d: the file without a name was opened", n)
+			}
+			require.NoError(t, s.Close())
+		}
+		require.Greater(t, total, 4)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/bits"
 	"os"
 	"runtime"
@@ -48,6 +49,8 @@ func (s *Store) usable() error {
 		return *s.gone.Load()
 	case s.damaged != nil:
 		return s.damaged
+	case nameless(s.file):
+		return s.giveUp(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
 	}
 	return nil
 }
