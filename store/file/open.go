@@ -42,6 +42,10 @@ const (
 // if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting. What the system
 // refuses comes as its own error, such as syscall.ENOSPC, syscall.EROFS or fs.ErrPermission.
 //
+// The owner is that of the file, whatever names it has, and as long as its process lives, also while that is stopped. A
+// process that is killed leaves no lock, unless one that it started has been given the open file: that one has the lock
+// then. A file that has been renamed stays with its owner, and the name is free for a new store.
+//
 // The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
 // store never leaves one, so it is the remains of something.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {
