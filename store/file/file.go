@@ -22,6 +22,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -139,7 +140,7 @@ func (s *Store) Close() error {
 	defer s.beginning.Unlock()
 	closing := s.db.Close
 	if s.stuck {
-		closing = s.file.Close // which gives up the lock on the file, and leaves its mapping to the end of the process
+		closing = func() error { return errors.Join(unlock(s.file), s.file.Close()) } // its mapping stays
 	}
 	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)

@@ -273,7 +273,7 @@ func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
 	case s.db != nil:
 		_ = s.guard(s.db.Close)
 	case s.file != nil:
-		_ = s.file.Close() // bbolt has done so, unless it panicked
+		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
 	}
 	return err
 }

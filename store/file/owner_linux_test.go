@@ -547,6 +547,23 @@ func TestAWaitingOpenGetsTheFileThatHasTakenThePlaceOfTheOwners(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
+// TestAStoreThatIsDestroyedWhileOpenGivesUpItsLock destroys the meta pages, without which bbolt can neither begin a
+// transaction nor close the file.
+func TestAStoreThatIsDestroyedWhileOpenGivesUpItsLock(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, make([]byte, len(content)), 0o600))
+	_, err = s.Get(t.Context(), "key")
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	requireLocked(t, path)
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	requireFree(t, path)
+}
+
 func TestAFileThatIsRenamedUnderItsOwnerStaysItsOwn(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
