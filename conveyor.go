@@ -243,7 +243,8 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Wait returns the run when it has ended, however it ended; [Run.Err] tells. It returns [ErrNotFound] if there is no
-// such run, the cause of ctx if that ends first, and [ErrClosed] if the engine is shut down first.
+// such run, the cause of ctx if that ends first, [ErrClosed] if the engine is shut down first, and an error of the store
+// if the run cannot go on because that is closed or must be reopened.
 func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	ended, known, giveUp := e.sched.wait(runID)
 	defer giveUp()

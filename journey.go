@@ -122,6 +122,9 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 		case beyondRepair(err):
 			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
+			if errors.Is(err, store.ErrClosed) {
+				s.dismiss(j.id)
+			}
 			return nil
 		}
 		s.opts.Logger.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
@@ -292,7 +295,7 @@ func (s *scheduler) commit(d *draft) error {
 		return nil
 	}
 	rev, err := s.ledger.commit(s.base, ops)
-	for pause := firstPause; errors.Is(err, store.ErrUnknown); pause = min(2*pause, longestPause) {
+	for pause := firstPause; errors.Is(err, store.ErrUnknown) && !beyondRepair(err); pause = min(2*pause, longestPause) {
 		if !s.pause(pause) {
 			return err
 		}

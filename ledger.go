@@ -177,7 +177,8 @@ var errNotCommitted = errors.New("conveyor: the commit did not happen")
 
 // findOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
 // condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
-// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails.
+// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails, which is
+// beyondRepair too if reading again cannot help.
 //
 // Where nothing is written under a condition, as with log lines alone, nothing tells, and the answer is errNotCommitted:
 // the same writes once more change nothing.
@@ -196,6 +197,8 @@ func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (st
 			return r.Revision, nil
 		case err == nil, errors.Is(err, store.ErrNotFound):
 			return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
+		case beyondRepair(err):
+			return 0, fmt.Errorf("%w (reading back: %w)", unknown, err)
 		}
 		return 0, unknown
 	}

@@ -417,6 +417,16 @@ func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func
 	}
 }
 
+// dismiss ends the waiting for a run that a closed store holds up. Who reads it then learns of that.
+func (s *scheduler) dismiss(run string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.waiters[run] {
+		w <- nil
+	}
+	delete(s.waiters, run)
+}
+
 func (s *scheduler) accepting() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

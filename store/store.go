@@ -42,13 +42,15 @@ var (
 	ErrNotFound = errors.New("store: not found")
 	// ErrConflict reports that a condition of a commit did not hold, so that nothing was written.
 	ErrConflict = errors.New("store: conflict")
-	// ErrClosed reports a call on a store after Close.
+	// ErrClosed reports a call on a store after Close, or on one that has failed in a way that only opening it again
+	// can mend. The error wraps the cause of that.
 	ErrClosed = errors.New("store: closed")
 	// ErrLocked reports that another owner has the store open.
 	ErrLocked = errors.New("store: locked by another owner")
 	// ErrCorrupt reports that what is stored is damaged, or was written by something else.
 	ErrCorrupt = errors.New("store: corrupt")
-	// ErrUnknown reports that a commit may or may not have happened; reading its records back tells which.
+	// ErrUnknown reports that a commit may or may not have happened; reading its records back tells which. If it comes
+	// with ErrClosed, that can be done once the store has been opened again.
 	ErrUnknown = errors.New("store: outcome of the commit unknown")
 )
 

@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"os"
 
 	"go.etcd.io/bbolt"
 )
@@ -20,9 +21,19 @@ func OpenRepeatable(path string, pageSize int) (*Store, error) {
 	opts := boltOptions()
 	opts.PageSize = pageSize
 	opts.FreelistType = bbolt.FreelistArrayType // the map of free pages chooses among them at random
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return nil, err
+	}
 	if err := fill(path, opts); err != nil {
 		return nil, err
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
-	return s, s.withBolt(opts, func() error { return s.rewriteMeta() })
+	return s, s.withBolt(opts, func() error {
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		s.hasGrown(info.Size())
+		return s.rewriteMeta()
+	})
 }

@@ -1,7 +1,9 @@
 package file
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"go.etcd.io/bbolt"
 
@@ -19,36 +21,31 @@ func (s *Store) outcome(id uint64, err error) error {
 		seen = uint64(tx.ID())
 		return nil
 	})
-	if look == nil && seen < id {
-		return fmt.Errorf("commit to %s: %w", s.path, err)
+	err = fmt.Errorf("commit: %w", err)
+	var write *fs.PathError
+	switch {
+	case look != nil || seen >= id:
+		return fmt.Errorf("%w: %w", store.ErrUnknown, s.giveUp(err))
+	case errors.As(err, &write) && write.Op == "write":
+		return fmt.Errorf("%s: %w", s.path, err) // the disk refused a page, and nothing has been synced since
 	}
-	err = fmt.Errorf("%w: commit to %s: %w", store.ErrUnknown, s.path, err)
-	s.doubt.Store(&err)
+	return s.giveUp(err)
+}
+
+// giveUp has the store answer every later call with the error that it returns: it must be reopened, and why.
+//
+// After a failed sync the operating system takes the pages that it could not write for clean. It shows them to readers,
+// and never writes them; the next sync succeeds without them. So one failed sync means that nothing can be known of
+// what is on disk by way of this file, and a meta page that readers see may not be there: the transaction after it
+// would write over pages that the one on disk still needs. Only Open, with no transaction under way, can write it anew.
+func (s *Store) giveUp(cause error) error {
+	err := fmt.Errorf("%w: %s must be reopened: %w", store.ErrClosed, s.path, cause)
+	s.gone.Store(&err)
 	return err
 }
 
-// settle ends the doubt about a transaction whose last sync failed. Only the leader calls it.
-//
-// The operating system may show a meta page that the disk does not have, and will never write it, for a failed sync
-// takes its pages for clean. To build on it would be wrong twice: a crash would bring back the transaction before it,
-// whose pages the next one may already have written over; and what readers saw would be undone. So nothing is read or
-// written until the page has been written once more, and synced.
-func (s *Store) settle() error {
-	doubt := s.doubt.Load()
-	if doubt == nil {
-		return nil
-	}
-	// bbolt has given up the pages that the transaction replaced, while older read transactions may still be on them.
-	s.snapshots.Lock()
-	defer s.snapshots.Unlock()
-	if err := s.guard(s.rewriteMeta); err != nil {
-		return fmt.Errorf("%w (and again: %w)", *doubt, err)
-	}
-	s.doubt.Store(nil)
-	return nil
-}
-
-// rewriteMeta makes sure that the newest meta page is on disk, and takes the newest revision from it.
+// rewriteMeta makes sure that the newest meta page is on disk, and takes the newest revision from it. The pages that it
+// points to were synced before it was first written.
 func (s *Store) rewriteMeta() error {
 	tx, err := s.begun(false)
 	if err != nil {

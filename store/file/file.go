@@ -11,8 +11,8 @@
 // much slower than one. A reader may see a commit a moment before the disk has it and the caller of Commit knows of it.
 //
 // The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
-// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). If
-// the disk fails so late that the outcome is unknown, nothing goes on until it is known (doubt.go). [Open] (open.go)
+// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). Once
+// a sync has failed, the store answers every call with an error until it is opened again (doubt.go). [Open] (open.go)
 // makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. Reads, and the
 // look at the pages before bbolt writes them anew, take nothing on trust either (tree.go). What bbolt does with damage it
 // meets all the same is contained in bolt.go.
@@ -44,8 +44,18 @@ import (
 )
 
 // Store implements [store.Store] in one file. Make one with [Open].
+//
+// A disk that refuses a write, because it is full for instance, fails the commits that needed it with the error of the
+// system (syscall.ENOSPC, say); nothing of them is written, and the store goes on when there is room again.
+//
+// A disk that fails to sync is not trusted any more: what it has reported as written before may be all that it has. The
+// commits under way return the error of the system, along with [store.ErrUnknown] if their outcome is open, and from
+// then on every call but Close returns an error that wraps [store.ErrClosed] and the error of the system, and says that
+// the store must be reopened. So does a store whose file has been deleted or replaced under it, from its next commit
+// on, with fs.ErrNotExist. After Close, [Open] begins with what the file has, and returns only once that is on disk;
+// then a commit of unknown outcome is there or not, for good.
 type Store struct {
-	// Locks are taken in the order open, snapshots, beginning; mu is held alone, for a few lines, never while bbolt works.
+	// Locks are taken in the order open, beginning; mu is held alone, for a few lines, never while bbolt works.
 
 	path string
 	file *os.File // that of db, for what bbolt does not do; closed by db
@@ -66,9 +76,8 @@ type Store struct {
 	damaged error          // bbolt panicked in a transaction; nothing is written any more
 	room    []byte         // memory for what a transaction writes
 
-	// In doubt from a transaction whose outcome is unknown until one that settles it, see settle.
-	doubt     atomic.Pointer[error] // written by the leader
-	snapshots sync.RWMutex          // held for reading by each read transaction, and by settle against all of them
+	// Why the store must be reopened, once it must; see giveUp. Invariant: nothing is acknowledged once it is set.
+	gone atomic.Pointer[error]
 
 	beginning sync.Mutex // guards stuck; held while bbolt begins a transaction, which it does one at a time anyway
 	stuck     bool       // bbolt has panicked with its locks held, and must not be called any more
@@ -156,13 +165,17 @@ func (s *Store) Close() error {
 func (s *Store) letGo() error { return errors.Join(unlock(s.file), s.file.Close()) }
 
 // begin keeps the store open until end is called.
-func (s *Store) begin() error {
+func (s *Store) begin() (err error) {
 	s.open.RLock()
 	if s.closed.Load() {
-		s.open.RUnlock()
-		return store.ErrClosed
+		err = store.ErrClosed
+	} else if gone := s.gone.Load(); gone != nil {
+		err = *gone
 	}
-	return nil
+	if err != nil {
+		s.open.RUnlock()
+	}
+	return err
 }
 
 func (s *Store) end() { s.open.RUnlock() }

@@ -40,7 +40,12 @@ const (
 // When it returns nil, the file and its name are on disk, and the caller owns the store until it calls Close. Open
 // returns ErrLocked while another owner, in this process or another one, has the file; ErrCorrupt, and leaves the file
 // as it is, if it is damaged, is not a file, or was written by another program or a newer version; and the cause of ctx
-// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting.
+// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting. What the system
+// refuses comes as its own error, such as syscall.ENOSPC, syscall.EROFS or fs.ErrPermission.
+//
+// The owner is that of the file, whatever names it has, and as long as its process lives, also while that is stopped. A
+// process that is killed leaves no lock, unless one that it started has been given the open file: that one has the lock
+// then. A file that has been renamed stays with its owner, and the name is free for a new store.
 //
 // The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
 // store never leaves one, so it is the remains of something.
@@ -80,7 +85,7 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	defer again.Stop()
 	for {
 		err := fn()
-		if !errors.Is(err, bbolterrors.ErrTimeout) {
+		if !errors.Is(err, bbolterrors.ErrTimeout) && !errors.Is(err, errReplaced) {
 			return err
 		}
 		select {
@@ -120,24 +125,33 @@ func create(path string) (err error) {
 
 // fill writes an empty store to an empty file.
 func fill(path string, opts *bbolt.Options) error {
-	db, err := bbolt.Open(path, 0o600, opts)
+	s := &Store{path: path}
+	err := s.withBolt(opts, func() error {
+		if growsByItself {
+			if err := lengthen(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
+				return err
+			}
+		}
+		return s.db.Update(emptyStore)
+	})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	return db.Update(func(tx *bbolt.Tx) error {
-		owner, err := tx.CreateBucket([]byte(ownerBucket))
-		if err != nil {
-			return err
-		}
-		if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
-			return err
-		}
-		if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
-			return err
-		}
-		return putRevision(tx, 0)
-	})
+	return s.db.Close()
+}
+
+func emptyStore(tx *bbolt.Tx) error {
+	owner, err := tx.CreateBucket([]byte(ownerBucket))
+	if err != nil {
+		return err
+	}
+	if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
+		return err
+	}
+	if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
+		return err
+	}
+	return putRevision(tx, 0)
 }
 
 // publish gives a file its name, unless there is one of that name.
@@ -153,15 +167,18 @@ func publish(temp, path string) error {
 	return os.Rename(temp, path)
 }
 
-// makeDir makes a directory and those above it, and syncs each one above a new one, so that a crash cannot take away
-// what leads to the file.
+// makeDir makes a directory and those above it, and syncs each one above, so that a crash cannot take away what leads to
+// the file. One that is there already may have been made by a process that has died, or failed, before it came to that.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	above := filepath.Dir(dir)
+	if above == dir {
+		return nil
+	}
 	if err := makeDir(above); err != nil {
 		return err
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return syncOldDir(above)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -177,20 +194,41 @@ func open(path string, wholeUpTo int64) (*Store, error) {
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
 	err := s.withBolt(boltOptions(), func() error {
-		s.db.AllocSize = growStep
 		info, err := s.file.Stat()
 		if err != nil {
 			return err
 		}
-		s.grown = info.Size()
-		// The process before may have died between writing a meta page and syncing it; see settle.
-		return s.rewriteMeta()
+		// While this Open came for the lock, the file that it had opened may have been replaced by its owner.
+		named, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(info, named) {
+			return errReplaced
+		}
+		s.hasGrown(info.Size())
+		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
+		// giving the file its name and syncing that.
+		if err := s.rewriteMeta(); err != nil {
+			return err
+		}
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return err
+		}
+		if err := syncOldDir(filepath.Dir(real)); err != nil {
+			return fmt.Errorf("open %s: %w", path, err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
+
+// errReplaced reports that a file has lost its name to another one before it was locked.
+var errReplaced = errors.New("the file was replaced")
 
 // inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
 // by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
@@ -238,7 +276,7 @@ func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
 	case s.db != nil:
 		_ = s.guard(s.db.Close)
 	case s.file != nil:
-		_ = s.file.Close() // bbolt has done so, unless it panicked
+		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
 	}
 	return err
 }

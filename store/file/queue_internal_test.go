@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -260,7 +261,7 @@ func TestADiskThatRefusesBeforeTheMetaPageHasWrittenNothing(t *testing.T) {
 			require.NoError(t, err)
 			s.commitTx = func(tx *bbolt.Tx) error {
 				require.NoError(t, tx.Rollback())
-				return cause
+				return &fs.PathError{Op: "write", Path: s.path, Err: cause} // as bbolt returns it from a write
 			}
 			_, err = s.Commit(t.Context(), store.Put("key", []byte("new")))
 			require.ErrorIs(t, err, cause)
@@ -285,7 +286,7 @@ func TestAConflictWithACommitThatFailsIsNone(t *testing.T) {
 		s.commitTx = func(tx *bbolt.Tx) error {
 			if n++; n > 1 {
 				assert.NoError(t, tx.Rollback())
-				return syscall.ENOSPC
+				return &fs.PathError{Op: "write", Path: s.path, Err: syscall.ENOSPC}
 			}
 			close(reached)
 			<-release
@@ -307,9 +308,29 @@ func TestAConflictWithACommitThatFailsIsNone(t *testing.T) {
 	})
 }
 
-func TestADiskThatFailsAfterTheMetaPageLeavesTheOutcomeUnknown(t *testing.T) {
+// requireGone checks that a store answers every call with what made it give up.
+func requireGone(t *testing.T, s *Store, cause error) {
+	t.Helper()
+	_, get := s.Get(t.Context(), "key")
+	_, write := s.Commit(t.Context(), store.Put("other", nil))
+	_, check := s.Commit(t.Context(), store.Check("other", 0))
+	_, nothing := s.Commit(t.Context())
+	errs := []error{get, write, check, nothing}
+	for _, err := range s.List(t.Context(), store.Query{}) {
+		errs = append(errs, err)
+	}
+	require.Len(t, errs, 5)
+	for _, err := range errs {
+		require.ErrorIs(t, err, store.ErrClosed)
+		require.ErrorIs(t, err, cause)
+		require.NotErrorIs(t, err, store.ErrUnknown)
+		require.ErrorContains(t, err, s.path+" must be reopened")
+	}
+}
+
+func TestAFailedSyncOfTheMetaPageLeavesTheOutcomeToTheNextOpen(t *testing.T) {
 	s := openInternal(t)
-	_, err := s.Commit(t.Context(), store.Put("key", []byte("old")))
+	before, err := s.Commit(t.Context(), store.Put("key", []byte("old")))
 	require.NoError(t, err)
 	s.commitTx = func(tx *bbolt.Tx) error {
 		require.NoError(t, tx.Commit())
@@ -318,37 +339,75 @@ func TestADiskThatFailsAfterTheMetaPageLeavesTheOutcomeUnknown(t *testing.T) {
 	_, err = s.Commit(t.Context(), store.Put("key", []byte("new")))
 	require.ErrorIs(t, err, store.ErrUnknown)
 	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, err, store.ErrClosed)
+	s.commitTx = (*bbolt.Tx).Commit
+	requireGone(t, s, syscall.EIO)
+	require.NoError(t, s.Close())
 
-	// The store settles the doubt before it answers, and its revisions go on from what is there.
-	require.NotNil(t, s.doubt.Load())
+	s, err = Open(t.Context(), s.path, Options{})
+	require.NoError(t, err)
+	defer s.Close()
 	rec, err := s.Get(t.Context(), "key")
 	require.NoError(t, err)
 	require.Equal(t, "new", string(rec.Value))
-	require.Nil(t, s.doubt.Load())
-	s.commitTx = (*bbolt.Tx).Commit
+	require.Greater(t, rec.Revision, before)
 	rev, err := s.Commit(t.Context(), store.Put("key", nil).If(rec.Revision))
 	require.NoError(t, err)
 	require.Greater(t, rev, rec.Revision)
 }
 
-func TestADoubtThatCannotBeSettledStopsTheStore(t *testing.T) {
+func TestAFailedSyncOfThePagesHasWrittenNothingAndIsTheLast(t *testing.T) {
 	s := openInternal(t)
+	_, err := s.Commit(t.Context(), store.Put("key", []byte("old")))
+	require.NoError(t, err)
 	s.commitTx = func(tx *bbolt.Tx) error {
-		require.NoError(t, tx.Commit())
-		return syscall.EIO
+		require.NoError(t, tx.Rollback())
+		return syscall.EIO // as bbolt returns it from fdatasync
 	}
-	_, err := s.Commit(t.Context(), store.Put("key", nil))
-	require.ErrorIs(t, err, store.ErrUnknown)
-	require.NoError(t, s.file.Close()) // so that nothing can be written to it
+	_, err = s.Commit(t.Context(), store.Put("key", []byte("new")))
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, err, store.ErrClosed)
+	require.NotErrorIs(t, err, store.ErrUnknown)
+	s.commitTx = (*bbolt.Tx).Commit
+	requireGone(t, s, syscall.EIO)
+	require.NoError(t, s.Close())
 
-	_, err = s.Get(t.Context(), "key")
-	require.ErrorIs(t, err, store.ErrUnknown)
-	require.ErrorIs(t, err, syscall.EIO)
-	_, err = s.Commit(t.Context(), store.Put("other", nil))
-	require.ErrorIs(t, err, syscall.EIO)
-	for _, err := range s.List(t.Context(), store.Query{}) {
-		require.ErrorIs(t, err, store.ErrUnknown)
-	}
+	s, err = Open(t.Context(), s.path, Options{})
+	require.NoError(t, err)
+	defer s.Close()
+	rec, err := s.Get(t.Context(), "key")
+	require.NoError(t, err)
+	require.Equal(t, "old", string(rec.Value))
+}
+
+func TestThoseWhoWaitWhenASyncFailsAreNotAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		reached, release := make(chan struct{}), make(chan struct{})
+		n := 0
+		s.commitTx = func(tx *bbolt.Tx) error {
+			if n++; n > 1 {
+				return tx.Commit()
+			}
+			close(reached)
+			<-release
+			assert.NoError(t, tx.Rollback())
+			return syscall.EIO
+		}
+		var group sync.WaitGroup
+		for i := range 3 {
+			group.Go(func() {
+				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), nil))
+				assert.ErrorIs(t, err, store.ErrClosed)
+				assert.ErrorIs(t, err, syscall.EIO)
+			})
+		}
+		<-reached
+		synctest.Wait()
+		close(release)
+		group.Wait()
+		require.Equal(t, 1, n)
+	})
 }
 
 func TestAPanicOfBoltStopsTheWriting(t *testing.T) {

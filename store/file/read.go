@@ -2,7 +2,6 @@ package file
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 
@@ -94,14 +93,6 @@ func (s *Store) decode(key, stored []byte) (store.Revision, []byte, error) {
 
 // view runs fn in a read transaction.
 func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
-	if s.doubt.Load() != nil {
-		// Any leader settles the doubt, so become one, or wait for one.
-		if _, err := s.enqueue(context.Background(), nil); err != nil {
-			return err
-		}
-	}
-	s.snapshots.RLock()
-	defer s.snapshots.RUnlock()
 	least := s.txn.Load()
 	return s.guard(func() error {
 		tx, err := s.begun(false)

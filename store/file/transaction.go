@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/bits"
 	"os"
 	"runtime"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -19,22 +21,38 @@ const fillPercent = 0.9
 
 // carryOut commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
 func (s *Store) carryOut(group []*request) {
-	if err := s.settle(); err != nil {
+	if err := s.usable(); err != nil {
 		fail(group, err)
 		return
 	}
-	if s.damaged != nil {
-		fail(group, s.damaged)
-		return
-	}
 	before := s.newest
-	if err := s.guard(func() error { return s.update(group) }); err != nil {
+	err := s.guard(func() error { return s.update(group) })
+	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the guess was too low
+		s.newest = before
+		if err = s.grow(s.grown + 1); err == nil {
+			err = s.guard(func() error { return s.update(group) })
+		}
+	}
+	if err != nil {
 		s.newest = before
 		if errors.Is(err, store.ErrCorrupt) {
 			s.damaged = err
 		}
 		fail(group, err)
 	}
+}
+
+// usable tells why there can be no transaction any more, if that is so.
+func (s *Store) usable() error {
+	switch {
+	case s.gone.Load() != nil: // since the group came into the queue
+		return *s.gone.Load()
+	case s.damaged != nil:
+		return s.damaged
+	case nameless(s.file):
+		return s.giveUp(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
+	}
+	return nil
 }
 
 // fail answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
@@ -76,9 +94,6 @@ func (s *Store) update(group []*request) error {
 	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
 	size, pages := 0, 0
 	for _, req := range group {
-		if len(req.ops) == 0 {
-			continue // came to settle a doubt
-		}
 		if req.err = s.reach(&known, req.ops); req.err != nil {
 			continue
 		}
@@ -111,11 +126,15 @@ func (s *Store) update(group []*request) error {
 	if err := s.grow(tx.Size() + changed + 4*int64(size)); err != nil {
 		return err
 	}
-	if err := s.commitTx(tx); err != nil {
+	switch err := s.commitTx(tx); {
+	case err == nil:
+		s.txn.Store(id)
+		return nil
+	case errors.Is(err, bbolterrors.ErrMaxSizeReached):
+		return err
+	default:
 		return s.outcome(id, err)
 	}
-	s.txn.Store(id)
-	return nil
 }
 
 // checkSize makes sure that the pages of a transaction are in the file, before it grows by what is not.
@@ -132,35 +151,48 @@ func (s *Store) checkSize(used int64) error {
 
 // grow makes the file at least as large as a transaction is likely to need.
 //
-// bbolt would do it too, but reports a disk that is full or failing in words alone, without the error of the system. If
-// the guess is too low, for small records beside very large ones, it still does. Growing by large steps keeps the change
-// of size, which costs the disk a further write, out of most commits; the file has holes until they are written to.
+// bbolt would do it too, but reports a disk that is full or failing in words alone, without the error of the system, so
+// it is not allowed to: it gives up a transaction that needs more, for small records beside very large ones. Growing by
+// large steps keeps the change of size, which costs the disk a further write, out of most commits; the file has holes
+// until they are written to.
 func (s *Store) grow(size int64) error {
-	if runtime.GOOS == "windows" || size <= s.grown {
-		return nil // on Windows the file has the size of its mapping, which is bbolt's
+	if size <= s.grown || !growsByItself {
+		return nil
 	}
 	if size < growStep {
 		size = 1 << bits.Len64(uint64(size))
 	} else {
 		size += growStep
 	}
-	info, err := s.file.Stat()
-	if err != nil {
-		return fmt.Errorf("grow: %w", err)
-	}
-	if info.Size() >= size { // bbolt has been here
-		s.grown = info.Size()
-		return nil
-	}
-	if err := s.file.Truncate(size); err != nil {
+	if err := lengthen(s.file, size); err != nil {
 		return fmt.Errorf("grow: %w", err)
 	}
 	if err := s.file.Sync(); err != nil {
-		return fmt.Errorf("grow: %w", err)
+		return s.giveUp(fmt.Errorf("grow: %w", err))
 	}
-	s.grown = size
+	s.hasGrown(size)
 	return nil
 }
+
+// lengthen gives a file the size that it is to have, unless it is larger.
+func lengthen(f *os.File, size int64) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() >= size {
+		return err
+	}
+	return f.Truncate(size)
+}
+
+// hasGrown notes the size of the file, and forbids bbolt to change it.
+func (s *Store) hasGrown(size int64) {
+	s.grown, s.db.AllocSize = size, growStep
+	if growsByItself {
+		s.db.AllocSize, s.db.MaxSize = 0, int(size) // it would ask for the former beyond what it needs
+	}
+}
+
+// growsByItself says whether the store sets the size of its file. On Windows bbolt does, to that of its mapping.
+const growsByItself = runtime.GOOS != "windows"
 
 // growStep is how much a file grows at a time. A smaller file doubles.
 const growStep = 64 << 20

@@ -89,7 +89,7 @@ func TestAPathThatLeadsNowhereIsTheErrorOfTheSystem(t *testing.T) {
 			dir := t.TempDir()
 			t.Chdir(t.TempDir())
 			path := c.path(dir)
-			before := names(t, dir)
+			before := entriesOf(t, dir)
 			_, err := file.Open(t.Context(), path, file.Options{})
 			require.ErrorIs(t, err, c.open)
 			require.NotErrorIs(t, err, store.ErrCorrupt)
@@ -97,13 +97,13 @@ func TestAPathThatLeadsNowhereIsTheErrorOfTheSystem(t *testing.T) {
 			err = file.Check(t.Context(), path, file.Options{})
 			require.ErrorIs(t, err, c.check)
 			require.NotErrorIs(t, err, store.ErrCorrupt)
-			require.Equal(t, before, names(t, dir), "something is left behind")
-			require.Empty(t, names(t, "."))
+			require.Equal(t, before, entriesOf(t, dir), "something is left behind")
+			require.Empty(t, entriesOf(t, "."))
 		})
 	}
 }
 
-func names(t *testing.T, dir string) (all []string) {
+func entriesOf(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)

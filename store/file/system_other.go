@@ -2,5 +2,12 @@
 
 package file
 
+import "os"
+
 // syncDir does nothing where a directory cannot be synced: on Windows the file system records names in its own journal.
 func syncDir(string) error { return nil }
+
+func syncOldDir(string) error { return nil }
+
+// nameless reports that an open file was deleted, which Windows does not allow.
+func nameless(*os.File) bool { return false }
