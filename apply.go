@@ -279,7 +279,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 
 // firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
 func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipelineRecord, now instant) (*submission, error) {
-	grave, _, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
+	grave, rev, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
 	if errors.Is(err, store.ErrNotFound) {
 		grave, err = new(graveRecord), nil
 	}
@@ -287,10 +287,13 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipel
 		return nil, err
 	}
 	first := grave.Generation + 1
-	return withRevision(o, &resourceRecord{
+	want := withRevision(o, &resourceRecord{
 		ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
-	}, pipeline, CauseCreated), nil
+	}, pipeline, CauseCreated)
+	// That there is no resource is not enough: one may have come and gone meanwhile, and taken the generation.
+	want.extra = append(want.extra, store.Check(graveKey(o.Key()), rev))
+	return want, nil
 }
 
 // withRevision is a new generation of a resource, to be reconciled along its pipeline.

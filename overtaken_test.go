@@ -1,0 +1,47 @@
+package conveyor_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// Here something comes between two things that a call does to the store.
+
+// first calls fn after the next Get of a key with a prefix.
+func (p *probe) first(prefix string, fn func()) {
+	p.on(func(key string) {
+		if strings.HasPrefix(key, prefix) {
+			p.on(nil)
+			fn()
+		}
+	})
+}
+
+// TestGenerationsGoOnFromAResourceThatCameAndWent has a resource come and go while another call is about to create it.
+func TestGenerationsGoOnFromAResourceThatCameAndWent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", driverOf(always(conveyor.Done(), nil)))
+		e.pipeline("d")
+		var other *conveyor.Object
+		st.first("tmb/r/x", func() {
+			other = object("x", 1)
+			e.finish(other)
+			run, err := e.Delete(t.Context(), other.Key())
+			require.NoError(t, err)
+			require.NoError(t, e.ended(run.ID).Err())
+		})
+		o := object("x", 1)
+		e.finish(o)
+		require.EqualValues(t, 1, other.Generation)
+		require.EqualValues(t, 2, o.Generation)
+		require.Greater(t, o.ID, other.ID)
+	})
+}
