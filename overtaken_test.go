@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -43,5 +44,25 @@ func TestGenerationsGoOnFromAResourceThatCameAndWent(t *testing.T) {
 		require.EqualValues(t, 1, other.Generation)
 		require.EqualValues(t, 2, o.Generation)
 		require.Greater(t, o.ID, other.ID)
+	})
+}
+
+// TestARunThatLeavesTheLineDoesNotStrandTheOneBeforeIt cancels the last run in line when the first one has read that it
+// is there, and looks for it.
+func TestARunThatLeavesTheLineDoesNotStrandTheOneBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.save(queueing(pipelineOf("d")))
+		e.apply(object("x", 1))
+		second, third := e.apply(object("x", 2)), e.apply(object("x", 3))
+		time.Sleep(900 * time.Millisecond)
+		synctest.Wait()
+		st.first("res/r/x", func() { // of the end of the first run, or of the beginning of the second
+			st.first("res/r/x", func() { require.NoError(t, e.Cancel(t.Context(), third.ID, "not needed")) })
+		})
+		require.NoError(t, e.ended(second.ID).Err())
+		require.Equal(t, conveyor.StateCanceled, e.run(third.ID).State)
 	})
 }
