@@ -331,12 +331,16 @@ func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	if state.rec.State == StateQueued {
 		// It has pinned nothing: it is shown with what it would take up if it started now.
 		head, rev, err := l.resource(ctx, run.Resource)
-		if err != nil || head == nil {
-			return run, err
+		if err != nil {
+			return nil, err
 		}
-		if head.Pending != id {
-			run.Reason = "waits for the runs queued before it"
-			return run, nil
+		if head == nil || head.Pending != id {
+			_, now, err := load[runRecord](ctx, l, runKey(id))
+			if err == nil && now == state.rev {
+				run.Reason = "waits for the runs queued before it"
+				return run, nil
+			}
+			return l.describe(ctx, id) // it has begun since it was read, or ended
 		}
 		if head.Active != "" {
 			run.Reason = "waits for the end of run " + head.Active

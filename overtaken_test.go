@@ -24,6 +24,47 @@ func (p *probe) first(prefix string, fn func()) {
 	})
 }
 
+// TestARunThatBeginsWhileItIsReadIsReadAnew reads a queued run that begins between the reads of its record and of its
+// resource's: it is not shown as queued with the generation that it was made for.
+func TestARunThatBeginsWhileItIsReadIsReadAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.pipeline("d")
+		e.apply(object("x", 1))
+		queued := e.apply(object("x", 2))
+		e.apply(object("x", 3))
+		st.first("run/"+queued.ID, func() { time.Sleep(1500 * time.Millisecond) })
+		run := e.run(queued.ID)
+		require.Equal(t, conveyor.StateRunning, run.State)
+		require.EqualValues(t, 3, run.Generation)
+	})
+}
+
+// TestRunsPassesOverARunThatIsRemovedMeanwhile removes an old run while they are listed.
+func TestRunsPassesOverARunThatIsRemovedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{Retention: conveyor.Retention{Runs: 2}}).start()
+		e.driver("d", driverOf(always(conveyor.Done(), nil)))
+		e.pipeline("d")
+		e.finish(object("x", 1))
+		e.finish(object("x", 2))
+		var ids []string
+		for run, err := range e.Runs(t.Context(), conveyor.RunFilter{Resource: object("x", nil).Key()}) {
+			require.NoError(t, err)
+			ids = append(ids, run.ID)
+			if len(ids) == 1 { // which is kept for one run more, the second of the list not
+				e.finish(object("x", 3))
+				e.finish(object("x", 4))
+				synctest.Wait()
+			}
+		}
+		require.Len(t, ids, 1)
+	})
+}
+
 // TestGenerationsGoOnFromAResourceThatCameAndWent has a resource come and go while another call is about to create it.
 func TestGenerationsGoOnFromAResourceThatCameAndWent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
