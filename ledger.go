@@ -79,10 +79,10 @@ func (l *ledger) object(ctx context.Context, k Key) (*Object, error) {
 	}
 }
 
-// overtaken explains an error: a record that belongs to a resource was not found, since the resource's own record, read
-// before, is another one by now, or gone. Then all of it is to be read again.
+// overtaken explains an error: a record that belongs to a resource, its newest run for one, was not found, since the
+// resource's own record, read before, is another one by now, or gone. Then all of it is to be read again.
 func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err error) bool {
-	if !errors.Is(err, store.ErrNotFound) {
+	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrNotFound) {
 		return false
 	}
 	_, now, err := l.resource(ctx, k)

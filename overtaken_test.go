@@ -1,7 +1,9 @@
 package conveyor_test
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,10 +11,38 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // Here something comes between two things that a call does to the store.
+
+// between is a store that does something right after a commit, or gives a commit for unknown that has happened.
+type between struct {
+	store.Store
+
+	mu    sync.Mutex // guards what follows; not held while it is called
+	after func() error
+}
+
+func (s *between) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	rev, err := s.Store.Commit(ctx, ops...)
+	s.mu.Lock()
+	after := s.after
+	s.after = nil
+	s.mu.Unlock()
+	if err == nil && after != nil {
+		err = after()
+	}
+	return rev, err
+}
+
+// next says what is done after the next commit, whose error is then this one.
+func (s *between) next(after func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = after
+}
 
 // first calls fn after the next Get of a key with a prefix.
 func (p *probe) first(prefix string, fn func()) {
@@ -63,6 +93,61 @@ func TestRunsPassesOverARunThatIsRemovedMeanwhile(t *testing.T) {
 		}
 		require.Len(t, ids, 1)
 	})
+}
+
+// TestACallThatHasStoredSomethingDoesNotFail has the caller leave right after the commit of what it has asked for. Its
+// own answer must not need the store any more: an error says that nothing is stored.
+func TestACallThatHasStoredSomethingDoesNotFail(t *testing.T) {
+	labelled := func(spec int) *conveyor.Object {
+		o := object("x", spec)
+		o.Metadata = map[string]string{"a": "b"}
+		return o
+	}
+	for _, tt := range []struct {
+		name string
+		call func(ctx context.Context, e *rig) (*conveyor.Run, error)
+		want func(t *testing.T, now *conveyor.Object, run *conveyor.Run)
+	}{
+		{
+			name: "metadata alone",
+			call: func(ctx context.Context, e *rig) (*conveyor.Run, error) { return e.Apply(ctx, labelled(1)) },
+			want: func(t *testing.T, now *conveyor.Object, run *conveyor.Run) {
+				require.EqualValues(t, 1, run.Generation)
+				require.Equal(t, "b", now.Metadata["a"])
+			},
+		},
+		{
+			name: "a change that a queued run takes up",
+			call: func(ctx context.Context, e *rig) (*conveyor.Run, error) { return e.Apply(ctx, object("x", 2)) },
+			want: func(t *testing.T, now *conveyor.Object, run *conveyor.Run) {
+				require.EqualValues(t, 2, run.Generation)
+				require.Equal(t, conveyor.CauseUpdated, run.Cause)
+				require.EqualValues(t, 2, now.Generation)
+			},
+		},
+		{
+			name: "a deletion that a queued run takes up",
+			call: func(ctx context.Context, e *rig) (*conveyor.Run, error) { return e.Delete(ctx, object("x", 1).Key()) },
+			want: func(t *testing.T, now *conveyor.Object, run *conveyor.Run) {
+				require.Equal(t, conveyor.CauseDeleted, run.Cause)
+				require.NotNil(t, now.DeletedAt)
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := &between{Store: memory.New()}
+			e := newEngineOn(t, st, conveyor.Options{}) // not started, so that runs stay queued
+			e.pipeline("d")
+			first := e.apply(object("x", 1))
+			ctx, leave := context.WithCancel(t.Context())
+			st.next(func() error { leave(); return nil })
+			run, err := tt.call(ctx, e)
+			require.NoError(t, err)
+			require.Equal(t, first.ID, run.ID)
+			require.Error(t, ctx.Err())
+			tt.want(t, e.resource(object("x", 1)), run)
+		})
+	}
 }
 
 // TestGenerationsGoOnFromAResourceThatCameAndWent has a resource come and go while another call is about to create it.
