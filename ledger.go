@@ -177,12 +177,16 @@ var errNotCommitted = errors.New("conveyor: the commit did not happen")
 
 // findOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
 // condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
-// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails.
+// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if nothing tells.
+//
+// A record of a run or of one of its steps is changed by one goroutine at a time, and stays as it was put until that
+// one knows. A resource's record may have been put, and written over since by another call: then the next one tells, if
+// it is there: the generation that came with it.
 //
 // Where nothing is written under a condition, as with log lines alone, nothing tells, and the answer is errNotCommitted:
 // the same writes once more change nothing.
 func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (store.Revision, error) {
-	repeatable := true
+	repeatable, writtenOver := true, false
 	for _, op := range ops {
 		repeatable = repeatable && !(op.Writes() && op.Conditional())
 		if !op.Conditional() || op.Value() == nil {
@@ -190,14 +194,19 @@ func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (st
 		}
 		r, err := l.store.Get(ctx, op.Key())
 		switch {
+		case errors.Is(err, store.ErrNotFound) && writtenOver:
+			return 0, unknown // it never was, or was removed since
 		case errors.Is(err, store.ErrNotFound) && op.Holds(0), err == nil && op.Holds(r.Revision):
 			return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))
 		case err == nil && string(r.Value) == string(op.Value()):
 			return r.Revision, nil
-		case err == nil, errors.Is(err, store.ErrNotFound):
-			return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return 0, unknown
+		case strings.HasPrefix(op.Key(), resourcePrefix):
+			writtenOver = true
+			continue
 		}
-		return 0, unknown
+		return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
 	}
 	if repeatable {
 		return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))

@@ -150,6 +150,66 @@ func TestACallThatHasStoredSomethingDoesNotFail(t *testing.T) {
 	}
 }
 
+// TestAnUnknownCommitIsFoundThoughItWasWrittenOver has somebody else apply something between a commit that has happened,
+// but is not known to have, and the look that finds that out. It is neither done a second time nor refused.
+func TestAnUnknownCommitIsFoundThoughItWasWrittenOver(t *testing.T) {
+	labelled := func(o *conveyor.Object, label string) *conveyor.Object {
+		o.Metadata = map[string]string{"label": label}
+		return o
+	}
+	versioned := func(o *conveyor.Object, version int64) *conveyor.Object {
+		o.Version = version
+		return o
+	}
+	for _, tt := range []struct {
+		name       string
+		call       func(e *rig) error
+		want       error
+		generation int64
+		version    int64
+	}{
+		{
+			name:       "of a creation",
+			call:       func(e *rig) error { _, err := e.Create(t.Context(), object("y", 1)); return err },
+			generation: 2, version: 2,
+		},
+		{
+			name:       "of a change",
+			call:       func(e *rig) error { _, err := e.Apply(t.Context(), versioned(object("x", 1), 1)); return err },
+			generation: 3, version: 3,
+		},
+		{
+			name: "of metadata, of which nothing is left",
+			call: func(e *rig) error {
+				_, err := e.Apply(t.Context(), versioned(labelled(object("x", 0), "a"), 1))
+				return err
+			},
+			want:       store.ErrUnknown,
+			generation: 2, version: 3,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := &between{Store: memory.New()}
+			e := newEngineOn(t, st, conveyor.Options{})
+			e.pipeline("d")
+			e.apply(object("x", 0))
+			name := "x"
+			if strings.Contains(tt.name, "creation") {
+				name = "y"
+			}
+			st.next(func() error {
+				e.apply(object(name, "of somebody else"))
+				return store.ErrUnknown
+			})
+			require.ErrorIs(t, tt.call(e), tt.want)
+			now := e.resource(object(name, nil))
+			require.Equal(t, tt.generation, now.Generation)
+			require.Equal(t, tt.version, now.Version)
+			require.JSONEq(t, `"of somebody else"`, string(now.Spec))
+		})
+	}
+}
+
 // TestGenerationsGoOnFromAResourceThatCameAndWent has a resource come and go while another call is about to create it.
 func TestGenerationsGoOnFromAResourceThatCameAndWent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
