@@ -252,3 +252,24 @@ func TestARunThatLeavesTheLineDoesNotStrandTheOneBeforeIt(t *testing.T) {
 		require.Equal(t, conveyor.StateCanceled, e.run(third.ID).State)
 	})
 }
+
+// TestNothingIsWatchedAfterTheEnd shuts down under a call that has stored something. Who watches after that is told what
+// those were told who watched before: that it is over.
+func TestNothingIsWatchedAfterTheEnd(t *testing.T) {
+	st := &between{Store: memory.New()}
+	e := newEngineOn(t, st, conveyor.Options{})
+	e.pipeline("d")
+	watched := e.Watch(t.Context(), conveyor.WatchOptions{})
+	requireOver := func() {
+		for event, err := range watched {
+			require.ErrorIs(t, err, conveyor.ErrClosed, "%+v", event)
+		}
+	}
+	st.next(func() error {
+		e.stop()
+		requireOver()
+		return nil
+	})
+	e.apply(object("x", 1))
+	requireOver()
+}
