@@ -252,7 +252,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := toInstant(time.Now())
+	now := e.moments.next(time.Now())
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}

@@ -210,6 +210,28 @@ func TestAnUnknownCommitIsFoundThoughItWasWrittenOver(t *testing.T) {
 	}
 }
 
+// TestACommitOfSomebodyElseIsNotTakenForOnesOwn has two calls want the same change of the same version at the same time.
+// The outcome of one commit is unknown, and it has not happened: what is on record is the other's.
+func TestACommitOfSomebodyElseIsNotTakenForOnesOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{})
+		e.pipeline("d")
+		e.apply(object("x", 0))
+		wanted := func() *conveyor.Object {
+			o := object("x", 1)
+			o.Version = 1
+			return o
+		}
+		e.store.refusing(func([]string) error {
+			e.store.refusing(nil)
+			e.apply(wanted())
+			return store.ErrUnknown
+		})
+		_, err := e.Apply(t.Context(), wanted())
+		require.ErrorIs(t, err, conveyor.ErrConflict)
+	})
+}
+
 // TestGenerationsGoOnFromAResourceThatCameAndWent has a resource come and go while another call is about to create it.
 func TestGenerationsGoOnFromAResourceThatCameAndWent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
