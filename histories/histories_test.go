@@ -285,11 +285,16 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		}
 	})
 	tally.log(t)
-	for _, what := range everything {
-		require.Positive(t, tally.n[what], "there was no %s", what)
-	}
 	require.Equal(t, n, tally.n["history"])
+	for _, what := range everything {
+		if n >= enough {
+			require.Positive(t, tally.n[what], "there was no %s", what)
+		}
+	}
 }
+
+// enough histories are so many that everything has surely happened in some of them.
+const enough = 2000
 
 var (
 	again = flag.Uint64("history", 0, "the seed of the history that TestOneHistory plays")

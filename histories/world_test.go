@@ -138,9 +138,13 @@ func (w *world) nap(d time.Duration) {
 	}
 }
 
-// dawdle is a nap that the store takes, or does not.
+// dawdle is a nap that the store takes, or does not. Some are so long that a resource can come and go meanwhile.
 func (w *world) dawdle() {
-	if w.odds(w.dawdling) {
+	switch {
+	case !w.odds(w.dawdling):
+	case w.odds(20):
+		w.nap(time.Duration(w.n(30)) * time.Millisecond)
+	default:
 		w.nap(time.Duration(w.n(300)) * time.Microsecond)
 	}
 }
