@@ -74,6 +74,10 @@ func (w *world) watchAll(l *life) {
 	if n := len(w.lives); n > 0 {
 		if e, ok := w.lives[n-1].all.pick(w, ""); ok {
 			w.expectGap(l, e.Cursor)
+			l.join.Go(func() {
+				w.nap(20 * time.Millisecond) // until there are as many events in this life as there were in that
+				w.expectGap(l, e.Cursor)
+			})
 		}
 	}
 }
