@@ -494,9 +494,14 @@ func (s *scheduler) leave(j *journey) {
 	j.busy = false
 	again := len(j.inbox) > 0
 	j.mu.Unlock()
-	if again {
-		s.beside(func() { s.drive(j, message{}, false) })
+	if !again || s.beside(func() { s.drive(j, message{}, false) }) {
+		return
 	}
+	j.mu.Lock()
+	inbox := j.inbox
+	j.inbox = nil
+	j.mu.Unlock()
+	s.answer(inbox, ErrClosed) // or else who wants it canceled would wait for ever
 }
 
 // hearOut makes runs for the resources of these types that no driver listened to when their run came.

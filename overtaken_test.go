@@ -295,3 +295,23 @@ func TestNothingIsWatchedAfterTheEnd(t *testing.T) {
 	e.apply(object("x", 1))
 	requireOver()
 }
+
+// TestACancelIsAnsweredThoughTheEngineIsShutDown cancels a run that is just being made, and shuts down before its maker
+// gets around to it.
+func TestACancelIsAnsweredThoughTheEngineIsShutDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &between{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{})
+		e.pipeline("d")
+		answer := make(chan error, 1)
+		st.next(func() error {
+			made := e.runs(object("x", nil))
+			go func() { answer <- e.Cancel(context.Background(), made[0].ID, "not needed") }()
+			synctest.Wait()
+			e.stop()
+			return nil
+		})
+		e.apply(object("x", 1))
+		require.ErrorIs(t, <-answer, conveyor.ErrClosed)
+	})
+}
