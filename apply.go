@@ -148,8 +148,8 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 // It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another
 // type; an [ErrNotFound] for a pipeline that does not exist, unless it was deleted and nothing has changed that calls
 // for a run; [ErrConflict] if r's Version is not 0 and not the current one; what [Options].Validate returned;
-// [ErrClosed] after Shutdown; or an error of the store. After any of them nothing is stored and r is unchanged, except
-// that after a [store.ErrUnknown] the resource may be stored or not.
+// [ErrClosed] after Shutdown; the cause of ctx; or an error of the store. After any of them nothing is stored and r is
+// unchanged, except that after a [store.ErrUnknown] the resource may be stored or not.
 func (e *Engine) Apply(ctx context.Context, r Resource) (*Run, error) {
 	return e.apply(ctx, r, false)
 }
@@ -252,7 +252,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := toInstant(time.Now())
+	now := e.moments.next(time.Now())
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}
@@ -279,7 +279,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 
 // firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
 func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipelineRecord, now instant) (*submission, error) {
-	grave, _, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
+	grave, rev, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
 	if errors.Is(err, store.ErrNotFound) {
 		grave, err = new(graveRecord), nil
 	}
@@ -287,10 +287,13 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipel
 		return nil, err
 	}
 	first := grave.Generation + 1
-	return withRevision(o, &resourceRecord{
+	want := withRevision(o, &resourceRecord{
 		ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
-	}, pipeline, CauseCreated), nil
+	}, pipeline, CauseCreated)
+	// That there is no resource is not enough: one may have come and gone meanwhile, and taken the generation.
+	want.extra = append(want.extra, store.Check(graveKey(o.Key()), rev))
+	return want, nil
 }
 
 // withRevision is a new generation of a resource, to be reconciled along its pipeline.
@@ -339,7 +342,7 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 			return nil, nil, err
 		}
 		run, err := e.carryOut(ctx, k, want, rev)
-		if !errors.Is(err, store.ErrConflict) {
+		if !errors.Is(err, store.ErrConflict) && !e.ledger.overtaken(ctx, k, rev, err) {
 			return run, want.next, err
 		}
 	}
@@ -349,31 +352,35 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 	next := want.next
 	changed := want.cause == CauseUpdated || want.cause == CauseDeleted
 	queued := next.Status.Phase == StateQueued // the newest run, which stands for the newest generation
-	switch {
-	case want.cause == 0 && !want.write:
-		return e.ledger.describe(ctx, next.Status.Run)
-	case want.cause != 0 && (!queued || changed && (want.keep || next.keeps())):
+	if want.cause != 0 && (!queued || changed && (want.keep || next.keeps())) {
 		if limit := e.opts.Limits.Queue; want.cause != CauseDeleted && next.Queued >= limit {
 			return nil, tooLarge("queue", next.Queued+1, limit, "runs in line")
 		}
 		return e.newRun(ctx, k, want, rev)
 	}
-	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts.
+	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts. It is read
+	// before the commit, so that nothing that fails after it makes a call that has done its work return an error.
+	run, err := e.ledger.describe(ctx, next.Status.Run)
+	if err != nil || !want.write {
+		return run, err
+	}
 	if changed {
 		next.Cause = want.cause
+		run.Generation, run.Pipeline, run.Cause = next.Generation, next.Pipeline, next.Cause
 	}
-	if want.write {
-		ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
-		if _, err := e.ledger.commit(ctx, ops); err != nil {
-			return nil, err
-		}
+	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
+	_, err = e.ledger.commit(ctx, ops)
+	if err == nil {
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
-	if want.write && next.Pending != "" {
+	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// It may be there to end the one it waits behind, or wait for room that it does not need any more.
 		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
 	}
-	return e.ledger.describe(ctx, next.Status.Run)
+	if err != nil {
+		return nil, err
+	}
+	return run, nil
 }
 
 // newRun commits a new run along with what it is for, started if that can be.
@@ -487,9 +494,14 @@ func (s *scheduler) leave(j *journey) {
 	j.busy = false
 	again := len(j.inbox) > 0
 	j.mu.Unlock()
-	if again {
-		s.beside(func() { s.drive(j, message{}, false) })
+	if !again || s.beside(func() { s.drive(j, message{}, false) }) {
+		return
 	}
+	j.mu.Lock()
+	inbox := j.inbox
+	j.inbox = nil
+	j.mu.Unlock()
+	s.answer(inbox, ErrClosed) // or else who wants it canceled would wait for ever
 }
 
 // hearOut makes runs for the resources of these types that no driver listened to when their run came.

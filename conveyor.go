@@ -62,11 +62,12 @@ import (
 // apply resources. All its methods may be called concurrently, by drivers too, and before Start unless they say
 // otherwise: what is applied before Start is on record and begins with it.
 type Engine struct {
-	opts   Options
-	ledger *ledger
-	sched  *scheduler
-	events *feed
-	ids    ids
+	opts    Options
+	ledger  *ledger
+	sched   *scheduler
+	events  *feed
+	ids     ids
+	moments moments
 }
 
 // Options change how an engine works. The zero value works.

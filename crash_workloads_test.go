@@ -58,7 +58,7 @@ var workloads = []workload{
 		name: "requeues", ordered: true,
 		pipelines: []conveyor.Pipeline{pipelineOf("a", "b")}, drivers: []string{"a", "b"},
 		steps: map[string]driverFunc{"1": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			if time.Since(req.Resource.CreatedAt) < 2*time.Second {
+			if time.Since(req.Resource.CreatedAt) < 1900*time.Millisecond {
 				return conveyor.RequeueAfter(time.Second), nil
 			}
 			return conveyor.Done(), nil

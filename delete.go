@@ -36,7 +36,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = toInstant(time.Now())
+		next.Deleted = e.moments.next(time.Now())
 		return &submission{next: &next, write: true, cause: CauseDeleted, spec: revision.Spec}, nil
 	})
 	if err != nil {

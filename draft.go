@@ -516,7 +516,8 @@ func (d *draft) put(key string, rec appender) store.Op {
 	return store.Put(key, d.values[from:len(d.values):len(d.values)])
 }
 
-// ops lists the writes. The first is conditional, from which an unknown outcome is told.
+// ops lists the writes. The first is conditional and of a record that nobody else writes, from which an unknown outcome
+// is told.
 func (d *draft) ops() (ops []store.Op) {
 	id := d.j.id
 	log := d.j.log
@@ -530,14 +531,14 @@ func (d *draft) ops() (ops []store.Op) {
 			}
 			ops = append(ops, d.put(c.key, &c.rec).If(d.was(c.index).rev))
 		}
+		if d.rewrite {
+			ops = append(ops, d.put(d.j.run.key(), &d.rec).If(d.j.run.rev))
+		}
 		switch {
 		case d.removed:
 			ops = append(ops, store.Delete(resourceKey(d.j.key)).If(d.rev))
 		case d.head != nil:
 			ops = append(ops, d.put(resourceKey(d.j.key), d.head).If(d.rev))
-		}
-		if d.rewrite {
-			ops = append(ops, d.put(d.j.run.key(), &d.rec).If(d.j.run.rev))
 		}
 		ops = append(ops, d.attempts...)
 		ops = append(ops, d.extra...)

@@ -45,13 +45,16 @@ func (f *feed) publish(events ...Event) {
 		return
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return // watchers have been told that nothing more comes
+	}
 	for i := range events {
 		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine tells
 		f.ring[f.next%int64(len(f.ring))] = events[i]
 		f.next++
 	}
 	f.wakeLocked()
-	f.mu.Unlock()
 }
 
 func (f *feed) close() {
@@ -128,6 +131,7 @@ func (f *feed) after(c Cursor) (int64, error) {
 // The sequence ends with an error, its last element: the cause of ctx; [ErrClosed] after Shutdown, when the events
 // before it were delivered; [ErrGap] if Since is not known, or the watcher fell more than [Limits].WatchBuffer events
 // behind. Nothing is ever left out silently. After a gap, read what is there with List and Runs, and watch anew.
+// What a call stores that is still under way when the engine has been shut down has no event.
 // Events are kept in memory alone; a cursor means nothing to the next start of the program.
 func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	f := e.events

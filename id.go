@@ -3,6 +3,7 @@ package conveyor
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,20 @@ func (g *ids) add(n uint64) {
 	if g.low += n; g.low < n { // the sum wrapped
 		if g.high++; g.high > 0xFFFF {
 			g.high, g.millis = 0, g.millis+1
+		}
+	}
+}
+
+// moments gives each change of a resource a time of its own, however coarse the clock is, so that no two calls ever write
+// the same record: one whose commit has an unknown outcome knows its own.
+type moments struct{ last atomic.Int64 }
+
+func (m *moments) next(now time.Time) instant {
+	for {
+		last := m.last.Load()
+		next := max(int64(toInstant(now)), last+1)
+		if m.last.CompareAndSwap(last, next) {
+			return instant(next)
 		}
 	}
 }

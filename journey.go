@@ -119,6 +119,11 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
+		case beyondRepair(err) && j.rev != 0 && s.changed(j):
+			// What belongs to the resource's record, such as the place of a run in line, was gone when it was read, since
+			// the record had become another one.
+			pause = firstPause / 2
+			continue
 		case beyondRepair(err):
 			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)

@@ -79,10 +79,10 @@ func (l *ledger) object(ctx context.Context, k Key) (*Object, error) {
 	}
 }
 
-// overtaken explains an error: a record that belongs to a resource was not found, since the resource's own record, read
-// before, is another one by now, or gone. Then all of it is to be read again.
+// overtaken explains an error: a record that belongs to a resource, its newest run for one, was not found, since the
+// resource's own record, read before, is another one by now, or gone. Then all of it is to be read again.
 func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err error) bool {
-	if !errors.Is(err, store.ErrNotFound) {
+	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrNotFound) {
 		return false
 	}
 	_, now, err := l.resource(ctx, k)
@@ -177,13 +177,17 @@ var errNotCommitted = errors.New("conveyor: the commit did not happen")
 
 // findOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
 // condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
-// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if reading fails, which is
+// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if nothing tells, which is
 // beyondRepair too if reading again cannot help.
+//
+// A record of a run or of one of its steps is changed by one goroutine at a time, and stays as it was put until that
+// one knows. A resource's record may have been put, and written over since by another call: then the next one tells, if
+// it is there: the generation that came with it.
 //
 // Where nothing is written under a condition, as with log lines alone, nothing tells, and the answer is errNotCommitted:
 // the same writes once more change nothing.
 func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (store.Revision, error) {
-	repeatable := true
+	repeatable, writtenOver := true, false
 	for _, op := range ops {
 		repeatable = repeatable && !(op.Writes() && op.Conditional())
 		if !op.Conditional() || op.Value() == nil {
@@ -191,16 +195,22 @@ func (l *ledger) findOut(ctx context.Context, ops []store.Op, unknown error) (st
 		}
 		r, err := l.store.Get(ctx, op.Key())
 		switch {
+		case errors.Is(err, store.ErrNotFound) && writtenOver:
+			return 0, unknown // it never was, or was removed since
 		case errors.Is(err, store.ErrNotFound) && op.Holds(0), err == nil && op.Holds(r.Revision):
 			return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))
 		case err == nil && string(r.Value) == string(op.Value()):
 			return r.Revision, nil
-		case err == nil, errors.Is(err, store.ErrNotFound):
-			return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
-		case beyondRepair(err):
-			return 0, fmt.Errorf("%w (reading back: %w)", unknown, err)
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			if beyondRepair(err) {
+				return 0, fmt.Errorf("%w (reading back: %w)", unknown, err)
+			}
+			return 0, unknown
+		case strings.HasPrefix(op.Key(), resourcePrefix):
+			writtenOver = true
+			continue
 		}
-		return 0, unknown
+		return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
 	}
 	if repeatable {
 		return 0, fmt.Errorf("%w: %w", errNotCommitted, withoutIdentity(unknown))
@@ -334,12 +344,16 @@ func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
 	if state.rec.State == StateQueued {
 		// It has pinned nothing: it is shown with what it would take up if it started now.
 		head, rev, err := l.resource(ctx, run.Resource)
-		if err != nil || head == nil {
-			return run, err
+		if err != nil {
+			return nil, err
 		}
-		if head.Pending != id {
-			run.Reason = "waits for the runs queued before it"
-			return run, nil
+		if head == nil || head.Pending != id {
+			_, now, err := load[runRecord](ctx, l, runKey(id))
+			if err == nil && now == state.rev {
+				run.Reason = "waits for the runs queued before it"
+				return run, nil
+			}
+			return l.describe(ctx, id) // it has begun since it was read, or ended
 		}
 		if head.Active != "" {
 			run.Reason = "waits for the end of run " + head.Active

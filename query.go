@@ -179,8 +179,8 @@ func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 				return
 			}
 			run, err := e.ledger.describe(ctx, r.Key[len(q.Prefix):])
-			if err == nil && !f.wants(run) {
-				continue
+			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
+				continue // the first is of a run that was removed meanwhile (see [Retention])
 			}
 			if !yield(run, err) || err != nil {
 				return
