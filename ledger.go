@@ -80,13 +80,14 @@ func (l *ledger) object(ctx context.Context, k Key) (*Object, error) {
 }
 
 // overtaken explains an error: a record that belongs to a resource, its newest run for one, was not found, since the
-// resource's own record, read before, is another one by now, or gone. Then all of it is to be read again.
+// resource's own record, read before, is another one by now, or gone. Then all of it is to be read again, and so if that
+// cannot be told, for the reading will say why.
 func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err error) bool {
 	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrNotFound) {
 		return false
 	}
 	_, now, err := l.resource(ctx, k)
-	return err == nil && now != rev
+	return err != nil || now != rev
 }
 
 // pipeline returns the record of a pipeline, not to be changed; ErrNotFound if there is none. Every apply and every run

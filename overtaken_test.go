@@ -315,3 +315,43 @@ func TestACancelIsAnsweredThoughTheEngineIsShutDown(t *testing.T) {
 		require.ErrorIs(t, <-answer, conveyor.ErrClosed)
 	})
 }
+
+// refusing is a store that is asked before each Get whether it fails.
+type refusing struct {
+	store.Store
+	get func(key string) error // set before it is used
+}
+
+func (s *refusing) Get(ctx context.Context, key string) (store.Record, error) {
+	if err := s.get(key); err != nil {
+		return store.Record{}, err
+	}
+	return s.Store.Get(ctx, key)
+}
+
+// TestWhatCannotBeReadIsNotSaidToBeGone has a resource change while it is read, and the store fail just then.
+func TestWhatCannotBeReadIsNotSaidToBeGone(t *testing.T) {
+	st := &refusing{Store: memory.New()}
+	var asked []string
+	st.get = func(key string) error {
+		kind, _, _ := strings.Cut(key, "/")
+		asked = append(asked, kind)
+		switch len(asked) {
+		case 2: // the generation that the first one named
+			return store.ErrNotFound
+		case 3, 4: // is it still the first one, and what else
+			return errBoom
+		}
+		return nil
+	}
+	seed, err := conveyor.New(st.Store, conveyor.Options{})
+	require.NoError(t, err)
+	require.NoError(t, seed.SavePipeline(t.Context(), pipelineOf("d")))
+	_, err = seed.Apply(t.Context(), object("x", 1))
+	require.NoError(t, err)
+	e := newEngineOn(t, st, conveyor.Options{})
+	_, err = e.Get(t.Context(), object("x", 1).Key())
+	require.ErrorIs(t, err, errBoom)
+	require.NotErrorIs(t, err, store.ErrNotFound)
+	require.Equal(t, []string{"res", "rev", "res", "res"}, asked)
+}
