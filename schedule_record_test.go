@@ -163,13 +163,14 @@ type startSeen struct {
 
 // resourceSeen is what is known of a resource.
 type resourceSeen struct {
-	head  headRecord
-	gone  bool
-	runs  []*runSeen // by commit of their creation
-	begun string     // the last run that has begun
-	at    *runSeen   // that is at work
-	specs map[int64]string
-	acked []ack
+	head      headRecord
+	changedIn int // the life in which its generation changed, or it was marked as deleted
+	gone      bool
+	runs      []*runSeen // by commit of their creation
+	begun     string     // the last run that has begun
+	at        *runSeen   // that is at work
+	specs     map[int64]string
+	acked     []ack
 }
 
 // ack is a generation that Apply has acknowledged.
@@ -222,8 +223,12 @@ func (x *explorer) committed(l *lifetime, ops []store.Op) {
 				r.head = headRecord{}
 				x.see(sawDeleted)
 			} else {
+				old := r.head
 				r.head = headRecord{}
 				mustDecode(value, &r.head)
+				if r.head.Generation != old.Generation || r.head.Deleted != old.Deleted {
+					r.changedIn = l.number
+				}
 			}
 		case "run/":
 			touched = x.runs[key[4:]]

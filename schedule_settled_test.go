@@ -45,6 +45,11 @@ func (x *explorer) lookAround() time.Duration {
 			next = min(next, r.rec.Deadline)
 		}
 	}
+	for _, res := range x.seenResources {
+		if res.head.Resync > now {
+			next = min(next, res.head.Resync)
+		}
+	}
 	l := x.lives[len(x.lives)-1]
 	if l.began != 0 && !l.closing && x.inStore == 0 {
 		x.see(sawSettled)
@@ -84,10 +89,46 @@ func (x *explorer) checkSettled(l *lifetime) {
 			x.fault("%d runs of pipeline %s count as at work, and %d are", p.AtWork, name, rooms[name])
 		}
 	}
+	for _, v := range l.active {
+		if v.mustEnd() && v.ctxOver == 0 {
+			x.fault("run %s step %s is called, its run is stopped, and its context has not ended", v.run.alias, v.run.plan.all[v.step].ID)
+		}
+	}
+	for k, res := range x.seenResources {
+		x.checkResource(l, k, res)
+	}
 	for _, r := range x.open {
 		if what := x.idle(l, r, rooms); what != "" {
 			x.fault("lost wake-up: run %s: %s, with %d of %d workers busy", r.alias, what, len(l.active), x.workers)
 		}
+	}
+}
+
+// mustEnd says that a call is to be told to end.
+func (v *visit) mustEnd() bool {
+	if v.step >= len(v.run.plan.Steps) {
+		return v.run.rec.CutShort
+	}
+	return v.run.rec.Stop == "cancel" || v.run.rec.Stop == "supersede"
+}
+
+// checkResource says what must be true of a resource when the engine is settled.
+func (x *explorer) checkResource(l *lifetime, k conveyor.Key, res *resourceSeen) {
+	if res.head.Resync != 0 && res.head.Resync < x.now() {
+		x.fault("lost wake-up: %s was to be run again at %s", k.Name, x.since(res.head.Resync))
+	}
+	r := res.at
+	if r == nil || r.rec.Cause == conveyor.CauseDeleted || r.rec.Outcome != conveyor.StateUnset || r.rec.Stop != "" {
+		return
+	}
+	if res.changedIn != l.number && len(l.active) == x.workers {
+		return // a former life has left it to a worker of this one
+	}
+	if res.head.Deleted != 0 {
+		x.fault("rule 14: run %s is at work, and the deletion of its resource does not end it", r.alias)
+	}
+	if x.policies[x.along[k]] == conveyor.Supersede && res.head.Generation > r.rec.Generation {
+		x.fault("rule 3: run %s is at generation %d, and generation %d does not supersede it", r.alias, r.rec.Generation, res.head.Generation)
 	}
 }
 
