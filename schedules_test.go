@@ -22,8 +22,8 @@ import (
 // TestSchedules explores how the parts of an engine can come between each other. Each seed is a small world in a bubble
 // of its own: pipelines of random shapes, resources, and a program whose goroutines apply, cancel, delete, signal, retry,
 // register, edit and restart, on a store that takes a random time before and after each call, so that every two calls
-// are made in every order sooner or later. Three witnesses watch: what the store was given (schedule_record_test.go),
-// what the drivers saw (schedule_drivers_test.go), and the events. They know the rules by themselves, and at every
+// are made in every order sooner or later. Three witnesses watch: what the store was given (schedule_rules_test.go),
+// what the drivers saw (schedule_calls_test.go), and the events. They know the rules by themselves, and at every
 // moment at which nothing is under way they say what should be (schedule_settled_test.go): work that could be done and
 // is not is a lost wake-up, found without a bound on time.
 //
