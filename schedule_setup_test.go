@@ -169,8 +169,8 @@ func (s *setup) pipeline(d *dice, name string) conveyor.PipelineSpec {
 	if d.oneIn(4) {
 		p.Timeout = conveyor.Duration(d.between(2*time.Second, 20*time.Second))
 	}
-	if d.oneIn(6) {
-		p.Resync = conveyor.Duration(d.between(5*time.Second, 30*time.Second))
+	if d.oneIn(4) {
+		p.Resync = conveyor.Duration(d.between(2*time.Second, 20*time.Second))
 	}
 	p.Steps = s.steps(d, 1+d.n(4))
 	if d.oneIn(3) { // a graph

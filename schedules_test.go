@@ -42,7 +42,7 @@ func TestSchedules(t *testing.T) {
 		})
 		return
 	}
-	n := testenv.Bound(t, "CONVEYOR_SCHEDULES", 20_000, 300)
+	n := testenv.Bound(t, "CONVEYOR_SCHEDULES", 20_000, 500)
 	all := &sightings{seen: map[string]int{}}
 	t.Cleanup(func() { all.requireEverything(t, n) })
 	const batch = 500
@@ -174,7 +174,7 @@ func (s *sightings) requireEverything(t *testing.T, seeds int) {
 	for _, what := range slices.Sorted(maps.Keys(s.seen)) {
 		t.Logf("%9d %s", s.seen[what], what)
 	}
-	if seeds < 300 {
+	if seeds < 500 {
 		return // too few to say
 	}
 	for _, what := range interesting {
