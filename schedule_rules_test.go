@@ -151,20 +151,23 @@ func (x *explorer) stepChanged(l *lifetime, r *runSeen, i int, was *stepRecord) 
 		x.fault("run %s step %s was %s, and becomes %s", r.alias, id, was.State, now.State)
 	}
 	if n := len(now.Waits); n > 0 && now.Waits[n-1].To != 0 && (len(was.Waits) < n || was.Waits[n-1].To == 0) {
-		switch last := now.Waits[n-1]; {
+		last, atOnce := now.Waits[n-1], was.State == conveyor.StateRunning // the wait and its end are one commit
+		switch {
 		case last.TimedOut:
 			x.see(sawSignalTimeout)
 			if last.To < was.Due {
 				x.fault("run %s step %s has waited in vain %s too shortly", r.alias, id, time.Duration(was.Due-last.To))
 			}
-		case was.State == conveyor.StateRunning: // the wait and its end are one commit
+		case atOnce:
 			x.see(sawEarlySignal)
+		default:
+			x.see(sawLateSignal)
+		}
+		if atOnce {
 			was = &stepRecord{State: conveyor.StateWaiting, Await: "go", Attempt: was.Attempt}
 			if book.last != nil {
 				book.last.settled = true
 			}
-		default:
-			x.see(sawLateSignal)
 		}
 	}
 	switch now.State {

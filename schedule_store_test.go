@@ -133,7 +133,8 @@ func (x *explorer) nameOf(key string) string {
 	case x.runs[id] == nil:
 		return key[:4]
 	default:
-		return key[:4] + x.runs[id].alias + rest
+		step, _, _ := strings.Cut(rest[min(1, len(rest)):], "/") // what follows it may be another id
+		return key[:4] + x.runs[id].alias + step
 	}
 }
 
