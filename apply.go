@@ -374,7 +374,11 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
-		// It may be there to end the one it waits behind, or wait for room that it does not need any more.
+		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
+		// worker, and that run may have the last one; or for room.
+		if by := next.displacement(); by != nil && err == nil {
+			e.sched.displace(k, by)
+		}
 		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
 	}
 	if err != nil {
@@ -470,7 +474,7 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 			d.turn = turn
 		}
 	} else if d.head.Active != "" {
-		d.displace = d.displacement()
+		d.displace = d.head.displacement()
 	} else if d.head.Pending == j.id {
 		d.turn = true
 	}

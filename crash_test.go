@@ -89,8 +89,8 @@ func recoveries(t *testing.T, d disk, load workload, want string, first, second 
 	}
 }
 
-// lifetime is more than any workload takes.
-const lifetime = time.Hour
+// longestLife is more than any workload takes.
+const longestLife = time.Hour
 
 // world is what outlives the process: its records, its program, and those who saw what the drivers did.
 type world struct {
@@ -157,7 +157,7 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	t.Helper()
 	disk := w.reopen()
 	w.compare(t, disk)
-	timed, expire := context.WithTimeoutCause(context.Background(), lifetime, errors.New("it does not come to an end"))
+	timed, expire := context.WithTimeoutCause(context.Background(), longestLife, errors.New("it does not come to an end"))
 	defer expire()
 	life, die := context.WithCancelCause(timed)
 	defer die(nil)

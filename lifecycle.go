@@ -217,15 +217,17 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 	}
 	alone := s.stuck+s.exempt == 0
 	s.mu.Unlock()
-	if first {
-		s.events.close()
-	}
 	if own == nil {
 		s.aside.Wait()
-		s.observing.finish(timeLeft(ctx))
 	}
 	if alone {
 		_ = s.workers.Wait() // they return nil
+	}
+	if first {
+		s.events.close() // after those who had something to tell
+	}
+	if own == nil {
+		s.observing.finish(timeLeft(ctx))
 	}
 	if len(left) == 0 {
 		return nil

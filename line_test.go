@@ -3,6 +3,7 @@ package conveyor_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 func queueing(p conveyor.PipelineSpec) conveyor.PipelineSpec {
@@ -284,5 +287,44 @@ func TestRule14ACanceledDeletionIsNotDoneByTheRunBeforeIt(t *testing.T) {
 		t.Log(e.run(second.ID).State, e.run(second.ID).Reason, e.run(second.ID).Cause)
 		_, err = e.Get(t.Context(), object("x", nil).Key())
 		require.NoError(t, err, "the deletion was canceled; the resource stays, marked")
+	})
+}
+
+// interposed is a store that does something before one list.
+type interposed struct {
+	store.Store
+	before func(prefix string)
+}
+
+func (s *interposed) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) {
+		s.before(q.Prefix)
+		s.Store.List(ctx, q)(yield)
+	}
+}
+
+func TestARunIsNotLostWhenTheOneBehindItLeavesTheLineAsItBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var leave func(prefix string)
+		e := newEngineOn(t, &interposed{memory.New(), func(prefix string) {
+			if leave != nil {
+				leave(prefix)
+			}
+		}}, conveyor.Options{}).start()
+		work := recording(taking(time.Minute))
+		e.driver("d", work)
+		e.save(queueing(pipelineOf("d")))
+		var ids []string
+		for i := range 3 {
+			ids = append(ids, e.apply(object("x", i)).ID)
+		}
+		leave = once("que/", func() { // the second run has read that the third is behind it, and looks for it
+			require.NoError(t, e.Cancel(t.Context(), ids[2], "not needed"))
+		})
+		time.Sleep(time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, e.run(ids[1]).State)
+		require.Equal(t, conveyor.StateCanceled, e.run(ids[2]).State)
+		require.Equal(t, []int64{1, 2}, generationsOf(work.all()))
+		requireAtRest(t, e.store)
 	})
 }

@@ -102,3 +102,34 @@ func TestObserverThatFallsBehindLearnsOfTheGap(t *testing.T) {
 		require.Equal(t, conveyor.StateSucceeded, events[5].State)
 	})
 }
+
+func TestObserverIsToldWhatIsRecordedDuringTheShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := new(onlooker)
+		e := newEngine(t, conveyor.Options{Observer: w}).start()
+		stream := e.Watch(t.Context(), conveyor.WatchOptions{})
+		e.driver("d", driverOf(always(conveyor.RequeueAfter(time.Hour), nil)))
+		e.pipeline("d")
+		run := e.apply(object("x", nil))
+		synctest.Wait()
+		e.store.refusing(func([]string) error {
+			time.Sleep(time.Second) // the store is slow
+			return nil
+		})
+		go func() { _ = e.Cancel(t.Context(), run.ID, "not needed") }()
+		time.Sleep(time.Millisecond)
+		e.stop()
+		require.Equal(t, conveyor.StateCanceled, e.run(run.ID).State)
+		all := w.all()
+		require.Equal(t, conveyor.StateCanceled, all[len(all)-1].State)
+		var last conveyor.Event
+		for event, err := range stream {
+			if err != nil {
+				require.ErrorIs(t, err, conveyor.ErrClosed)
+				break
+			}
+			last = event
+		}
+		require.Equal(t, conveyor.StateCanceled, last.State)
+	})
+}

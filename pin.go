@@ -27,7 +27,7 @@ func (d *draft) begin() (proceed bool, err error) {
 	case !known:
 		return true, d.finishWith(StateFailed, "the resource no longer has this run")
 	case head.Active != "":
-		d.displace = d.displacement()
+		d.displace = head.displacement()
 		d.head = nil // it stays as it is
 		return false, nil
 	case head.Deleted != 0 && head.Cause != CauseDeleted:
@@ -194,17 +194,18 @@ func (d *draft) keep(old *runState) {
 	}
 }
 
-// displacement asks for the end of the run that this one waits behind, if that is not to be waited for.
-func (d *draft) displacement() *displacement {
-	head := d.head
+// displacement asks for the end of the run at work, if the one that waits behind it is not to wait for that.
+func (r *resourceRecord) displacement() *displacement {
 	switch {
-	case head.Deleted != 0:
-		return &displacement{run: head.Active, stop: stopRequest{
+	case r.Active == "":
+		return nil
+	case r.Deleted != 0:
+		return &displacement{run: r.Active, stop: stopRequest{
 			spare: true, kind: stopCancel, reason: toBeDeleted, cause: fmt.Errorf("%w: %s", ErrCanceled, toBeDeleted),
 		}}
-	case head.Supersede:
-		reason := fmt.Sprintf("generation %d came", head.Generation)
-		return &displacement{run: head.Active, stop: stopRequest{
+	case r.Supersede:
+		reason := fmt.Sprintf("generation %d came", r.Generation)
+		return &displacement{run: r.Active, stop: stopRequest{
 			spare: true, kind: stopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason),
 		}}
 	}

@@ -73,6 +73,15 @@ func (t *turns) lane(j *journey) *lane {
 	return l
 }
 
+// of returns the journeys of a lane, not to be changed.
+func (t *turns) of(name string) []*journey {
+	l := t.lanes[name]
+	if l == nil {
+		return nil
+	}
+	return l.items[l.head:]
+}
+
 // pop returns the journey whose turn it is, or nil.
 func (t *turns) pop() *journey {
 	if t.n == 0 {

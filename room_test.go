@@ -153,6 +153,48 @@ func TestMaxRunsCanBeChangedWhileRunsWait(t *testing.T) {
 	}
 }
 
+func TestMaxRunsLoweredHoldsForARunThatHasRoomAndNoWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Workers: 1}).start()
+		e.driver("patient", driverOf(inTurn(always(conveyor.RequeueAfter(time.Hour), nil), always(conveyor.RequeueAfter(time.Hour), nil), always(conveyor.Done(), nil))))
+		e.driver("busy", driverOf(taking(10*time.Minute)))
+		e.save(atMost(pipelineOf("patient"), 2))
+		e.save(named("q", pipelineOf("busy")))
+		var ids []string
+		for i := range 3 {
+			ids = append(ids, e.apply(object(fmt.Sprint("x", i), nil)).ID)
+			synctest.Wait()
+		}
+		e.apply(along("q", "y"))
+		require.NoError(t, e.Cancel(t.Context(), ids[0], "")) // which makes room for the third
+		e.save(atMost(pipelineOf("patient"), 1))
+		time.Sleep(30 * time.Minute)
+		require.Equal(t, conveyor.StateWaiting, e.run(ids[1]).State)
+		require.Equal(t, conveyor.StateQueued, e.run(ids[2]).State)
+		require.NoError(t, e.ended(ids[1]).Err())
+		require.NoError(t, e.ended(ids[2]).Err())
+		requireAtRest(t, e.store)
+	})
+}
+
+func TestAQueuedRunDoesNotWaitForADriverThatItsPipelineNeedsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("busy", driverOf(taking(24*time.Hour)), conveyor.Concurrency(1))
+		e.driver("free", new(recorder))
+		e.pipeline("busy")
+		e.apply(object("x", nil))
+		run := e.apply(object("y", nil))
+		time.Sleep(time.Minute)
+		require.Equal(t, conveyor.StateQueued, e.run(run.ID).State)
+		e.pipeline("free")
+		synctest.Wait()
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
+		time.Sleep(48 * time.Hour)
+		requireAtRest(t, e.store)
+	})
+}
+
 func TestMaxRunsAndDriverSlotsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gauge

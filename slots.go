@@ -121,10 +121,13 @@ func (s *scheduler) takeSlot(of *slots, j *journey) bool {
 }
 
 func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
+	taken := of.busy + of.promised
 	if i := slices.Index(j.promises, of); i >= 0 {
 		j.promises = slices.Delete(j.promises, i, i+1)
 		of.promised--
-	} else if of.limit > 0 && of.busy+of.promised >= of.limit {
+		taken = of.busy // the limit may have been lowered since the promise
+	}
+	if of.limit > 0 && taken >= of.limit {
 		if !slices.Contains(j.waitsFor, of) {
 			j.waitsFor = append(j.waitsFor, of)
 			if of.runs {
@@ -247,11 +250,19 @@ func (s *scheduler) leaveRoomLocked(j *journey) {
 	}
 }
 
-// limitRuns changes how many runs of a pipeline may be at work. Those that have begun go on. A pipeline that is gone has
-// no limit: what waited for room is to learn of it.
+// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed. Those that have begun
+// go on. A pipeline that is gone has no limit: what waited for room is to learn of it. And so is what waits for a slot of
+// a driver, which it may need no more.
 func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision) {
 	s.mu.Lock()
 	s.limitLocked(s.roomLocked(pipeline), limit, rev)
+	for _, d := range s.drivers {
+		for _, j := range d.waiting.of(pipeline) {
+			if j.room == nil { // it has pinned nothing yet
+				s.enqueueLocked(j)
+			}
+		}
+	}
 	s.mu.Unlock()
 	s.hire()
 }

@@ -49,6 +49,38 @@ func TestRule03SupersedeCancelsTheRunFirst(t *testing.T) {
 	})
 }
 
+func TestARunIsEndedForAnotherWithoutAWorker(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		state conveyor.State
+		end   func(t *testing.T, e *rig)
+	}{
+		{"superseded", conveyor.StateSuperseded, func(_ *testing.T, e *rig) { e.apply(object("x", "two")) }},
+		{"canceled by a deletion", conveyor.StateCanceled, func(t *testing.T, e *rig) {
+			_, err := e.Delete(t.Context(), object("x", nil).Key())
+			require.NoError(t, err)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{Workers: 1}).start()
+				e.driver("d", driverOf(taking(24*time.Hour)))
+				p := pipelineOf("d")
+				p.OnChange = conveyor.Supersede
+				e.save(p)
+				run := e.apply(object("x", "one"))
+				_, err := e.Trigger(t.Context(), object("x", nil).Key()) // queued, and now it stands for what comes
+				require.NoError(t, err)
+				c.end(t, e)
+				synctest.Wait()
+				require.Equal(t, c.state, e.run(run.ID).State, "its own call held the only worker")
+				time.Sleep(48 * time.Hour)
+				requireAtRest(t, e.store)
+			})
+		})
+	}
+}
+
 func TestRule03LastAcknowledgedGenerationIsReconciledWhateverThePolicy(t *testing.T) {
 	for _, policy := range []conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Supersede, conveyor.Queue} {
 		t.Run(policy.String(), func(t *testing.T) {
