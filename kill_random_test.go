@@ -204,7 +204,7 @@ type riotWorker struct {
 // call is a line of the journal.
 type riotEntry struct {
 	Life       int
-	What       string // begin, saved, restored, got; or how it ended: done, fail, requeue, await, cut
+	What       string // begin, saved, restored, twice; or how it ended: done, fail, requeue, await, cut
 	Key        string // of the resource
 	Run, Step  string
 	Attempt    int
@@ -307,7 +307,9 @@ func (w *riotWorker) ask(ctx context.Context, req *conveyor.Request, note func(s
 		return end("fail", conveyor.Done(), err)
 	}
 	if got {
-		note("got", n)
+		if len(taken) > 0 && taken[len(taken)-1] == n && !req.Resumed {
+			note("twice", n) // nothing has cut short the call that took it
+		}
 		if len(taken) == 0 || taken[len(taken)-1] != n {
 			taken = append(taken, n)
 			if err := req.Checkpoint(ctx, taken); err != nil {
@@ -953,6 +955,8 @@ func (r *round) checkJournal(runs map[string]*conveyor.Run) {
 				require.True(t, doneIn(runs, done, e.Run, earlier), "step %s of run %s began before step %s was done", e.Step, e.Run, earlier)
 				over[station{e.Run, earlier}] = true
 			}
+		case "twice":
+			require.Fail(t, "a signal was delivered twice", "%+v", e)
 		case "restored":
 			require.GreaterOrEqual(t, e.N, saved[at], "a checkpoint of step %s of run %s is lost", e.Step, e.Run)
 			r.tally.add("checkpoints restored", int(min(e.N, 1)))
