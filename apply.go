@@ -2,8 +2,6 @@ package conveyor
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,8 +33,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		return fmt.Errorf("pipeline %q: %w", cut(spec.Name, maxName), err)
 	}
 	document := encode(spec)
-	sum := sha256.Sum256(document)
-	hash := hex.EncodeToString(sum[:16])
+	hash := definitionHash(document)
 	for {
 		old, rev, err := e.ledger.pipeline(ctx, spec.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
