@@ -562,3 +562,24 @@ func TestRule11ADamagedCheckpointFailsTheAttemptThatAsksForIt(t *testing.T) {
 		})
 	}
 }
+
+// A resource's record that is older than what belongs to it must not have a call try for ever.
+func TestRule11ARecordThatIsGoneIsNotMissedForEver(t *testing.T) {
+	e := newEngine(t, conveyor.Options{})
+	e.save(queueing(pipelineOf("d")))
+	for i := range 4 {
+		e.apply(object("a", i))
+		e.apply(object("b", i))
+	}
+	older, err := e.store.Get(t.Context(), "res/r/b")
+	require.NoError(t, err)
+	_, err = e.store.Commit(t.Context(), store.Delete("res/r/a"),
+		store.Put("res/r/b", bytes.Replace(older.Value, []byte(`"lastPlace":3`), []byte(`"lastPlace":1`), 1)))
+	require.NoError(t, err)
+	for _, name := range []string{"a", "b"} {
+		_, err := e.Apply(t.Context(), object(name, 9))
+		namesKey(t, err, "res/r/"+name)
+	}
+	_, err = e.Trigger(t.Context(), conveyor.Key{Type: "r", Name: "a"})
+	require.ErrorIs(t, err, conveyor.ErrNotFound)
+}

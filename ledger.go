@@ -188,6 +188,20 @@ func (l *ledger) keepPlan(key string, p *plan) *plan {
 	return p
 }
 
+// taken returns the record under the first key at which ops want none, if there is one.
+func (l *ledger) taken(ctx context.Context, ops []store.Op) (store.Record, error) {
+	for _, op := range ops {
+		if !op.Writes() || !op.Conditional() || !op.Holds(0) {
+			continue
+		}
+		r, err := l.store.Get(ctx, op.Key())
+		if !errors.Is(err, store.ErrNotFound) {
+			return r, err
+		}
+	}
+	return store.Record{}, nil
+}
+
 // commit writes. An outcome that the store does not know is found out by reading back, if that can be done at once.
 func (l *ledger) commit(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	rev, err := l.store.Commit(ctx, ops...)
