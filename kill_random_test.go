@@ -309,6 +309,7 @@ func (w *riotWorker) ask(ctx context.Context, req *conveyor.Request, note func(s
 	if got {
 		if len(taken) > 0 && taken[len(taken)-1] == n && !req.Resumed {
 			note("twice", n) // nothing has cut short the call that took it
+			return end("fail", conveyor.Done(), conveyor.Permanent(errBoom))
 		}
 		if len(taken) == 0 || taken[len(taken)-1] != n {
 			taken = append(taken, n)
