@@ -138,7 +138,7 @@ func TestRule11GarbageInManyRecordsStopsNothingElse(t *testing.T) {
 			keys = append(keys, key)
 		}
 	}
-	for seed := range 60 {
+	for seed := range 30 {
 		luck := rand.New(rand.NewPCG(uint64(seed), 0))
 		damage := map[string][]byte{}
 		var what []string

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -289,7 +290,7 @@ type attemptRecord struct {
 // decode reads a record. Damage is an error that names the key, and no other record.
 func decode(r store.Record, into any) error {
 	if err := json.Unmarshal(r.Value, into); err != nil {
-		return damaged(r.Key, err)
+		return damaged(r.Key, errors.New(unfit(err)))
 	}
 	if string(bytes.TrimSpace(r.Value)) == "null" {
 		return damaged(r.Key, errors.New("is null"))
@@ -300,6 +301,20 @@ func decode(r store.Record, into any) error {
 		}
 	}
 	return nil
+}
+
+// unfit says why a value is no record, in words that give away nothing of the value: the engine logs them, and what was
+// mixed up may be a spec.
+func unfit(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("is no JSON, at byte %d", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("has a value at byte %d that is no %s", kind.Offset, kind.Type)
+	}
+	return "has a value that does not fit its field"
 }
 
 func damaged(key string, err error) error {
@@ -319,25 +334,32 @@ func (r *resourceRecord) check() string {
 	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.Keeps < 0 || r.Keeps > r.Generation || r.Queued < 0 {
 		return "has impossible numbers"
 	}
-	return unless(r.ID != "" && r.Status.Run != "", "has no id, or no run")
+	if !refers(r.Pipeline, r.Active, r.Pending) {
+		return refersToNothing
+	}
+	return unless(r.ID != "" && r.Status.Run != "" && refers(r.Status.Run), "has no id, or no run")
 }
 
-func (r *revisionRecord) check() string { return unless(r.Version >= 1, "has no version") }
+func (r *revisionRecord) check() string {
+	return unless(r.Version >= 1 && refers(r.Pipeline), "has no version, or no pipeline that can be")
+}
 
 func (g *graveRecord) check() string { return unless(g.Generation >= 1, "has no generation") }
 
 func (q *queueRecord) check() string {
-	return unless(q.Run != "" && q.Generation >= 1 && q.Cause != 0, "has no run, no generation or no cause")
+	return unless(q.Run != "" && refers(q.Run) && q.Generation >= 1 && q.Cause != 0, "has no run, no generation or no cause")
 }
 
 func (p *pipelineRecord) check() string {
-	return unless(p.Hash != "" && p.Resource != "", "has no definition, or no type")
+	return unless(p.Hash != "" && refers(p.Hash) && p.Resource != "", "has no definition, or no type")
 }
 
 func (r *runRecord) check() string {
 	switch {
 	case nameFault(r.Type) != "" || nameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
 		return "has no resource, or no cause"
+	case !refers(r.Pipeline, r.Hash, r.Of):
+		return refersToNothing
 	case r.State != StateQueued && r.State != StateRunning && !r.State.Final():
 		return fmt.Sprintf("is a run that is %s", r.State)
 	case (r.State == StateQueued) == (r.Started != 0) && !r.State.Final():
@@ -354,11 +376,18 @@ func (s *stepRecord) check() string {
 func (p *plan) check() string {
 	var f faults
 	validateGraph(p.Steps, &f)
-	if err := f.join(); err != nil {
-		return err.Error()
+	if f.join() != nil {
+		return "has steps that wait for each other, or for none that there is"
 	}
 	return unless(len(p.Steps) > 0 || p.Finalize, "has no steps")
 }
+
+// refers says that texts are names under which other records may be found, or empty. What is none may be anything.
+func refers(names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return name != "" && nameFault(name) != "" })
+}
+
+const refersToNothing = "refers to what cannot be"
 
 func unless(good bool, problem string) string {
 	if good {
