@@ -100,7 +100,7 @@ var digits = regexp.MustCompile(`([:,\[])-?[0-9]+`)
 // goes on; and every call that needs it answers with an error that says which record it is.
 func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
 	whole := newRich(t)
-	prefixes := map[string]int{}
+	prefixes := map[string]int{} // a definition is held to the hash in its key, so that there any change is noticed
 	for _, key := range whole.keys {
 		prefixes[prefixOf(key)]++
 	}
@@ -121,7 +121,7 @@ func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
 					if value == nil || bytes.Equal(value, whole.records[key]) {
 						continue
 					}
-					whole.endure(t, map[string][]byte{key: value}, g.ruined, fmt.Sprintf("%s in %s", g.name, whole.label(key)))
+					whole.endure(t, map[string][]byte{key: value}, g.ruined || prefix == "pir", fmt.Sprintf("%s in %s", g.name, whole.label(key)))
 				}
 			}
 		})
