@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
@@ -394,6 +395,7 @@ var texts = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9]+`)
 func TestSecretsInDamagedRecordsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	whole := newRich(t)
+	one := testenv.Bound(t, "CONVEYOR_SECRETS_ONE_OF", 17, 50) // so many cases is tried
 	logged := 0
 	for _, key := range whole.keys {
 		value := whole.records[key]
@@ -407,7 +409,7 @@ func TestSecretsInDamagedRecordsAreNotLogged(t *testing.T) {
 			mixed[fmt.Sprint(i, " raw")] = slices.Concat(value[:at[0]], []byte(canary), value[at[1]:])
 		}
 		for i, name := range slices.Sorted(maps.Keys(mixed)) {
-			if i%17 != int(hashOf(whole.label(key))%17) { // some of them, the same each time
+			if i%one != int(hashOf(whole.label(key))%uint64(one)) { // the same each time
 				continue
 			}
 			synctest.Test(t, func(t *testing.T) {
@@ -437,5 +439,5 @@ func TestSecretsInDamagedRecordsAreNotLogged(t *testing.T) {
 			})
 		}
 	}
-	require.Greater(t, logged, 20, "hardly any damage was logged")
+	require.Greater(t, logged, 5, "hardly any damage was logged")
 }
