@@ -2,8 +2,6 @@ package conveyor
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,8 +33,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		return fmt.Errorf("pipeline %q: %w", cut(spec.Name, maxName), err)
 	}
 	document := encode(spec)
-	sum := sha256.Sum256(document)
-	hash := hex.EncodeToString(sum[:16])
+	hash := definitionHash(document)
 	for {
 		old, rev, err := e.ledger.pipeline(ctx, spec.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -326,6 +323,7 @@ func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) (*pipeli
 // submit carries a submission out, from the start when somebody else was faster, and returns the run that stands for
 // it and the resource's record.
 func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord) (*submission, error)) (*Run, *resourceRecord, error) {
+	var inTheWay store.Record
 	for {
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
@@ -344,6 +342,15 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.overtaken(ctx, k, rev, err) {
 			return run, want.next, err
+		}
+		before := inTheWay
+		if inTheWay, err = e.ledger.taken(ctx, want.extra); err != nil {
+			return nil, nil, err
+		}
+		if inTheWay.Key != "" && inTheWay.Key == before.Key && inTheWay.Revision == before.Revision {
+			// It was there all the time, and the resource's record, read in between, does not know of it. They come
+			// and go together, so that to try again would be to try for ever.
+			return nil, nil, damaged(resourceKey(k), fmt.Errorf("is older than record %s", inTheWay.Key))
 		}
 	}
 }

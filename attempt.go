@@ -135,6 +135,9 @@ func (a *attempt) saved() (json.RawMessage, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
+	if err == nil && !json.Valid(r.Value) {
+		err = damaged(r.Key, errors.New("is no JSON"))
+	}
 	return r.Value, err
 }
 

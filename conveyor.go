@@ -84,8 +84,11 @@ type Options struct {
 	Limits Limits
 	// Retention bounds what is kept of ended runs and earlier generations. The zero value keeps everything.
 	Retention Retention
-	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. Specs and outputs
-	// are never logged.
+	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. The engine's own lines
+	// name resources, runs, steps, drivers, keys of records and errors of the store. What is in a spec, metadata, settings,
+	// an output, a signal or a checkpoint is never logged, nor is what a driver, a [Planner], Admission or Validate
+	// returned as an error or panicked with: that is on record with the run, or was returned. Only of a panic that nobody
+	// else would learn of, of an Observer or of a release, the type is logged.
 	Logger *slog.Logger
 	// Observer, if set, is told of every event.
 	Observer Observer

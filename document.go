@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -86,6 +88,7 @@ type walker struct {
 	field    string        // of the whole
 	path     []segment     // from there to the value being walked
 	maxDepth int
+	maxSteps int  // elements of a list that has a Go type: all of those are of steps
 	deep     bool // reported once; one fault a bracket would drown the others
 	faults   faults
 	faulty   map[string]bool // the fields that faults are about
@@ -108,7 +111,10 @@ const (
 
 // walk goes through data as a document for shape, or as what stands in so many levels of one; nil stands for any shape.
 func walk(data []byte, shape reflect.Type, field string, limits Limits, levels int) *walker {
-	w := &walker{data: data, field: field, maxDepth: limits.Depth, faulty: map[string]bool{}, places: map[string]int{}}
+	w := &walker{
+		data: data, field: field, maxDepth: limits.Depth, maxSteps: limits.Steps,
+		faulty: map[string]bool{}, places: map[string]int{},
+	}
 	if i := invalidUTF8(data); i >= 0 {
 		w.fault(i, "invalid UTF-8")
 		return w
@@ -190,22 +196,23 @@ func (w *walker) judge(err error) {
 	}
 }
 
-// here names the value being walked. Only what needs the name pays for it: a field with a long one may hold a great
-// many values.
+// here names the value being walked, in at most maxField bytes. Only what needs the name pays for it: a field with a
+// long one may hold a great many values, and faults.
 func (w *walker) here() string {
 	var b strings.Builder
 	b.WriteString(w.field)
 	for _, s := range w.path {
 		switch {
+		case b.Len() > maxField:
 		case !s.object:
 			fmt.Fprintf(&b, "[%d]", s.index)
 		case b.Len() > 0:
-			b.WriteString("." + s.name)
+			b.WriteString("." + cut(s.name, maxField))
 		default:
-			b.WriteString(s.name)
+			b.WriteString(cut(s.name, maxField))
 		}
 	}
-	return b.String()
+	return cut(b.String(), maxField)
 }
 
 func (w *walker) fault(offset int, problem string) {
@@ -220,7 +227,7 @@ func (w *walker) report(offset int, fault func(field string) *FieldError) {
 	if w.faults.full() {
 		return
 	}
-	field := cut(w.here(), maxField)
+	field := w.here()
 	w.faulty[field] = true
 	f := fault(field)
 	f.Line, f.Column = position(w.data, offset)
@@ -256,6 +263,7 @@ func (w *walker) next() (json.Token, int) {
 
 // value walks one value that shall fill a member, inside so many levels of nesting.
 func (w *walker) value(m member, depth int) {
+	clean, dirty := len(w.clean), w.dirty
 	token, at := w.next()
 	if (m.named || m.shape != nil) && len(w.places) < maxPlaces {
 		w.places[w.here()] = at
@@ -263,6 +271,9 @@ func (w *walker) value(m member, depth int) {
 	shape, problem := m.shape, ""
 	if !(token == nil && m.nullable) {
 		problem = misfit(token, shape)
+	}
+	if problem == "" && m.shape != nil {
+		problem = w.halfCharacter(token, at)
 	}
 	if problem != "" {
 		w.fault(at, problem)
@@ -274,7 +285,12 @@ func (w *walker) value(m member, depth int) {
 			w.faultTooDeep(at, depth)
 		}
 		if delim == '[' {
-			w.array(shape, depth)
+			if n := w.array(shape, depth); shape != nil && n > w.maxSteps {
+				// What would be made of it is many times as large as the text.
+				problem = "is too long"
+				w.report(at, func(field string) *FieldError { return tooLarge(field, n, w.maxSteps, "steps") })
+				w.clean, w.dirty = w.clean[:clean], dirty
+			}
 		} else {
 			w.object(shape, depth)
 		}
@@ -285,14 +301,18 @@ func (w *walker) value(m member, depth int) {
 	}
 }
 
-func (w *walker) array(shape reflect.Type, depth int) {
+func (w *walker) array(shape reflect.Type, depth int) (n int) {
 	element := elementOf(shape)
 	w.path = append(w.path, segment{})
-	for w.dec.More() {
+	for ; w.dec.More(); n++ {
+		if shape != nil && n == w.maxSteps {
+			element = member{nullable: true} // one fault is enough
+		}
+		w.path[len(w.path)-1].index = n
 		w.value(element, depth)
-		w.path[len(w.path)-1].index++
 	}
 	w.path = w.path[:len(w.path)-1]
+	return n
 }
 
 func (w *walker) object(shape reflect.Type, depth int) {
@@ -301,6 +321,11 @@ func (w *walker) object(shape reflect.Type, depth int) {
 	for w.dec.More() {
 		token, at := w.next()
 		name, _ := token.(string)
+		if shape != nil {
+			if problem := w.halfCharacter(token, at); problem != "" {
+				w.fault(at, "has a name that "+problem)
+			}
+		}
 		w.path = append(w.path, segment{name: name, object: true})
 		if seen[name] {
 			w.fault(at, "comes twice")
@@ -341,6 +366,46 @@ func misfit(token json.Token, shape reflect.Type) string {
 		}
 	}
 	return ""
+}
+
+// halfCharacter says that a text has an escape for half of a character, such as \ud800. What would be made of it is
+// another character, the same for all of them. Where the text is kept as it is written it does no harm.
+func (w *walker) halfCharacter(token json.Token, at int) string {
+	if text, ok := token.(string); !ok || !strings.ContainsRune(text, utf8.RuneError) {
+		return ""
+	}
+	for text := w.data[at:w.dec.InputOffset()]; ; {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return ""
+		}
+		first, second := escaped(text[i:]), rune(-1)
+		if utf16.IsSurrogate(first) {
+			second = escaped(text[i+6:])
+		}
+		switch {
+		case first < 0:
+			text = text[i+2:]
+		case second < 0 && !utf16.IsSurrogate(first):
+			text = text[i+6:]
+		case utf16.DecodeRune(first, second) != utf8.RuneError:
+			text = text[i+12:]
+		default:
+			return fmt.Sprintf("has half of a character: %s", text[i:i+6])
+		}
+	}
+}
+
+// escaped returns the number of an escape like \u0041 that a text begins with, or -1. The text is valid JSON.
+func escaped(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }
 
 func unknownField(name string, known map[string]member) string {
@@ -480,6 +545,22 @@ func (f *faults) full() bool { return len(f.errs) > maxFaults }
 func (f *faults) name(field, name string) {
 	if problem := nameFault(name); problem != "" {
 		f.add(invalid(field, "%s", problem))
+	}
+}
+
+// text reports what cannot be written as JSON, and would come back as something else.
+func (f *faults) text(field, text string) {
+	if !utf8.ValidString(text) {
+		f.add(invalid(field, "%q is invalid UTF-8", cut(text, maxName)))
+	}
+}
+
+// labels reports the same of metadata.
+func (f *faults) labels(field string, labels map[string]string) {
+	for k, v := range labels {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			f.add(invalid(field, "%q: %q is invalid UTF-8", cut(k, maxName), cut(v, maxName)))
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package conveyor
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -211,6 +212,9 @@ func (d *draft) takeSignal(name string) (json.RawMessage, error) {
 			return nil, err
 		}
 		if !slices.ContainsFunc(d.extra, func(op store.Op) bool { return op.Key() == r.Key }) {
+			if !json.Valid(r.Value) { // it would damage the step's record too
+				return nil, damaged(r.Key, errors.New("is no JSON"))
+			}
 			d.extra = append(d.extra, store.Delete(r.Key).If(r.Revision))
 			return r.Value, nil
 		}

@@ -153,7 +153,8 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 }
 
 // Restore decodes what Checkpoint saved last, in this call or an earlier one, into a pointer. It reports false, and
-// leaves into alone, if nothing was saved.
+// leaves into alone, if nothing was saved. It returns [ErrInvalid] if what was saved does not fit, and an error of the
+// store.
 func (r *Request) Restore(into any) (bool, error) {
 	if r.attempt == nil {
 		return false, nil

@@ -1,52 +1,289 @@
 package conveyor
 
 import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
 	"reflect"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// storedTypes are what the values of a store are decoded into.
+// storedTypes are what the values of a store are decoded into. What a checkpoint and a signal hold is any JSON, and
+// the other keys of records.go have no values.
 var storedTypes = []reflect.Type{
 	reflect.TypeFor[formatRecord](), reflect.TypeFor[resourceRecord](), reflect.TypeFor[revisionRecord](),
-	reflect.TypeFor[pipelineRecord](), reflect.TypeFor[PipelineSpec](), reflect.TypeFor[runRecord](), reflect.TypeFor[plan](),
+	reflect.TypeFor[graveRecord](), reflect.TypeFor[queueRecord](), reflect.TypeFor[pipelineRecord](),
+	reflect.TypeFor[PipelineSpec](), reflect.TypeFor[runRecord](), reflect.TypeFor[plan](),
 	reflect.TypeFor[stepRecord](), reflect.TypeFor[attemptRecord](), reflect.TypeFor[[]LogLine](),
 }
 
-// Whatever a damaged store holds, it is either ErrCorrupt or a record that can be written again.
+// storedSamples are sound records, and what is none.
+var storedSamples = []any{
+	formatRecord{Format: recordFormat},
+	resourceRecord{ID: "x", Pipeline: "p", Metadata: map[string]string{"a": "b"}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
+		Status: Status{Phase: StateFailed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: CauseUpdated, Queued: 1, LastPlace: 2},
+	revisionRecord{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
+	graveRecord{Generation: 3},
+	queueRecord{Run: "r", Generation: 2, Cause: CauseUpdated},
+	pipelineRecord{Hash: "h", Resource: "r", Saved: 1, OnChange: Queue, Resync: 1, MaxRuns: 2, Planned: true},
+	PipelineSpec{Name: "p", Resource: "r", Timeout: 1, Retry: &RetryPolicy{MaxAttempts: 1}, Steps: []Step{{ID: "1", Driver: "d", With: []byte(`null`)}}},
+	runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseCreated, State: StateRunning, Started: 1, Generation: 1, Stop: stopHalt, FailedStep: "1"},
+	runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseRetried, State: StateQueued, Of: "b", From: "/", Newest: true, Place: 1},
+	plan{Steps: []Step{{ID: "1", Driver: "d"}, {ID: "2", Driver: "d", After: []string{"1"}}}},
+	plan{Steps: []Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
+	stepRecord{State: StateRetrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
+	stepRecord{State: StateWaiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []waitRecord{{Signal: "go", From: 1, To: 2}}},
+	attemptRecord{Started: 1, Ended: 2, Error: "boom", Kind: kindPanic, Stack: "s"},
+	[]LogLine{{Seq: 1, Step: "1", Message: "m", Attrs: []byte(`{}`)}},
+	struct{}{}, nil, 1, "", true,
+}
+
+// storedGarbage is what a store may hold that is no record, of each of the kinds that documents are tried with.
+var storedGarbage = []string{
+	"", " ", "{", "nul", "\x00", "\ufeff{}", "{} {}", "[null]", "[{}]", "[[]]", `{"state":"unset"}`, `{"state":"running","state":1}`, `{"State":"running"}`,
+	"{\"id\":\"\xff\"}", `{"id":"\ud800"}`, `{"id":"\u0000\u202e"}`, `{"name":"../x","resource":"C:\\con"}`,
+	`{"attempt":1e400}`, `{"attempt":-0}`, `{"attempt":9223372036854775808}`, `{"generation":-9223372036854775808}`, `{"attempt":1.0}`,
+	`{"output":` + strings.Repeat("[", 12_000) + strings.Repeat("]", 12_000) + `}`, strings.Repeat(`{"spec":`, 9_000),
+	`{"steps":[{"id":"1","after":["2"]},{"id":"2","after":["1"]}]}`, `{"steps":[{"id":"1","after":["x"]}]}`, `{"steps":null}`,
+}
+
+// Whatever a damaged store holds, it is either ErrCorrupt or a record that can be written again, and comes back as it
+// was written.
 func FuzzStoredRecords(f *testing.F) {
-	for _, record := range []any{
-		formatRecord{Format: recordFormat},
-		resourceRecord{ID: "x", Pipeline: "p", Metadata: map[string]string{"a": "b"}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
-			Status: Status{Phase: StateFailed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: CauseUpdated},
-		revisionRecord{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
-		pipelineRecord{Hash: "h", Resource: "r", Saved: 1},
-		PipelineSpec{Name: "p", Resource: "r", Timeout: 1, Retry: &RetryPolicy{MaxAttempts: 1}, Steps: []Step{{ID: "1", Driver: "d", With: []byte(`null`)}}},
-		runRecord{Type: "r", Name: "a", Cause: CauseCreated, State: StateRunning, Stop: stopHalt, FailedStep: "1"},
-		plan{Steps: []Step{{ID: "1", Driver: "d"}}, Independent: true},
-		stepRecord{State: StateRetrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
-		attemptRecord{Started: 1, Ended: 2, Error: "boom", Kind: kindPanic, Stack: "s"},
-		[]LogLine{{Seq: 1, Step: "1", Message: "m", Attrs: []byte(`{}`)}},
-		struct{}{}, nil, 1, "",
-	} {
+	for _, record := range storedSamples {
 		f.Add(encode(record))
 	}
-	f.Add([]byte("{\"id\":\"\xff\"}"))
-	f.Add([]byte(`{"state":"unset"}`))
+	for _, garbage := range storedGarbage {
+		f.Add([]byte(garbage))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, shape := range storedTypes {
 			first := reflect.New(shape).Interface()
-			if err := decode(store.Record{Key: "k", Value: data}, first); err != nil {
+			if err := decode(store.Record{Key: "the/key", Value: data}, first); err != nil {
 				require.ErrorIs(t, err, store.ErrCorrupt)
+				require.ErrorContains(t, err, "the/key")
 				continue
 			}
 			text := encode(first)
 			second := reflect.New(shape).Interface()
 			require.NoError(t, decode(store.Record{Key: "k", Value: text}, second))
 			require.Equal(t, string(text), string(encode(second)), "%s", shape)
+			third := reflect.New(shape).Interface()
+			require.NoError(t, decode(store.Record{Key: "k", Value: text}, third))
+			require.Equal(t, second, third)
+			if p, ok := first.(*plan); ok {
+				follow(t, p.ready())
+			}
 		}
 	})
+}
+
+// follow goes along a plan that was read, to its end.
+func follow(t *testing.T, p *plan) {
+	t.Helper()
+	if p.len() > 50 {
+		return
+	}
+	states := make([]State, p.len())
+	for range p.len() + 1 {
+		start, over := p.next(states, false, false)
+		if over {
+			return
+		}
+		require.NotEmpty(t, start, "nothing starts, and it is not over")
+		for _, i := range start {
+			states[i] = StateSucceeded
+		}
+	}
+	require.Fail(t, "a plan without an end")
+}
+
+// TestEveryRecordComesBackAsItWasWritten decodes what was encoded, for every kind of record with all that it may hold.
+func TestEveryRecordComesBackAsItWasWritten(t *testing.T) {
+	luck := rand.New(rand.NewPCG(1, 2))
+	for _, shape := range storedTypes {
+		sound := 0
+		for range 400 {
+			record := reflect.New(shape)
+			randomize(luck, record.Elem(), "")
+			text := encode(record.Interface())
+			back := reflect.New(shape)
+			require.NoError(t, json.Unmarshal(text, back.Interface()))
+			require.Equal(t, record.Interface(), back.Interface(), "%s", text)
+			require.Equal(t, string(text), string(encode(back.Interface())))
+			if decode(store.Record{Value: text}, reflect.New(shape).Interface()) == nil {
+				sound++
+			}
+		}
+		require.NotZero(t, sound, "%s is never sound", shape)
+	}
+}
+
+// randomize gives random values to a variable, and to half of what it is made of.
+func randomize(luck *rand.Rand, v reflect.Value, field string) {
+	texts := []string{"a", "b-1", "\x00\x1b\u2028\u202e", "<&>\"\\", "é\U0001f600", strings.Repeat("x", 300)}
+	switch into := v.Addr().Interface().(type) {
+	case *json.RawMessage:
+		*into = json.RawMessage([]string{`null`, `{"a":[1e999,"\ud800",{"b":-0}]}`, `"<&>"`, `[]`}[luck.IntN(4)])
+		return
+	case *State:
+		*into = State(luck.IntN(int(numStates)))
+		return
+	case *Cause:
+		*into = Cause(luck.IntN(len(causeNames.names)))
+		return
+	case *ChangePolicy:
+		*into = ChangePolicy(luck.IntN(len(changePolicyNames.names)))
+		return
+	case *time.Time:
+		*into = time.Unix(luck.Int64N(1<<32), luck.Int64N(1e9)).UTC()
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(texts[luck.IntN(len(texts))])
+		if field == "Type" || field == "Name" || luck.IntN(2) == 0 {
+			v.SetString(texts[luck.IntN(2)])
+		}
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt([]int64{1, 1, 2, 1 << 40, -7}[luck.IntN(5)])
+	case reflect.Float64:
+		v.SetFloat(luck.Float64())
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]string{texts[luck.IntN(len(texts))]: texts[luck.IntN(len(texts))]}))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		randomize(luck, v.Elem(), field)
+	case reflect.Slice:
+		n := 1 + luck.IntN(2)
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			randomize(luck, v.Index(i), field)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if f.IsExported() && luck.IntN(4) > 0 {
+				randomize(luck, v.Field(i), f.Name)
+			}
+		}
+	}
+}
+
+// TestRecordsThatNoProgramWritesAreDamage decodes what is JSON, and still cannot be.
+func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
+	for _, record := range storedSamples {
+		if shape := reflect.TypeOf(record); shape != nil && reflect.ValueOf(record).Kind() == reflect.Struct && shape.NumField() > 0 {
+			require.NoError(t, decode(store.Record{Value: encode(record)}, reflect.New(shape).Interface()), "%+v", record)
+		}
+	}
+	for _, shape := range storedTypes {
+		require.ErrorIs(t, decode(store.Record{Key: "k", Value: []byte(" null\n")}, reflect.New(shape).Interface()), store.ErrCorrupt, "%s", shape)
+	}
+	sound := func() resourceRecord {
+		return resourceRecord{ID: "x", Version: 1, Generation: 2, First: 1, Status: Status{Run: "r"}}
+	}
+	run := func() runRecord {
+		return runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseCreated, State: StateRunning, Started: 1, Generation: 1}
+	}
+	goodResource, goodRun := sound(), run()
+	require.Empty(t, goodResource.check())
+	require.Empty(t, goodRun.check())
+	for _, c := range []struct {
+		name   string
+		record checker
+	}{
+		{"a format of 0", &formatRecord{}},
+		{"a resource without an id", func() checker { r := sound(); r.ID = ""; return &r }()},
+		{"a resource without a run", func() checker { r := sound(); r.Status.Run = ""; return &r }()},
+		{"a resource without a version", func() checker { r := sound(); r.Version = 0; return &r }()},
+		{"a resource without a generation", func() checker { r := sound(); r.Generation = 0; return &r }()},
+		{"a resource older than itself", func() checker { r := sound(); r.First = 3; return &r }()},
+		{"a resource that keeps what is to come", func() checker { r := sound(); r.Keeps = 3; return &r }()},
+		{"a resource with less than nothing in line", func() checker { r := sound(); r.Queued = -1; return &r }()},
+		{"a generation without a version", &revisionRecord{At: 1}},
+		{"a grave of nothing", &graveRecord{}},
+		{"a place in line for nobody", &queueRecord{Generation: 1, Cause: CauseCreated}},
+		{"a place in line for nothing", &queueRecord{Run: "r", Cause: CauseCreated}},
+		{"a pipeline without a definition", &pipelineRecord{Resource: "r"}},
+		{"a pipeline for nothing", &pipelineRecord{Hash: "h"}},
+		{"a run of nothing", func() checker { r := run(); r.Name = ""; return &r }()},
+		{"a run of a name with a slash", func() checker { r := run(); r.Type = "a/b"; return &r }()},
+		{"a run of nobody", func() checker { r := run(); r.ResourceID = ""; return &r }()},
+		{"a run without a cause", func() checker { r := run(); r.Cause = 0; return &r }()},
+		{"a run in no state", func() checker { r := run(); r.State = StateUnset; return &r }()},
+		{"a run in the state of a step", func() checker { r := run(); r.State = StateRetrying; return &r }()},
+		{"a run at work that has not begun", func() checker { r := run(); r.Started = 0; return &r }()},
+		{"a run in line that has begun", func() checker { r := run(); r.State = StateQueued; return &r }()},
+		{"a run that has begun on nothing", func() checker { r := run(); r.Generation = 0; return &r }()},
+		{"a step in no state", &stepRecord{Attempt: 1}},
+		{"a step with less than no attempts", &stepRecord{State: StateRunning, Attempt: -1}},
+		{"a plan without steps", &plan{}},
+		{"a plan with an arrow from nowhere", &plan{Steps: []Step{{ID: "1", After: []string{"2"}}}}},
+		{"a plan with a ring", &plan{Steps: []Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NotEmpty(t, c.record.check())
+			err := decode(store.Record{Key: "k", Value: encode(c.record)}, reflect.New(reflect.TypeOf(c.record).Elem()).Interface())
+			require.ErrorIs(t, err, store.ErrCorrupt)
+			require.ErrorContains(t, err, "record k")
+		})
+	}
+}
+
+// TestRecordsAreReadInBoundedMemory reads much garbage into every kind of record.
+func TestRecordsAreReadInBoundedMemory(t *testing.T) {
+	const size = 1 << 17
+	for name, unit := range map[string]string{
+		"nesting": `[`, "nesting in a field": `{"output":`, "nesting of steps": `{"steps":[`, "objects in a list": `[{},`, "a long number": `9`, "escapes": `"\u0000`,
+		"tiny fields": `{"a":1,"b":2,`, "fields that come again": `{"metadata":{"a":"b"},"steps":[{}],"waits":[{}],`,
+	} {
+		data := bytes.Repeat([]byte(unit), size/len(unit))
+		for _, whole := range [][]byte{data, closed(unit, size)} {
+			for _, shape := range storedTypes {
+				used := allocated(func() { _ = decode(store.Record{Key: "k", Value: whole}, reflect.New(shape).Interface()) })
+				// The largest element that two bytes, "{}", can make is a step or a line of log: about 250 bytes.
+				require.Less(t, used, uint64(300*len(whole)+1<<20), "%s into %s", name, shape)
+			}
+		}
+	}
+}
+
+// closed is a document of about a size that is made of a unit, and that is JSON where that can be had.
+func closed(unit string, size int) []byte {
+	n := size / len(unit)
+	switch unit {
+	case `[`:
+		n = 9_000
+		return []byte(strings.Repeat("[", n) + strings.Repeat("]", n))
+	case `[{},`:
+		return []byte("[" + strings.Repeat("{},", n) + "{}]")
+	case `{"metadata":{"a":"b"},"steps":[{}],"waits":[{}],`:
+		return []byte("{" + strings.Repeat(unit[1:], n) + `"x":0}`)
+	case `{"steps":[`:
+		return []byte(`{"steps":[` + strings.Repeat("{},", size/3) + `{}]}`)
+	case `"\u0000`:
+		return []byte(`{"id":"` + strings.Repeat(`\u0000`, n) + `"}`)
+	case `9`:
+		return []byte(`{"version":` + strings.Repeat("9", n) + `}`)
+	}
+	return []byte(`{"a":` + strings.Repeat("1", n) + `}`)
+}
+
+// allocated is how many bytes a call allocates.
+func allocated(call func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	call()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }

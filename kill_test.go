@@ -180,6 +180,7 @@ type child struct {
 	Hold      string // step in which it stays until it is killed
 	Resources int    // 0: apply one resource and wait for its run; else change so many in turn for ever
 	Next      int    // the first change
+	Riot      *riot  // anything else that can be acknowledged, from several goroutines
 }
 
 // TestKillChild is no test but the main function of the child.
@@ -191,6 +192,10 @@ func TestKillChild(t *testing.T) {
 	var c child
 	require.NoError(t, json.Unmarshal([]byte(config), &c))
 	ctx := t.Context()
+	if c.Riot != nil {
+		c.Riot.run(t, c)
+		return
+	}
 	st, err := file.Open(ctx, filepath.Join(c.Dir, "records"), file.Options{Wait: true})
 	require.NoError(t, err)
 	e := c.engine(t, st, os.Stdout)

@@ -2,6 +2,8 @@ package conveyor
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,7 +59,7 @@ func (l *ledger) resource(ctx context.Context, k Key) (*resourceRecord, store.Re
 func (l *ledger) revision(ctx context.Context, k Key, generation int64) (*revisionRecord, error) {
 	r, _, err := load[revisionRecord](ctx, l, revisionKey(k, generation))
 	if err != nil {
-		return nil, fmt.Errorf("generation %d of resource %s: %w", generation, k, err)
+		return nil, fmt.Errorf("generation %d of resource %s: %w", generation, k, dangling(err))
 	}
 	return r, nil
 }
@@ -120,11 +122,34 @@ func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, st
 }
 
 func (l *ledger) definition(ctx context.Context, name, hash string) (*PipelineSpec, error) {
-	spec, _, err := load[PipelineSpec](ctx, l, definitionKey(name, hash))
+	key := definitionKey(name, hash)
+	r, err := l.store.Get(ctx, key)
+	if err == nil && definitionHash(r.Value) != hash {
+		err = damaged(key, errors.New("is not what its key says"))
+	}
+	spec := new(PipelineSpec)
+	if err == nil {
+		err = decode(r, spec)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("definition of pipeline %s: %w", name, err)
+		return nil, fmt.Errorf("definition of pipeline %s: %w", name, dangling(err))
 	}
 	return spec, nil
+}
+
+// dangling makes an ErrCorrupt of an error that says that a record was not found which another one refers to. Whoever
+// may have been overtaken, or finds the other one gone too, still sees the store.ErrNotFound in it.
+func dangling(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+	}
+	return err
+}
+
+// definitionHash is what a definition is kept under, so that its steps cannot be damaged unnoticed.
+func definitionHash(document []byte) string {
+	sum := sha256.Sum256(document)
+	return hex.EncodeToString(sum[:16])
 }
 
 // maxPlans bounds the plans kept decoded. They are what the runs at work have in common, so that a thousand runs of
@@ -136,7 +161,7 @@ func (l *ledger) plan(ctx context.Context, run string, rec *runRecord) (*plan, e
 	if rec.Hash == "" {
 		p, _, err := load[plan](ctx, l, planKey(run))
 		if err != nil {
-			return nil, fmt.Errorf("plan of run %s: %w", run, err)
+			return nil, fmt.Errorf("plan of run %s: %w", run, dangling(err))
 		}
 		return p.ready(), nil
 	}
@@ -162,6 +187,20 @@ func (l *ledger) keepPlan(key string, p *plan) *plan {
 	}
 	l.plans[key] = p
 	return p
+}
+
+// taken returns the record under the first key at which ops want none, if there is one.
+func (l *ledger) taken(ctx context.Context, ops []store.Op) (store.Record, error) {
+	for _, op := range ops {
+		if !op.Writes() || !op.Conditional() || !op.Holds(0) {
+			continue
+		}
+		r, err := l.store.Get(ctx, op.Key())
+		if !errors.Is(err, store.ErrNotFound) {
+			return r, err
+		}
+	}
+	return store.Record{}, nil
 }
 
 // commit writes. An outcome that the store does not know is found out by reading back, if that can be done at once.

@@ -1,5 +1,7 @@
 package conveyor
 
+import "strings"
+
 // Limits bound what the engine accepts and keeps. For each field zero means its default. [New] refuses a negative
 // value, and one beyond what a record of a store, or the memory, could ever hold: more than 4 MiB for bytes, more
 // than 1,048,576 for the rest, more than 10,000 for Depth. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
@@ -88,8 +90,10 @@ func (l *Limits) validate(f *faults) {
 
 const cutMark = " … [cut]"
 
-// cut shortens text to at most limit bytes, the mark included, without breaking a character.
+// cut shortens text to at most limit bytes, the mark included, without breaking a character. What is no UTF-8 is
+// replaced, as it would be when the text is written and read back.
 func cut(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= limit {
 		return text
 	}

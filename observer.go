@@ -12,7 +12,7 @@ type Observer interface {
 	// Observe is called for each event from Start on, after what it tells of is on record, one call at a time, those of
 	// one run in the order in which they happened. It holds up nothing: the engine goes on meanwhile. An observer that
 	// falls more than [Limits].WatchBuffer events behind gets one event of kind [EventGap] for those it has missed. A
-	// panic is logged, and the next event comes all the same.
+	// panic is logged, by its type, and the next event comes all the same.
 	//
 	// After Shutdown has begun, the events up to its end are still told, as far as its time allows; then ctx ends, and an
 	// observer that has not returned is left alone.
@@ -29,7 +29,7 @@ func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 type observing struct {
 	observer Observer
 	feed     *feed
-	failed   func(err error)
+	failed   func(panicked any)
 
 	ctx   context.Context // given to the observer
 	stop  context.CancelFunc
@@ -42,7 +42,7 @@ func (s *scheduler) observe() *observing {
 		return nil
 	}
 	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
-	o.failed = func(err error) { s.opts.Logger.Error("observer panicked", "error", err) }
+	o.failed = func(v any) { s.opts.Logger.Error("observer panicked", "panic", typeOf(v)) }
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	go o.tell(s.events.position())
 	return o
@@ -69,11 +69,14 @@ func (o *observing) tell(next int64) {
 func (o *observing) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
-			o.failed(fmt.Errorf("%v", v))
+			o.failed(v)
 		}
 	}()
 	o.observer.Observe(o.ctx, event)
 }
+
+// typeOf is all that the engine logs of what a program's code has panicked with: the value may hold anything.
+func typeOf(panicked any) string { return fmt.Sprintf("%T", panicked) }
 
 // finish waits until the observer has been told all, at most so long, and leaves it alone then.
 func (o *observing) finish(patience time.Duration) {

@@ -162,6 +162,9 @@ func (d *draft) pinRetry() error {
 	if err != nil {
 		return err
 	}
+	if old.plan == nil {
+		return damaged(old.key(), errors.New("has no steps that could be repeated"))
+	}
 	if d.rec.Newest {
 		if err := d.pinCurrent(); err != nil || d.over {
 			return err

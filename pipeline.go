@@ -201,6 +201,9 @@ func (s PipelineSpec) validate(limits Limits, planned bool) error {
 	var f faults
 	f.name("name", s.Name)
 	f.name("resource", s.Resource)
+	f.text("description", s.Description)
+	f.text("version", s.Version)
+	f.labels("metadata", s.Metadata)
 	switch n := len(s.Steps); {
 	case planned && n > 0:
 		f.add(invalid("steps", "has %d; the steps of a pipeline with a Planner are those that Plan returns", n))
@@ -264,6 +267,7 @@ func validateSteps(list string, steps []Step, positions map[string]string, f *fa
 
 func (s Step) validate(field string, f *faults, limits Limits) {
 	f.name(field+".id", s.ID)
+	f.text(field+".name", s.Name)
 	f.name(field+".driver", s.Driver)
 	if s.Timeout < 0 {
 		f.add(invalid(field+".timeout", "%s is negative", s.Timeout))

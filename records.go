@@ -1,10 +1,13 @@
 package conveyor
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -287,7 +290,108 @@ type attemptRecord struct {
 // decode reads a record. Damage is an error that names the key, and no other record.
 func decode(r store.Record, into any) error {
 	if err := json.Unmarshal(r.Value, into); err != nil {
-		return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, r.Key, err)
+		return damaged(r.Key, errors.New(unfit(err)))
+	}
+	if string(bytes.TrimSpace(r.Value)) == "null" {
+		return damaged(r.Key, errors.New("is null"))
+	}
+	if c, ok := into.(checker); ok {
+		if problem := c.check(); problem != "" {
+			return damaged(r.Key, errors.New(problem))
+		}
 	}
 	return nil
+}
+
+// unfit says why a value is no record, in words that give away nothing of the value: the engine logs them, and what was
+// mixed up may be a spec.
+func unfit(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("is no JSON, at byte %d", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("has a value at byte %d that is no %s", kind.Offset, kind.Type)
+	}
+	return "has a value that does not fit its field"
+}
+
+func damaged(key string, err error) error {
+	return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, key, err)
+}
+
+// checker is a record that knows what no program has ever written. It is asked when it was read, so that what follows
+// may rely on it: a record that is damaged, and still JSON, must not pass for another one.
+type checker interface {
+	// check says what is wrong, or nothing.
+	check() string
+}
+
+func (f *formatRecord) check() string { return unless(f.Format >= 1, "has no format") }
+
+func (r *resourceRecord) check() string {
+	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.Keeps < 0 || r.Keeps > r.Generation || r.Queued < 0 {
+		return "has impossible numbers"
+	}
+	if !refers(r.Pipeline, r.Active, r.Pending) {
+		return refersToNothing
+	}
+	return unless(r.ID != "" && r.Status.Run != "" && refers(r.Status.Run), "has no id, or no run")
+}
+
+func (r *revisionRecord) check() string {
+	return unless(r.Version >= 1 && refers(r.Pipeline), "has no version, or no pipeline that can be")
+}
+
+func (g *graveRecord) check() string { return unless(g.Generation >= 1, "has no generation") }
+
+func (q *queueRecord) check() string {
+	return unless(q.Run != "" && refers(q.Run) && q.Generation >= 1 && q.Cause != 0, "has no run, no generation or no cause")
+}
+
+func (p *pipelineRecord) check() string {
+	return unless(p.Hash != "" && refers(p.Hash) && p.Resource != "", "has no definition, or no type")
+}
+
+func (r *runRecord) check() string {
+	switch {
+	case nameFault(r.Type) != "" || nameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
+		return "has no resource, or no cause"
+	case !refers(r.Pipeline, r.Hash, r.Of):
+		return refersToNothing
+	case r.State != StateQueued && r.State != StateRunning && !r.State.Final():
+		return fmt.Sprintf("is a run that is %s", r.State)
+	case (r.State == StateQueued) == (r.Started != 0) && !r.State.Final():
+		return fmt.Sprintf("is %s, and has begun at %d", r.State, r.Started)
+	}
+	return unless(r.Started == 0 || r.Generation >= 1, "has begun without a generation")
+}
+
+func (s *stepRecord) check() string {
+	return unless(s.State != StateUnset && s.Attempt >= 0, "is a step that has not begun")
+}
+
+// check keeps [plan.ready] from finding no step for an id.
+func (p *plan) check() string {
+	var f faults
+	validateGraph(p.Steps, &f)
+	if f.join() != nil {
+		return "has steps that wait for each other, or for none that there is"
+	}
+	return unless(len(p.Steps) > 0 || p.Finalize, "has no steps")
+}
+
+// refers says that texts are names under which other records may be found, or empty. What is none may be anything.
+func refers(names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return name != "" && nameFault(name) != "" })
+}
+
+const refersToNothing = "refers to what cannot be"
+
+func unless(good bool, problem string) string {
+	if good {
+		return ""
+	}
+	return problem
 }

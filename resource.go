@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // Resource is desired state: a type, a name, a spec. Any pointer to a struct that embeds [Meta] is one, and so is an
@@ -82,7 +81,8 @@ func (k Key) String() string { return k.Type + "/" + k.Name }
 // Object is any resource, untyped: what the engine stores, and what drivers are given. The zero Object is not valid.
 type Object struct {
 	Meta
-	// Spec is JSON, and the caller's: the engine neither reads nor changes it. Empty means that there is none.
+	// Spec is JSON, and the caller's: the engine neither reads nor changes it, but for the white space between its parts.
+	// Numbers stay as they are written. A field that comes twice is refused. Empty means that there is none.
 	Spec json.RawMessage `json:"spec,omitempty"`
 }
 
@@ -183,10 +183,8 @@ func (o *Object) validate(limits Limits) error {
 	size := 0
 	for k, v := range o.Metadata {
 		size += len(k) + len(v)
-		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			f.add(invalid("metadata", "%q: %q is invalid UTF-8", cut(k, maxName), cut(v, maxName)))
-		}
 	}
+	f.labels("metadata", o.Metadata)
 	if size > limits.Spec {
 		f.add(tooLarge("metadata", size, limits.Spec, "bytes"))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,11 @@ func (d *draft) planResync(end State) {
 		return
 	}
 	d.head.Resync = d.now.after(time.Duration(d.plan.Resync))
-	d.extra = append(d.extra, store.Put(resyncKey(d.head.Resync, d.j.key), []byte("{}")))
+	key := resyncKey(d.head.Resync, d.j.key)
+	// A run that is over in the commit in which it begins takes back a due time, which is the same one if the run before
+	// it has ended in this very instant.
+	d.extra = slices.DeleteFunc(d.extra, func(op store.Op) bool { return op.Key() == key })
+	d.extra = append(d.extra, store.Put(key, []byte("{}")))
 }
 
 // unplanResync takes that back, since another run comes first.

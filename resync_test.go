@@ -258,3 +258,23 @@ func TestResyncIsNotPlannedForAResourceThatIsToBeDeleted(t *testing.T) {
 		}
 	})
 }
+
+func TestResyncOfTwoRunsThatEndInTheSameInstantIsPlannedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", driverOf(always(conveyor.Done(), nil)))
+		p := pipelineOf("d")
+		p.Resync = conveyor.Duration(time.Hour)
+		e.save(p)
+		run := e.finish(object("a", nil))
+		for range 2 {
+			again, err := e.Retry(t.Context(), run.ID, conveyor.RetryFrom{}) // there is nothing left to do
+			require.NoError(t, err)
+			require.Equal(t, conveyor.StateSucceeded, e.ended(again.ID).State)
+		}
+		time.Sleep(90 * time.Minute)
+		runs := e.runs(object("a", nil))
+		require.Len(t, runs, 4)
+		require.Equal(t, conveyor.CauseResync, runs[3].Cause)
+	})
+}
