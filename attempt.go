@@ -47,7 +47,7 @@ type attempt struct {
 	abandoned bool
 	timer     *time.Timer // runs while the context has ended and the driver has not returned
 
-	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while neither returned nor abandoned
+	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
 }
 
 // attemptContext is a context that knows the attempt it was made for.

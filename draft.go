@@ -611,7 +611,7 @@ func (d *draft) nextDue() (due instant) {
 // undo gives back what the draft has taken.
 func (d *draft) undo(spare *bool) {
 	for _, st := range d.starts {
-		d.s.releaseSlot(&st.driver.slots)
+		d.s.releaseSlot(&st.driver.slots, 0)
 		if st.spare {
 			*spare = true
 		} else {

@@ -34,8 +34,9 @@ type Driver interface {
 	// ctx ends when the attempt's time is over, when the run is canceled or superseded, and when the engine shuts
 	// down; [context.Cause] tells which: ErrTimeout, ErrCanceled, ErrSuperseded, ErrShutdown. A driver should then
 	// return soon. What it returns is recorded all the same; an error after ErrShutdown uses no attempt. A driver
-	// that does not return within five seconds of the end of its context keeps its worker and its slot until it does,
-	// what it returns then is discarded, and no other attempt for the same resource starts before.
+	// that does not return within five seconds of the end of its context is given up: it keeps its slot until it returns,
+	// what it returns then is discarded, and no other attempt for the same resource starts before. Another worker takes
+	// the place of its own, so that it holds up nobody else; what bounds the calls that hang is [Concurrency].
 	//
 	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that have
 	// no order between them, and may call any method of the engine. The request and all it refers to belong to the driver.
@@ -282,8 +283,8 @@ func Listen(types ...string) DriverOption {
 	return func(o *driverOptions) { o.listen = append(o.listen, types...) }
 }
 
-// Concurrency limits how many attempts of this driver run at once in this engine. 0, the default, means no limit but
-// [Options].Workers.
+// Concurrency limits how many attempts of this driver run at once in this engine, those included that were given up and
+// have not returned (see [Driver]). 0, the default, means no limit but [Options].Workers, which does not count those.
 func Concurrency(n int) DriverOption { return func(o *driverOptions) { o.concurrency = n } }
 
 // Timeout limits one attempt of this driver where the step has no timeout of its own. 0, the default, means

@@ -127,9 +127,18 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 		s.opts.Logger.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
 		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
+			s.mu.Lock()
+			s.lost = append(s.lost, loss{j, err})
+			s.mu.Unlock()
 			return nil
 		}
 	}
+}
+
+// loss is a run of which something could not be recorded.
+type loss struct {
+	journey *journey
+	err     error // of the store
 }
 
 // beyondRepair tells the errors of a store that another attempt cannot mend.
@@ -383,7 +392,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.tidy(j.key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.state())
+	s.schedule(j, d.nextDue(), j.run.state(), len(d.made))
 	if d.turn {
 		s.enqueue(j)
 	}

@@ -76,15 +76,13 @@ func (o *observing) call(event Event) {
 }
 
 // finish waits until the observer has been told all, at most so long, and leaves it alone then.
-func (o *observing) finish(patience time.Duration) {
+func (o *observing) finish(until context.Context) {
 	if o == nil {
 		return
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-o.ended:
-	case <-timer.C:
+	case <-until.Done():
 	}
 	o.stop()
 }

@@ -139,8 +139,11 @@ func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
 	return true
 }
 
-func (s *scheduler) releaseSlot(of *slots) {
+// releaseSlot gives a slot back; calls is 1 if it was in use, and 0 if the call did not come to be.
+func (s *scheduler) releaseSlot(of *slots, calls int) {
 	s.mu.Lock()
+	s.calls -= calls
+	s.checkDrainedLocked()
 	of.busy--
 	s.promiseLocked(of)
 	s.mu.Unlock()
