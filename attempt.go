@@ -118,6 +118,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	if err := checkJSON("checkpoint", data, limits, 0); err != nil {
 		return err
 	}
+	a.journey.strew()
 	run, step := a.journey.id, a.step.ID
 	_, err := a.sched.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), a.rev)})
 	if errors.Is(err, store.ErrConflict) {

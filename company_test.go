@@ -124,7 +124,7 @@ func (c *company) requireRest() {
 		require.Zero(c.t, room.AtWork+room.Waiting, name)
 	}
 	for key := range dump(c.t, c.store) {
-		for _, prefix := range []string{"act/", "que/"} {
+		for _, prefix := range []string{"act/", "sig/", "ckp/", "que/"} {
 			require.False(c.t, strings.HasPrefix(key, prefix), "%s is left", key)
 		}
 	}

@@ -42,6 +42,7 @@ type draft struct {
 	displace *displacement // of the run that this one waits behind
 	logged   int64         // last line among the writes
 	logging  bool
+	strewn   bool       // not all signals and checkpoints of the run go with its end
 	settled  []*attempt // whose outcome this records
 	made     []*attempt // of starts, in their order
 	answers  []chan<- error
@@ -455,6 +456,9 @@ func (d *draft) afterCleanup() (end State, reason string) {
 
 func (d *draft) finishWith(end State, reason string) error {
 	if err := d.readHead(); err != nil {
+		return err
+	}
+	if err := d.sweep(); err != nil {
 		return err
 	}
 	d.over, d.rewrite = true, true

@@ -139,7 +139,7 @@ func (r *Request) Settings(into any) error {
 }
 
 // Checkpoint saves how far the step has got, in place of what it saved before. When it returns nil, v survives a crash,
-// and Restore gives it to every later call of this step in this run. v is encoded as JSON; it is an [ErrTooLarge] over
+// and Restore gives it to every later call of this step in this run, with which it goes. v is encoded as JSON; it is an [ErrTooLarge] over
 // [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has an outcome
 // already, because this call was given up.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {

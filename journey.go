@@ -38,6 +38,7 @@ type journey struct {
 	read    []message // an inbox that was worked off, for the next messages
 	busy    bool
 	flying  []*attempt // recorded as started, outcome not recorded
+	strewn  bool       // there may be signals and checkpoints of it, which go with its end
 	outputs map[string]json.RawMessage
 	log     *runLog
 
@@ -110,6 +111,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.id))
 			s.forget(j)
+			s.sweepLate(j) // what wakes it may be a signal that came with its end
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(j) {
@@ -386,6 +388,9 @@ func (s *scheduler) park(d *draft, flying bool) {
 			w <- j.run.whole()
 		}
 		j.unload() // or else what wakes it now would end it once more
+		if d.strewn {
+			s.sweepLate(j)
+		}
 		if d.head != nil && d.head.Pending != "" {
 			s.enqueue(s.take(d.head.Pending, j.key, laneOf(d.head.Pipeline, j.key)))
 		}

@@ -12,8 +12,8 @@ import (
 // Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
 // to whenever a run of the resource has ended, so that a resource at rest keeps what it has. Whatever is set, a run
 // that has not ended is never removed, nor are the run that it repeats, the newest run of a resource, its current
-// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts, its log,
-// its checkpoints and the signals that nobody took.
+// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts and its log;
+// its checkpoints, and the signals that nobody took, are gone with its end.
 type Retention struct {
 	// Runs is how many ended runs are kept, the newest; 0 means all.
 	Runs int
@@ -124,7 +124,7 @@ func (l *ledger) removeRun(ctx context.Context, k Key, id string, rev store.Revi
 	if _, err := l.commit(ctx, []store.Op{store.Delete(runKey(id)).If(rev), store.Delete(planKey(id))}); err != nil {
 		return err
 	}
-	for _, prefix := range []string{stepsOf(id), attemptsOf(id), logsOf(id), checkpointPrefix + id + "/", signalPrefix + id + "/"} {
+	for _, prefix := range append([]string{stepsOf(id), attemptsOf(id), logsOf(id)}, strewnOf(id)...) {
 		if err := l.removeAll(ctx, prefix); err != nil {
 			return err
 		}

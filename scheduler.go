@@ -369,7 +369,7 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key, lane: lane, state: StateQueued}
+		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: true}
 		s.journeys[id] = j
 		s.showing[j.state]++
 	}
