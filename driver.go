@@ -3,7 +3,6 @@ package conveyor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -37,6 +36,8 @@ type Driver interface {
 	// that does not return within five seconds of the end of its context is given up: it keeps its slot until it returns,
 	// what it returns then is discarded, and no other attempt for the same resource starts before. Another worker takes
 	// the place of its own, so that it holds up nobody else; what bounds the calls that hang is [Concurrency].
+	//
+	// The methods of an error that it returns, and of a value that it panics with, are called as part of the call.
 	//
 	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that have
 	// no order between them, and may call any method of the engine. The request and all it refers to belong to the driver.
@@ -263,10 +264,7 @@ func (e *directedError) Error() string { return e.err.Error() }
 func (e *directedError) Unwrap() error { return e.err }
 
 // direction returns the outermost directedError of err.
-func direction(err error) (d *directedError, ok bool) {
-	ok = errors.As(err, &d)
-	return d, ok
-}
+func direction(err error) (d *directedError, ok bool) { return find[*directedError](err) }
 
 // DriverOption changes how a driver is registered.
 type DriverOption func(*driverOptions)

@@ -3,7 +3,6 @@ package conveyor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -69,7 +68,7 @@ func (o *observing) tell(next int64) {
 func (o *observing) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
-			o.failed(fmt.Errorf("%v", v))
+			o.failed(errors.New(textOf(v)))
 		}
 	}()
 	o.observer.Observe(o.ctx, event)

@@ -294,8 +294,9 @@ func (s *scheduler) work(a *attempt) {
 	since := time.Now()
 	for {
 		if a != nil {
-			o := s.call(a)
-			next, late := s.ended(a, &o, !s.turnOver(since))
+			o := new(outcome)
+			s.call(a, o)
+			next, late := s.ended(a, o, !s.turnOver(since))
 			if late { // somebody else works in its place
 				finished = true
 				return

@@ -10,11 +10,15 @@ import (
 	"time"
 )
 
-// goneWith takes the place of a worker whose goroutine a driver ended.
+// goneWith takes the place of a worker whose goroutine a driver ended, or the release of an admission after the driver had
+// answered.
 func (s *scheduler) goneWith(a *attempt) {
-	o := outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
-	a.close(&o)
-	if _, late := s.ended(a, &o, false); !late {
+	o := a.answer
+	if o == nil {
+		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
+		a.close(o)
+	}
+	if _, late := s.ended(a, o, false); !late {
 		s.vacate()
 	}
 }
