@@ -63,7 +63,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 func (s *scheduler) releaseRoom(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.opts.Logger.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "error", textOf(v))
+			s.log.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "error", textOf(v))
 		}
 	}()
 	release()

@@ -524,7 +524,7 @@ func (e *Engine) hearOutType(kind string) error {
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
 		case beyondRepair(err):
-			e.opts.Logger.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+			e.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
 		default:
 			return err
 		}

@@ -85,7 +85,8 @@ type Options struct {
 	// Retention bounds what is kept of ended runs and earlier generations. The zero value keeps everything.
 	Retention Retention
 	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. Specs and outputs
-	// are never logged.
+	// are never logged. A handler that is slow, blocks or panics holds up nothing of the engine, which leaves lines out
+	// then, and counts them; the line of a driver is handled while that waits, as part of the call.
 	Logger *slog.Logger
 	// Observer, if set, is told of every event.
 	Observer Observer
@@ -123,9 +124,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ShutdownGrace == 0 {
 		o.ShutdownGrace = defaultShutdownGrace
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Limits = o.Limits.withDefaults()
 	return o

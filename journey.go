@@ -122,11 +122,11 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			s.answer(inbox, err)
 			return nil
 		case beyondRepair(err):
-			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
+			s.log.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
 			return nil
 		}
-		s.opts.Logger.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
+		s.log.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
 		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
 			s.mu.Lock()
@@ -165,7 +165,7 @@ func (s *scheduler) insist(what string, do func() error) {
 		if err == nil || beyondRepair(err) {
 			return
 		}
-		s.opts.Logger.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
+		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
 		if !s.pause(pause) {
 			return
 		}
@@ -202,7 +202,7 @@ func (s *scheduler) changed(j *journey) bool {
 
 // lose gives up a run that somebody else has changed: another engine on the same store.
 func (s *scheduler) lose(j *journey, err error) {
-	s.opts.Logger.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
+	s.log.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
 	j.mu.Lock()
 	flying := slices.Clone(j.flying)
 	j.mu.Unlock()

@@ -104,7 +104,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, state: run.state(), due: due,
 			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
-			s.opts.Logger.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
+			s.log.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
 		default:
 			return nil, err
 		}
@@ -315,6 +315,7 @@ func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
 		}
 	})
 	s.observing.finish(until)
+	s.log.finish(until)
 	return recorded
 }
 

@@ -41,14 +41,22 @@ func (s *scheduler) observe() *observing {
 		return nil
 	}
 	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
-	o.failed = func(err error) { s.opts.Logger.Error("observer panicked", "error", err) }
+	o.failed = func(err error) { s.log.Error("observer panicked", "error", err) }
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	go o.tell(s.events.position())
 	return o
 }
 
 func (o *observing) tell(next int64) {
-	defer close(o.ended)
+	over := false
+	defer func() {
+		if !over { // the observer ended this goroutine, and is told the rest in another one
+			o.failed(errors.New("runtime.Goexit was called"))
+			go o.tell(next)
+			return
+		}
+		close(o.ended)
+	}()
 	for {
 		event, err := o.feed.await(o.ctx, next)
 		switch {
@@ -56,6 +64,7 @@ func (o *observing) tell(next int64) {
 			next = o.feed.oldest()
 			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
 		case err != nil:
+			over = true
 			return // the feed has ended, or the time to listen to it
 		default:
 			event.Cursor = o.feed.cursor(next)

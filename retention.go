@@ -69,7 +69,7 @@ func (s *scheduler) tidyAll() {
 		s.mu.Unlock()
 		if err := s.ledger.tidy(s.base, k, s.opts.Retention, time.Now()); err != nil {
 			// What is too much stays until the next run of the resource ends.
-			s.opts.Logger.Warn("old records cannot be removed", "resource", k.String(), "error", err)
+			s.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
 		}
 	}
 }

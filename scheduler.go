@@ -20,6 +20,7 @@ type scheduler struct {
 	opts   Options // defaults filled in, never written again
 	ledger *ledger
 	events *feed
+	log    *announcer
 	tails  tails
 	heard  func(kind string)       // has resources run that no driver listened to; set by New
 	resync func() (instant, error) // has resources run again that are due, and says when the next one is; set by New
@@ -79,7 +80,7 @@ const (
 
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
-		opts: opts, ledger: l, events: events,
+		opts: opts, ledger: l, events: events, log: newAnnouncer(opts.Logger),
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
