@@ -340,6 +340,9 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 		}
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) {
+			if err == nil && want.cause == CauseUpdated && want.next.Generation%tidyEvery == 0 {
+				e.sched.tidy(k) // its runs may take longer than its changes
+			}
 			return run, want.next, err
 		}
 	}

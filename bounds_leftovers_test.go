@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // strewn lists the checkpoints and the signals on record.
@@ -96,5 +97,64 @@ func TestASignalThatComesWithTheEndOfItsRunIsNotLeft(t *testing.T) {
 		require.True(t, sent.Load())
 		synctest.Wait()
 		require.Empty(t, e.strewn())
+	})
+}
+
+func TestARunWhoseGenerationIsRemovedWhileItBeginsTakesUpTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{Workers: 1, Retention: conveyor.Retention{Revisions: 2}}).start()
+		release := make(chan struct{})
+		e.driver("d", driverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			return conveyor.Done(), nil
+		}))
+		e.pipeline("d")
+		e.apply(object("x", 0))
+		e.apply(object("x", 1))
+		next := e.apply(object("x", 2)) // with which its run would begin
+		synctest.Wait()
+		var overtaken, removed atomic.Bool
+		st.mu.Lock()
+		st.before = func(key string) {
+			if strings.HasPrefix(key, "rev/") && overtaken.CompareAndSwap(false, true) {
+				for i := range 600 {
+					e.apply(object("x", 3+i))
+				}
+				time.Sleep(time.Second) // until what is too old is gone
+				_, there := dump(t, st.Store)[key]
+				removed.Store(!there)
+			}
+		}
+		st.mu.Unlock()
+		close(release)
+		require.NoError(t, e.ended(next.ID).Err())
+		require.True(t, removed.Load())
+		require.JSONEq(t, "602", string(e.resource(object("x", nil)).Spec))
+		require.EqualValues(t, 603, e.resource(object("x", nil)).Status.ObservedGeneration)
+	})
+}
+
+func TestRetentionRemovesGenerationsThoughARunHoldsAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Retention: conveyor.Retention{Revisions: 3}}).start()
+		release := make(chan struct{})
+		var specs []string
+		e.driver("d", driverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			specs = append(specs, string(req.Resource.Spec))
+			return conveyor.Done(), nil
+		}))
+		e.pipeline("d", "d")
+		for i := range 1_000 {
+			e.apply(object("x", i))
+		}
+		synctest.Wait()
+		kept := len(drain(t, e.Revisions(t.Context(), object("x", nil).Key())))
+		require.LessOrEqual(t, kept, 3+256+2)
+		close(release)
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"0", "0", "999", "999"}, specs)
+		require.Len(t, drain(t, e.Revisions(t.Context(), object("x", nil).Key())), 3)
 	})
 }

@@ -121,6 +121,8 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
+		case errors.Is(err, store.ErrNotFound) && j.rev != 0 && s.changed(j):
+			continue // what was to be read went with a newer generation
 		case beyondRepair(err):
 			s.log.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
