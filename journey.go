@@ -403,9 +403,19 @@ func (s *scheduler) park(d *draft, flying bool) {
 	if d.turn {
 		s.enqueue(j)
 	}
-	if !flying && !d.turn {
+	if !flying && (!d.turn || s.crowded()) {
 		j.unload()
 	}
+}
+
+// maxLoaded bounds the runs that are kept in memory while they wait for a worker. Those beyond it are read again when they go
+// on.
+const maxLoaded = 1_024
+
+func (s *scheduler) crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready.len() > maxLoaded
 }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.
