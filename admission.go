@@ -20,7 +20,8 @@ type Admission interface {
 	//
 	// To ask costs a commit of its own when the answer is no, so d should be as long as a change of that answer may take.
 	// Admit counts as part of the attempt: ctx ends with the attempt's time, a panic fails it, and a call that does not
-	// return holds up nobody else. The same goes for release, but that its panic is only logged, by its type.
+	// return holds up nobody else. The same goes for release, but that its panic is only logged, by its type, and its call
+	// of runtime.Goexit changes nothing: what the driver has answered counts.
 	Admit(ctx context.Context, s StepInfo) (release func(), retryAfter time.Duration, err error)
 }
 
@@ -62,7 +63,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 func (s *scheduler) releaseRoom(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.opts.Logger.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "panic", typeOf(v))
+			s.log.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "panic", typeOf(v))
 		}
 	}()
 	release()

@@ -175,6 +175,9 @@ func TestAdmissionThatGoesWrongFailsTheAttempt(t *testing.T) {
 		}, conveyor.StateSucceeded, 2, "conveyor: timed out: the attempt took longer than 1m0s, and the driver did not return"},
 		{"no release", func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) { return nil, 0, nil },
 			conveyor.StateSucceeded, 1, ""},
+		{"a release that ends its goroutine", func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
+			return runtime.Goexit, 0, nil
+		}, conveyor.StateSucceeded, 1, ""},
 		{"a release that panics", func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
 			return func() { panic("kaboom") }, 0, nil
 		}, conveyor.StateSucceeded, 1, ""},

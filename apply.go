@@ -40,7 +40,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		if old != nil && old.Hash == hash {
-			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev) // a save whose outcome was not known may not have done it
+			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false) // a save whose outcome was not known may not have done it
 			e.sched.plansWith(spec.Name, plans)
 			return nil
 		}
@@ -60,7 +60,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		if err != nil {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
-		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev)
+		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false)
 		e.sched.plansWith(spec.Name, plans)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
@@ -124,7 +124,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 			continue
 		}
 		if err == nil {
-			e.sched.limitRuns(name, 0, rev)
+			e.sched.limitRuns(name, 0, rev, true)
 			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err
@@ -341,6 +341,9 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 		}
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.overtaken(ctx, k, rev, err) {
+			if err == nil && want.cause == CauseUpdated && want.next.Generation%tidyEvery == 0 {
+				e.sched.tidy(k) // its runs may take longer than its changes
+			}
 			return run, want.next, err
 		}
 		before := inTheWay
@@ -414,7 +417,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	lane := laneOf(next.Pipeline, k)
 	j := s.take(id, k, lane)
 	j.mu.Lock()
-	j.busy = true
+	j.busy, j.strewn = true, false
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
 	j.run = &runState{id: id, rec: rec}
@@ -547,7 +550,7 @@ func (e *Engine) hearOutType(kind string) error {
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
 		case beyondRepair(err):
-			e.opts.Logger.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+			e.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
 		default:
 			return err
 		}

@@ -41,13 +41,14 @@ type attempt struct {
 	logger   slog.Logger
 
 	unwatch func() bool // takes back the watch for the end of ctx; nil without one
+	answer  *outcome    // what the call came to; nil as long as that is not known
 
 	// Guarded by journey.mu. The first of returned and abandoned to be set decides whose word is recorded.
 	returned  bool
 	abandoned bool
 	timer     *time.Timer // runs while the context has ended and the driver has not returned
 
-	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while neither returned nor abandoned
+	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
 }
 
 // attemptContext is a context that knows the attempt it was made for.
@@ -118,6 +119,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	if err := checkJSON("checkpoint", data, limits, 0); err != nil {
 		return err
 	}
+	a.journey.strew()
 	run, step := a.journey.id, a.step.ID
 	_, err := a.sched.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), a.rev)})
 	if errors.Is(err, store.ErrConflict) {
@@ -161,54 +163,66 @@ func (a *attempt) deadline(opts Options, run instant) (time.Time, error) {
 	return at, cause
 }
 
-// call calls the driver and contains what it does. It does not return if the driver calls runtime.Goexit.
-func (s *scheduler) call(a *attempt) (o outcome) {
-	limits := s.opts.Limits
+// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
+// runtime.Goexit.
+func (s *scheduler) call(a *attempt, o *outcome) {
 	o.attempt = a
 	defer func() {
 		if v := recover(); v != nil {
-			o.err = panicked(v, limits)
+			o.err = panicked(v, s.opts.Limits)
+			a.close(o)
 		}
-		a.close(&o)
 	}()
-	if a.ctx.Err() != nil {
+	release, admitted := a.enter(o)
+	if release != nil {
+		defer s.releaseRoom(a, release)
+	}
+	if admitted {
+		a.run(o)
+	}
+	a.close(o)
+	a.answer = o
+}
+
+// enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
+func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
+	opts := &a.sched.opts
+	if a.ctx.Err() == nil && opts.Admission != nil && !a.plan.plans(a.index) {
+		var after time.Duration
+		release, after, o.err = a.admit(opts.Admission, opts.Limits)
+		if o.err != nil || after > 0 {
+			o.result = Result{kind: resultRefused, delay: after}
+			return release, false
+		}
+	}
+	if a.ctx.Err() != nil { // before or meanwhile
 		o.err = context.Cause(a.ctx)
-		return o
+		return release, false
 	}
-	if s.opts.Admission != nil && !a.plan.plans(a.index) {
-		release, after, err := a.admit(s.opts.Admission, limits)
-		if release != nil {
-			defer s.releaseRoom(a, release)
-		}
-		if err != nil || after > 0 {
-			o.result, o.err = Result{kind: resultRefused, delay: after}, err
-			return o
-		}
-		if a.ctx.Err() != nil { // meanwhile
-			o.err = context.Cause(a.ctx)
-			return o
-		}
-	}
+	return release, true
+}
+
+// run calls the driver itself, and checks and encodes what it answers.
+func (a *attempt) run(o *outcome) {
+	limits := a.sched.opts.Limits
 	if a.finalize {
 		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, &a.request)
 	} else {
 		o.result, o.err = a.driver.impl.Reconcile(a.ctx, &a.request)
 	}
 	if o.err != nil {
-		// The methods of a driver's own error are its code too, and panic for one on a nil pointer: here, or never.
-		_, _ = o.err.Error(), kindOf(o.err)
+		return
 	}
-	if o.err == nil && o.result.kind == resultAwait {
+	switch {
+	case o.result.kind == resultAwait:
 		if problem := nameFault(o.result.reason); problem != "" {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
-	}
-	if o.err == nil && o.result.kind == resultPlan {
+	case o.result.kind == resultPlan:
 		o.plan, o.err = a.plan.planned(o.result.output.([]Step), limits)
-	} else if o.err == nil && o.result.output != nil {
+	case o.result.output != nil:
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
-	return o
 }
 
 // panicked is the error that a panic becomes, where it is recovered.
@@ -216,14 +230,14 @@ func panicked(v any, limits Limits) *PanicError {
 	return &PanicError{Value: v, Stack: []byte(cut(string(debug.Stack()), limits.ErrorText))}
 }
 
-// close fills in how the call ended.
+// close fills in how the call ended. The code of the driver may still come into it, see contained.
 func (a *attempt) close(o *outcome) {
 	o.ended = time.Now()
 	if a.ctx.Err() != nil {
 		o.cause = context.Cause(a.ctx)
 	}
-	if o.err != nil && o.cause != nil && !errors.Is(o.err, o.cause) {
-		o.err = &endedError{cause: o.cause, err: o.err}
+	if o.err != nil {
+		o.err = contained(o.err, o.cause, a.sched.opts.Limits)
 	}
 }
 
@@ -266,7 +280,7 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 	}
 	s.Reason = cut(o.err.Error(), limits.ErrorText)
 	failed := &attemptRecord{Started: s.Started, Ended: toInstant(o.ended), Error: s.Reason, Kind: kindOf(o.err)}
-	if p := (*PanicError)(nil); errors.As(o.err, &p) {
+	if p, ok := find[*PanicError](o.err); ok {
 		failed.Stack = string(p.Stack)
 	}
 	d, directed := direction(o.err)
@@ -310,7 +324,7 @@ func (s *stepRecord) await(o *outcome) {
 	s.State, s.Again, s.Await = StateWaiting, true, o.result.reason
 	s.Reason = "waits for signal " + s.Await
 	if o.result.delay > 0 {
-		s.Due = toInstant(o.ended.Add(o.result.delay))
+		s.Due = toInstant(o.ended).after(o.result.delay)
 	}
 	s.Waits = append(slices.Clone(s.Waits), waitRecord{Signal: s.Await, From: toInstant(o.ended)})
 	if more := len(s.Waits) - defaultAttempts; more > 0 {

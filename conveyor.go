@@ -72,13 +72,14 @@ type Engine struct {
 
 // Options change how an engine works. The zero value works.
 type Options struct {
-	// Workers is how many drivers may be called at once. 0 means 32.
+	// Workers is how many drivers may be called at once, without the calls that were given up (see [Driver]). 0 means 32.
 	Workers int
 	// Retry is the policy of steps, field by field, where step, pipeline and driver do not say otherwise.
 	Retry RetryPolicy
 	// StepTimeout limits an attempt where neither step nor driver has a timeout. 0 means no limit.
 	StepTimeout time.Duration
-	// ShutdownGrace is how long [Engine.Run] takes to shut down after its context has ended. 0 means 10s.
+	// ShutdownGrace is how long [Engine.Run] takes to shut down after its context has ended, and how long a
+	// [Engine.Shutdown] without a deadline waits for a store. 0 means 10s.
 	ShutdownGrace time.Duration
 	// Limits bound what is accepted and kept.
 	Limits Limits
@@ -89,6 +90,8 @@ type Options struct {
 	// an output, a signal or a checkpoint is never logged, nor is what a driver, a [Planner], Admission or Validate
 	// returned as an error or panicked with: that is on record with the run, or was returned. Only of a panic that nobody
 	// else would learn of, of an Observer or of a release, the type is logged.
+	// A handler that is slow, blocks or panics holds up nothing of the engine, which leaves lines out then, and counts
+	// them; the line of a driver is handled while that waits, as part of the call.
 	Logger *slog.Logger
 	// Observer, if set, is told of every event.
 	Observer Observer
@@ -126,9 +129,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ShutdownGrace == 0 {
 		o.ShutdownGrace = defaultShutdownGrace
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Limits = o.Limits.withDefaults()
 	return o
@@ -225,6 +225,11 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 // with [ErrShutdown], and those that answer with an error, or not at all, are recorded as interrupted and called
 // again after the next start. It returns when everything it started has stopped, by the deadline in any case, and
 // then with an error that names the steps whose drivers have not returned. Their late results are discarded.
+//
+// A store that fails, or does not answer, does not hold it up either: it returns by the deadline, or a quarter of a second
+// after one that had passed before; without a deadline, two seconds after ctx ended, or when twice [Options].ShutdownGrace
+// and a second have passed since the last driver returned. The error then names the runs of which something is not on
+// record; a step whose outcome is missing is called again after the next start.
 //
 // What is on record stays so, and is taken up by the next Start on the store. Calling it twice, or before Start, is
 // fine. A driver may call it with its own context, and is not waited for. Afterwards calls that read work on as long

@@ -43,6 +43,7 @@ type draft struct {
 	displace *displacement // of the run that this one waits behind
 	logged   int64         // last line among the writes
 	logging  bool
+	strewn   bool       // not all signals and checkpoints of the run go with its end
 	settled  []*attempt // whose outcome this records
 	made     []*attempt // of starts, in their order
 	answers  []chan<- error
@@ -461,6 +462,9 @@ func (d *draft) finishWith(end State, reason string) error {
 	if err := d.readHead(); err != nil {
 		return err
 	}
+	if err := d.sweep(); err != nil {
+		return err
+	}
 	d.over, d.rewrite = true, true
 	d.rec.State, d.rec.Ended, d.rec.Reason = end, d.now, reason
 	if d.plan == nil {
@@ -616,7 +620,7 @@ func (d *draft) nextDue() (due instant) {
 // undo gives back what the draft has taken.
 func (d *draft) undo(spare *bool) {
 	for _, st := range d.starts {
-		d.s.releaseSlot(&st.driver.slots)
+		d.s.releaseSlot(&st.driver.slots, 0)
 		if st.spare {
 			*spare = true
 		} else {

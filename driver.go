@@ -3,7 +3,6 @@ package conveyor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -34,8 +33,11 @@ type Driver interface {
 	// ctx ends when the attempt's time is over, when the run is canceled or superseded, and when the engine shuts
 	// down; [context.Cause] tells which: ErrTimeout, ErrCanceled, ErrSuperseded, ErrShutdown. A driver should then
 	// return soon. What it returns is recorded all the same; an error after ErrShutdown uses no attempt. A driver
-	// that does not return within five seconds of the end of its context keeps its worker and its slot until it does,
-	// what it returns then is discarded, and no other attempt for the same resource starts before.
+	// that does not return within five seconds of the end of its context is given up: it keeps its slot until it returns,
+	// what it returns then is discarded, and no other attempt for the same resource starts before. Another worker takes
+	// the place of its own, so that it holds up nobody else; what bounds the calls that hang is [Concurrency].
+	//
+	// The methods of an error that it returns, and of a value that it panics with, are called as part of the call.
 	//
 	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that have
 	// no order between them, and may call any method of the engine. The request and all it refers to belong to the driver.
@@ -138,7 +140,7 @@ func (r *Request) Settings(into any) error {
 }
 
 // Checkpoint saves how far the step has got, in place of what it saved before. When it returns nil, v survives a crash,
-// and Restore gives it to every later call of this step in this run. v is encoded as JSON; it is an [ErrTooLarge] over
+// and Restore gives it to every later call of this step in this run, with which it goes. v is encoded as JSON; it is an [ErrTooLarge] over
 // [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has an outcome
 // already, because this call was given up.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {
@@ -263,10 +265,7 @@ func (e *directedError) Error() string { return e.err.Error() }
 func (e *directedError) Unwrap() error { return e.err }
 
 // direction returns the outermost directedError of err.
-func direction(err error) (d *directedError, ok bool) {
-	ok = errors.As(err, &d)
-	return d, ok
-}
+func direction(err error) (d *directedError, ok bool) { return find[*directedError](err) }
 
 // DriverOption changes how a driver is registered.
 type DriverOption func(*driverOptions)
@@ -283,8 +282,8 @@ func Listen(types ...string) DriverOption {
 	return func(o *driverOptions) { o.listen = append(o.listen, types...) }
 }
 
-// Concurrency limits how many attempts of this driver run at once in this engine. 0, the default, means no limit but
-// [Options].Workers.
+// Concurrency limits how many attempts of this driver run at once in this engine, those included that were given up and
+// have not returned (see [Driver]). 0, the default, means no limit but [Options].Workers, which does not count those.
 func Concurrency(n int) DriverOption { return func(o *driverOptions) { o.concurrency = n } }
 
 // Timeout limits one attempt of this driver where the step has no timeout of its own. 0, the default, means

@@ -95,8 +95,9 @@ type PanicError struct {
 	Stack []byte // of the goroutine that panicked, cut to [Limits].ErrorText
 }
 
-// Error gives the value, without the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("driver panicked: %v", e.Value) }
+// Error gives the value, without the stack. Of a value that leads round in a circle, or cannot be shown, it gives the
+// type.
+func (e *PanicError) Error() string { return "driver panicked: " + textOf(e.Value) }
 
 // Unwrap returns the value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
@@ -129,11 +130,11 @@ var kinds = []struct {
 }
 
 func kindOf(err error) errorKind {
-	if p := (*PanicError)(nil); errors.As(err, &p) {
+	if _, ok := find[*PanicError](err); ok {
 		return kindPanic
 	}
 	for _, k := range kinds {
-		if errors.Is(err, k.sentinel) {
+		if contains(err, k.sentinel) {
 			return k.kind
 		}
 	}
@@ -154,10 +155,18 @@ func rebuildError(kind errorKind, text, stack string) error {
 	if kind == kindPanic {
 		return &PanicError{Value: strings.TrimPrefix(text, "driver panicked: "), Stack: []byte(stack)}
 	}
-	for _, k := range kinds {
-		if k.kind == kind {
-			return &recordedError{text: text, is: k.sentinel}
-		}
+	if is := sentinelOf(kind); is != nil {
+		return &recordedError{text: text, is: is}
 	}
 	return errors.New(text)
+}
+
+// sentinelOf is what an error of a kind is to [errors.Is]; nil for nothing.
+func sentinelOf(kind errorKind) error {
+	for _, k := range kinds {
+		if k.kind == kind {
+			return k.sentinel
+		}
+	}
+	return nil
 }

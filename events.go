@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// WatchOptions selects events. The zero value selects all that happen from now on.
+// WatchOptions selects events. The zero value selects all that happen from now on. A watcher costs no memory of its own,
+// whether it reads or not; see [Limits] for what all events together hold.
 type WatchOptions struct {
 	// Since continues after the event that has this cursor. Empty means from now on.
 	Since Cursor

@@ -38,6 +38,7 @@ type journey struct {
 	read    []message // an inbox that was worked off, for the next messages
 	busy    bool
 	flying  []*attempt // recorded as started, outcome not recorded
+	strewn  bool       // there may be signals and checkpoints of it, which go with its end
 	outputs map[string]json.RawMessage
 	log     *runLog
 
@@ -110,6 +111,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.id))
 			s.forget(j)
+			s.sweepLate(j) // what wakes it may be a signal that came with its end
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(j) {
@@ -125,19 +127,28 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			pause = firstPause / 2
 			continue
 		case beyondRepair(err):
-			s.opts.Logger.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
+			s.log.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
 				s.dismiss(j.id)
 			}
 			return nil
 		}
-		s.opts.Logger.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
+		s.log.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
 		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
+			s.mu.Lock()
+			s.lost = append(s.lost, loss{j, err})
+			s.mu.Unlock()
 			return nil
 		}
 	}
+}
+
+// loss is a run of which something could not be recorded.
+type loss struct {
+	journey *journey
+	err     error // of the store
 }
 
 // beyondRepair tells the errors of a store that another attempt cannot mend.
@@ -162,7 +173,7 @@ func (s *scheduler) insist(what string, do func() error) {
 		if err == nil || beyondRepair(err) {
 			return
 		}
-		s.opts.Logger.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
+		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
 		if !s.pause(pause) {
 			return
 		}
@@ -199,7 +210,7 @@ func (s *scheduler) changed(j *journey) bool {
 
 // lose gives up a run that somebody else has changed: another engine on the same store.
 func (s *scheduler) lose(j *journey, err error) {
-	s.opts.Logger.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
+	s.log.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
 	j.mu.Lock()
 	flying := slices.Clone(j.flying)
 	j.mu.Unlock()
@@ -385,19 +396,32 @@ func (s *scheduler) park(d *draft, flying bool) {
 			w <- j.run.whole()
 		}
 		j.unload() // or else what wakes it now would end it once more
+		if d.strewn {
+			s.sweepLate(j)
+		}
 		if d.head != nil && d.head.Pending != "" {
 			s.enqueue(s.take(d.head.Pending, j.key, laneOf(d.head.Pipeline, j.key)))
 		}
 		s.tidy(j.key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.state())
+	s.schedule(j, d.nextDue(), j.run.state(), len(d.made))
 	if d.turn {
 		s.enqueue(j)
 	}
-	if !flying && !d.turn {
+	if !flying && (!d.turn || s.crowded()) {
 		j.unload()
 	}
+}
+
+// maxLoaded bounds the runs that are kept in memory while they wait for a worker. Those beyond it are read again when they go
+// on.
+const maxLoaded = 1_024
+
+func (s *scheduler) crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready.len() > maxLoaded
 }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.

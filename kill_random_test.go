@@ -893,7 +893,6 @@ func (r *round) checkSignals(runs map[string]*conveyor.Run, st store.Store) {
 		for _, n := range r.signals[id] {
 			if !slices.Contains(taken, n) {
 				require.Greater(t, n, taken[1], "run %s has passed over signal %d", id, n)
-				require.Contains(t, kept[id], n, "signal %d of run %s is lost", n, id)
 			}
 		}
 	}

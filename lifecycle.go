@@ -1,11 +1,14 @@
 package conveyor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -101,7 +104,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, state: run.state(), due: due,
 			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
-			s.opts.Logger.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
+			s.log.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
 		default:
 			return nil, err
 		}
@@ -120,26 +123,15 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	if drained == nil {
 		return nil // stopped before
 	}
-	if own != nil {
-		defer s.unexempt(own)
-	}
+	reserve := shutdownReserve
 	last, limited := ctx.Deadline()
-	var patience <-chan time.Time // nil, and so never, when ctx has no deadline
-	var reserve time.Duration
+	var left time.Duration
 	if limited {
-		left := max(time.Until(last), 0)
-		reserve = min(shutdownReserve, left/4)
-		patience = time.After(left - reserve)
+		left = max(time.Until(last), 0)
+		reserve = min(reserve, left/4)
 	}
-	select {
-	case <-drained:
+	if s.finished(ctx, drained, limited, left-reserve) {
 		return s.stop(ctx, own)
-	case <-patience:
-	case <-ctx.Done():
-	case <-s.done: // another call was faster
-	}
-	if !limited {
-		reserve = shutdownReserve
 	}
 	s.endAttempts()
 	select {
@@ -148,6 +140,43 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	case <-s.done:
 	}
 	return s.stop(ctx, own)
+}
+
+// finished waits for the attempts to finish by themselves, and reports whether they have. Without a limit it is as patient
+// with drivers as they need; then a store that fails, or does not answer, has ShutdownGrace to record what they did.
+func (s *scheduler) finished(ctx context.Context, drained <-chan struct{}, limited bool, patience time.Duration) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	var quiet <-chan struct{}
+	if !limited {
+		timer.Stop()
+		quiet = s.quiet
+	}
+	for {
+		select {
+		case <-drained:
+			return true
+		case <-quiet:
+			quiet = nil
+			timer.Reset(s.opts.ShutdownGrace)
+		case <-timer.C:
+			if limited || !s.calling() {
+				return false
+			}
+			timer.Reset(s.opts.ShutdownGrace) // a call that was about to be made when the others returned
+		case <-ctx.Done():
+			return false
+		case <-s.done: // another call was faster
+			return false
+		}
+	}
+}
+
+// calling says that a driver has not returned that must be waited for.
+func (s *scheduler) calling() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls > s.exempt
 }
 
 // endAttempts ends the contexts of all attempts. Those that start meanwhile end theirs when they have been added to
@@ -171,7 +200,7 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 	if s.phase == phaseStopped {
 		return nil, nil
 	}
-	if a != nil && s.journeys[a.journey.id] == a.journey && !a.returned && !a.abandoned {
+	if a != nil && a.sched == s && !a.returned {
 		own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
 		if a.exempt.CompareAndSwap(false, true) {
 			s.exempt++
@@ -179,13 +208,13 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 	}
 	s.phase = max(s.phase, phaseDraining)
 	if s.drained == nil {
-		s.drained = make(chan struct{})
+		s.drained, s.idle, s.quiet = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	}
 	s.checkDrainedLocked()
 	return s.drained, own
 }
 
-// unexempt takes back that an attempt need not be waited for.
+// unexempt takes note that a driver which called Shutdown has returned from its own call.
 func (s *scheduler) unexempt(a *attempt) {
 	if a.exempt.CompareAndSwap(true, false) {
 		s.mu.Lock()
@@ -202,49 +231,142 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 		close(s.giveUp)
 	}
 	s.mu.Unlock()
-	for _, a := range s.running() {
-		if a != own {
-			s.abandon(a)
-		}
-	}
-	left := s.straying()
-	s.flushAll()
+	until, cancel := s.lastMoment(ctx)
+	defer cancel()
+	recorded := within(until, func() {
+		s.abandonAll(func(a *attempt) bool { return !a.exempt.Load() })
+		s.flushAll()
+	})
 	s.mu.Lock()
 	first := s.phase != phaseStopped
 	s.phase = phaseStopped
 	if first {
 		close(s.done)
 	}
-	alone := s.stuck+s.exempt == 0
 	s.mu.Unlock()
 	if own == nil {
+		recorded = s.join(ctx, until) && recorded
+	} else if first {
+		s.events.close()
+	}
+	return s.leftovers(ctx, own, recorded)
+}
+
+// lastMoment is when Shutdown returns whatever the store does. What is to be recorded has a moment even if the deadline has
+// passed, or an answer of the store that is on its way would never be known.
+func (s *scheduler) lastMoment(ctx context.Context) (context.Context, context.CancelFunc) {
+	patience := s.opts.ShutdownGrace
+	if last, limited := ctx.Deadline(); limited {
+		patience = max(time.Until(last), shutdownReserve/4)
+	} else if ctx.Err() != nil {
+		patience = shutdownReserve
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), patience)
+}
+
+// within reports whether fn has returned in time. It is left behind otherwise: nothing can end a call of a store.
+func within(until context.Context, fn func()) bool {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		fn()
+	}()
+	select {
+	case <-returned:
+		return true
+	case <-until.Done():
+		return false
+	}
+}
+
+// abandonAll gives up the attempts that are under way, all at once, so that a store can write them together.
+func (s *scheduler) abandonAll(which func(*attempt) bool) {
+	var all sync.WaitGroup
+	for _, a := range s.running() {
+		if which(a) {
+			all.Go(func() { s.abandon(a) })
+		}
+	}
+	all.Wait()
+}
+
+// join waits for all that the scheduler has started. Drivers that called Shutdown themselves return from that by now, and
+// are given up later than the others.
+func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
+	var patience <-chan time.Time // nil, and so never, where drivers have all the time they need
+	if _, limited := ctx.Deadline(); limited || ctx.Err() != nil {
+		last, _ := until.Deadline()
+		patience = time.After(time.Until(last) / 2)
+	}
+	select {
+	case <-s.idle:
+	case <-patience:
+	case <-ctx.Done():
+	}
+	recorded = within(until, func() {
+		s.abandonAll(func(*attempt) bool { return true })
 		s.aside.Wait()
-	}
-	if alone {
-		_ = s.workers.Wait() // they return nil
-	}
-	if first {
-		s.events.close() // after those who had something to tell
-	}
-	if own == nil {
-		s.observing.finish(timeLeft(ctx))
-	}
-	if len(left) == 0 {
-		return nil
-	}
+		s.mu.Lock()
+		alone := s.stuck+s.exempt == 0
+		s.mu.Unlock()
+		if alone {
+			_ = s.workers.Wait() // they return nil
+		}
+	})
+	s.events.close() // after those who had something to tell
+	s.observing.finish(until)
+	s.log.finish(until)
+	return recorded
+}
+
+// leftovers is the error that names what did not stop, and what was not recorded.
+func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = context.DeadlineExceeded // it is about to be
 	}
-	return fmt.Errorf("conveyor: shutdown: still running: %s: %w", describeAttempts(left), cause)
+	var problems []string
+	if left := slices.DeleteFunc(s.straying(), func(a *attempt) bool { return a == own }); len(left) > 0 {
+		problems = append(problems, "still running: "+describeAttempts(left))
+	}
+	lost, err := s.losses(recorded)
+	if len(lost) > 0 {
+		problems = append(problems, "not recorded: "+strings.Join(lost, "; "))
+	}
+	if !recorded {
+		problems = append(problems, "the store has not answered")
+	}
+	switch {
+	case len(problems) == 0:
+		return nil
+	case err != nil:
+		return fmt.Errorf("conveyor: shutdown: %s: %w: %w", strings.Join(problems, "; "), cause, err)
+	}
+	return fmt.Errorf("conveyor: shutdown: %s: %w", strings.Join(problems, "; "), cause)
 }
 
-// timeLeft is what remains of the time given to Shutdown.
-func timeLeft(ctx context.Context) time.Duration {
-	if last, limited := ctx.Deadline(); limited {
-		return max(time.Until(last), 0)
+// losses names the runs of which something is not on record that should be, and the last error of the store for them.
+func (s *scheduler) losses(recorded bool) (runs []string, err error) {
+	s.mu.Lock()
+	lost := slices.Clone(s.lost)
+	if !recorded {
+		for _, j := range s.journeys {
+			lost = append(lost, loss{journey: j})
+		}
 	}
-	return shutdownReserve
+	s.mu.Unlock()
+	for _, l := range lost {
+		name := fmt.Sprintf("run %s (resource %s)", l.journey.id, l.journey.key)
+		l.journey.mu.Lock()
+		waits := l.err != nil || l.journey.busy
+		l.journey.mu.Unlock()
+		if waits && !slices.Contains(runs, name) {
+			runs = append(runs, name)
+		}
+		err = cmp.Or(l.err, err)
+	}
+	slices.Sort(runs)
+	return runs, err
 }
 
 // flushAll writes the log lines that are left.

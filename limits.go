@@ -6,6 +6,13 @@ import "strings"
 // value, and one beyond what a record of a store, or the memory, could ever hold: more than 4 MiB for bytes, more
 // than 1,048,576 for the rest, more than 10,000 for Depth. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
 // says so. Names have a fixed limit of 253 bytes.
+//
+// They bound the memory of an engine too, beside what its store holds. An unfinished run that waits, for a time, a signal,
+// a driver, a slot, room or a worker, holds less than 1 KiB; of those that wait for a worker, up to 1,024 are kept whole,
+// with spec and outputs. The events kept for watchers hold WatchBuffer times ErrorText and 2 KiB at the very most, however
+// many watch and however slow they are. A step at work holds its lines of log until they are written, which is about
+// 1 MiB, or LogLines times LogLine while the store fails. Up to 1,000 of the engine's own lines wait for a slow logger.
+// A goroutine is there for each call of a driver, a given-up one included, and for nothing that waits.
 type Limits struct {
 	Document      int // bytes of a JSON document; default 2 MiB
 	Depth         int // levels of nesting in a JSON document, of which a spec is the second; default 32

@@ -111,26 +111,38 @@ type logHandler struct {
 	with    []func(slog.Handler) slog.Handler // WithAttrs and WithGroup calls, to be repeated on host and json
 	attrs   bool                              // some of those were WithAttrs
 
-	once sync.Once
-	host slog.Handler // the engine's logger, with the attempt's place added
-	json slog.Handler // writes attributes into out
-	mu   sync.Mutex   // guards out
-	out  bytes.Buffer
+	onceJSON sync.Once
+	json     slog.Handler // writes attributes into out
+	mu       sync.Mutex   // guards out
+	out      bytes.Buffer
+
+	onceHost sync.Once
+	host     slog.Handler // the engine's logger, with the attempt's place added; nil for silence
 }
 
 // attrsGroup holds a line's own attributes apart from what the JSON handler adds.
 const attrsGroup = "a"
 
-func (h *logHandler) prepare() {
-	a := h.attempt
-	h.host = h.sched.opts.Logger.Handler().WithAttrs([]slog.Attr{
+func (h *logHandler) prepareJSON() {
+	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
+	for _, with := range h.with {
+		h.json = with(h.json)
+	}
+}
+
+func (h *logHandler) prepareHost() {
+	to, a := h.sched.opts.Logger, h.attempt
+	if to == nil {
+		return
+	}
+	host := to.Handler().WithAttrs([]slog.Attr{
 		slog.String("resource", a.journey.key.String()), slog.String("run", a.journey.id),
 		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
 	})
-	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
 	for _, with := range h.with {
-		h.host, h.json = with(h.host), with(h.json)
+		host = with(host)
 	}
+	h.host = host
 }
 
 // Enabled keeps every level: what is shown can be chosen by whoever reads the log, and the engine's logger chooses
@@ -156,7 +168,7 @@ func (h *logHandler) child(attrs bool, with func(slog.Handler) slog.Handler) slo
 }
 
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
-	h.once.Do(h.prepare)
+	h.onceJSON.Do(h.prepareJSON)
 	line := LogLine{Time: r.Time, Step: h.attempt.step.ID, Attempt: h.attempt.number, Level: r.Level}
 	if line.Time.IsZero() {
 		line.Time = time.Now()
@@ -172,10 +184,21 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		}
 	}
 	h.sched.keepLine(h.attempt, line)
-	if h.host.Enabled(ctx, r.Level) {
-		return h.host.Handle(ctx, r)
+	return h.pass(ctx, r)
+}
+
+// pass gives a line to the program's handler, whose panic is not the driver's.
+func (h *logHandler) pass(ctx context.Context, r slog.Record) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("logger panicked: %s", textOf(v))
+		}
+	}()
+	h.onceHost.Do(h.prepareHost) // after a panic the handler gets nothing of this attempt
+	if h.host == nil || !h.host.Enabled(ctx, r.Level) {
+		return nil
 	}
-	return nil
+	return h.host.Handle(ctx, r)
 }
 
 const attrsCut = " … [attributes cut]"
@@ -186,7 +209,7 @@ func (h *logHandler) attributes(ctx context.Context, r slog.Record) json.RawMess
 		// Another line is being rendered, and it may be a value of that very line that logs this one. To wait would
 		// be to wait for ever.
 		h = &logHandler{attempt: h.attempt, sched: h.sched, with: h.with}
-		h.prepare()
+		h.prepareJSON()
 		h.mu.Lock()
 	}
 	defer h.mu.Unlock()

@@ -29,7 +29,7 @@ func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 type observing struct {
 	observer Observer
 	feed     *feed
-	failed   func(panicked any)
+	failed   func(how string)
 
 	ctx   context.Context // given to the observer
 	stop  context.CancelFunc
@@ -42,14 +42,22 @@ func (s *scheduler) observe() *observing {
 		return nil
 	}
 	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
-	o.failed = func(v any) { s.opts.Logger.Error("observer panicked", "panic", typeOf(v)) }
+	o.failed = func(how string) { s.log.Error("observer panicked", "panic", how) }
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	go o.tell(s.events.position())
 	return o
 }
 
 func (o *observing) tell(next int64) {
-	defer close(o.ended)
+	over := false
+	defer func() {
+		if !over { // the observer ended this goroutine, and is told the rest in another one
+			o.failed("runtime.Goexit was called")
+			go o.tell(next)
+			return
+		}
+		close(o.ended)
+	}()
 	for {
 		event, err := o.feed.await(o.ctx, next)
 		switch {
@@ -57,6 +65,7 @@ func (o *observing) tell(next int64) {
 			next = o.feed.oldest()
 			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
 		case err != nil:
+			over = true
 			return // the feed has ended, or the time to listen to it
 		default:
 			event.Cursor = o.feed.cursor(next)
@@ -69,7 +78,7 @@ func (o *observing) tell(next int64) {
 func (o *observing) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
-			o.failed(v)
+			o.failed(typeOf(v))
 		}
 	}()
 	o.observer.Observe(o.ctx, event)
@@ -79,15 +88,13 @@ func (o *observing) call(event Event) {
 func typeOf(panicked any) string { return fmt.Sprintf("%T", panicked) }
 
 // finish waits until the observer has been told all, at most so long, and leaves it alone then.
-func (o *observing) finish(patience time.Duration) {
+func (o *observing) finish(until context.Context) {
 	if o == nil {
 		return
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-o.ended:
-	case <-timer.C:
+	case <-until.Done():
 	}
 	o.stop()
 }

@@ -87,7 +87,7 @@ func (e *Engine) resyncDue() (next instant, err error) {
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
 		case beyondRepair(err), errors.Is(err, ErrInvalid):
-			e.opts.Logger.Error("resource cannot be run again", "resource", k.String(), "error", err)
+			e.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
 		default:
 			return 0, err
 		}

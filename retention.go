@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
-// to whenever a run of the resource has ended, so that a resource at rest keeps what it has. Whatever is set, a run
+// to whenever a run of the resource has ended, and after every 256th generation, so that a resource at rest keeps what it
+// has. Whatever is set, a run
 // that has not ended is never removed, nor are the run that it repeats, the newest run of a resource, its current
-// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts, its log,
-// its checkpoints and the signals that nobody took.
+// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts and its log;
+// its checkpoints, and the signals that nobody took, are gone with its end.
 type Retention struct {
 	// Runs is how many ended runs are kept, the newest; 0 means all.
 	Runs int
@@ -34,6 +36,9 @@ func (r Retention) validate(f *faults) {
 		f.add(invalid("Retention.Revisions", "%d is negative", r.Revisions))
 	}
 }
+
+// tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
+const tidyEvery = 256
 
 // tidy has the past of a resource looked through, one resource after the other, by a goroutine that is there while
 // there is something to do.
@@ -69,7 +74,7 @@ func (s *scheduler) tidyAll() {
 		s.mu.Unlock()
 		if err := s.ledger.tidy(s.base, k, s.opts.Retention, time.Now()); err != nil {
 			// What is too much stays until the next run of the resource ends.
-			s.opts.Logger.Warn("old records cannot be removed", "resource", k.String(), "error", err)
+			s.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
 		}
 	}
 }
@@ -80,7 +85,7 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 	if err != nil {
 		return err
 	}
-	var pinned int64 // the oldest generation that an unfinished run works on
+	needed := map[int64]bool{} // generations, by unfinished runs
 	ended := 0
 	repeated := map[string]bool{} // by unfinished runs, which are newer and come first
 	newest := store.Query{Prefix: runsOf(k), Reverse: true}
@@ -101,9 +106,7 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 			return err
 		}
 		if !rec.State.Final() {
-			if rec.Generation > 0 && (pinned == 0 || rec.Generation < pinned) {
-				pinned = rec.Generation
-			}
+			needed[rec.Generation] = true
 			repeated[rec.Of] = true
 			continue
 		}
@@ -119,7 +122,8 @@ func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time)
 	if head == nil || keep.Revisions == 0 {
 		return nil
 	}
-	return l.removeRevisions(ctx, k, head, keep.Revisions, pinned)
+	needed[head.Keeps] = true
+	return l.removeRevisions(ctx, k, head.Generation-int64(keep.Revisions), needed)
 }
 
 // removeRun takes an ended run off the record.
@@ -133,7 +137,7 @@ func (l *ledger) removeRun(ctx context.Context, k Key, id string, rev store.Revi
 // removeRest removes what is left of a run without a record. The index by which it is found goes last, so that after a
 // crash in between the rest is found, and removed, when the resource is looked through again.
 func (l *ledger) removeRest(ctx context.Context, k Key, id string) error {
-	for _, prefix := range []string{stepsOf(id), attemptsOf(id), logsOf(id), checkpointPrefix + id + "/", signalPrefix + id + "/"} {
+	for _, prefix := range append([]string{stepsOf(id), attemptsOf(id), logsOf(id)}, strewnOf(id)...) {
 		if err := l.removeAll(ctx, prefix); err != nil {
 			return err
 		}
@@ -163,27 +167,38 @@ func (l *ledger) removeAll(ctx context.Context, prefix string) error {
 	}
 }
 
-func (l *ledger) removeRevisions(ctx context.Context, k Key, head *resourceRecord, keep int, pinned int64) error {
-	last := head.Generation - int64(keep) // the newest to go
-	if pinned > 0 {
-		last = min(last, pinned-1)
-	}
-	if last < head.First {
-		return nil
-	}
+// removeRevisions removes the generations up to the last one to go, but for those that are needed. Those that a run takes
+// up meanwhile are newer.
+func (l *ledger) removeRevisions(ctx context.Context, k Key, last int64, needed map[int64]bool) error {
 	var ops []store.Op
-	for r, err := range l.store.List(ctx, store.Query{Prefix: revisionsOf(k), Limit: removeBatch}) {
+	remove := func() error {
+		if len(ops) == 0 {
+			return nil
+		}
+		_, err := l.commit(ctx, ops)
+		ops = ops[:0]
+		return err
+	}
+	prefix := revisionsOf(k)
+	for r, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
 			return err
 		}
 		if r.Key > revisionKey(k, last) {
 			break
 		}
-		ops = append(ops, store.Delete(r.Key))
+		generation, err := strconv.ParseInt(r.Key[len(prefix):], 16, 64)
+		if err != nil {
+			return fmt.Errorf("%w: key %s", store.ErrCorrupt, r.Key)
+		}
+		if needed[generation] {
+			continue
+		}
+		if ops = append(ops, store.Delete(r.Key)); len(ops) == removeBatch {
+			if err := remove(); err != nil {
+				return err
+			}
+		}
 	}
-	if len(ops) == 0 {
-		return nil
-	}
-	_, err := l.commit(ctx, ops)
-	return err
+	return remove()
 }

@@ -193,7 +193,7 @@ func TestRule13ADriverThatIgnoresItsTimeoutIsGivenUp(t *testing.T) {
 				require.Contains(t, given.Steps[0].Reason, "timed out")
 				st, err := e.Stats(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, []int{1, 1, 1}, []int{st.Stray, st.Busy, st.Slots["d"].Busy}, "it keeps its place")
+				require.Equal(t, []int{1, 0, 1}, []int{st.Stray, st.Busy, st.Slots["d"].Busy}, "it keeps its slot, and no worker")
 
 				ended := e.ended(run.ID)
 				require.NoError(t, ended.Err())

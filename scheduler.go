@@ -20,12 +20,13 @@ type scheduler struct {
 	opts   Options // defaults filled in, never written again
 	ledger *ledger
 	events *feed
+	log    *announcer
 	tails  tails
 	heard  func(kind string)       // has resources run that no driver listened to; set by New
 	resync func() (instant, error) // has resources run again that are due, and says when the next one is; set by New
 
-	// workers call drivers. Its limit is Options.Workers, and free says how many may be added; a worker takes on run
-	// after run and leaves when none is ready.
+	// workers call drivers. Their number is Options.Workers at most, of which free may be added; a worker takes on run after
+	// run and leaves when none is ready. One whose call was given up is there until that returns, and no longer counts.
 	workers errgroup.Group
 	// aside is everything else: the loop, and what must not wait for a worker.
 	aside sync.WaitGroup
@@ -43,6 +44,7 @@ type scheduler struct {
 	ready     turns
 	due       dueHeap
 	free      int // workers that may be added
+	calls     int // calls of drivers, from the commit of their start to their return
 	drivers   map[string]*driver
 	rooms     map[string]*slots                // of pipelines, by name
 	blocked   map[string]map[*journey]struct{} // by the driver that is not registered
@@ -61,6 +63,9 @@ type scheduler struct {
 	exempt    int              // workers whose driver called Shutdown: they are not waited for
 	stuck     int              // workers whose call was given up: the number of strays
 	drained   chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
+	quiet     chan struct{}    // closed when no call is under way that must be waited for; made by shutdown
+	idle      chan struct{}    // closed when no call is under way that was not given up; made by shutdown
+	lost      []loss           // what could not be recorded before the end
 }
 
 type phase uint8
@@ -75,13 +80,12 @@ const (
 
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
-		opts: opts, ledger: l, events: events,
+		opts: opts, ledger: l, events: events, log: newAnnouncer(opts.Logger),
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
 		blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
-	s.workers.SetLimit(opts.Workers)
 	s.base = context.Background()
 	return s
 }
@@ -150,9 +154,11 @@ func (s *scheduler) wakeLoop() {
 	}
 }
 
-// schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state.
-func (s *scheduler) schedule(j *journey, due instant, state State) {
+// schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
+// many calls of drivers are about to be made for it.
+func (s *scheduler) schedule(j *journey, due instant, state State, calls int) {
 	s.mu.Lock()
+	s.calls += calls
 	s.showsLocked(j, state)
 	if len(j.blocked) > 0 {
 		s.unblockLocked(j, j.run.isBlockedBy)
@@ -213,7 +219,6 @@ func (s *scheduler) hire() {
 
 // employ starts a worker, beginning with an attempt if there is one. The caller has reserved its place.
 func (s *scheduler) employ(a *attempt) {
-	// Go may wait a moment for a worker that has given back its place and is about to return.
 	s.workers.Go(func() error { s.work(a); return nil })
 }
 
@@ -241,13 +246,28 @@ func (s *scheduler) vacateLocked() {
 	s.checkDrainedLocked()
 }
 
+// checkDrainedLocked tells Shutdown of the workers that have left.
 func (s *scheduler) checkDrainedLocked() {
-	if s.drained != nil && s.opts.Workers-s.free <= s.exempt {
-		select {
-		case <-s.drained:
-		default:
-			close(s.drained)
-		}
+	if s.drained == nil {
+		return
+	}
+	if s.opts.Workers-s.free+s.stuck <= s.exempt {
+		closeOnce(s.drained)
+	}
+	if s.calls <= s.exempt {
+		closeOnce(s.quiet)
+	}
+	if s.calls == s.stuck {
+		closeOnce(s.idle)
+	}
+}
+
+// closeOnce closes a channel unless it is closed. Whoever else may do so holds the same lock.
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
 	}
 }
 
@@ -275,8 +295,14 @@ func (s *scheduler) work(a *attempt) {
 	since := time.Now()
 	for {
 		if a != nil {
-			o := s.call(a)
-			a = s.ended(a, &o, !s.turnOver(since))
+			o := new(outcome)
+			s.call(a, o)
+			next, late := s.ended(a, o, !s.turnOver(since))
+			if late { // somebody else works in its place
+				finished = true
+				return
+			}
+			a = next
 			continue
 		}
 		j := s.takeReady()
@@ -317,34 +343,35 @@ func (s *scheduler) takeReady() *journey {
 	return nil
 }
 
-// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one.
-func (s *scheduler) ended(a *attempt, o *outcome, worker bool) *attempt {
+// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
+// learns that it came too late.
+func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
 	if a.unwatch != nil && a.unwatch() {
 		s.aside.Done()
 	}
 	a.free()
 	j := a.journey
 	j.mu.Lock()
-	late := a.abandoned
+	late = a.abandoned
 	a.returned = true
 	if a.timer != nil && a.timer.Stop() {
 		s.aside.Done()
 	}
 	j.mu.Unlock()
 	s.unexempt(a)
-	s.releaseSlot(&a.driver.slots)
+	s.releaseSlot(&a.driver.slots, 1)
 	if late {
 		s.strayReturned(a)
-		return nil
+		return nil, true
 	}
-	return s.drive(j, message{outcome: o}, worker)
+	return s.drive(j, message{outcome: o}, worker), false
 }
 
 // journeyLocked returns the journey of a run, made if it is not known.
 func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key, lane: lane, state: StateQueued}
+		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: true}
 		s.journeys[id] = j
 		s.showing[j.state]++
 	}

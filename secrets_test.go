@@ -150,13 +150,17 @@ func TestSecretsAreInNoLogLineOfTheEngine(t *testing.T) {
 		{"a bad signal", always(conveyor.Await("/"+secret("await"), 0), nil), ""},
 		{"a checkpoint, kept and refused", func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			var into int
+			kept := req.Checkpoint(ctx, secret("checkpoint"))
+			if !errors.Is(kept, store.ErrClosed) { // since the engine has died
+				assert.NoError(t, kept, "the secret was not in play")
+			}
 			return conveyor.Done(), conveyor.Permanent(errors.Join(
-				req.Checkpoint(ctx, secret("checkpoint")), req.Checkpoint(ctx, strings.Repeat(secret("large"), 50)),
+				req.Checkpoint(ctx, strings.Repeat(secret("large"), 50)),
 				req.Checkpoint(ctx, json.RawMessage(`{"`+secret("no-json")+`":`)),
 				req.Checkpoint(ctx, func() {}), req.Settings(&into), req.Resource.Decode(&DockerBuild{}),
 				func() error { _, err := req.Restore(&into); return err }(),
 			))
-		}, "checkpoint"},
+		}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

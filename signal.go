@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // Signal sends a signal to a run, for the step that awaits it (see [Await]). When it returns nil, the signal is on
-// record; it is kept until a step awaits it, and delivered to one step, once, the oldest of its name first. The payload
-// is encoded as JSON; nil is sent as null.
+// record; it is kept until a step awaits it or the run ends, and delivered to one step, once, the oldest of its name first.
+// The payload is encoded as JSON; nil is sent as null.
 //
 // It returns [ErrNotFound] if there is no such run, [ErrConflict] if the run has ended, an [ErrInvalid] or
 // [ErrTooLarge] for a bad name and for a payload that cannot be encoded or is over [Limits].Output, [ErrClosed] after
@@ -59,7 +60,66 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		if err != nil {
 			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
 		}
-		e.sched.enqueue(e.sched.take(runID, rec.key(), laneOf(rec.Pipeline, rec.key())))
+		j := e.sched.take(runID, rec.key(), laneOf(rec.Pipeline, rec.key()))
+		j.strew()
+		e.sched.enqueue(j)
+		// A run that has ended meanwhile may not have known of it.
+		if rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID)); err == nil && rec.State.Final() {
+			_ = e.ledger.removeStrewn(ctx, runID) // or else by Retention
+		}
 		return nil
 	}
+}
+
+// strew takes note that there are records of a run that nobody wants after its end.
+func (j *journey) strew() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.strewn = true
+}
+
+// strewnOf lists the prefixes of those: checkpoints, and signals that nobody took.
+func strewnOf(run string) []string {
+	return []string{checkpointPrefix + run + "/", signalPrefix + run + "/"}
+}
+
+// sweep removes them along with the end of the run; what is too much for one commit goes after it.
+func (d *draft) sweep() error {
+	d.j.mu.Lock()
+	strewn := d.j.strewn
+	d.j.mu.Unlock()
+	if !strewn {
+		return nil
+	}
+	left := removeBatch
+	for _, prefix := range strewnOf(d.j.id) {
+		for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: prefix, Limit: left + 1}) {
+			if err != nil {
+				return err
+			}
+			if left == 0 {
+				d.strewn = true
+				return nil
+			}
+			if !slices.ContainsFunc(d.extra, func(op store.Op) bool { return op.Key() == r.Key }) { // taken
+				d.extra = append(d.extra, store.Delete(r.Key))
+			}
+			left--
+		}
+	}
+	return nil
+}
+
+// sweepLate removes what is left of them after the end.
+func (s *scheduler) sweepLate(j *journey) {
+	s.beside(func() { s.insist("tidy run "+j.id, func() error { return s.ledger.removeStrewn(s.base, j.id) }) })
+}
+
+func (l *ledger) removeStrewn(ctx context.Context, run string) error {
+	for _, prefix := range strewnOf(run) {
+		if err := l.removeAll(ctx, prefix); err != nil {
+			return err
+		}
+	}
+	return nil
 }

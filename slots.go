@@ -12,13 +12,14 @@ import (
 // slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
 // scheduler.mu.
 type slots struct {
-	runs     bool           // they are of a pipeline
 	limit    int            // 0 for none
 	busy     int            // in use
 	promised int            // kept for journeys that waited for one and are on their way
 	waiting  turns          // journeys that want one
 	dead     int            // of those, that have ended since
 	asOf     store.Revision // of the pipeline's record that the limit is from
+	pipeline string         // their pipeline; empty for the slots of a driver
+	gone     bool           // it was deleted: they are needed until the last of its runs has ended
 }
 
 // driver is a registered driver with its slots.
@@ -130,7 +131,7 @@ func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
 	if of.limit > 0 && taken >= of.limit {
 		if !slices.Contains(j.waitsFor, of) {
 			j.waitsFor = append(j.waitsFor, of)
-			if of.runs {
+			if of.pipeline != "" {
 				of.waiting.pushByAge(j) // several workers may have come upon runs at once
 			} else {
 				of.waiting.push(j)
@@ -142,8 +143,11 @@ func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
 	return true
 }
 
-func (s *scheduler) releaseSlot(of *slots) {
+// releaseSlot gives a slot back; calls is 1 if it was in use, and 0 if the call did not come to be.
+func (s *scheduler) releaseSlot(of *slots, calls int) {
 	s.mu.Lock()
+	s.calls -= calls
+	s.checkDrainedLocked()
 	of.busy--
 	s.promiseLocked(of)
 	s.mu.Unlock()
@@ -156,6 +160,7 @@ func (s *scheduler) returnPromises(j *journey) {
 	for _, of := range j.promises {
 		of.promised--
 		s.promiseLocked(of)
+		s.demolishLocked(of)
 	}
 	j.promises = nil
 	s.mu.Unlock()
@@ -197,7 +202,11 @@ func (s *scheduler) stopWaitingLocked(j *journey) {
 func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known := s.rooms[name] != nil
 	room := s.roomLocked(name)
+	if !known && pipeline == nil {
+		room.gone = true
+	}
 	if pipeline != nil {
 		s.limitLocked(room, pipeline.MaxRuns, pipeline.rev)
 	}
@@ -228,7 +237,7 @@ func (s *scheduler) limitLocked(room *slots, limit int, rev store.Revision) {
 func (s *scheduler) roomLocked(pipeline string) *slots {
 	room := s.rooms[pipeline]
 	if room == nil {
-		room = &slots{runs: true}
+		room = &slots{pipeline: pipeline}
 		s.rooms[pipeline] = room
 	}
 	return room
@@ -247,15 +256,28 @@ func (s *scheduler) leaveRoomLocked(j *journey) {
 		j.room = nil
 		room.busy--
 		s.promiseLocked(room)
+		s.demolishLocked(room)
+	}
+}
+
+// demolishLocked lets go of the room of a pipeline that was deleted, and of its Planner, when nobody is left in it.
+func (s *scheduler) demolishLocked(room *slots) {
+	if room.gone && room.busy+room.promised+room.waiting.len() == 0 && s.rooms[room.pipeline] == room {
+		delete(s.rooms, room.pipeline)
+		delete(s.drivers, plannerName(room.pipeline))
 	}
 }
 
 // limitRuns changes how many runs of a pipeline may be at work, after its definition has changed. Those that have begun
 // go on. A pipeline that is gone has no limit: what waited for room is to learn of it. And so is what waits for a slot of
 // a driver, which it may need no more.
-func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision) {
+func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, gone bool) {
 	s.mu.Lock()
-	s.limitLocked(s.roomLocked(pipeline), limit, rev)
+	room := s.roomLocked(pipeline)
+	if rev >= room.asOf {
+		room.gone = gone
+	}
+	s.limitLocked(room, limit, rev)
 	for _, d := range s.drivers {
 		for _, j := range d.waiting.of(pipeline) {
 			if j.room == nil { // it has pinned nothing yet
@@ -263,6 +285,7 @@ func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision) {
 			}
 		}
 	}
+	s.demolishLocked(room)
 	s.mu.Unlock()
 	s.hire()
 }

@@ -19,7 +19,7 @@ type Stats struct {
 	Due         int       `json:"due"`     // of the unfinished, waiting for a time: a retry, a requeue, a deadline
 	Workers     int       `json:"workers"` // as in Options
 	Busy        int       `json:"busy"`    // workers at work
-	Stray       int       `json:"stray"`   // of those, calls given up that have not returned
+	Stray       int       `json:"stray"`   // calls given up that have not returned, which hold no worker
 	// Blocked counts the runs that wait for something to be mended, by the reason that their step gives. A run whose
 	// steps wait for several things is counted with each.
 	Blocked map[string]int `json:"blocked,omitempty"`

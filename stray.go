@@ -10,12 +10,17 @@ import (
 	"time"
 )
 
-// goneWith takes the place of a worker whose goroutine a driver ended.
+// goneWith takes the place of a worker whose goroutine a driver ended, or the release of an admission after the driver had
+// answered.
 func (s *scheduler) goneWith(a *attempt) {
-	o := outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
-	a.close(&o)
-	s.ended(a, &o, false)
-	s.vacate()
+	o := a.answer
+	if o == nil {
+		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
+		a.close(o)
+	}
+	if _, late := s.ended(a, o, false); !late {
+		s.vacate()
+	}
 }
 
 // watch sees to it that an attempt whose time is up does not hold up its run for ever. Without a deadline there is
@@ -79,9 +84,11 @@ func (s *scheduler) disown(a *attempt) bool {
 	s.mu.Lock()
 	s.strays[j.key] = append(s.strays[j.key], a)
 	s.stuck++
+	s.free++ // it keeps its slot, and nothing else
+	s.checkDrainedLocked()
 	s.mu.Unlock()
 	j.mu.Unlock()
-	s.unexempt(a)
+	s.hire()
 	return true
 }
 
@@ -89,6 +96,7 @@ func (s *scheduler) disown(a *attempt) bool {
 func (s *scheduler) strayReturned(a *attempt) {
 	s.mu.Lock()
 	s.stuck--
+	s.checkDrainedLocked()
 	key := a.journey.key
 	s.strays[key] = slices.DeleteFunc(s.strays[key], func(other *attempt) bool { return other == a })
 	if len(s.strays[key]) == 0 {

@@ -1,0 +1,160 @@
+package conveyor_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// strewn lists the checkpoints and the signals on record.
+func (r *rig) strewn() (keys []string) {
+	r.t.Helper()
+	for key := range dump(r.t, r.store.Store) {
+		if strings.HasPrefix(key, "ckp/") || strings.HasPrefix(key, "sig/") {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func TestCheckpointsAndSignalsThatNobodyTookGoWithTheEndOfTheirRun(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		signals int
+		restart bool
+		cancel  bool
+	}{
+		{"a few", 3, false, false},
+		{"a few, after a restart", 3, true, false},
+		{"a few, of a run that is canceled", 3, false, true},
+		{"more than go into a commit", 1_000, false, false},
+		{"more than go into a commit, after a restart", 1_000, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				work := driverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					if err := req.Checkpoint(ctx, req.Step.ID); err != nil {
+						return conveyor.Done(), err
+					}
+					if ok, _ := req.Signal(nil); !ok && req.Step.ID == "2" {
+						return conveyor.Await("go", 0), nil
+					}
+					return conveyor.Done(), nil
+				})
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", work)
+				e.pipeline("d", "d", "d")
+				run := e.apply(object("x", nil))
+				synctest.Wait()
+				for i := range c.signals {
+					require.NoError(t, e.Signal(t.Context(), run.ID, fmt.Sprint("other-", i%10), i))
+				}
+				if c.restart {
+					e = e.reborn(conveyor.Options{})
+					e.driver("d", work)
+					e.start()
+				}
+				require.Len(t, e.strewn(), c.signals+2)
+				if c.cancel {
+					require.NoError(t, e.Cancel(t.Context(), run.ID, ""))
+				} else {
+					require.NoError(t, e.Signal(t.Context(), run.ID, "go", 1))
+				}
+				ended := e.ended(run.ID)
+				require.Equal(t, c.cancel, ended.State == conveyor.StateCanceled)
+				synctest.Wait()
+				require.Empty(t, e.strewn())
+			})
+		})
+	}
+}
+
+func TestASignalThatComesWithTheEndOfItsRunIsNotLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.pipeline("d")
+		run := e.apply(object("x", nil))
+		var sent atomic.Bool
+		e.store.refusing(func(keys []string) error { // before the last commit, all of which has been decided
+			if slices.Contains(keys, "act/"+run.ID) && sent.CompareAndSwap(false, true) {
+				require.NoError(t, e.Signal(t.Context(), run.ID, "late", 1))
+				require.Len(t, e.strewn(), 1)
+			}
+			return nil
+		})
+		require.NoError(t, e.ended(run.ID).Err())
+		require.True(t, sent.Load())
+		synctest.Wait()
+		require.Empty(t, e.strewn())
+	})
+}
+
+func TestARunWhoseGenerationIsRemovedWhileItBeginsTakesUpTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &probe{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{Workers: 1, Retention: conveyor.Retention{Revisions: 2}}).start()
+		release := make(chan struct{})
+		e.driver("d", driverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			return conveyor.Done(), nil
+		}))
+		e.pipeline("d")
+		e.apply(object("x", 0))
+		e.apply(object("x", 1))
+		next := e.apply(object("x", 2)) // with which its run would begin
+		synctest.Wait()
+		var overtaken, removed atomic.Bool
+		st.mu.Lock()
+		st.before = func(key string) {
+			if strings.HasPrefix(key, "rev/") && overtaken.CompareAndSwap(false, true) {
+				for i := range 600 {
+					e.apply(object("x", 3+i))
+				}
+				time.Sleep(time.Second) // until what is too old is gone
+				_, there := dump(t, st.Store)[key]
+				removed.Store(!there)
+			}
+		}
+		st.mu.Unlock()
+		close(release)
+		require.NoError(t, e.ended(next.ID).Err())
+		require.True(t, removed.Load())
+		require.JSONEq(t, "602", string(e.resource(object("x", nil)).Spec))
+		require.EqualValues(t, 603, e.resource(object("x", nil)).Status.ObservedGeneration)
+	})
+}
+
+func TestRetentionRemovesGenerationsThoughARunHoldsAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Retention: conveyor.Retention{Revisions: 3}}).start()
+		release := make(chan struct{})
+		var specs []string
+		e.driver("d", driverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			specs = append(specs, string(req.Resource.Spec))
+			return conveyor.Done(), nil
+		}))
+		e.pipeline("d", "d")
+		for i := range 1_000 {
+			e.apply(object("x", i))
+		}
+		synctest.Wait()
+		kept := len(drain(t, e.Revisions(t.Context(), object("x", nil).Key())))
+		require.LessOrEqual(t, kept, 3+256+2)
+		close(release)
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"0", "0", "999", "999"}, specs)
+		require.Len(t, drain(t, e.Revisions(t.Context(), object("x", nil).Key())), 3)
+	})
+}
