@@ -113,7 +113,12 @@ func applyAtMoments(t *testing.T, policy conveyor.ChangePolicy, lasts, pauses []
 	for i, pause := range pauses {
 		time.Sleep(time.Duration(pause) * time.Millisecond)
 		if i == restart {
-			e = e.crashed(opts)
+			old := e
+			e = old.crashed(opts)
+			expired, cancel := context.WithDeadline(context.Background(), time.Now())
+			_ = old.Shutdown(expired) // so that none of its calls comes after those of its successor
+			cancel()
+			synctest.Wait()
 			e.driver("d", rec)
 			e.start()
 		}
