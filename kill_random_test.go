@@ -865,7 +865,8 @@ func (r *round) compareAtRest(st store.Store) {
 	r.tally.add("runs", len(runs))
 }
 
-// checkSignals finds each signal that was acknowledged: taken by the step, once and in order, or still there.
+// checkSignals finds each signal that was acknowledged: taken by the step, once and in order, or sent after those that
+// were, and gone with the end of the run. A kill between the two may leave one behind.
 func (r *round) checkSignals(runs map[string]*conveyor.Run, st store.Store) {
 	t := r.t
 	kept := map[string][]int64{}

@@ -124,9 +124,8 @@ type stepOf struct {
 
 // checkOverlap looks for calls that are under way and must not be.
 func (x *explorer) checkOverlap(l *lifetime, v *visit) {
-	all, of := 1, 1
+	all, of := 1+x.working(l), 1
 	for _, o := range l.active {
-		all++
 		if o.driver == v.driver {
 			of++
 		}

@@ -64,8 +64,8 @@ func (x *explorer) checkSettled(l *lifetime) {
 	if err != nil {
 		x.fault("stats: %v", err)
 	}
-	if st.Busy != len(l.active) {
-		x.fault("%d workers are busy, and %d calls are under way", st.Busy, len(l.active))
+	if st.Busy != x.working(l) {
+		x.fault("%d workers are busy, and %d calls are under way that were not given up", st.Busy, x.working(l))
 	}
 	if st.Ready > 0 && st.Busy < x.workers {
 		x.fault("lost wake-up: %d runs are ready, and %d of %d workers are busy", st.Ready, st.Busy, x.workers)
@@ -100,7 +100,7 @@ func (x *explorer) checkSettled(l *lifetime) {
 	}
 	for _, r := range x.open {
 		if what := x.idle(l, r, rooms); what != "" {
-			x.fault("lost wake-up: run %s: %s, with %d of %d workers busy", r.alias, what, len(l.active), x.workers)
+			x.fault("lost wake-up: run %s: %s, with %d of %d workers busy", r.alias, what, x.working(l), x.workers)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (x *explorer) checkResource(l *lifetime, k conveyor.Key, res *resourceSeen)
 	if r == nil || r.rec.Cause == conveyor.CauseDeleted || r.rec.Outcome != conveyor.StateUnset || r.rec.Stop != "" {
 		return
 	}
-	if res.changedIn != l.number && len(l.active) == x.workers {
+	if res.changedIn != l.number && x.working(l) == x.workers {
 		return // a former life has left it to a worker of this one
 	}
 	if res.head.Deleted != 0 {
@@ -131,6 +131,17 @@ func (x *explorer) checkResource(l *lifetime, k conveyor.Key, res *resourceSeen)
 	if x.policies[x.along[k]] == conveyor.Supersede && res.head.Generation > r.rec.Generation {
 		x.fault("rule 3: run %s is at generation %d, and generation %d does not supersede it", r.alias, r.rec.Generation, res.head.Generation)
 	}
+}
+
+// working counts the calls that hold a worker. One that is given up, five seconds after the end of its context, has
+// another in its place.
+func (x *explorer) working(l *lifetime) (n int) {
+	for _, v := range l.active {
+		if !v.settled && (v.ctxOver == 0 || x.now() < v.ctxOver+int64(patienceOfEngine)) {
+			n++
+		}
+	}
+	return n
 }
 
 func (l *lifetime) callsOf(driver string) (n int) {
@@ -144,7 +155,7 @@ func (l *lifetime) callsOf(driver string) (n int) {
 
 // idle says what a run should be doing and is not; nothing if all is well.
 func (x *explorer) idle(l *lifetime, r *runSeen, rooms map[string]int) string {
-	free := len(l.active) < x.workers
+	free := x.working(l) < x.workers
 	if !r.begun() {
 		return x.idleInLine(l, r, rooms, free)
 	}
