@@ -17,6 +17,7 @@ type announcer struct {
 	lines   []slog.Record
 	dropped int
 	idle    chan struct{} // closed when all is said, by the goroutine; nil while there is none
+	left    bool          // finish has left it alone
 }
 
 // maxAnnounced bounds the lines that wait for a logger. More are counted.
@@ -101,13 +102,16 @@ func (a *announcer) call(line slog.Record) {
 // finish waits until all is said, at most so long.
 func (a *announcer) finish(until context.Context) {
 	a.mu.Lock()
-	idle := a.idle
+	idle, left := a.idle, a.left
 	a.mu.Unlock()
-	if idle == nil {
+	if idle == nil || left {
 		return
 	}
 	select {
 	case <-idle:
 	case <-until.Done():
+		a.mu.Lock()
+		a.left = true
+		a.mu.Unlock()
 	}
 }

@@ -154,6 +154,7 @@ func TestRetentionRemovesGenerationsThoughARunHoldsAnOlderOne(t *testing.T) {
 		require.LessOrEqual(t, kept, 3+256+2)
 		close(release)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		require.Equal(t, []string{"0", "0", "999", "999"}, specs)
 		require.Len(t, drain(t, e.Revisions(t.Context(), object("x", nil).Key())), 3)
 	})

@@ -103,37 +103,37 @@ func TestHostilePlannersAndFinalizersHarmNobodyElse(t *testing.T) {
 }
 
 func TestHostileConsumersHarmNobody(t *testing.T) {
-	type consumer = func(ctx context.Context, c *company, use func())
+	type consumer = func(ctx context.Context, c *company, run *conveyor.Run, use func())
 	for _, reads := range []struct {
 		name    string
 		consume consumer
 	}{
-		{"Watch", func(ctx context.Context, c *company, use func()) {
+		{"Watch", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
 			for range c.Watch(ctx, conveyor.WatchOptions{}) {
 				use()
 			}
 		}},
-		{"Logs", func(ctx context.Context, c *company, use func()) {
-			for range c.Logs(ctx, c.bad[0].ID, conveyor.LogOptions{Follow: true}) {
+		{"Logs", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
+			for range c.Logs(ctx, run.ID, conveyor.LogOptions{Follow: true}) {
 				use()
 			}
 		}},
-		{"List", func(ctx context.Context, c *company, use func()) {
+		{"List", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
 			for range c.List(ctx, conveyor.ResourceFilter{Type: "r"}) {
 				use()
 			}
 		}},
-		{"Runs", func(ctx context.Context, c *company, use func()) {
+		{"Runs", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
 			for range c.Runs(ctx, conveyor.RunFilter{}) {
 				use()
 			}
 		}},
-		{"Revisions", func(ctx context.Context, c *company, use func()) {
-			for range c.Revisions(ctx, c.bad[0].Resource) {
+		{"Revisions", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
+			for range c.Revisions(ctx, run.Resource) {
 				use()
 			}
 		}},
-		{"Pipelines", func(ctx context.Context, c *company, use func()) {
+		{"Pipelines", func(ctx context.Context, c *company, run *conveyor.Run, use func()) {
 			for range c.Pipelines(ctx) {
 				use()
 			}
@@ -154,7 +154,8 @@ func TestHostileConsumersHarmNobody(t *testing.T) {
 					c.pipelineNamed("bad", "talks")
 					ctx, cancel := context.WithCancel(context.Background())
 					defer cancel()
-					c.bad = append(c.bad, c.apply(along("bad", "talker")))
+					talker := c.apply(along("bad", "talker"))
+					c.bad = append(c.bad, talker)
 					panics := make(chan any, hostiles)
 					used := make(chan bool, 1)
 					for range hostiles {
@@ -162,7 +163,7 @@ func TestHostileConsumersHarmNobody(t *testing.T) {
 							defer func() { panics <- recover() }()
 							leave, end := context.WithCancel(ctx)
 							defer end()
-							reads.consume(leave, c, func() {
+							reads.consume(leave, c, talker, func() {
 								select {
 								case used <- true:
 								default:

@@ -150,15 +150,13 @@ func overstayers() []hostile {
 func talkers() []hostile {
 	return []hostile{
 		{"logs 100,000 lines", func(_ *company, _ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			for i := range 100_000 / hostiles {
+			for i := range 1_000 * healthy / hostiles {
 				req.Log.Info("line", "n", i)
 			}
 			return conveyor.Done(), nil
 		}, endsWell},
 		{"logs lines of a megabyte", func(_ *company, _ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			for range 5 {
-				req.Log.Info(strings.Repeat("x", 1<<20), strings.Repeat("k", 1<<20), strings.Repeat("y", 1<<20))
-			}
+			req.Log.Info(strings.Repeat("x", 1<<20), strings.Repeat("k", 1<<20), strings.Repeat("y", 1<<20))
 			return conveyor.Done(), nil
 		}, endsWell},
 		{"logs what is no text", func(_ *company, _ context.Context, req *conveyor.Request) (conveyor.Result, error) {

@@ -217,6 +217,50 @@ func TestDriversMayShutDownTheirEngineAllAtOnce(t *testing.T) {
 	}
 }
 
+func TestShutdownWaitsForADriverThatHasCalledItBefore(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		after time.Duration // the program calls it
+		limit time.Duration // 0 for none
+	}{
+		{"at the same time", 0, 0},
+		{"long after", time.Minute, 0},
+		{"with time enough", time.Minute, 3 * time.Hour},
+		{"with too little time", time.Minute, 10 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t, conveyor.Options{}).start()
+				e.driver("d", driverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+					err := e.Shutdown(ctx)
+					time.Sleep(time.Hour)
+					return conveyor.Done(), err
+				}))
+				e.pipeline("d", "d")
+				began := time.Now()
+				run := e.apply(object("a", 1))
+				time.Sleep(c.after)
+				ctx, cancel := context.WithCancel(context.Background())
+				if c.limit > 0 {
+					ctx, cancel = context.WithTimeout(ctx, c.limit)
+				}
+				defer cancel()
+				err := e.Shutdown(ctx)
+				if c.limit > 0 && c.limit < time.Hour {
+					require.ErrorContains(t, err, "driver d,")
+					require.LessOrEqual(t, time.Since(began), c.after+c.limit)
+					require.Equal(t, 1, e.run(run.ID).Steps[0].Interruptions)
+					time.Sleep(time.Hour)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, time.Hour, time.Since(began))
+				require.Equal(t, []string{"succeeded", "unset"}, statesOf(e.run(run.ID)), "what it answers is on record")
+			})
+		})
+	}
+}
+
 // dam is a store whose calls do not return while it is shut, or fail.
 type dam struct {
 	store.Store

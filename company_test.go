@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 // A hostile driver shares an engine of four workers with a hundred healthy resources. There are more hostile resources
@@ -21,9 +22,11 @@ import (
 // What Go itself ends the process for cannot be survived and is not tried: a recursion that overflows the stack, two
 // goroutines that write to a map at once, memory that runs out, os.Exit, and a panic in a goroutine of the driver's own.
 
+// healthy is how many healthy resources there are.
+var healthy = map[bool]int{false: 100, true: 25}[testenv.Race]
+
 const (
 	hostiles = 5
-	healthy  = 100
 	workers  = 4
 
 	hostileTimeout = 10 * time.Second // of an attempt

@@ -121,7 +121,7 @@ const shutdownReserve = time.Second
 func (s *scheduler) shutdown(ctx context.Context) error {
 	drained, own := s.drain(ctx)
 	if drained == nil {
-		return nil // stopped before
+		return s.rejoin(ctx, own)
 	}
 	reserve := shutdownReserve
 	last, limited := ctx.Deadline()
@@ -197,14 +197,14 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase == phaseStopped {
-		return nil, nil
-	}
 	if a != nil && a.sched == s && !a.returned {
 		own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
 		if a.exempt.CompareAndSwap(false, true) {
 			s.exempt++
 		}
+	}
+	if s.phase == phaseStopped {
+		return nil, own
 	}
 	s.phase = max(s.phase, phaseDraining)
 	if s.drained == nil {
@@ -252,6 +252,21 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 	return s.leftovers(ctx, own, recorded)
 }
 
+// rejoin is Shutdown after it has been called before: by a driver, perhaps, which has not returned. What another call has
+// named is not named again.
+func (s *scheduler) rejoin(ctx context.Context, own *attempt) error {
+	if own != nil {
+		return nil
+	}
+	until, cancel := s.lastMoment(ctx)
+	defer cancel()
+	named := s.straying()
+	if s.join(ctx, until) && len(s.straying()) <= len(named) {
+		return nil
+	}
+	return s.leftovers(ctx, own, true)
+}
+
 // lastMoment is when Shutdown returns whatever the store does. What is to be recorded has a moment even if the deadline has
 // passed, or an answer of the store that is on its way would never be known.
 func (s *scheduler) lastMoment(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -290,18 +305,31 @@ func (s *scheduler) abandonAll(which func(*attempt) bool) {
 	all.Wait()
 }
 
-// join waits for all that the scheduler has started. Drivers that called Shutdown themselves return from that by now, and
-// are given up later than the others.
+// join waits for all that the scheduler has started. Drivers that called Shutdown themselves return from that by now; they
+// are given up later than the others, after half of the time that is left, and half of the rest.
 func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
 	var patience <-chan time.Time // nil, and so never, where drivers have all the time they need
-	if _, limited := ctx.Deadline(); limited || ctx.Err() != nil {
-		last, _ := until.Deadline()
-		patience = time.After(time.Until(last) / 2)
+	reserve, unended := shutdownReserve, ctx.Err() == nil
+	if last, limited := ctx.Deadline(); limited {
+		left := max(time.Until(last), 0)
+		patience, reserve = time.After(left/2), min(left/4, reserve)
 	}
 	select {
 	case <-s.idle:
 	case <-patience:
+		s.endAttempts()
 	case <-ctx.Done():
+		s.endAttempts()
+	}
+	select {
+	case <-s.idle:
+	case <-time.After(reserve):
+	case <-until.Done():
+	}
+	if patience == nil && unended {
+		var cancel context.CancelFunc
+		until, cancel = s.lastMoment(ctx) // what is to be recorded comes only now
+		defer cancel()
 	}
 	recorded = within(until, func() {
 		s.abandonAll(func(*attempt) bool { return true })
@@ -356,17 +384,16 @@ func (s *scheduler) losses(recorded bool) (runs []string, err error) {
 	}
 	s.mu.Unlock()
 	for _, l := range lost {
-		name := fmt.Sprintf("run %s (resource %s)", l.journey.id, l.journey.key)
 		l.journey.mu.Lock()
-		waits := l.err != nil || l.journey.busy
+		busy := l.journey.busy
 		l.journey.mu.Unlock()
-		if waits && !slices.Contains(runs, name) {
-			runs = append(runs, name)
+		if busy || l.err != nil {
+			runs = append(runs, fmt.Sprintf("run %s (resource %s)", l.journey.id, l.journey.key))
 		}
 		err = cmp.Or(l.err, err)
 	}
 	slices.Sort(runs)
-	return runs, err
+	return slices.Compact(runs), err
 }
 
 // flushAll writes the log lines that are left.

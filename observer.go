@@ -94,6 +94,7 @@ func (o *observing) finish(until context.Context) {
 	}
 	select {
 	case <-o.ended:
+	case <-o.ctx.Done(): // it was left alone before
 	case <-until.Done():
 	}
 	o.stop()
