@@ -255,8 +255,8 @@ func (w *world) begin() (*life, error) {
 	if l.engine, err = conveyor.New(l.store, w.opts); err != nil {
 		return nil, err
 	}
-	if err := w.look(l, disk); err != nil {
-		return nil, err
+	if err := w.look(l, disk); err != nil && w.plant == soundly {
+		return nil, err // what is planted may have done more than harm to a record
 	}
 	w.watchAll(l)
 	w.lives = append(w.lives, l)
