@@ -426,7 +426,7 @@ func (w *world) finish(l *life) {
 // shutdown ends a process as it should be.
 func (w *world) shutdown(l *life) {
 	w.leave(l)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(l.ctx, time.Minute) // it may die even now
 	defer cancel()
 	if err := l.engine.Shutdown(ctx); err != nil && l.ctx.Err() == nil {
 		w.fault("shutdown: %v", err)
