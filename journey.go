@@ -205,7 +205,7 @@ func (s *scheduler) changed(j *journey) bool {
 		return true // read again, and fail there
 	}
 	j.head, j.rev = head, rev
-	return before == 0 || rev != before
+	return rev != before
 }
 
 // lose gives up a run that somebody else has changed: another engine on the same store.

@@ -1,7 +1,9 @@
 package conveyor_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -354,4 +356,23 @@ func TestWhatCannotBeReadIsNotSaidToBeGone(t *testing.T) {
 	require.ErrorIs(t, err, errBoom)
 	require.NotErrorIs(t, err, store.ErrNotFound)
 	require.Equal(t, []string{"res", "rev", "res", "res"}, asked)
+}
+
+// TestARunThatSomebodyElseHasTakenIsLeftAlone has another program change a run, and take its resource away, while a step
+// of it is under way. There is nothing to decide anew, so that it must not be tried for ever.
+func TestARunThatSomebodyElseHasTakenIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		e := newEngine(t, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.pipeline("d", "d")
+		run := e.apply(object("x", 1))
+		r, err := e.store.Get(t.Context(), "run/"+run.ID)
+		require.NoError(t, err)
+		_, err = e.store.Store.Commit(t.Context(), store.Put(r.Key, r.Value), store.Delete("res/r/x"))
+		require.NoError(t, err)
+		time.Sleep(2 * time.Second)
+		e.stop()
+		require.Contains(t, log.String(), "run was changed by somebody else")
+	})
 }

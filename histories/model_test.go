@@ -393,7 +393,7 @@ func (j journey) end(r *ran) []journey {
 		return nil
 	case j.canceled && r.State != conveyor.StateCanceled && (r.Pipeline != "fi" || r.State == conveyor.StateSucceeded):
 		return nil // its steps had failed before, or else it must be canceled
-	case !j.canceled && r.State == conveyor.StateCanceled && !strings.Contains(r.Reason, "is to be deleted"):
+	case !j.canceled && r.State == conveyor.StateCanceled && r.Reason != toBeDeleted:
 		return nil // nobody has canceled it
 	case r.State == conveyor.StateSuperseded && !strings.Contains(r.Reason, "generation"):
 		return nil
@@ -401,6 +401,9 @@ func (j journey) end(r *ran) []journey {
 	j.state, j.at, j.generation = r.State, r.Ended, r.Generation
 	return []journey{j}
 }
+
+// toBeDeleted is the reason of runs that a delete has canceled.
+const toBeDeleted = "the resource is to be deleted"
 
 // same says whether two specs mean the same.
 func same(a, b string) bool {

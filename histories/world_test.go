@@ -255,8 +255,8 @@ func (w *world) begin() (*life, error) {
 	if l.engine, err = conveyor.New(l.store, w.opts); err != nil {
 		return nil, err
 	}
-	if err := w.look(l, disk); err != nil {
-		return nil, err
+	if err := w.look(l, disk); err != nil && w.plant == soundly {
+		return nil, err // what is planted may have done more than harm to a record
 	}
 	w.watchAll(l)
 	w.lives = append(w.lives, l)
@@ -426,7 +426,7 @@ func (w *world) finish(l *life) {
 // shutdown ends a process as it should be.
 func (w *world) shutdown(l *life) {
 	w.leave(l)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(l.ctx, time.Minute) // it may die even now
 	defer cancel()
 	if err := l.engine.Shutdown(ctx); err != nil && l.ctx.Err() == nil {
 		w.fault("shutdown: %v", err)
