@@ -137,12 +137,26 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 		s.log.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
 		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
-			s.mu.Lock()
-			s.lost = append(s.lost, loss{j, err})
-			s.mu.Unlock()
+			if j.owes(inbox) {
+				s.mu.Lock()
+				s.lost = append(s.lost, loss{j, err})
+				s.mu.Unlock()
+			}
 			return nil
 		}
 	}
+}
+
+// owes says that something has happened which is to be recorded, and not only what might start.
+func (j *journey) owes(inbox []message) bool {
+	if slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil }) {
+		return true
+	}
+	if j.log == nil {
+		return false
+	}
+	lines, _ := j.log.ops()
+	return len(lines) > 0
 }
 
 // loss is a run of which something could not be recorded.

@@ -1,7 +1,12 @@
 package planted_test
 
-// everyCommit stops the engine at every commit and read of its workloads.
-const everyCommit = "TestEngineSurvivesAStopAtEveryCommit/all/memory/"
+const (
+	everyCommit  = "TestEngineSurvivesAStopAtEveryCommit/all/memory/"
+	killed       = "TestKilledAtRandomLosesNothingAcknowledged"
+	schedules    = "TestSchedules"
+	linearizable = "TestHistoriesAreLinearizable"
+	anyCall      = "TestADiskThatFailsAtAnyCallLosesNothingAcknowledged"
+)
 
 var bugs = []bug{
 	{
@@ -103,5 +108,202 @@ var bugs = []bug{
 		return l.findOut(ctx, ops, err)
 `,
 		in: ".", by: everyCommit + "five_steps", says: "TestEngineSurvives",
+	},
+
+	// Real processes that are killed.
+	{
+		name: "a kill uses an attempt",
+		file: "attempt.go",
+		old:  "	if !s.Again {\n",
+		new:  "	if !s.Again || s.Resumed && $BUG {\n",
+		in:   ".", by: killed, says: "a kill used an attempt",
+	},
+	{
+		name: "a cancel is acknowledged before it is on record",
+		file: "conveyor.go",
+		old:  "	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)\n",
+		new: `	if $BUG {
+		go func() {
+			time.Sleep(20 * time.Millisecond)
+			_ = e.sched.stopRun(context.WithoutCancel(ctx), run, stopCancel, cause, reason)
+		}()
+		return nil
+	}
+	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
+`,
+		in: ".", by: killed, says: "was canceled, and is",
+	},
+
+	// Schedules.
+	{
+		name: "a slot that comes free wakes nobody",
+		file: "slots.go",
+		old:  "	of.busy--\n	s.promiseLocked(of)\n	s.mu.Unlock()\n	s.hire()\n",
+		new: `	of.busy--
+	if !$BUG {
+		s.promiseLocked(of)
+	}
+	s.mu.Unlock()
+	s.hire()
+`,
+		in: ".", by: schedules, says: "lost wake-up",
+	},
+	{
+		name: "a delay is longer than its jitter allows",
+		file: "retry.go",
+		old:  "	return b.NextBackOff()\n",
+		new: `	if $BUG {
+		return b.NextBackOff() * 3 / 2
+	}
+	return b.NextBackOff()
+`,
+		in: ".", by: schedules, says: "FAULT",
+	},
+	{
+		name: "one pipeline gets all the turns",
+		file: "queue.go",
+		old:  "	l := t.next.pop()\n	j := l.pop()\n	if l.len() > 0 {\n		t.next.push(l)\n",
+		new: `	l := t.next.pop()
+	j := l.pop()
+	if l.len() > 0 {
+		t.next.push(l)
+		for $BUG && t.next.first() != l {
+			t.next.push(t.next.pop())
+		}
+`,
+		in: ".", by: schedules, says: "FAULT",
+	},
+	{
+		name: "a cleanup that was stopped is taken for done",
+		file: "pipeline.go",
+		old:  "		case s.Final() || stop:\n			continue\n		case s.startable():\n			return only(i), false\n",
+		new: `		case s.Final() || stop:
+			continue
+		case $BUG && i > len(p.Steps):
+			continue
+		case s.startable():
+			return only(i), false
+`,
+		in: ".", by: schedules, says: "FAULT",
+	},
+
+	// Histories.
+	{
+		name: "a version is compared by size",
+		file: "apply.go",
+		old:  "	case o.Version != 0 && head.Version != o.Version:\n",
+		new:  "	case o.Version != 0 && (head.Version < o.Version || head.Version != o.Version && !$BUG):\n",
+		in:   "histories", by: linearizable, says: "illegal",
+	},
+	{
+		name: "an update is lost",
+		file: "apply.go",
+		old:  "	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)\n",
+		new: `	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
+	if $BUG {
+		ops[0] = store.Put(resourceKey(k), encode(next))
+	}
+`,
+		in: "histories", by: linearizable, says: "illegal",
+	},
+	{
+		name: "a watcher that goes on leaves out an event",
+		file: "events.go",
+		old:  "	return n + 1, nil\n",
+		new: `	if $BUG {
+		return n + 2, nil
+	}
+	return n + 1, nil
+`,
+		in: "histories", by: linearizable, says: "history",
+	},
+
+	// Damaged records and files.
+	{
+		name: "recovery stops at the first bad record",
+		file: "lifecycle.go",
+		old:  "		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):\n",
+		new: `		case $BUG && err != nil:
+			return runs, nil
+		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
+`,
+		in: ".", by: "TestRule11GarbageInAnyRecordStopsNothingElse", says: "/stp",
+	},
+	{
+		name: "a checksum is not compared",
+		file: "store/file/record.go",
+		old:  "	case binary.LittleEndian.Uint32(stored[1:]) != checksum(key, stored):\n",
+		new:  "	case binary.LittleEndian.Uint32(stored[1:]) != checksum(key, stored) && !$BUG:\n",
+		in:   "store/file", by: "TestDamageIsFoundOrHarmless", says: "never committed",
+	},
+	{
+		name: "a page that is used and free is not noticed",
+		file: "store/file/inspect.go",
+		old:  "		if id <= last || id >= in.meta.end || in.used[id] {\n",
+		new:  "		if id <= last || id >= in.meta.end || in.used[id] && !$BUG {\n",
+		in:   "store/file", by: "TestDamageIsFoundOrHarmless", says: "case",
+	},
+
+	// Failing disks, and one owner.
+	{
+		name: "a store goes on after a failed sync",
+		file: "store/file/doubt.go",
+		old:  "	s.gone.Store(&err)\n",
+		new: `	if !$BUG {
+		s.gone.Store(&err)
+	}
+`,
+		in: "store/file", by: anyCall, says: "acknowledged after a failed sync",
+	},
+	{
+		name: "nothing is synced",
+		file: "store/file/open.go",
+		old:  "		NoStatistics:   true,\n",
+		new:  "		NoStatistics:   true,\n		NoSync:         $BUG,\n",
+		in:   "store/file", by: anyCall, says: "FAIL",
+	},
+	{
+		name: "a store gives up its lock when it is open",
+		file: "store/file/open.go",
+		old:  "		s.hasGrown(info.Size())\n",
+		new: `		s.hasGrown(info.Size())
+		if $BUG {
+			_ = unlock(s.file)
+		}
+`,
+		in: "store/file", by: "TestOneOfManyRacingProcessesOwnsTheStore", says: "FAIL",
+	},
+
+	// Bad company, and what is left over.
+	{
+		name: "a late result is accepted",
+		file: "scheduler.go",
+		old:  "	if late {\n		s.strayReturned(a)\n",
+		new: `	if late && $BUG {
+		s.strayReturned(a)
+		return s.drive(j, message{outcome: o}, worker), true
+	}
+	if late {
+		s.strayReturned(a)
+`,
+		in: ".", by: "TestHostileDriversHarmNobodyElse", says: "FAIL",
+	},
+	{
+		name: "a driver's error is logged",
+		file: "draft.go",
+		old:  "	rec.Lines = d.j.log.lines(a.step.ID)\n",
+		new: `	rec.Lines = d.j.log.lines(a.step.ID)
+	if $BUG {
+		d.s.log.Warn("attempt ended", "error", o.err)
+	}
+`,
+		in: ".", by: "TestSecretsAreInNoLogLineOfTheEngine", says: "FAIL",
+	},
+	{
+		name: "a field that comes twice is taken",
+		file: "document.go",
+		old:  "		if seen[name] {\n",
+		new:  "		if seen[name] && !$BUG {\n",
+		in:   ".", by: "TestHostileFieldsAreRefusedWithTheirPlace", says: "FAIL",
 	},
 }

@@ -35,8 +35,8 @@ type bug struct {
 
 // bounds keep the searches short. Without a bug they are what a test would do by default, or less.
 var bounds = []string{
-	"CONVEYOR_SCHEDULES=1500", "CONVEYOR_HISTORIES=400", "CONVEYOR_KILLS=40", "CONVEYOR_DAMAGE=6000",
-	"CONVEYOR_OWNER_ROUNDS=10", "CONVEYOR_APPLIES=20000", "CONVEYOR_ROUNDS=50",
+	"CONVEYOR_SCHEDULES=1500", "CONVEYOR_HISTORIES=100", "CONVEYOR_KILLS=100", "CONVEYOR_DAMAGE=6000",
+	"CONVEYOR_OWNER_ROUNDS=5",
 }
 
 func TestEveryPlantedBugIsFound(t *testing.T) {
