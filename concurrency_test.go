@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 func TestConcurrencyIsNeverExceededAndServesInTurn(t *testing.T) {
@@ -154,6 +155,30 @@ func TestConcurrencySlotOfACanceledWaiterGoesToTheNext(t *testing.T) {
 		require.NoError(t, e.ended(runs[5].ID).Err())
 		require.Equal(t, 3*time.Minute, time.Since(began))
 		require.Equal(t, "n0 n3 n5", strings.Join([]string{d.all()[0].Resource, d.all()[1].Resource, d.all()[2].Resource}, " "))
+	})
+}
+
+func TestConcurrencySlotPromisedToARunThatDidNotComeToBeIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, conveyor.Options{Workers: 2}).start()
+		e.driver("d", driverOf(taking(time.Minute)), conveyor.Concurrency(1))
+		e.driver("long", driverOf(taking(10*time.Minute)))
+		e.pipeline("d", "long")
+		e.apply(object("a", 1))
+		synctest.Wait()
+		overtaken := false
+		e.store.refusing(func(keys []string) error {
+			if overtaken || !slices.Contains(keys, "res/r/b") {
+				return nil
+			}
+			overtaken = true
+			time.Sleep(2 * time.Minute) // meanwhile the slot is free, and the run in the making has waited for it
+			return store.ErrConflict
+		})
+		run := e.apply(object("b", 1))
+		time.Sleep(time.Hour)
+		require.True(t, overtaken)
+		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
 	})
 }
 

@@ -83,19 +83,29 @@ func (t *turns) of(name string) []*journey {
 }
 
 // pop returns the journey whose turn it is, or nil.
-func (t *turns) pop() *journey {
-	if t.n == 0 {
-		return nil
+func (t *turns) pop() *journey { return t.popLive(func(*journey) bool { return true }) }
+
+// popLive is pop, but drops journeys that have ended. Such a one uses up no turn: it is that of the next in its lane.
+func (t *turns) popLive(live func(*journey) bool) *journey {
+	for t.n > 0 {
+		t.n--
+		l := t.next.first()
+		j := l.pop()
+		alive := live(j)
+		if !alive && l.len() > 0 {
+			continue
+		}
+		t.next.pop()
+		if l.len() > 0 {
+			t.next.push(l)
+		} else if len(t.lanes) > idleLanes {
+			delete(t.lanes, l.name)
+		}
+		if alive {
+			return j
+		}
 	}
-	t.n--
-	l := t.next.pop()
-	j := l.pop()
-	if l.len() > 0 {
-		t.next.push(l)
-	} else if len(t.lanes) > idleLanes {
-		delete(t.lanes, l.name)
-	}
-	return j
+	return nil
 }
 
 // keep drops the journeys that are not wanted.

@@ -220,6 +220,39 @@ func TestMaxRunsAndDriverSlotsDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
+func TestCanceledRunsUseUpNoTurns(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		slots   int
+	}{
+		{"of a worker", 1, 0},
+		{"of a slot", 32, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				work := recording(taking(time.Second))
+				e := newEngine(t, conveyor.Options{Workers: c.workers}).start()
+				e.driver("d", work, conveyor.Concurrency(c.slots))
+				e.save(named("hot", pipelineOf("d")))
+				e.save(named("cold", pipelineOf("d")))
+				for i := range 100 {
+					e.apply(along("hot", fmt.Sprint("x", i)))
+				}
+				for i := range 40 {
+					run := e.apply(along("cold", fmt.Sprint("y", i)))
+					require.NoError(t, e.Cancel(t.Context(), run.ID, "not needed"))
+				}
+				began := time.Now()
+				require.NoError(t, e.finish(along("cold", "z")).Err())
+				require.LessOrEqual(t, time.Since(began), 4*time.Second)
+				time.Sleep(5 * time.Minute)
+				requireAtRest(t, e.store)
+			})
+		})
+	}
+}
+
 func TestAColdPipelineIsServedWhileAHotOneStorms(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -82,11 +82,21 @@ func readPlan(data []byte) *planRecord {
 			for _, id := range p.Steps[i].After {
 				p.before[i] = append(p.before[i], p.position(id))
 			}
-		case i > 0 && i != len(p.Steps) && !(i < len(p.Steps) && p.Independent):
-			p.before[i] = []int{i - 1}
+		case i < len(p.Steps) && !p.Independent:
+			p.before[i] = upTo(0, i) // all of them, since a retry may have kept a later one
+		case i >= len(p.Steps):
+			p.before[i] = upTo(len(p.Steps), i)
 		}
 	}
 	return p
+}
+
+// upTo lists numbers.
+func upTo(from, to int) (numbers []int) {
+	for i := from; i < to; i++ {
+		numbers = append(numbers, i)
+	}
+	return numbers
 }
 
 // String gives the steps with their drivers.

@@ -334,7 +334,7 @@ func (s *scheduler) takeReady() *journey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == phaseRunning {
-		if j := s.ready.pop(); j != nil {
+		if j := s.ready.popLive(func(j *journey) bool { return s.journeys[j.id] == j }); j != nil {
 			j.queued = false
 			return j
 		}
@@ -401,6 +401,7 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 		s.showing[j.state]--
 		s.unblockLocked(j, func(string) bool { return false })
 		s.stopWaitingLocked(j)
+		s.returnPromisesLocked(j) // nobody looks at it any more who would
 	}
 	s.leaveRoomLocked(j)
 	delete(s.flush, j.log) // its lines are written, or never will be

@@ -157,28 +157,34 @@ func (s *scheduler) releaseSlot(of *slots, calls int) {
 // returnPromises gives back the slots that were kept for a journey and that it did not take.
 func (s *scheduler) returnPromises(j *journey) {
 	s.mu.Lock()
+	s.returnPromisesLocked(j)
+	s.mu.Unlock()
+	s.hire()
+}
+
+func (s *scheduler) returnPromisesLocked(j *journey) {
 	for _, of := range j.promises {
 		of.promised--
 		s.promiseLocked(of)
 		s.demolishLocked(of)
 	}
 	j.promises = nil
-	s.mu.Unlock()
-	s.hire()
 }
 
 // promiseLocked keeps the free slots for the journeys whose turn it is, so that nobody who comes later overtakes them.
 func (s *scheduler) promiseLocked(of *slots) {
 	for of.limit == 0 || of.busy+of.promised < of.limit {
-		j := of.waiting.pop()
+		j := of.waiting.popLive(func(j *journey) bool {
+			live := s.journeys[j.id] == j
+			if !live {
+				of.dead--
+			}
+			return live
+		})
 		if j == nil {
 			return
 		}
 		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *slots) bool { return w == of })
-		if s.journeys[j.id] != j {
-			of.dead--
-			continue
-		}
 		of.promised++
 		j.promises = append(j.promises, of)
 		s.enqueueLocked(j)
