@@ -71,6 +71,7 @@ func TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap(t *testing.T) {
 	}
 	require.Equal(t, before, holds(t, dir))
 	require.LessOrEqual(t, int64(heapInUse())-int64(heap), int64(4<<20))
+	testenv.Figure(t, "%d rounds, 0 goroutines, descriptors, locks and mappings left", rounds)
 }
 
 // roundTrip is a program that is started and ended again and again, not always well.

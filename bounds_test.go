@@ -78,7 +78,7 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 				require.NoError(t, err)
 			}
 			each := (int64(heapInUse()) - int64(before)) / int64(c.runs)
-			t.Logf("%d bytes of heap for each run", each)
+			testenv.Figure(t, "%s: %d bytes of heap for each of %d runs", c.name, each, c.runs)
 			require.Positive(t, each)
 			require.LessOrEqual(t, each, int64(waitingRun))
 			require.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "waiting needs no goroutine")
@@ -251,7 +251,7 @@ func TestSilentWatchersHoldNoMoreThanTheBuffer(t *testing.T) {
 		}
 		require.NoError(t, e.ended(run.ID).Err())
 		grown := int64(heapInUse()) - int64(before)
-		t.Logf("%d bytes of heap more", grown)
+		testenv.Figure(t, "%d events, %d bytes of heap more", events, grown)
 		require.LessOrEqual(t, grown, 2*eventHeap(limits))
 		require.Greater(t, grown, eventHeap(limits)/4, "the events are there")
 		for _, next := range silent {

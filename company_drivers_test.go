@@ -15,9 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 func TestHostileDriversHarmNobodyElse(t *testing.T) {
+	t.Cleanup(func() {
+		testenv.Figure(t, "%d hostile drivers, each beside %d healthy resources", len(hostileDrivers()), healthy)
+	})
 	for _, h := range hostileDrivers() {
 		t.Run(h.name, func(t *testing.T) {
 			t.Parallel()

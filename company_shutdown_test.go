@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
@@ -37,6 +38,7 @@ func TestShutdownReturnsByItsContextHoweverManyDriversAreStuck(t *testing.T) {
 	within := func(d time.Duration) func() (context.Context, context.CancelFunc) {
 		return func() (context.Context, context.CancelFunc) { return context.WithTimeout(context.Background(), d) }
 	}
+	t.Cleanup(func() { testenv.Figure(t, "1, 10 and 100 stuck drivers, with six kinds of contexts") })
 	for _, n := range []int{1, 10, 100} {
 		for _, c := range []struct {
 			name string

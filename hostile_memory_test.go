@@ -116,5 +116,5 @@ func TestDocumentsAreReadInBoundedMemory(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("at most %.0f bytes for each byte: %s", worst, worstName)
+	testenv.Figure(t, "at most %.0f bytes for each byte of a document (%s)", worst, worstName)
 }

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +108,8 @@ func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
 		prefixes[prefixOf(key)]++
 	}
 	require.Len(t, prefixes, 18, "a kind of record is missing: %v", prefixes)
+	var cases atomic.Int64
+	t.Cleanup(func() { testenv.Figure(t, "%d cases in records of %d kinds", cases.Load(), len(prefixes)) })
 	for _, prefix := range slices.Sorted(maps.Keys(prefixes)) {
 		t.Run(strings.TrimSuffix(prefix, "/"), func(t *testing.T) {
 			t.Parallel()
@@ -127,6 +130,7 @@ func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
 					if value == nil || bytes.Equal(value, whole.records[key]) {
 						continue
 					}
+					cases.Add(1)
 					whole.endure(t, map[string][]byte{key: value}, g.ruined || prefix == "pir", fmt.Sprintf("%s in %s", g.name, whole.label(key)))
 				}
 			}

@@ -70,6 +70,10 @@ func TestKilledAtRandomLosesNothingAcknowledged(t *testing.T) {
 		return
 	}
 	t.Log(total.String())
+	acknowledged := func(what string) int { return total.counts["acknowledged: "+what] }
+	testenv.Figure(t, "%d kills; %d applies, %d deletions, %d cancels and %d signals acknowledged, 0 lost; %d calls repeated",
+		kills, acknowledged("apply"), acknowledged("delete"), acknowledged("cancel"), acknowledged("signal"),
+		total.counts["called again after a kill"])
 	// A round that acknowledges nothing would find nothing lost.
 	if kills >= 200 && *killSeed == 0 {
 		for _, what := range []string{"apply", "delete", "trigger", "cancel", "signal", "retry", "wait", "save"} {

@@ -301,6 +301,8 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	})
 	tally.log(t)
 	require.Equal(t, n, tally.n["history"])
+	testenv.Figure(t, "%d histories, %d operations, %d deaths of the process, %d events watched, 0 illegal, 0 undecided",
+		n, tally.n["operations"], tally.n["process: died"], tally.n["watch: an event"])
 	for _, what := range everything {
 		if n >= enough {
 			require.Positive(t, tally.n[what], "there was no %s", what)

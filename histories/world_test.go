@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -428,7 +429,11 @@ func (w *world) shutdown(l *life) {
 	w.leave(l)
 	ctx, cancel := context.WithTimeout(l.ctx, time.Minute) // it may die even now
 	defer cancel()
-	if err := l.engine.Shutdown(ctx); err != nil && l.ctx.Err() == nil {
+	switch err := l.engine.Shutdown(ctx); {
+	case err == nil || l.ctx.Err() != nil:
+	case strings.Contains(err.Error(), "not recorded: ") && !strings.Contains(err.Error(), "still running"):
+		w.tally.count("process: shut down, and the store failed at the last moment")
+	default:
 		w.fault("shutdown: %v", err)
 	}
 	l.calls.Wait()

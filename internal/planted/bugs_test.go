@@ -162,15 +162,13 @@ var bugs = []bug{
 	{
 		name: "one pipeline gets all the turns",
 		file: "queue.go",
-		old:  "	l := t.next.pop()\n	j := l.pop()\n	if l.len() > 0 {\n		t.next.push(l)\n",
-		new: `	l := t.next.pop()
-	j := l.pop()
-	if l.len() > 0 {
-		t.next.push(l)
-		for $BUG && t.next.first() != l {
-			t.next.push(t.next.pop())
-		}
-`,
+		old:  "		if l.len() > 0 {\n			t.next.push(l)\n		} else if",
+		new: `		if l.len() > 0 {
+			t.next.push(l)
+			for $BUG && t.next.first() != l {
+				t.next.push(t.next.pop())
+			}
+		} else if`,
 		in: ".", by: schedules, says: "FAULT",
 	},
 	{

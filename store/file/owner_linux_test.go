@@ -460,7 +460,7 @@ func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, leftovers)
 	}
-	t.Logf("%d rounds of %d processes; the slowest refusal took %v", rounds, racers, slowest)
+	testenv.Figure(t, "%d rounds of %d processes, one owner in each; the slowest refusal took %v", rounds, racers, slowest)
 }
 
 // takeTurns opens the store, waiting, when a byte comes. While it has it, a marker beside the file says so; there must
