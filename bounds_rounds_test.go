@@ -1,6 +1,7 @@
 package conveyor_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap(t *testing.T) {
 	dir := t.TempDir()
 	foreign := filepath.Join(dir, "foreign")
 	require.NoError(t, os.WriteFile(foreign, []byte(strings.Repeat("no database", 1000)), 0o600))
-	r := &roundTrip{t: t, dir: dir, foreign: foreign}
+	r := &roundTrip{t: t, dir: dir, foreign: foreign, damaged: damagedFile(t, dir)}
 	r.play(0) // what is made once
 	runtime.GC()
 	before := holds(t, dir)
@@ -76,8 +77,23 @@ func TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap(t *testing.T) {
 
 // roundTrip is a program that is started and ended again and again, not always well.
 type roundTrip struct {
-	t            *testing.T
-	dir, foreign string
+	t                     *testing.T
+	dir, foreign, damaged string
+}
+
+// damagedFile makes a file whose only record does not have its checksum.
+func damagedFile(t *testing.T, dir string) string {
+	path := filepath.Join(dir, "damaged")
+	st, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	_, err = st.Commit(t.Context(), store.Put("key", []byte("as it was written")))
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Contains(t, string(data), "as it was written")
+	require.NoError(t, os.WriteFile(path, bytes.ReplaceAll(data, []byte("as it was"), []byte("as it is!")), 0o600))
+	return path
 }
 
 func (r *roundTrip) play(n int) {
@@ -160,8 +176,10 @@ func (r *roundTrip) failToOpen(n int, path string) {
 		cancel(errBoom)
 		_, err := file.Open(ended, path, file.Options{Wait: true})
 		require.True(r.t, errors.Is(err, errBoom) || errors.Is(err, store.ErrLocked), err)
-		_, err = file.Open(r.t.Context(), r.foreign, file.Options{})
-		require.ErrorIs(r.t, err, store.ErrCorrupt)
+		for _, path := range []string{r.foreign, r.damaged} {
+			_, err = file.Open(r.t.Context(), path, file.Options{})
+			require.ErrorIs(r.t, err, store.ErrCorrupt)
+		}
 		_, err = file.Open(r.t.Context(), r.dir, file.Options{})
 		require.Error(r.t, err)
 	}
