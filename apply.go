@@ -417,7 +417,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	lane := laneOf(next.Pipeline, k)
 	j := s.take(id, k, lane)
 	j.mu.Lock()
-	j.busy, j.strewn = true, false
+	j.busy, j.strewn = true, 0
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
 	j.run = &runState{id: id, rec: rec}

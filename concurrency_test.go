@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,18 +167,17 @@ func TestConcurrencySlotPromisedToARunThatDidNotComeToBeIsFree(t *testing.T) {
 		e.pipeline("d", "long")
 		e.apply(object("a", 1))
 		synctest.Wait()
-		overtaken := false
+		var overtaken atomic.Bool
 		e.store.refusing(func(keys []string) error {
-			if overtaken || !slices.Contains(keys, "res/r/b") {
+			if !slices.Contains(keys, "res/r/b") || !overtaken.CompareAndSwap(false, true) {
 				return nil
 			}
-			overtaken = true
 			time.Sleep(2 * time.Minute) // meanwhile the slot is free, and the run in the making has waited for it
 			return store.ErrConflict
 		})
 		run := e.apply(object("b", 1))
 		time.Sleep(time.Hour)
-		require.True(t, overtaken)
+		require.True(t, overtaken.Load())
 		require.Equal(t, conveyor.StateSucceeded, e.run(run.ID).State)
 	})
 }

@@ -44,6 +44,7 @@ type draft struct {
 	logged   int64         // last line among the writes
 	logging  bool
 	strewn   bool       // not all signals and checkpoints of the run go with its end
+	swept    int        // journey.strewn when those that do were looked for
 	settled  []*attempt // whose outcome this records
 	made     []*attempt // of starts, in their order
 	answers  []chan<- error

@@ -38,7 +38,7 @@ type journey struct {
 	read    []message // an inbox that was worked off, for the next messages
 	busy    bool
 	flying  []*attempt // recorded as started, outcome not recorded
-	strewn  bool       // there may be signals and checkpoints of it, which go with its end
+	strewn  int        // how often a signal or a checkpoint of it was kept, which go with its end; 0 for none of them
 	outputs map[string]json.RawMessage
 	log     *runLog
 
@@ -410,7 +410,10 @@ func (s *scheduler) park(d *draft, flying bool) {
 			w <- j.run.whole()
 		}
 		j.unload() // or else what wakes it now would end it once more
-		if d.strewn {
+		j.mu.Lock()
+		late := j.strewn != d.swept // since this was decided
+		j.mu.Unlock()
+		if d.strewn || late {
 			s.sweepLate(j)
 		}
 		if d.head != nil && d.head.Pending != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -305,10 +306,10 @@ func (s *interposed) List(ctx context.Context, q store.Query) iter.Seq2[store.Re
 
 func TestARunIsNotLostWhenTheOneBehindItLeavesTheLineAsItBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var leave func(prefix string)
+		var leave atomic.Pointer[func(prefix string)]
 		e := newEngineOn(t, &interposed{memory.New(), func(prefix string) {
-			if leave != nil {
-				leave(prefix)
+			if fn := leave.Load(); fn != nil {
+				(*fn)(prefix)
 			}
 		}}, conveyor.Options{}).start()
 		work := recording(taking(time.Minute))
@@ -318,9 +319,10 @@ func TestARunIsNotLostWhenTheOneBehindItLeavesTheLineAsItBegins(t *testing.T) {
 		for i := range 3 {
 			ids = append(ids, e.apply(object("x", i)).ID)
 		}
-		leave = once("que/", func() { // the second run has read that the third is behind it, and looks for it
+		cancel := once("que/", func() { // the second run has read that the third is behind it, and looks for it
 			require.NoError(t, e.Cancel(t.Context(), ids[2], "not needed"))
 		})
+		leave.Store(&cancel)
 		time.Sleep(time.Hour)
 		require.Equal(t, conveyor.StateSucceeded, e.run(ids[1]).State)
 		require.Equal(t, conveyor.StateCanceled, e.run(ids[2]).State)

@@ -371,7 +371,7 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: true}
+		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: 1}
 		s.journeys[id] = j
 		s.showing[j.state]++
 	}

@@ -77,6 +77,9 @@ func TestASeedIsPlayedAgainAlike(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d", alike, seeds)
+	if testenv.Race {
+		return // the race detector has goroutines take turns at random
+	}
 	require.Greater(t, 4*alike, 3*seeds)
 }
 

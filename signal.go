@@ -75,7 +75,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 func (j *journey) strew() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.strewn = true
+	j.strewn++
 }
 
 // strewnOf lists the prefixes of those: checkpoints, and signals that nobody took.
@@ -86,9 +86,9 @@ func strewnOf(run string) []string {
 // sweep removes them along with the end of the run; what is too much for one commit goes after it.
 func (d *draft) sweep() error {
 	d.j.mu.Lock()
-	strewn := d.j.strewn
+	d.swept = d.j.strewn
 	d.j.mu.Unlock()
-	if !strewn {
+	if d.swept == 0 {
 		return nil
 	}
 	left := removeBatch
