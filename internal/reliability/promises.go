@@ -1,0 +1,91 @@
+package main
+
+// promise is something that the library promises, and the test that tries to break it.
+type promise struct {
+	Claim string
+	Dir   string // the folder of the test's package
+	Test  string
+	// Bound is the environment variable that says how long the test goes on, and Long its value for a long run; 0 if there
+	// is none on the page.
+	Bound string
+	Long  int
+}
+
+var promises = []promise{
+	{
+		Claim: "Wherever the process dies, or the store fails, or does not know: all goes on as if it had not, in order, no " +
+			"finished step is called again, and attempts, due times and keys are kept",
+		Dir: ".", Test: "TestEngineSurvivesAStopAtEveryCommit",
+	},
+	{
+		Claim: "The same, when the recovery is cut short too",
+		Dir:   ".", Test: "TestEngineSurvivesAStopAtEveryCommitOfARecovery",
+	},
+	{
+		Claim: "What a process acknowledged before a SIGKILL is there, and holds",
+		Dir:   ".", Test: "TestKilledAtRandomLosesNothingAcknowledged", Bound: "CONVEYOR_KILLS", Long: 10_000,
+	},
+	{
+		Claim: "A commit that was acknowledged survives a loss of power, and no commit is there in part",
+		Dir:   "./store/file", Test: "TestWhatWasAcknowledgedSurvivesALossOfPower", Bound: "CONVEYOR_POWER_LOSSES", Long: 30_000,
+	},
+	{
+		Claim: "A disk that fails at a write, a sync or a change of size loses nothing acknowledged; after a failed sync nothing " +
+			"more is acknowledged until the store is opened again",
+		Dir: "./store/file", Test: "TestADiskThatFailsAtAnyCallLosesNothingAcknowledged", Bound: "CONVEYOR_DISK_SWEEPS", Long: 4,
+	},
+	{
+		Claim: "A damaged file is refused, or the damage is found, or it is harmless",
+		Dir:   "./store/file", Test: "TestDamageIsFoundOrHarmless", Bound: "CONVEYOR_DAMAGE",
+	},
+	{
+		Claim: "A store has one owner",
+		Dir:   "./store/file", Test: "TestOneOfManyRacingProcessesOwnsTheStore", Bound: "CONVEYOR_OWNER_ROUNDS", Long: 200,
+	},
+	{
+		Claim: "What concurrent clients see of a resource and of its runs is linearizable, across deaths of the process; watchers " +
+			"miss nothing and see it in order, or get ErrGap",
+		Dir: "./histories", Test: "TestHistoriesAreLinearizable", Bound: "CONVEYOR_HISTORIES",
+	},
+	{
+		Claim: "In whatever order things happen: steps in order, never two runs of a resource at once, no lost wake-up, fair turns, " +
+			"delays within their bounds",
+		Dir: ".", Test: "TestSchedules", Bound: "CONVEYOR_SCHEDULES", Long: 40_000,
+	},
+	{
+		Claim: "A driver that misbehaves harms nobody else",
+		Dir:   ".", Test: "TestHostileDriversHarmNobodyElse",
+	},
+	{
+		Claim: "Shutdown returns by its context, however many drivers are stuck",
+		Dir:   ".", Test: "TestShutdownReturnsByItsContextHoweverManyDriversAreStuck",
+	},
+	{
+		Claim: "A program that opens, applies and closes again and again holds no more than before",
+		Dir:   ".", Test: "TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap", Bound: "CONVEYOR_ROUNDS",
+	},
+	{
+		Claim: "A run that waits holds at most 1 KiB of heap, whatever it waits for",
+		Dir:   ".", Test: "TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach",
+	},
+	{
+		Claim: "A watcher that does not read holds no more than its buffer",
+		Dir:   ".", Test: "TestSilentWatchersHoldNoMoreThanTheBuffer",
+	},
+	{
+		Claim: "A damaged record stops nothing but what needs it",
+		Dir:   ".", Test: "TestRule11GarbageInAnyRecordStopsNothingElse",
+	},
+	{
+		Claim: "A document is read in bounded memory",
+		Dir:   ".", Test: "TestDocumentsAreReadInBoundedMemory", Bound: "CONVEYOR_DOCUMENT_KIB", Long: 500,
+	},
+	{
+		Claim: "The engine logs no secret",
+		Dir:   ".", Test: "TestSecretsAreInNoLogLineOfTheEngine",
+	},
+	{
+		Claim: "The tests on this page find the bugs that they are there for",
+		Dir:   "./internal/planted", Test: "TestEveryPlantedBugIsFound",
+	},
+}
