@@ -56,7 +56,22 @@ func (d *draft) enter(name string) (entered bool, err error) {
 			return false, err
 		}
 	}
-	d.entered = d.s.enterRoom(name, d.pipeline, d.j)
+	var first bool
+	d.entered, first = d.s.enterRoom(name, d.pipeline, d.j)
+	if first && d.pipeline != nil {
+		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
+		// deleted from here on keeps them as long as this run is in the room.
+		read := d.pipeline.rev
+		d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			d.s.limitRuns(name, 0, read, true)
+		case err != nil:
+			return false, err
+		default:
+			d.s.limitRuns(name, d.pipeline.MaxRuns, d.pipeline.rev, false)
+		}
+	}
 	return d.entered, nil
 }
 

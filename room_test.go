@@ -3,6 +3,7 @@ package conveyor_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -476,6 +477,36 @@ func TestADeletionDoesNotWaitForTheSlotOfTheFirstStep(t *testing.T) {
 				require.NoError(t, err)
 				time.Sleep(time.Hour)
 				require.NotEqual(t, conveyor.StateQueued, e.run(gone.ID).State)
+			})
+		})
+	}
+}
+
+func TestAPipelineThatIsDeletedWhileARunBeginsEndsIt(t *testing.T) {
+	for _, saved := range []bool{false, true} { // once more, at once
+		t.Run(fmt.Sprint("saved again: ", saved), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := &probe{Store: memory.New()}
+				e := newEngineOn(t, st, conveyor.Options{}).start()
+				e.driver("d", driverOf(taking(time.Second)))
+				e.plan(newFanOut())
+				var once atomic.Bool
+				st.on(func(key string) {
+					if key == "pip/p" && once.CompareAndSwap(false, true) {
+						require.NoError(t, e.DeletePipeline(t.Context(), "p"))
+						if saved {
+							e.plan(newFanOut())
+						}
+					}
+				})
+				run := e.finish(object("x", []string{"a", "b"}))
+				if saved {
+					require.NoError(t, run.Err())
+					require.NoError(t, e.finish(object("x", []string{"c"})).Err())
+					return
+				}
+				require.Equal(t, conveyor.StateFailed, run.State)
+				require.Contains(t, run.Reason, "was deleted")
 			})
 		})
 	}

@@ -204,27 +204,25 @@ func (s *scheduler) stopWaitingLocked(j *journey) {
 }
 
 // enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room. The
-// limit is that of the pipeline's record, if there is one.
-func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey) bool {
+// limit is that of the pipeline's record, if there is one. It tells whether there was no such room before.
+func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey) (entered, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.rooms[name] != nil
+	first = s.rooms[name] == nil
 	room := s.roomLocked(name)
-	if !known && pipeline == nil {
-		room.gone = true
-	}
+	room.gone = room.gone || first && pipeline == nil
 	if pipeline != nil {
 		s.limitLocked(room, pipeline.MaxRuns, pipeline.rev)
 	}
 	if j.room == room {
-		return true
+		return true, first
 	}
 	s.leaveRoomLocked(j) // of another pipeline, along which it could not begin
 	if !s.takeSlotLocked(room, j) {
-		return false
+		return false, first
 	}
 	j.room = room
-	return true
+	return true, first
 }
 
 // limitLocked changes how many runs of a pipeline may be at work, as a revision of its record says. What an older one
