@@ -95,6 +95,22 @@ func TestAStoreThatMustBeReopenedStopsTheEngineAndLosesNothing(t *testing.T) {
 	}
 }
 
+// TestWaitForARunThatAClosedStoreHasHeldUpBefore waits for a run when the engine has given it up already.
+func TestWaitForARunThatAClosedStoreHasHeldUpBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &perishable{Store: memory.New()}
+		e := newEngineOn(t, st, conveyor.Options{}).start()
+		e.driver("d", driverOf(taking(time.Second)))
+		e.pipeline("d", "d")
+		run := e.apply(object("x", 1))
+		st.perish(1)
+		time.Sleep(time.Minute)
+		_, err := e.Wait(t.Context(), run.ID)
+		require.ErrorIs(t, err, store.ErrClosed)
+		require.ErrorIs(t, err, syscall.EIO)
+	})
+}
+
 func outlive(t *testing.T, st *perishable, n int) (reached bool) {
 	synctest.Test(t, func(t *testing.T) {
 		var d recorder

@@ -25,6 +25,7 @@ type journey struct {
 	lane     string // whose turn it is when this one goes on
 	state    State  // of the run, as last recorded
 	queued   bool
+	stranded bool      // a closed store holds it up for good
 	since    time.Time // when it was queued
 	due      instant   // in the heap of due times; 0 when it is not
 	heapAt   int
@@ -130,7 +131,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			s.log.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
-				s.dismiss(j.id)
+				s.dismiss(j)
 			}
 			return nil
 		}

@@ -433,7 +433,8 @@ func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func
 	w := make(chan *Run, 1)
 	s.mu.Lock()
 	s.waiters[run] = append(s.waiters[run], w)
-	_, known = s.journeys[run]
+	j := s.journeys[run]
+	known = j != nil && !j.stranded
 	s.mu.Unlock()
 	return w, known, func() {
 		s.mu.Lock()
@@ -445,14 +446,15 @@ func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func
 	}
 }
 
-// dismiss ends the waiting for a run that a closed store holds up. Who reads it then learns of that.
-func (s *scheduler) dismiss(run string) {
+// dismiss ends the waiting for a run that a closed store holds up, and has who comes later read it. Who does learns of that.
+func (s *scheduler) dismiss(j *journey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range s.waiters[run] {
+	j.stranded = true
+	for _, w := range s.waiters[j.id] {
 		w <- nil
 	}
-	delete(s.waiters, run)
+	delete(s.waiters, j.id)
 }
 
 func (s *scheduler) accepting() error {
