@@ -280,6 +280,7 @@ func TestRule14ACanceledDeletionIsNotDoneByTheRunBeforeIt(t *testing.T) {
 		e.driver("d", recording(slow))
 		e.save(queueing(pipelineOf("d")))
 		e.apply(object("x", 1))
+		synctest.Wait() // its driver has been called, or else it would be over as soon as it is canceled
 		second := e.apply(object("x", 2))
 		gone, err := e.Delete(t.Context(), object("x", nil).Key())
 		require.NoError(t, err)
