@@ -14,7 +14,7 @@ type announcer struct {
 	handler slog.Handler // nil for silence
 
 	mu      sync.Mutex // guards what follows; not held while the handler is called
-	lines   []slog.Record
+	lines   queue[slog.Record]
 	dropped int
 	idle    chan struct{} // closed when all is said, by the goroutine; nil while there is none
 	left    bool          // finish has left it alone
@@ -44,11 +44,11 @@ func (a *announcer) say(level slog.Level, message string, args []any) {
 	line.Add(args...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.lines) == maxAnnounced {
+	if a.lines.len() == maxAnnounced {
 		a.dropped++
 		return
 	}
-	a.lines = append(a.lines, line)
+	a.lines.push(line)
 	if a.idle == nil {
 		a.idle = make(chan struct{})
 		go a.tell()
@@ -77,9 +77,8 @@ func (a *announcer) next() (line slog.Record, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case len(a.lines) > 0:
-		line = a.lines[0]
-		a.lines = append(a.lines[:0], a.lines[1:]...)
+	case a.lines.len() > 0:
+		line = a.lines.pop()
 	case a.dropped > 0:
 		line = slog.NewRecord(time.Now(), slog.LevelWarn, "logger is too slow; lines are left out", 0)
 		line.Add("lines", a.dropped)

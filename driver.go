@@ -140,9 +140,9 @@ func (r *Request) Settings(into any) error {
 }
 
 // Checkpoint saves how far the step has got, in place of what it saved before. When it returns nil, v survives a crash,
-// and Restore gives it to every later call of this step in this run, with which it goes. v is encoded as JSON; it is an [ErrTooLarge] over
-// [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has an outcome
-// already, because this call was given up.
+// and Restore gives it to every later call of this step in this run, with which it goes. v is encoded as JSON; it is an
+// [ErrTooLarge] over [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has
+// an outcome already, because this call was given up.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)

@@ -150,14 +150,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 
 // owes says that something has happened which is to be recorded, and not only what might start.
 func (j *journey) owes(inbox []message) bool {
-	if slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil }) {
-		return true
-	}
-	if j.log == nil {
-		return false
-	}
-	lines, _ := j.log.ops()
-	return len(lines) > 0
+	return j.log != nil && len(j.log.unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
 }
 
 // loss is a run of which something could not be recorded.

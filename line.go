@@ -43,21 +43,12 @@ func (d *draft) moveUp() error {
 	}
 	next, key, err := d.s.ledger.secondInLine(d.s.base, d.j.key)
 	if err != nil {
-		return d.overtaken(err)
+		return err
 	}
 	head.Pending, head.Cause, head.Keeps = next.Run, next.Cause, next.Generation
 	head.Queued--
 	d.extra = append(d.extra, store.Delete(key))
 	return nil
-}
-
-// overtaken explains an error: the line is not as the resource's record says, since it has changed after that was read.
-// Then all of it is to be read again.
-func (d *draft) overtaken(err error) error {
-	if _, now, again := d.s.ledger.resource(d.s.base, d.j.key); again == nil && now != d.rev {
-		return fmt.Errorf("%w: the line of resource %s has changed", store.ErrConflict, d.j.key)
-	}
-	return err
 }
 
 // leaveLine takes a run out of the line that is not to begin.

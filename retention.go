@@ -12,10 +12,9 @@ import (
 
 // Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
 // to whenever a run of the resource has ended, and after every 256th generation, so that a resource at rest keeps what it
-// has. Whatever is set, a run
-// that has not ended is never removed, nor are the run that it repeats, the newest run of a resource, its current
-// generation, and the generations that an unfinished run has pinned. With a run go its steps, its attempts and its log;
-// its checkpoints, and the signals that nobody took, are gone with its end.
+// has. Whatever is set, a run that has not ended is never removed, nor are the run that it repeats, the newest run of a
+// resource, its current generation, and the generations that an unfinished run has pinned. With a run go its steps, its
+// attempts and its log; its checkpoints, and the signals that nobody took, are gone with its end.
 type Retention struct {
 	// Runs is how many ended runs are kept, the newest; 0 means all.
 	Runs int
@@ -137,10 +136,8 @@ func (l *ledger) removeRun(ctx context.Context, k Key, id string, rev store.Revi
 // removeRest removes what is left of a run without a record. The index by which it is found goes last, so that after a
 // crash in between the rest is found, and removed, when the resource is looked through again.
 func (l *ledger) removeRest(ctx context.Context, k Key, id string) error {
-	for _, prefix := range append([]string{stepsOf(id), attemptsOf(id), logsOf(id)}, strewnOf(id)...) {
-		if err := l.removeAll(ctx, prefix); err != nil {
-			return err
-		}
+	if err := l.removeAll(ctx, append(strewnOf(id), stepsOf(id), attemptsOf(id), logsOf(id))...); err != nil {
+		return err
 	}
 	_, err := l.commit(ctx, []store.Op{store.Delete(runsOf(k) + id)})
 	return err
@@ -149,22 +146,26 @@ func (l *ledger) removeRest(ctx context.Context, k Key, id string) error {
 // removeBatch bounds the records that one commit removes.
 const removeBatch = 256
 
-func (l *ledger) removeAll(ctx context.Context, prefix string) error {
-	for {
+// removeAll removes every record under some prefixes.
+func (l *ledger) removeAll(ctx context.Context, prefixes ...string) error {
+	for len(prefixes) > 0 {
 		var ops []store.Op
-		for r, err := range l.store.List(ctx, store.Query{Prefix: prefix, Limit: removeBatch}) {
+		for r, err := range l.store.List(ctx, store.Query{Prefix: prefixes[0], Limit: removeBatch}) {
 			if err != nil {
 				return err
 			}
 			ops = append(ops, store.Delete(r.Key))
 		}
-		if len(ops) == 0 {
-			return nil
+		if len(ops) > 0 {
+			if _, err := l.commit(ctx, ops); err != nil {
+				return err
+			}
 		}
-		if _, err := l.commit(ctx, ops); err != nil {
-			return err
+		if len(ops) < removeBatch {
+			prefixes = prefixes[1:]
 		}
 	}
+	return nil
 }
 
 // removeRevisions removes the generations up to the last one to go, but for those that are needed. Those that a run takes

@@ -65,7 +65,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		e.sched.enqueue(j)
 		// A run that has ended meanwhile may not have known of it.
 		if rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID)); err == nil && rec.State.Final() {
-			_ = e.ledger.removeStrewn(ctx, runID) // or else by Retention
+			_ = e.ledger.removeAll(ctx, strewnOf(runID)...) // or else by Retention
 		}
 		return nil
 	}
@@ -112,14 +112,7 @@ func (d *draft) sweep() error {
 
 // sweepLate removes what is left of them after the end.
 func (s *scheduler) sweepLate(j *journey) {
-	s.beside(func() { s.insist("tidy run "+j.id, func() error { return s.ledger.removeStrewn(s.base, j.id) }) })
-}
-
-func (l *ledger) removeStrewn(ctx context.Context, run string) error {
-	for _, prefix := range strewnOf(run) {
-		if err := l.removeAll(ctx, prefix); err != nil {
-			return err
-		}
-	}
-	return nil
+	s.beside(func() {
+		s.insist("tidy run "+j.id, func() error { return s.ledger.removeAll(s.base, strewnOf(j.id)...) })
+	})
 }
