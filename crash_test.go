@@ -104,10 +104,16 @@ type world struct {
 }
 
 func newWorld(t *testing.T, d disk, load workload) *world {
+	after := map[string][]string{}
+	for _, p := range load.pipelines {
+		for _, s := range p.Spec().Steps {
+			after[s.ID] = append(after[s.ID], s.After...)
+		}
+	}
 	return &world{
 		load: load, reopen: d.insert(t),
 		witness: &witness{
-			ordered: load.ordered, after: load.after, forgets: load.opts.Retention.Runs > 0,
+			ordered: load.ordered, after: after, forgets: load.opts.Retention.Runs > 0,
 			steps: map[place]*stepSeen{}, resources: map[string]conveyor.Key{}, keys: map[string]place{},
 		},
 		applied: map[conveyor.Key]*conveyor.Object{}, deleted: map[conveyor.Key]string{}, leaving: map[conveyor.Key]bool{},

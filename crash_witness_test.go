@@ -17,7 +17,7 @@ type place struct{ run, step string }
 // witness sees the calls of the drivers, from outside of the process and its store, and knows what must come next.
 type witness struct {
 	ordered bool
-	after   map[string][]string // see workload
+	after   map[string][]string // the steps that come before a step of a graph
 	forgets bool                // runs are removed from the records
 
 	mu        sync.Mutex // guards what follows

@@ -21,9 +21,8 @@ type workload struct {
 	undo      driverFunc            // of all drivers, which have a Finalize if this is not nil
 	early     int                   // operations before Start
 	program   []operation
-	ordered   bool                // the steps of a run come one after the other
-	after     map[string][]string // what comes before a step, if they do not
-	epilogue  []operation         // in a life of its own in which nothing goes wrong, after all others
+	ordered   bool        // the steps of a run come one after the other; if they do not, their After counts
+	epilogue  []operation // in a life of its own in which nothing goes wrong, after all others
 	// vague is the step whose reason, attempts and requeues depend on when the process died.
 	vague string
 }
@@ -157,11 +156,15 @@ var workloads = []workload{
 	},
 	{
 		name:      "a graph",
-		pipelines: []conveyor.Pipeline{graph(pipelineOf("a", "b", "c", "d", "e"), diamond)},
-		drivers:   []string{"a", "b", "c", "d", "e"}, after: diamond,
+		pipelines: []conveyor.Pipeline{graphOf("1", "2", "3<1", "4<1,2", "5<3,4")}, drivers: []string{"d"},
 		steps: map[string]driverFunc{
 			"2": taking(time.Second),
-			"3": inTurnBy(func(req *conveyor.Request) int { return req.Attempt }, always(conveyor.Done(), errBoom), always(conveyor.Done(), nil)),
+			"3": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				if req.Attempt == 1 {
+					return conveyor.Done(), errBoom
+				}
+				return conveyor.Done(), nil
+			},
 		},
 		program: []operation{apply("x", 1)},
 	},
@@ -264,16 +267,6 @@ var workloads = []workload{
 	},
 }
 
-// diamond is a graph of five steps: what comes before each.
-var diamond = map[string][]string{"3": {"1"}, "4": {"1", "2"}, "5": {"3", "4"}}
-
-func graph(p conveyor.PipelineSpec, after map[string][]string) conveyor.PipelineSpec {
-	for i := range p.Steps {
-		p.Steps[i].After = after[fmt.Sprint(i+1)]
-	}
-	return p
-}
-
 // cleaning is a pipeline with a cleanup, whose steps are "f1", "f2", ...
 func cleaning(p conveyor.PipelineSpec, drivers ...string) conveyor.PipelineSpec {
 	for i, d := range drivers {
@@ -291,13 +284,6 @@ func tolerating(p conveyor.PipelineSpec, step string) conveyor.PipelineSpec {
 }
 
 var errForGood = conveyor.Permanent(errBoom)
-
-// inTurnBy gives answer number n, counted from 1, or the last.
-func inTurnBy(n func(*conveyor.Request) int, answers ...driverFunc) driverFunc {
-	return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		return answers[min(n(req), len(answers))-1](ctx, req)
-	}
-}
 
 // awaiting awaits the signal "go" for a while.
 func awaiting(limit time.Duration) driverFunc {

@@ -81,6 +81,18 @@ func NeedKill(t testing.TB) {
 	}
 }
 
+// MemoryDir is [testing.TB.TempDir] for files that no loss of power shall survive: in memory, where there is such a file
+// system.
+func MemoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "conveyor-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // Bound is how much of something a test does: n as a rule, and only race under the race detector, where all takes
 // several times as long. The environment variable of that name, a number, stands above both, for long runs by hand:
 //

@@ -75,7 +75,7 @@ func fixtures(t testing.TB) []*fixture {
 	t.Helper()
 	var all []*fixture
 	add := func(name string, pageSize int, write func(a *author, rnd *rand.Rand)) *fixture {
-		path := filepath.Join(fastDir(t), "store.db")
+		path := filepath.Join(testenv.MemoryDir(t), "store.db")
 		s, err := file.OpenRepeatable(path, pageSize)
 		require.NoError(t, err)
 		a := &author{t: t, s: s, now: contents{}, was: contents{}, ever: map[string][]version{}}
@@ -203,17 +203,6 @@ func readFile(t testing.TB, path string) []byte {
 	return content
 }
 
-// fastDir returns a new directory, in memory where there is one.
-func fastDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "conveyor-damage-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func saveFixtures(t testing.TB, path string, all []*fixture) {
 	var b bytes.Buffer
 	require.NoError(t, gob.NewEncoder(&b).Encode(all))
@@ -232,7 +221,7 @@ func loadFixtures(path string) (all []*fixture, err error) {
 func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 	t.Parallel()
 	all := fixtures(t)
-	path := filepath.Join(fastDir(t), "store.db")
+	path := filepath.Join(testenv.MemoryDir(t), "store.db")
 	for i, again := range fixtures(t) {
 		f := all[i]
 		require.Equal(t, f.Name, again.Name)
@@ -262,7 +251,7 @@ func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 // again and again. What the inspection demands of a file must be what bbolt leaves, however it splits and merges its pages.
 func TestASoundFileIsNeverRefused(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(fastDir(t), "store.db")
+	path := filepath.Join(testenv.MemoryDir(t), "store.db")
 	for seed := range testenv.Bound(t, "CONVEYOR_SOUND", 60, 6) {
 		rnd := rand.New(rand.NewPCG(3, uint64(seed)))
 		s, err := file.OpenRepeatable(path, []int{512, 1024, 4096, 16384}[seed%4])

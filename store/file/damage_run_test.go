@@ -35,7 +35,7 @@ const (
 func TestDamageIsFoundOrHarmless(t *testing.T) {
 	testenv.NeedKill(t)
 	t.Parallel()
-	r := &damageRun{t: t, dir: fastDir(t), hashes: map[uint64]bool{}, outcomes: map[string]int{}}
+	r := &damageRun{t: t, dir: testenv.MemoryDir(t), hashes: map[uint64]bool{}, outcomes: map[string]int{}}
 	saveFixtures(t, filepath.Join(r.dir, "fixtures"), fixtures(t))
 	if one := os.Getenv("CONVEYOR_DAMAGE_CASE"); one != "" {
 		var n int

@@ -39,7 +39,7 @@ func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	}
 	slices.Sort(points)
 
-	dir := quickDir(t)
+	dir := testenv.MemoryDir(t)
 	disk := slices.Clone(tape.before)
 	synced, kept, lost := 0, 0, 0
 	for i, point := range points {
@@ -72,17 +72,6 @@ func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	require.NotZero(t, kept)
 	require.NotZero(t, lost)
 	testenv.Figure(t, "%d losses of power at %d writes by %d commits, 0 lost", losses, len(tape.writes), len(commits))
-}
-
-// quickDir is a directory for files that nothing depends on: in memory, where there is such a file system.
-func quickDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "conveyor-*")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // written is a commit, with what is there after it and those before it.
