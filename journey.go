@@ -416,7 +416,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.tidy(j.key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.state(), len(d.made))
+	s.schedule(j, d.nextDue(), j.run.state(), len(d.made), j.run.isBlockedBy)
 	if d.turn {
 		s.enqueue(j)
 	}
@@ -429,7 +429,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 // on.
 const maxLoaded = 1_024
 
-func (s *scheduler) crowded() bool {
+func (s *pool) crowded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ready.len() > maxLoaded

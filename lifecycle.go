@@ -52,13 +52,13 @@ func (s *scheduler) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *scheduler) mayStart() error {
+func (s *pool) mayStart() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mayStartLocked()
 }
 
-func (s *scheduler) mayStartLocked() error {
+func (s *pool) mayStartLocked() error {
 	switch s.phase {
 	case phaseNew:
 		return nil
@@ -173,7 +173,7 @@ func (s *scheduler) finished(ctx context.Context, drained <-chan struct{}, limit
 }
 
 // calling says that a driver has not returned that must be waited for.
-func (s *scheduler) calling() bool {
+func (s *pool) calling() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls > s.exempt
@@ -215,7 +215,7 @@ func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *atte
 }
 
 // unexempt takes note that a driver which called Shutdown has returned from its own call.
-func (s *scheduler) unexempt(a *attempt) {
+func (s *pool) unexempt(a *attempt) {
 	if a.exempt.CompareAndSwap(true, false) {
 		s.mu.Lock()
 		s.exempt--

@@ -57,7 +57,12 @@ func (d *draft) enter(name string) (entered bool, err error) {
 		}
 	}
 	var first bool
-	d.entered, first = d.s.enterRoom(name, d.pipeline, d.j)
+	var limit int
+	var asOf store.Revision
+	if d.pipeline != nil {
+		limit, asOf = d.pipeline.MaxRuns, d.pipeline.rev
+	}
+	d.entered, first = d.s.enterRoom(name, d.pipeline != nil, limit, asOf, d.j)
 	if first && d.pipeline != nil {
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
 		// deleted from here on keeps them as long as this run is in the room.

@@ -36,36 +36,47 @@ type scheduler struct {
 	giveUp    chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
 	done      chan struct{}   // closed when the scheduler has stopped
 	observing *observing      // set by start, before anything happens; nil without an observer
-	nudge     chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
-	mu        sync.Mutex // guards all below
-	phase     phase
-	journeys  map[string]*journey // every unfinished run that this engine knows, by id
-	ready     turns
-	due       dueHeap
-	free      int // workers that may be added
-	calls     int // calls of drivers, from the commit of their start to their return
-	drivers   map[string]*driver
-	rooms     map[string]*slots                // of pipelines, by name
-	blocked   map[string]map[*journey]struct{} // by the driver that is not registered
-	strays    map[Key][]*attempt               // calls that were given up and have not returned, by resource
-	held      map[Key][]*journey               // wait for the strays of their resource
-	showing   [numStates]int                   // journeys, by the state of their run
-	endings   [numStates]int64                 // runs that have ended, by how they did
-	waiters   map[string][]chan *Run           // get the run when it ends, or nil if it is to be read; size 1
-	flush     map[*runLog]*journey             // logs with lines that are not written
-	flushAt   time.Time                        // when they shall be; zero for never
+	pool
+
+	// Guarded by pool.mu.
+	waiters   map[string][]chan *Run // get the run when it ends, or nil if it is to be read; size 1
+	flush     map[*runLog]*journey   // logs with lines that are not written
+	flushAt   time.Time              // when they shall be; zero for never
 	flushing  bool
 	resyncAt  instant // when a resource is to be run again, as far as is known; 0 for never
 	resyncing bool
 	untidy    map[Key]struct{} // resources whose past is to be looked through
 	tidying   bool             // somebody is at it
-	exempt    int              // workers whose driver called Shutdown: they are not waited for
-	stuck     int              // workers whose call was given up: the number of strays
-	drained   chan struct{}    // closed when no worker is left that must be waited for; made by shutdown
-	quiet     chan struct{}    // closed when no call is under way that must be waited for; made by shutdown
-	idle      chan struct{}    // closed when no call is under way that was not given up; made by shutdown
 	lost      []loss           // what could not be recorded before the end
+}
+
+// pool decides whose turn it is: it holds what waits, for a worker, a time, a slot, a driver or a stray call, and counts what
+// is under way. It knows nothing of records, of the store or of what a call is.
+type pool struct {
+	limit int            // of workers
+	nudge chan struct{}  // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
+	spawn func(*attempt) // starts a worker; set by newScheduler
+
+	mu       sync.Mutex // guards all below
+	phase    phase
+	journeys map[string]*journey // every unfinished run that this engine knows, by id
+	ready    turns
+	due      dueHeap
+	free     int // workers that may be added
+	calls    int // calls of drivers, from the commit of their start to their return
+	drivers  map[string]*driver
+	rooms    map[string]*slots                // of pipelines, by name
+	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
+	strays   map[Key][]*attempt               // calls that were given up and have not returned, by resource
+	held     map[Key][]*journey               // wait for the strays of their resource
+	showing  [numStates]int                   // journeys, by the state of their run
+	endings  [numStates]int64                 // runs that have ended, by how they did
+	exempt   int                              // workers whose driver called Shutdown: they are not waited for
+	stuck    int                              // workers whose call was given up: the number of strays
+	drained  chan struct{}                    // closed when no worker is left that must be waited for; made by shutdown
+	quiet    chan struct{}                    // closed when no call is under way that must be waited for; made by shutdown
+	idle     chan struct{}                    // closed when no call is under way that was not given up; made by shutdown
 }
 
 type phase uint8
@@ -81,11 +92,15 @@ const (
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
 		opts: opts, ledger: l, events: events, log: newAnnouncer(opts.Logger),
-		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
-		journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
-		blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
+		giveUp: make(chan struct{}), done: make(chan struct{}),
+		pool: pool{
+			limit: opts.Workers, nudge: make(chan struct{}, 1),
+			journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
+			blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
+		},
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
+	s.pool.spawn = s.employ
 	s.base = context.Background()
 	return s
 }
@@ -147,7 +162,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func (s *scheduler) wakeLoop() {
+func (s *pool) wakeLoop() {
 	select {
 	case s.nudge <- struct{}{}:
 	default:
@@ -156,12 +171,12 @@ func (s *scheduler) wakeLoop() {
 
 // schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
 // many calls of drivers are about to be made for it.
-func (s *scheduler) schedule(j *journey, due instant, state State, calls int) {
+func (s *pool) schedule(j *journey, due instant, state State, calls int, blockedBy func(driver string) bool) {
 	s.mu.Lock()
 	s.calls += calls
 	s.showsLocked(j, state)
 	if len(j.blocked) > 0 {
-		s.unblockLocked(j, j.run.isBlockedBy)
+		s.unblockLocked(j, blockedBy)
 	}
 	first := s.scheduleLocked(j, due)
 	s.mu.Unlock()
@@ -170,7 +185,7 @@ func (s *scheduler) schedule(j *journey, due instant, state State, calls int) {
 	}
 }
 
-func (s *scheduler) scheduleLocked(j *journey, due instant) (first bool) {
+func (s *pool) scheduleLocked(j *journey, due instant) (first bool) {
 	switch {
 	case due == 0 && j.due == 0, s.journeys[j.id] != j:
 		return false
@@ -189,14 +204,14 @@ func (s *scheduler) scheduleLocked(j *journey, due instant) (first bool) {
 }
 
 // enqueue has the journey looked at as soon as a worker is free.
-func (s *scheduler) enqueue(j *journey) {
+func (s *pool) enqueue(j *journey) {
 	s.mu.Lock()
 	s.enqueueLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *scheduler) enqueueLocked(j *journey) {
+func (s *pool) enqueueLocked(j *journey) {
 	if !j.queued && s.journeys[j.id] == j {
 		j.queued, j.since = true, time.Now()
 		s.ready.push(j)
@@ -204,7 +219,7 @@ func (s *scheduler) enqueueLocked(j *journey) {
 }
 
 // hire adds workers while journeys are ready for them.
-func (s *scheduler) hire() {
+func (s *pool) hire() {
 	s.mu.Lock()
 	n := 0
 	if s.phase == phaseRunning {
@@ -213,7 +228,7 @@ func (s *scheduler) hire() {
 	}
 	s.mu.Unlock()
 	for range n {
-		s.employ(nil)
+		s.spawn(nil)
 	}
 }
 
@@ -223,7 +238,7 @@ func (s *scheduler) employ(a *attempt) {
 }
 
 // reserve takes a place for a worker, if one is free and nobody has been waiting for it.
-func (s *scheduler) reserve() bool {
+func (s *pool) reserve() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase != phaseRunning || s.free == 0 || s.ready.len() > 0 {
@@ -234,24 +249,24 @@ func (s *scheduler) reserve() bool {
 }
 
 // vacate gives a worker's place back.
-func (s *scheduler) vacate() {
+func (s *pool) vacate() {
 	s.mu.Lock()
 	s.vacateLocked()
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *scheduler) vacateLocked() {
+func (s *pool) vacateLocked() {
 	s.free++
 	s.checkDrainedLocked()
 }
 
 // checkDrainedLocked tells Shutdown of the workers that have left.
-func (s *scheduler) checkDrainedLocked() {
+func (s *pool) checkDrainedLocked() {
 	if s.drained == nil {
 		return
 	}
-	if s.opts.Workers-s.free+s.stuck <= s.exempt {
+	if s.limit-s.free+s.stuck <= s.exempt {
 		closeOnce(s.drained)
 	}
 	if s.calls <= s.exempt {
@@ -320,7 +335,7 @@ func (s *scheduler) work(a *attempt) {
 const longestTurn = 100 * time.Millisecond
 
 // turnOver says that a worker should go on with another run than the one it has had since then.
-func (s *scheduler) turnOver(since time.Time) bool {
+func (s *pool) turnOver(since time.Time) bool {
 	if time.Since(since) < longestTurn {
 		return false
 	}
@@ -330,7 +345,7 @@ func (s *scheduler) turnOver(since time.Time) bool {
 }
 
 // takeReady returns the next ready journey, or gives up the worker's place.
-func (s *scheduler) takeReady() *journey {
+func (s *pool) takeReady() *journey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == phaseRunning {
@@ -368,7 +383,7 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 }
 
 // journeyLocked returns the journey of a run, made if it is not known.
-func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
+func (s *pool) journeyLocked(id string, key Key, lane string) *journey {
 	j := s.journeys[id]
 	if j == nil {
 		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: 1}
@@ -379,7 +394,7 @@ func (s *scheduler) journeyLocked(id string, key Key, lane string) *journey {
 }
 
 // take returns the journey of an unfinished run, made if it is not known.
-func (s *scheduler) take(id string, key Key, lane string) *journey {
+func (s *pool) take(id string, key Key, lane string) *journey {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journeyLocked(id, key, lane)
@@ -414,7 +429,7 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 }
 
 // unblockLocked takes note that a journey waits for no other drivers than those.
-func (s *scheduler) unblockLocked(j *journey, still func(driver string) bool) {
+func (s *pool) unblockLocked(j *journey, still func(driver string) bool) {
 	j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool {
 		if still(name) {
 			return false
@@ -457,7 +472,7 @@ func (s *scheduler) dismiss(j *journey) {
 	delete(s.waiters, j.id)
 }
 
-func (s *scheduler) accepting() error {
+func (s *pool) accepting() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase >= phaseDraining {
@@ -466,4 +481,4 @@ func (s *scheduler) accepting() error {
 	return nil
 }
 
-func (s *scheduler) draining() bool { return s.accepting() != nil }
+func (s *pool) draining() bool { return s.accepting() != nil }

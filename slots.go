@@ -31,7 +31,7 @@ type driver struct {
 }
 
 // register adds a driver and wakes the runs that wait for it.
-func (s *scheduler) register(d *driver) error {
+func (s *pool) register(d *driver) error {
 	s.mu.Lock()
 	if s.phase >= phaseDraining {
 		s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *scheduler) register(d *driver) error {
 	return nil
 }
 
-func (s *scheduler) knowLocked(d *driver) {
+func (s *pool) knowLocked(d *driver) {
 	s.drivers[d.name] = d
 	for j := range s.blocked[d.name] {
 		j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool { return name == d.name })
@@ -57,7 +57,7 @@ func (s *scheduler) knowLocked(d *driver) {
 }
 
 // plansWith has the runs of a pipeline planned by p from here on; nil leaves it as it is.
-func (s *scheduler) plansWith(pipeline string, p Planner) {
+func (s *pool) plansWith(pipeline string, p Planner) {
 	if p == nil {
 		return
 	}
@@ -68,7 +68,7 @@ func (s *scheduler) plansWith(pipeline string, p Planner) {
 }
 
 // driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *scheduler) driver(name string, j *journey) *driver {
+func (s *pool) driver(name string, j *journey) *driver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.drivers[name]
@@ -91,7 +91,7 @@ func missing(driver string) string {
 }
 
 // listeners returns the names of the drivers that listen to a type, in order.
-func (s *scheduler) listeners(kind string) (names []string) {
+func (s *pool) listeners(kind string) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, d := range s.drivers {
@@ -104,7 +104,7 @@ func (s *scheduler) listeners(kind string) (names []string) {
 }
 
 // listened returns the types that some driver listens to.
-func (s *scheduler) listened() (types []string) {
+func (s *pool) listened() (types []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.drivers {
@@ -115,13 +115,13 @@ func (s *scheduler) listened() (types []string) {
 }
 
 // takeSlot takes a slot, or has the journey enqueued when it gets one.
-func (s *scheduler) takeSlot(of *slots, j *journey) bool {
+func (s *pool) takeSlot(of *slots, j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.takeSlotLocked(of, j)
 }
 
-func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
+func (s *pool) takeSlotLocked(of *slots, j *journey) bool {
 	taken := of.busy + of.promised
 	if i := slices.Index(j.promises, of); i >= 0 {
 		j.promises = slices.Delete(j.promises, i, i+1)
@@ -144,7 +144,7 @@ func (s *scheduler) takeSlotLocked(of *slots, j *journey) bool {
 }
 
 // releaseSlot gives a slot back; calls is 1 if it was in use, and 0 if the call did not come to be.
-func (s *scheduler) releaseSlot(of *slots, calls int) {
+func (s *pool) releaseSlot(of *slots, calls int) {
 	s.mu.Lock()
 	s.calls -= calls
 	s.checkDrainedLocked()
@@ -155,14 +155,14 @@ func (s *scheduler) releaseSlot(of *slots, calls int) {
 }
 
 // returnPromises gives back the slots that were kept for a journey and that it did not take.
-func (s *scheduler) returnPromises(j *journey) {
+func (s *pool) returnPromises(j *journey) {
 	s.mu.Lock()
 	s.returnPromisesLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *scheduler) returnPromisesLocked(j *journey) {
+func (s *pool) returnPromisesLocked(j *journey) {
 	for _, of := range j.promises {
 		of.promised--
 		s.promiseLocked(of)
@@ -172,7 +172,7 @@ func (s *scheduler) returnPromisesLocked(j *journey) {
 }
 
 // promiseLocked keeps the free slots for the journeys whose turn it is, so that nobody who comes later overtakes them.
-func (s *scheduler) promiseLocked(of *slots) {
+func (s *pool) promiseLocked(of *slots) {
 	for of.limit == 0 || of.busy+of.promised < of.limit {
 		j := of.waiting.popLive(func(j *journey) bool {
 			live := s.journeys[j.id] == j
@@ -193,7 +193,7 @@ func (s *scheduler) promiseLocked(of *slots) {
 
 // stopWaitingLocked takes note that a journey which has ended waits for nothing. It stays in the queues until its turn
 // comes, or until most of a queue is of that kind.
-func (s *scheduler) stopWaitingLocked(j *journey) {
+func (s *pool) stopWaitingLocked(j *journey) {
 	for _, of := range j.waitsFor {
 		if of.dead++; of.dead*2 > of.waiting.len() {
 			of.waiting.keep(func(j *journey) bool { return s.journeys[j.id] == j })
@@ -205,14 +205,14 @@ func (s *scheduler) stopWaitingLocked(j *journey) {
 
 // enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room. The
 // limit is that of the pipeline's record, if there is one. It tells whether there was no such room before.
-func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey) (entered, first bool) {
+func (s *pool) enterRoom(name string, known bool, limit int, asOf store.Revision, j *journey) (entered, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first = s.rooms[name] == nil
 	room := s.roomLocked(name)
-	room.gone = room.gone || first && pipeline == nil
-	if pipeline != nil {
-		s.limitLocked(room, pipeline.MaxRuns, pipeline.rev)
+	room.gone = room.gone || first && !known
+	if known {
+		s.limitLocked(room, limit, asOf)
 	}
 	if j.room == room {
 		return true, first
@@ -227,7 +227,7 @@ func (s *scheduler) enterRoom(name string, pipeline *pipelineRecord, j *journey)
 
 // limitLocked changes how many runs of a pipeline may be at work, as a revision of its record says. What an older one
 // said is past.
-func (s *scheduler) limitLocked(room *slots, limit int, rev store.Revision) {
+func (s *pool) limitLocked(room *slots, limit int, rev store.Revision) {
 	if rev < room.asOf {
 		return
 	}
@@ -238,7 +238,7 @@ func (s *scheduler) limitLocked(room *slots, limit int, rev store.Revision) {
 	}
 }
 
-func (s *scheduler) roomLocked(pipeline string) *slots {
+func (s *pool) roomLocked(pipeline string) *slots {
 	room := s.rooms[pipeline]
 	if room == nil {
 		room = &slots{pipeline: pipeline}
@@ -248,14 +248,14 @@ func (s *scheduler) roomLocked(pipeline string) *slots {
 }
 
 // leaveRoom is the reverse of enterRoom.
-func (s *scheduler) leaveRoom(j *journey) {
+func (s *pool) leaveRoom(j *journey) {
 	s.mu.Lock()
 	s.leaveRoomLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *scheduler) leaveRoomLocked(j *journey) {
+func (s *pool) leaveRoomLocked(j *journey) {
 	if room := j.room; room != nil {
 		j.room = nil
 		room.busy--
@@ -265,7 +265,7 @@ func (s *scheduler) leaveRoomLocked(j *journey) {
 }
 
 // demolishLocked lets go of the room of a pipeline that was deleted, and of its Planner, when nobody is left in it.
-func (s *scheduler) demolishLocked(room *slots) {
+func (s *pool) demolishLocked(room *slots) {
 	if room.gone && room.busy+room.promised+room.waiting.len() == 0 && s.rooms[room.pipeline] == room {
 		delete(s.rooms, room.pipeline)
 		delete(s.drivers, plannerName(room.pipeline))
@@ -275,7 +275,7 @@ func (s *scheduler) demolishLocked(room *slots) {
 // limitRuns changes how many runs of a pipeline may be at work, after its definition has changed. Those that have begun
 // go on. A pipeline that is gone has no limit: what waited for room is to learn of it. And so is what waits for a slot of
 // a driver, which it may need no more.
-func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, gone bool) {
+func (s *pool) limitRuns(pipeline string, limit int, rev store.Revision, gone bool) {
 	s.mu.Lock()
 	room := s.roomLocked(pipeline)
 	if rev >= room.asOf {

@@ -52,12 +52,12 @@ func (e *Engine) Stats(ctx context.Context) (Stats, error) {
 	return e.sched.stats(), nil
 }
 
-func (s *scheduler) stats() Stats {
+func (s *pool) stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
 		Unfinished: len(s.journeys), Ready: s.ready.len(), OldestReady: s.ready.oldest(), Due: len(s.due),
-		Workers: s.opts.Workers, Busy: s.opts.Workers - s.free, Stray: s.stuck,
+		Workers: s.limit, Busy: s.limit - s.free, Stray: s.stuck,
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},
 	}
@@ -86,7 +86,7 @@ func (s *scheduler) stats() Stats {
 }
 
 // showsLocked takes note of the state of an unfinished run.
-func (s *scheduler) showsLocked(j *journey, state State) {
+func (s *pool) showsLocked(j *journey, state State) {
 	s.showing[j.state]--
 	j.state = state
 	s.showing[state]++

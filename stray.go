@@ -93,7 +93,7 @@ func (s *scheduler) disown(a *attempt) bool {
 }
 
 // strayReturned lets the resource of a given-up call go on.
-func (s *scheduler) strayReturned(a *attempt) {
+func (s *pool) strayReturned(a *attempt) {
 	s.mu.Lock()
 	s.stuck--
 	s.checkDrainedLocked()
@@ -111,7 +111,7 @@ func (s *scheduler) strayReturned(a *attempt) {
 }
 
 // hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
-func (s *scheduler) hold(j *journey) bool {
+func (s *pool) hold(j *journey) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.strays[j.key]) == 0 {
@@ -124,7 +124,7 @@ func (s *scheduler) hold(j *journey) bool {
 }
 
 // straying lists the calls that were given up and have not returned.
-func (s *scheduler) straying() (attempts []*attempt) {
+func (s *pool) straying() (attempts []*attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, strays := range s.strays {
@@ -135,7 +135,7 @@ func (s *scheduler) straying() (attempts []*attempt) {
 }
 
 // running lists the attempts under way.
-func (s *scheduler) running() (attempts []*attempt) {
+func (s *pool) running() (attempts []*attempt) {
 	s.mu.Lock()
 	journeys := slices.Collect(maps.Values(s.journeys))
 	s.mu.Unlock()
