@@ -422,12 +422,12 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	j.mu.Unlock()
 	j.run = &runState{id: id, rec: rec}
 	spare := next.Active == "" && next.Pending == id && s.reserve()
-	d, err := s.draftNew(j, want, rev, &spare)
+	d, err := s.draftNew(j, want, rev, spare)
 	if err == nil {
 		err = s.commit(d)
 	}
 	if err != nil {
-		d.undo(&spare)
+		d.undo()
 	}
 	var first *attempt
 	var run *Run
@@ -445,6 +445,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		s.forget(j)
 		j.unload() // or else what has woken it meanwhile would take it for a run
 	}
+	spare = d.host.spare
 	d.recycle()
 	if first != nil {
 		s.employ(first)
@@ -463,14 +464,14 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 }
 
 // draftNew drafts a run that does not exist yet: started if spare says that a worker is there for it, else queued.
-func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare *bool) (*draft, error) {
-	d := s.blankDraft(j, want, rev)
-	if *spare {
+func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare bool) (*draft, error) {
+	d := s.blankDraft(j, want, rev, spare)
+	if spare {
 		d.pipeline = want.along
 		entered, err := d.enter(d.head.Pipeline)
 		if err == nil && entered {
 			if err = d.pin(d.head.wants(want.spec)); err == nil {
-				err = d.goOn(spare)
+				err = d.goOn()
 			}
 		}
 		if err != nil {
@@ -478,9 +479,9 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		}
 		if d.idle() {
 			turn := d.turn
-			d.undo(spare)
+			d.undo()
 			d.recycle()
-			d = s.blankDraft(j, want, rev)
+			d = s.blankDraft(j, want, rev, spare)
 			d.turn = turn
 		}
 	} else if d.head.Active != "" {
@@ -494,9 +495,9 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 	return d, nil
 }
 
-func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision) *draft {
+func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision, spare bool) *draft {
 	head := *want.next
-	d := s.newDraft(j)
+	d := s.newDraft(j, spare)
 	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.rec, &head, rev, true, true
 	d.extra = append(append(d.extra, store.Put(runsOf(j.key)+j.id, []byte("{}"))), want.extra...)
 	return d

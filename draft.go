@@ -22,10 +22,11 @@ type draft struct {
 	pipeline *pipelineRecord // of the run, when it begins; nil if it has none, or that is gone
 	plan     *plan
 	object   *Object
-	entered  bool // it has taken a place among the runs of its pipeline
-	begun    bool // the run starts in this draft
-	extended bool // its steps were planned in this draft
-	created  bool // the run itself is new; extra holds the writes that go with it
+	host     hosting
+	grants   granter // host, as the decision sees it
+	begun    bool    // the run starts in this draft
+	extended bool    // its steps were planned in this draft
+	created  bool    // the run itself is new; extra holds the writes that go with it
 	extra    []store.Op
 	rewrite  bool // rec differs from what is recorded
 
@@ -35,7 +36,7 @@ type draft struct {
 	head     *resourceRecord // changed copy, or nil
 	rev      store.Revision  // that head replaces
 
-	starts   []start
+	starts   []int // steps that this draft starts, with what host has taken for them, in the same order
 	turn     bool  // a step may start as soon as a worker is free
 	stop     error // cause for the attempts under way, when they shall end
 	over     bool
@@ -57,9 +58,11 @@ type draft struct {
 // drafts are used again, since every step of every run needs one.
 var drafts = sync.Pool{New: func() any { return new(draft) }}
 
-func (s *scheduler) newDraft(j *journey) *draft {
+func (s *scheduler) newDraft(j *journey, spare bool) *draft {
 	d := drafts.Get().(*draft)
 	d.s, d.j, d.now = s, j, toInstant(time.Now())
+	d.host.s, d.host.j, d.host.spare = s, j, spare
+	d.grants = &d.host
 	return d
 }
 
@@ -69,7 +72,7 @@ func (d *draft) recycle() {
 	if cap(d.values) > large {
 		d.values = nil
 	}
-	*d = draft{
+	*d = draft{host: hosting{taken: empty(d.host.taken)},
 		states: d.states[:0], extra: empty(d.extra), steps: empty(d.steps), attempts: empty(d.attempts), starts: empty(d.starts),
 		settled: empty(d.settled), made: empty(d.made), answers: empty(d.answers),
 		writes: empty(d.writes), values: d.values[:0], events: empty(d.events),
@@ -89,16 +92,9 @@ type stepChange struct {
 	rec   stepRecord
 }
 
-// start is a step that this draft starts, with what was taken for it.
-type start struct {
-	index  int
-	driver *driver
-	spare  bool // runs in the place of the worker that made the draft
-}
-
 // draft works out what messages change. On an error the draft must be undone.
-func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, error) {
-	d := s.newDraft(j)
+func (s *scheduler) draft(j *journey, inbox []message, spare bool) (*draft, error) {
+	d := s.newDraft(j, spare)
 	if err := s.open(j); err != nil {
 		return d, err
 	}
@@ -119,12 +115,12 @@ func (s *scheduler) draft(j *journey, inbox []message, spare *bool) (*draft, err
 	if err := d.deliver(); err != nil {
 		return d, err
 	}
-	if d.rec.State == StateQueued && d.rec.Stop == stopNone && !s.draining() {
+	if d.rec.State == StateQueued && d.rec.Stop == stopNone && !d.grants.draining() {
 		if proceed, err := d.begin(); err != nil || !proceed {
 			return d, err
 		}
 	}
-	return d, d.goOn(spare)
+	return d, d.goOn()
 }
 
 func (d *draft) readStates(steps []stepState) {
@@ -267,7 +263,7 @@ func (d *draft) requestStop(r *stopRequest) {
 }
 
 // goOn starts what may start, or ends the run.
-func (d *draft) goOn(spare *bool) error {
+func (d *draft) goOn() error {
 	if d.over {
 		return nil
 	}
@@ -287,12 +283,12 @@ func (d *draft) goOn(spare *bool) error {
 	if over {
 		return d.finish()
 	}
-	if d.s.draining() {
+	if d.grants.draining() {
 		return nil
 	}
 	for _, i := range starts {
-		if ended := d.start(i, spare); ended {
-			return d.goOn(spare)
+		if ended := d.start(i); ended {
+			return d.goOn()
 		}
 	}
 	return nil
@@ -351,44 +347,32 @@ func (d *draft) failed(i int) (reason string) {
 	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.recorded(i).Reason), d.s.opts.Limits.ErrorText)
 }
 
-// start takes what a step needs to start, or notes what it waits for. It reports true if the step has ended instead.
-func (d *draft) start(i int, spare *bool) (ended bool) {
-	s, step := d.s, d.plan.step(i)
+// start starts a step if it is granted what it needs, or notes what it waits for. It reports true if the step has ended
+// instead.
+func (d *draft) start(i int) (ended bool) {
+	step := d.plan.step(i)
 	if d.interruptedTooOften(i) {
 		return true
 	}
-	driver := s.driver(step.Driver, d.j)
-	if driver == nil {
+	g := d.grants.start(step.Driver, d.plan.Finalize && !d.plan.plans(i))
+	if g == noDriver {
 		d.block(i, missing(step.Driver))
 		return false
 	}
 	d.unblock(i)
-	if _, ok := driver.impl.(Finalizer); d.plan.Finalize && !ok && !d.plan.plans(i) {
+	switch g {
+	case notNeeded:
 		rec := d.step(i)
 		rec.State, rec.Reason, rec.Ended = StateSkipped, fmt.Sprintf("driver %q has nothing to finalize", step.Driver), d.now
 		d.states[i] = StateSkipped
 		return true
-	}
-	if s.hold(d.j) {
-		return false
-	}
-	onSpare := *spare
-	if !onSpare && !s.reserve() {
+	case noWorker:
 		d.turn = true
-		return false
+	case granted:
+		d.starts = append(d.starts, i)
+		d.step(i).begin(d.now)
+		d.states[i] = StateRunning
 	}
-	*spare = false
-	if !s.takeSlot(&driver.slots, d.j) {
-		if onSpare {
-			*spare = true
-		} else {
-			s.vacate()
-		}
-		return false
-	}
-	d.starts = append(d.starts, start{index: i, driver: driver, spare: onSpare})
-	d.step(i).begin(d.now)
-	d.states[i] = StateRunning
 	return false
 }
 
@@ -618,26 +602,10 @@ func (d *draft) nextDue() (due instant) {
 	return due
 }
 
-// undo gives back what the draft has taken.
-func (d *draft) undo(spare *bool) {
-	for _, st := range d.starts {
-		d.s.releaseSlot(&st.driver.slots, 0)
-		if st.spare {
-			*spare = true
-		} else {
-			d.s.vacate()
-		}
-	}
+// undo gives back what was taken for the draft.
+func (d *draft) undo() {
+	d.host.release()
 	d.starts = nil
-	d.exit()
-}
-
-// exit gives back the place among the runs of the pipeline, for a run that does not begin after all.
-func (d *draft) exit() {
-	if d.entered {
-		d.entered = false
-		d.s.leaveRoom(d.j)
-	}
 }
 
 // tell lists what happened, for those who watch.

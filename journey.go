@@ -79,8 +79,7 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 		inbox := j.inbox
 		j.inbox, j.read = j.read[:0], nil
 		j.mu.Unlock()
-		spare := worker && mine == nil
-		if a := s.advance(j, inbox, &spare); a != nil {
+		if a := s.advance(j, inbox, worker && mine == nil); a != nil {
 			mine = a
 		}
 		clear(inbox)
@@ -95,7 +94,7 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 
 // advance records what messages say and what may start because of it. It does not give up before that is on record,
 // however often the store fails, unless the scheduler gives up.
-func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *attempt) {
+func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *attempt) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		d, err := s.draft(j, inbox, spare)
 		if err == nil {
@@ -106,7 +105,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare *bool) (mine *att
 			d.recycle()
 			return mine
 		}
-		d.undo(spare)
+		d.undo()
 		d.recycle()
 		switch {
 		case errors.Is(err, errEnded):
@@ -337,7 +336,7 @@ func (s *scheduler) commit(d *draft) error {
 func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	j := d.j
 	if d.idle() {
-		d.exit()
+		d.host.leave()
 	}
 	j.mu.Lock()
 	for _, a := range d.settled {
@@ -352,8 +351,8 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	if d.stop != nil {
 		before = slices.Clone(j.flying)
 	}
-	for _, st := range d.starts {
-		a := s.newAttempt(j, d.plan, st.index, d.step(st.index), st.driver, d.rec.Deadline)
+	for k, i := range d.starts {
+		a := s.newAttempt(j, d.plan, i, d.step(i), d.host.taken[k].driver, d.rec.Deadline)
 		j.flying = append(j.flying, a)
 		d.made = append(d.made, a)
 		s.watch(a)
@@ -384,7 +383,7 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 		s.heard(j.key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
 	for i, a := range d.made {
-		if d.starts[i].spare {
+		if d.host.taken[i].spare {
 			mine = a
 		} else {
 			s.employ(a)

@@ -44,40 +44,14 @@ func (d *draft) begin() (proceed bool, err error) {
 	return true, d.pin(w)
 }
 
-// enter reads the pipeline of a run that is about to begin, if it has one, and finds out whether there is room for
-// another run of it. If there is not, the run is woken when there may be.
+// enter finds out whether there is room for another run of the pipeline, if the run has one. If there is not, the run is
+// woken when there may be.
 func (d *draft) enter(name string) (entered bool, err error) {
 	if name == "" {
 		return true, nil
 	}
-	if d.pipeline == nil {
-		d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
-		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
-			return false, err
-		}
-	}
-	var first bool
-	var limit int
-	var asOf store.Revision
-	if d.pipeline != nil {
-		limit, asOf = d.pipeline.MaxRuns, d.pipeline.rev
-	}
-	d.entered, first = d.s.enterRoom(name, d.pipeline != nil, limit, asOf, d.j)
-	if first && d.pipeline != nil {
-		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
-		// deleted from here on keeps them as long as this run is in the room.
-		read := d.pipeline.rev
-		d.pipeline, _, err = d.s.ledger.pipeline(d.s.base, name)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			d.s.limitRuns(name, 0, read, true)
-		case err != nil:
-			return false, err
-		default:
-			d.s.limitRuns(name, d.pipeline.MaxRuns, d.pipeline.rev, false)
-		}
-	}
-	return d.entered, nil
+	entered, d.pipeline, err = d.grants.enter(name, d.pipeline)
+	return entered, err
 }
 
 // toBeDeleted is why a run ends when its resource is to be deleted.
@@ -244,7 +218,7 @@ type displacement struct {
 // pinFinalizers plans a deletion: the steps of the resource's pipeline, or the drivers that listen to its type,
 // backwards, to be finalized where the driver can.
 func (d *draft) pinFinalizers() error {
-	p := listenersPlan(d.s.listeners(d.j.key.Type))
+	p := listenersPlan(d.grants.listeners(d.j.key.Type))
 	if name := d.rec.Pipeline; name != "" {
 		if d.pipeline == nil {
 			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
@@ -264,7 +238,7 @@ func (d *draft) pinFinalizers() error {
 }
 
 func (d *draft) pinListeners() error {
-	names := d.s.listeners(d.j.key.Type)
+	names := d.grants.listeners(d.j.key.Type)
 	limit := d.s.opts.Limits.Steps
 	switch {
 	case len(names) == 0:
