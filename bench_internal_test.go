@@ -79,9 +79,9 @@ func BenchmarkTurns(b *testing.B) {
 	for _, lanes := range []int{1, 100} {
 		b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
 			var q turns
-			waiting := make([]*journey, 1000)
+			waiting := make([]*task, 1000)
 			for i := range waiting {
-				waiting[i] = &journey{lane: fmt.Sprint(i % lanes)}
+				waiting[i] = &task{lane: fmt.Sprint(i % lanes)}
 				q.push(waiting[i])
 			}
 			b.ReportAllocs()

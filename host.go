@@ -44,14 +44,14 @@ type place struct {
 
 func (h *hosting) start(name string, finalize bool) grant {
 	s := h.s
-	driver := s.driver(name, h.j)
+	driver := s.driver(name, &h.j.task)
 	if driver == nil {
 		return noDriver
 	}
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
 		return notNeeded
 	}
-	if s.hold(h.j) {
+	if s.hold(&h.j.task) {
 		return wakesIt
 	}
 	onSpare := h.spare
@@ -59,7 +59,7 @@ func (h *hosting) start(name string, finalize bool) grant {
 		return noWorker
 	}
 	h.spare = false
-	if !s.takeSlot(&driver.slots, h.j) {
+	if !s.takeSlot(&driver.slots, &h.j.task) {
 		if onSpare {
 			h.spare = true
 		} else {
@@ -85,7 +85,7 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 	if known {
 		limit, asOf = rec.MaxRuns, rec.rev
 	}
-	entered, first := s.enterRoom(name, known, limit, asOf, h.j)
+	entered, first := s.enterRoom(name, known, limit, asOf, &h.j.task)
 	h.room = entered
 	if first && known {
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
@@ -108,7 +108,7 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 func (h *hosting) leave() {
 	if h.room {
 		h.room = false
-		h.s.leaveRoom(h.j)
+		h.s.leaveRoom(&h.j.task)
 	}
 }
 

@@ -18,21 +18,7 @@ import (
 // All that happens to a run goes through drive: messages are put into its inbox, and whoever finds it idle works the
 // inbox off. So its records are changed by one goroutine at a time, without a lock being held while they are written.
 type journey struct {
-	id  string
-	key Key
-
-	// Guarded by scheduler.mu.
-	lane     string // whose turn it is when this one goes on
-	state    State  // of the run, as last recorded
-	queued   bool
-	stranded bool      // a closed store holds it up for good
-	since    time.Time // when it was queued
-	due      instant   // in the heap of due times; 0 when it is not
-	heapAt   int
-	room     *slots   // of its pipeline, once it has begun
-	waitsFor []*slots // whose queues it is in
-	promises []*slots // that keep a slot for it
-	blocked  []string // drivers it waits for that are not registered
+	task
 
 	mu      sync.Mutex // guards what follows, up to the next blank line
 	inbox   []message
@@ -415,7 +401,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.tidy(j.key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.state(), len(d.made), j.run.isBlockedBy)
+	s.schedule(&j.task, d.nextDue(), j.run.state(), len(d.made), j.run.isBlockedBy)
 	if d.turn {
 		s.enqueue(j)
 	}

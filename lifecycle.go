@@ -379,7 +379,7 @@ func (s *scheduler) losses(recorded bool) (runs []string, err error) {
 	lost := slices.Clone(s.lost)
 	if !recorded {
 		for _, j := range s.journeys {
-			lost = append(lost, loss{journey: j})
+			lost = append(lost, loss{journey: j.owner})
 		}
 	}
 	s.mu.Unlock()

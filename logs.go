@@ -251,7 +251,7 @@ func (s *scheduler) wantFlush(log *runLog, full bool) {
 		s.mu.Unlock()
 		return
 	}
-	s.flush[log] = j
+	s.flush[log] = j.owner
 	wake := s.flushAt.IsZero() || full
 	if full {
 		s.flushAt = time.Now()
@@ -279,11 +279,12 @@ func (s *scheduler) startFlushLocked() {
 // unwrittenLines returns the lines of a run that are in memory alone.
 func (s *scheduler) unwrittenLines(run string) []LogLine {
 	s.mu.Lock()
-	j := s.journeys[run]
+	t := s.journeys[run]
 	s.mu.Unlock()
-	if j == nil {
+	if t == nil {
 		return nil
 	}
+	j := t.owner
 	j.mu.Lock()
 	log := j.log
 	j.mu.Unlock()

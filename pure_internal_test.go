@@ -503,7 +503,7 @@ func TestQueueGivesBackInOrder(t *testing.T) {
 func TestTurnsServeEachLaneInTurnAndInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var q turns
-		model := map[string][]*journey{}
+		model := map[string][]*task{}
 		waited := map[string]int{} // others served since the lane was last empty or served
 		n := 0
 		lanes := rapid.SampledFrom([]string{"a", "b", "c", "d"})
@@ -511,7 +511,7 @@ func TestTurnsServeEachLaneInTurnAndInOrder(t *testing.T) {
 			"push many": func(t *rapid.T) {
 				lane := lanes.Draw(t, "lane")
 				for range rapid.IntRange(1, 20).Draw(t, "n") {
-					j := &journey{lane: lane}
+					j := &task{lane: lane}
 					q.push(j)
 					model[lane] = append(model[lane], j)
 					n++
@@ -542,8 +542,8 @@ func TestTurnsServeEachLaneInTurnAndInOrder(t *testing.T) {
 func TestTurnsForgetTheLanesOfOldPipelines(t *testing.T) {
 	var q turns
 	for i := range 10 * idleLanes {
-		q.push(&journey{lane: strconv.Itoa(i)})
-		q.push(&journey{lane: strconv.Itoa(i)})
+		q.push(&task{lane: strconv.Itoa(i)})
+		q.push(&task{lane: strconv.Itoa(i)})
 		require.NotNil(t, q.pop())
 		require.NotNil(t, q.pop())
 	}
@@ -553,14 +553,14 @@ func TestTurnsForgetTheLanesOfOldPipelines(t *testing.T) {
 func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h dueHeap
-		var model []*journey
+		var model []*task
 		due := rapid.Int64Range(1, 50)
-		remove := func(j *journey) {
-			model = slices.DeleteFunc(model, func(m *journey) bool { return m == j })
+		remove := func(j *task) {
+			model = slices.DeleteFunc(model, func(m *task) bool { return m == j })
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				j := &journey{due: instant(due.Draw(t, "due"))}
+				j := &task{due: instant(due.Draw(t, "due"))}
 				heap.Push(&h, j)
 				model = append(model, j)
 			},
@@ -568,7 +568,7 @@ func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
 				if len(h) == 0 {
 					t.Skip()
 				}
-				j := heap.Pop(&h).(*journey)
+				j := heap.Pop(&h).(*task)
 				for _, m := range model {
 					require.GreaterOrEqual(t, m.due, j.due)
 				}
@@ -591,7 +591,7 @@ func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
 				heap.Fix(&h, j.heapAt)
 			},
 			"": func(t *rapid.T) {
-				require.ElementsMatch(t, model, []*journey(h))
+				require.ElementsMatch(t, model, []*task(h))
 				for i, j := range h {
 					require.Equal(t, i, j.heapAt)
 				}

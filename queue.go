@@ -37,7 +37,7 @@ type turns struct {
 
 type lane struct {
 	name string
-	queue[*journey]
+	queue[*task]
 }
 
 // idleLanes bounds the empty lanes that are kept for the next time.
@@ -45,10 +45,10 @@ const idleLanes = 64
 
 func (t *turns) len() int { return t.n }
 
-func (t *turns) push(j *journey) { t.lane(j).push(j) }
+func (t *turns) push(j *task) { t.lane(j).push(j) }
 
 // pushByAge is push, but behind the runs of the lane that were created before, and before those created after.
-func (t *turns) pushByAge(j *journey) {
+func (t *turns) pushByAge(j *task) {
 	l := t.lane(j)
 	l.push(j)
 	for i := len(l.items) - 1; i > l.head && l.items[i-1].id > j.id; i-- {
@@ -57,7 +57,7 @@ func (t *turns) pushByAge(j *journey) {
 }
 
 // lane returns the lane of a journey that is about to be put there.
-func (t *turns) lane(j *journey) *lane {
+func (t *turns) lane(j *task) *lane {
 	l := t.lanes[j.lane]
 	if l == nil {
 		if t.lanes == nil {
@@ -74,7 +74,7 @@ func (t *turns) lane(j *journey) *lane {
 }
 
 // of returns the journeys of a lane, not to be changed.
-func (t *turns) of(name string) []*journey {
+func (t *turns) of(name string) []*task {
 	l := t.lanes[name]
 	if l == nil {
 		return nil
@@ -83,10 +83,10 @@ func (t *turns) of(name string) []*journey {
 }
 
 // pop returns the journey whose turn it is, or nil.
-func (t *turns) pop() *journey { return t.popLive(func(*journey) bool { return true }) }
+func (t *turns) pop() *task { return t.popLive(func(*task) bool { return true }) }
 
 // popLive is pop, but drops journeys that have ended. Such a one uses up no turn: it is that of the next in its lane.
-func (t *turns) popLive(live func(*journey) bool) *journey {
+func (t *turns) popLive(live func(*task) bool) *task {
 	for t.n > 0 {
 		t.n--
 		l := t.next.first()
@@ -109,7 +109,7 @@ func (t *turns) popLive(live func(*journey) bool) *journey {
 }
 
 // keep drops the journeys that are not wanted.
-func (t *turns) keep(wanted func(*journey) bool) {
+func (t *turns) keep(wanted func(*task) bool) {
 	old := *t
 	*t = turns{}
 	for old.n > 0 { // one of each lane in turn, so that their order stays
@@ -128,7 +128,7 @@ func laneOf(pipeline string, k Key) string {
 }
 
 // dueHeap orders journeys by due time.
-type dueHeap []*journey
+type dueHeap []*task
 
 func (h dueHeap) Len() int { return len(h) }
 
@@ -140,7 +140,7 @@ func (h dueHeap) Swap(a, b int) {
 }
 
 func (h *dueHeap) Push(x any) {
-	j := x.(*journey)
+	j := x.(*task)
 	j.heapAt = len(*h)
 	*h = append(*h, j)
 }

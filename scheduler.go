@@ -60,23 +60,23 @@ type pool struct {
 
 	mu       sync.Mutex // guards all below
 	phase    phase
-	journeys map[string]*journey // every unfinished run that this engine knows, by id
+	journeys map[string]*task // every unfinished run that this engine knows, by id
 	ready    turns
 	due      dueHeap
 	free     int // workers that may be added
 	calls    int // calls of drivers, from the commit of their start to their return
 	drivers  map[string]*driver
-	rooms    map[string]*slots                // of pipelines, by name
-	blocked  map[string]map[*journey]struct{} // by the driver that is not registered
-	strays   map[Key][]*attempt               // calls that were given up and have not returned, by resource
-	held     map[Key][]*journey               // wait for the strays of their resource
-	showing  [numStates]int                   // journeys, by the state of their run
-	endings  [numStates]int64                 // runs that have ended, by how they did
-	exempt   int                              // workers whose driver called Shutdown: they are not waited for
-	stuck    int                              // workers whose call was given up: the number of strays
-	drained  chan struct{}                    // closed when no worker is left that must be waited for; made by shutdown
-	quiet    chan struct{}                    // closed when no call is under way that must be waited for; made by shutdown
-	idle     chan struct{}                    // closed when no call is under way that was not given up; made by shutdown
+	rooms    map[string]*slots             // of pipelines, by name
+	blocked  map[string]map[*task]struct{} // by the driver that is not registered
+	strays   map[Key][]*attempt            // calls that were given up and have not returned, by resource
+	held     map[Key][]*task               // wait for the strays of their resource
+	showing  [numStates]int                // journeys, by the state of their run
+	endings  [numStates]int64              // runs that have ended, by how they did
+	exempt   int                           // workers whose driver called Shutdown: they are not waited for
+	stuck    int                           // workers whose call was given up: the number of strays
+	drained  chan struct{}                 // closed when no worker is left that must be waited for; made by shutdown
+	quiet    chan struct{}                 // closed when no call is under way that must be waited for; made by shutdown
+	idle     chan struct{}                 // closed when no call is under way that was not given up; made by shutdown
 }
 
 type phase uint8
@@ -95,8 +95,8 @@ func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 		giveUp: make(chan struct{}), done: make(chan struct{}),
 		pool: pool{
 			limit: opts.Workers, nudge: make(chan struct{}, 1),
-			journeys: map[string]*journey{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
-			blocked: map[string]map[*journey]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*journey{},
+			journeys: map[string]*task{}, free: opts.Workers, drivers: map[string]*driver{}, rooms: map[string]*slots{},
+			blocked: map[string]map[*task]struct{}{}, strays: map[Key][]*attempt{}, held: map[Key][]*task{},
 		},
 		waiters: map[string][]chan *Run{}, flush: map[*runLog]*journey{}, untidy: map[Key]struct{}{},
 	}
@@ -130,7 +130,7 @@ func (s *scheduler) takeDue(now time.Time) (next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.due) > 0 && s.due[0].due <= toInstant(now) {
-		j := heap.Pop(&s.due).(*journey)
+		j := heap.Pop(&s.due).(*task)
 		j.due = 0
 		s.enqueueLocked(j)
 	}
@@ -171,7 +171,7 @@ func (s *pool) wakeLoop() {
 
 // schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
 // many calls of drivers are about to be made for it.
-func (s *pool) schedule(j *journey, due instant, state State, calls int, blockedBy func(driver string) bool) {
+func (s *pool) schedule(j *task, due instant, state State, calls int, blockedBy func(driver string) bool) {
 	s.mu.Lock()
 	s.calls += calls
 	s.showsLocked(j, state)
@@ -185,7 +185,7 @@ func (s *pool) schedule(j *journey, due instant, state State, calls int, blocked
 	}
 }
 
-func (s *pool) scheduleLocked(j *journey, due instant) (first bool) {
+func (s *pool) scheduleLocked(j *task, due instant) (first bool) {
 	switch {
 	case due == 0 && j.due == 0, s.journeys[j.id] != j:
 		return false
@@ -204,14 +204,14 @@ func (s *pool) scheduleLocked(j *journey, due instant) (first bool) {
 }
 
 // enqueue has the journey looked at as soon as a worker is free.
-func (s *pool) enqueue(j *journey) {
+func (s *pool) enqueue(j *task) {
 	s.mu.Lock()
 	s.enqueueLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *pool) enqueueLocked(j *journey) {
+func (s *pool) enqueueLocked(j *task) {
 	if !j.queued && s.journeys[j.id] == j {
 		j.queued, j.since = true, time.Now()
 		s.ready.push(j)
@@ -320,13 +320,13 @@ func (s *scheduler) work(a *attempt) {
 			a = next
 			continue
 		}
-		j := s.takeReady()
-		if j == nil {
+		t := s.takeReady()
+		if t == nil {
 			finished = true
 			return
 		}
 		since = time.Now()
-		a = s.drive(j, message{}, true)
+		a = s.drive(t.owner, message{}, true)
 	}
 }
 
@@ -345,11 +345,11 @@ func (s *pool) turnOver(since time.Time) bool {
 }
 
 // takeReady returns the next ready journey, or gives up the worker's place.
-func (s *pool) takeReady() *journey {
+func (s *pool) takeReady() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == phaseRunning {
-		if j := s.ready.popLive(func(j *journey) bool { return s.journeys[j.id] == j }); j != nil {
+		if j := s.ready.popLive(func(j *task) bool { return s.journeys[j.id] == j }); j != nil {
 			j.queued = false
 			return j
 		}
@@ -383,10 +383,11 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 }
 
 // journeyLocked returns the journey of a run, made if it is not known.
-func (s *pool) journeyLocked(id string, key Key, lane string) *journey {
+func (s *pool) journeyLocked(id string, key Key, lane string) *task {
 	j := s.journeys[id]
 	if j == nil {
-		j = &journey{id: id, key: key, lane: lane, state: StateQueued, strewn: 1}
+		o := &journey{task: task{id: id, key: key, lane: lane, state: StateQueued}, strewn: 1}
+		o.owner, j = o, &o.task
 		s.journeys[id] = j
 		s.showing[j.state]++
 	}
@@ -394,7 +395,7 @@ func (s *pool) journeyLocked(id string, key Key, lane string) *journey {
 }
 
 // take returns the journey of an unfinished run, made if it is not known.
-func (s *pool) take(id string, key Key, lane string) *journey {
+func (s *pool) take(id string, key Key, lane string) *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.journeyLocked(id, key, lane)
@@ -410,15 +411,15 @@ func (s *scheduler) forget(j *journey) {
 // drop takes a journey out of all that holds it, and returns those who wait for its end.
 func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 	s.mu.Lock()
-	if s.journeys[j.id] == j {
-		s.scheduleLocked(j, 0)
+	if t := &j.task; s.journeys[j.id] == t {
+		s.scheduleLocked(t, 0)
 		delete(s.journeys, j.id)
 		s.showing[j.state]--
-		s.unblockLocked(j, func(string) bool { return false })
-		s.stopWaitingLocked(j)
-		s.returnPromisesLocked(j) // nobody looks at it any more who would
+		s.unblockLocked(t, func(string) bool { return false })
+		s.stopWaitingLocked(t)
+		s.returnPromisesLocked(t) // nobody looks at it any more who would
 	}
-	s.leaveRoomLocked(j)
+	s.leaveRoomLocked(&j.task)
 	delete(s.flush, j.log) // its lines are written, or never will be
 	waiting = s.waiters[j.id]
 	delete(s.waiters, j.id)
@@ -429,7 +430,7 @@ func (s *scheduler) drop(j *journey) (waiting []chan *Run) {
 }
 
 // unblockLocked takes note that a journey waits for no other drivers than those.
-func (s *pool) unblockLocked(j *journey, still func(driver string) bool) {
+func (s *pool) unblockLocked(j *task, still func(driver string) bool) {
 	j.blocked = slices.DeleteFunc(j.blocked, func(name string) bool {
 		if still(name) {
 			return false

@@ -68,13 +68,13 @@ func (s *pool) plansWith(pipeline string, p Planner) {
 }
 
 // driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *pool) driver(name string, j *journey) *driver {
+func (s *pool) driver(name string, j *task) *driver {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.drivers[name]
 	if d == nil && s.journeys[j.id] == j && !slices.Contains(j.blocked, name) {
 		if s.blocked[name] == nil {
-			s.blocked[name] = map[*journey]struct{}{}
+			s.blocked[name] = map[*task]struct{}{}
 		}
 		s.blocked[name][j] = struct{}{}
 		j.blocked = append(j.blocked, name)
@@ -115,13 +115,13 @@ func (s *pool) listened() (types []string) {
 }
 
 // takeSlot takes a slot, or has the journey enqueued when it gets one.
-func (s *pool) takeSlot(of *slots, j *journey) bool {
+func (s *pool) takeSlot(of *slots, j *task) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.takeSlotLocked(of, j)
 }
 
-func (s *pool) takeSlotLocked(of *slots, j *journey) bool {
+func (s *pool) takeSlotLocked(of *slots, j *task) bool {
 	taken := of.busy + of.promised
 	if i := slices.Index(j.promises, of); i >= 0 {
 		j.promises = slices.Delete(j.promises, i, i+1)
@@ -155,14 +155,14 @@ func (s *pool) releaseSlot(of *slots, calls int) {
 }
 
 // returnPromises gives back the slots that were kept for a journey and that it did not take.
-func (s *pool) returnPromises(j *journey) {
+func (s *pool) returnPromises(j *task) {
 	s.mu.Lock()
 	s.returnPromisesLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *pool) returnPromisesLocked(j *journey) {
+func (s *pool) returnPromisesLocked(j *task) {
 	for _, of := range j.promises {
 		of.promised--
 		s.promiseLocked(of)
@@ -174,7 +174,7 @@ func (s *pool) returnPromisesLocked(j *journey) {
 // promiseLocked keeps the free slots for the journeys whose turn it is, so that nobody who comes later overtakes them.
 func (s *pool) promiseLocked(of *slots) {
 	for of.limit == 0 || of.busy+of.promised < of.limit {
-		j := of.waiting.popLive(func(j *journey) bool {
+		j := of.waiting.popLive(func(j *task) bool {
 			live := s.journeys[j.id] == j
 			if !live {
 				of.dead--
@@ -193,10 +193,10 @@ func (s *pool) promiseLocked(of *slots) {
 
 // stopWaitingLocked takes note that a journey which has ended waits for nothing. It stays in the queues until its turn
 // comes, or until most of a queue is of that kind.
-func (s *pool) stopWaitingLocked(j *journey) {
+func (s *pool) stopWaitingLocked(j *task) {
 	for _, of := range j.waitsFor {
 		if of.dead++; of.dead*2 > of.waiting.len() {
-			of.waiting.keep(func(j *journey) bool { return s.journeys[j.id] == j })
+			of.waiting.keep(func(j *task) bool { return s.journeys[j.id] == j })
 			of.dead = 0
 		}
 	}
@@ -205,7 +205,7 @@ func (s *pool) stopWaitingLocked(j *journey) {
 
 // enterRoom counts a run that is about to begin among those of its pipeline, or has it enqueued when there is room. The
 // limit is that of the pipeline's record, if there is one. It tells whether there was no such room before.
-func (s *pool) enterRoom(name string, known bool, limit int, asOf store.Revision, j *journey) (entered, first bool) {
+func (s *pool) enterRoom(name string, known bool, limit int, asOf store.Revision, j *task) (entered, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first = s.rooms[name] == nil
@@ -248,14 +248,14 @@ func (s *pool) roomLocked(pipeline string) *slots {
 }
 
 // leaveRoom is the reverse of enterRoom.
-func (s *pool) leaveRoom(j *journey) {
+func (s *pool) leaveRoom(j *task) {
 	s.mu.Lock()
 	s.leaveRoomLocked(j)
 	s.mu.Unlock()
 	s.hire()
 }
 
-func (s *pool) leaveRoomLocked(j *journey) {
+func (s *pool) leaveRoomLocked(j *task) {
 	if room := j.room; room != nil {
 		j.room = nil
 		room.busy--

@@ -86,7 +86,7 @@ func (s *pool) stats() Stats {
 }
 
 // showsLocked takes note of the state of an unfinished run.
-func (s *pool) showsLocked(j *journey, state State) {
+func (s *pool) showsLocked(j *task, state State) {
 	s.showing[j.state]--
 	j.state = state
 	s.showing[state]++

@@ -111,7 +111,7 @@ func (s *pool) strayReturned(a *attempt) {
 }
 
 // hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
-func (s *pool) hold(j *journey) bool {
+func (s *pool) hold(j *task) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.strays[j.key]) == 0 {
@@ -139,7 +139,8 @@ func (s *pool) running() (attempts []*attempt) {
 	s.mu.Lock()
 	journeys := slices.Collect(maps.Values(s.journeys))
 	s.mu.Unlock()
-	for _, j := range journeys {
+	for _, t := range journeys {
+		j := t.owner
 		j.mu.Lock()
 		for _, a := range j.flying {
 			if !a.returned && !a.abandoned {
