@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Admission asks the host for room, in memory or CPU say, before a driver is called (see [Options].Admission).
@@ -63,7 +65,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 func (s *scheduler) releaseRoom(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "panic", typeOf(v))
+			s.log.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "panic", text.TypeOf(v))
 		}
 	}()
 	release()

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/fair"
 )
 
 // announcer passes on what the engine has to say to the program's logger. A handler of it may be slow, block or panic, so
@@ -14,7 +16,7 @@ type announcer struct {
 	handler slog.Handler // nil for silence
 
 	mu      sync.Mutex // guards what follows; not held while the handler is called
-	lines   queue[slog.Record]
+	lines   fair.Queue[slog.Record]
 	dropped int
 	idle    chan struct{} // closed when all is said, by the goroutine; nil while there is none
 	left    bool          // finish has left it alone
@@ -44,11 +46,11 @@ func (a *announcer) say(level slog.Level, message string, args []any) {
 	line.Add(args...)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lines.len() == maxAnnounced {
+	if a.lines.Len() == maxAnnounced {
 		a.dropped++
 		return
 	}
-	a.lines.push(line)
+	a.lines.Push(line)
 	if a.idle == nil {
 		a.idle = make(chan struct{})
 		go a.tell()
@@ -77,8 +79,8 @@ func (a *announcer) next() (line slog.Record, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.lines.len() > 0:
-		line = a.lines.pop()
+	case a.lines.Len() > 0:
+		line = a.lines.Pop()
 	case a.dropped > 0:
 		line = slog.NewRecord(time.Now(), slog.LevelWarn, "logger is too slow; lines are left out", 0)
 		line.Add("lines", a.dropped)

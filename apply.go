@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -29,8 +30,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	}
 	spec := p.Spec().normalized()
 	plans, planned := p.(Planner)
-	if err := spec.validate(e.opts.Limits, planned); err != nil {
-		return fmt.Errorf("pipeline %q: %w", cut(spec.Name, maxName), err)
+	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
+		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
 	}
 	document := encode(spec)
 	hash := definitionHash(document)
@@ -69,8 +70,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 
 // GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns it.
 func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
-	if nameFault(name) != "" {
-		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, cut(name, maxName))
+	if text.NameFault(name) != "" {
+		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
 	}
 	head, _, err := e.ledger.pipeline(ctx, name)
 	if err != nil {
@@ -110,8 +111,8 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
 	}
-	if nameFault(name) != "" {
-		return fmt.Errorf("%w: pipeline %q", ErrNotFound, cut(name, maxName))
+	if text.NameFault(name) != "" {
+		return fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
 	}
 	for {
 		_, rev, err := e.ledger.pipeline(ctx, name)
@@ -191,8 +192,8 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 
 // rerun makes a run of an unchanged resource, if it still wants one.
 func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*resourceRecord) bool) (*Run, error) {
-	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
-		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
+	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
+		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 	}
 	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
 		if head == nil {
@@ -249,7 +250,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := e.moments.next(time.Now())
+	now := instant(e.clock.Next(time.Now()))
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}
@@ -285,7 +286,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipel
 	}
 	first := grave.Generation + 1
 	want := withRevision(o, &resourceRecord{
-		ID: e.ids.next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
+		ID: e.ids.Next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
 	}, pipeline, CauseCreated)
 	// That there is no resource is not enough: one may have come and gone meanwhile, and taken the generation.
@@ -402,7 +403,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	s := e.sched
 	next := want.next
 	now := time.Now()
-	id := e.ids.next(now)
+	id := e.ids.Next(now)
 	rec := runRecord{
 		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
 		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),

@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -116,7 +119,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	if len(data) > limits.Output {
 		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
 	}
-	if err := checkJSON("checkpoint", data, limits, 0); err != nil {
+	if err := fieldErrors(document.Check("checkpoint", data, limits.document(), 0)); err != nil {
 		return err
 	}
 	a.journey.strew()
@@ -215,7 +218,7 @@ func (a *attempt) run(o *outcome) {
 	}
 	switch {
 	case o.result.kind == resultAwait:
-		if problem := nameFault(o.result.reason); problem != "" {
+		if problem := text.NameFault(o.result.reason); problem != "" {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
 	case o.result.kind == resultPlan:
@@ -227,7 +230,7 @@ func (a *attempt) run(o *outcome) {
 
 // panicked is the error that a panic becomes, where it is recovered.
 func panicked(v any, limits Limits) *PanicError {
-	return &PanicError{Value: v, Stack: []byte(cut(string(debug.Stack()), limits.ErrorText))}
+	return &PanicError{Value: v, Stack: []byte(text.Truncate(string(debug.Stack()), limits.ErrorText))}
 }
 
 // close fills in how the call ended. The code of the driver may still come into it, see contained.
@@ -249,14 +252,14 @@ func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
 
 // encodeOutput fails for good, since the next attempt would most likely return the same.
 func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
-	data, err := marshal(output)
+	data, err := document.Marshal(output)
 	switch {
 	case err != nil:
 		return nil, Permanent(fmt.Errorf("%w: output of type %T: %w", ErrInvalid, output, err))
 	case len(data) > limits.Output:
 		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes"))
 	}
-	if err := checkJSON("output", data, limits, 0); err != nil {
+	if err := fieldErrors(document.Check("output", data, limits.document(), 0)); err != nil {
 		return nil, Permanent(err)
 	}
 	return data, nil
@@ -278,9 +281,10 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 		s.interrupt()
 		return nil
 	}
-	s.Reason = cut(o.err.Error(), limits.ErrorText)
-	failed := &attemptRecord{Started: s.Started, Ended: toInstant(o.ended), Error: s.Reason, Kind: kindOf(o.err)}
-	if p, ok := find[*PanicError](o.err); ok {
+	s.Reason = text.Truncate(o.err.Error(), limits.ErrorText)
+	p, isPanic := fault.As[*PanicError](o.err)
+	failed := &attemptRecord{Started: s.Started, Ended: toInstant(o.ended), Error: s.Reason, Kind: fault.KindOf(o.err, isPanic)}
+	if isPanic {
 		failed.Stack = string(p.Stack)
 	}
 	d, directed := direction(o.err)
@@ -300,7 +304,7 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 }
 
 func (s *stepRecord) succeed(o *outcome, limits Limits) {
-	s.Reason = cut(o.result.reason, limits.ErrorText)
+	s.Reason = text.Truncate(o.result.reason, limits.ErrorText)
 	if o.result.kind == resultRequeue {
 		s.State, s.Again = StateWaiting, true
 		s.Due = toInstant(o.ended).after(o.result.delay)

@@ -1,7 +1,6 @@
 package conveyor
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -53,42 +52,6 @@ func BenchmarkPlanNext(b *testing.B) {
 				}
 			})
 		}
-	}
-}
-
-func BenchmarkCheckJSON(b *testing.B) {
-	limits := Limits{}.withDefaults()
-	object := []byte(`{"repository":"https://example.com/app.git","image":"app:1","labels":{"team":"a","tier":"b"},"ports":[80,443]}`)
-	for name, data := range map[string][]byte{
-		"small": object,
-		"large": append(append([]byte{'['}, bytes.Repeat(append(object, ','), 1000)...), "1]"...),
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(len(data)))
-			for b.Loop() {
-				if err := checkJSON("spec", data, limits, 1); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-func BenchmarkTurns(b *testing.B) {
-	for _, lanes := range []int{1, 100} {
-		b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
-			var q turns
-			waiting := make([]*task, 1000)
-			for i := range waiting {
-				waiting[i] = &task{lane: fmt.Sprint(i % lanes)}
-				q.push(waiting[i])
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				q.push(q.pop())
-			}
-		})
 	}
 }
 

@@ -55,6 +55,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/ids"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -62,12 +65,12 @@ import (
 // apply resources. All its methods may be called concurrently, by drivers too, and before Start unless they say
 // otherwise: what is applied before Start is on record and begins with it.
 type Engine struct {
-	opts    Options
-	ledger  *ledger
-	sched   *scheduler
-	events  *feed
-	ids     ids
-	moments moments
+	opts   Options
+	ledger *ledger
+	sched  *scheduler
+	events *feed
+	ids    ids.IDs
+	clock  ids.Clock
 }
 
 // Options change how an engine works. The zero value works.
@@ -108,15 +111,15 @@ const (
 	defaultShutdownGrace = 10 * time.Second
 )
 
-func (o Options) validate(f *faults) {
+func (o Options) validate(f *fault.Fields) {
 	if o.Workers < 0 || o.Workers > maxWorkers {
-		f.add(invalid("Workers", "%d is not between 0 and %d", o.Workers, maxWorkers))
+		f.Add(fault.Invalidf("Workers", "%d is not between 0 and %d", o.Workers, maxWorkers))
 	}
 	if o.StepTimeout < 0 {
-		f.add(invalid("StepTimeout", "%s is negative", o.StepTimeout))
+		f.Add(fault.Invalidf("StepTimeout", "%s is negative", o.StepTimeout))
 	}
 	if o.ShutdownGrace < 0 {
-		f.add(invalid("ShutdownGrace", "%s is negative", o.ShutdownGrace))
+		f.Add(fault.Invalidf("ShutdownGrace", "%s is negative", o.ShutdownGrace))
 	}
 	o.Retry.validate("Retry", f)
 	o.Limits.validate(f)
@@ -139,16 +142,16 @@ func (o Options) withDefaults() Options {
 //
 // One engine uses a store at a time: two on one store do not know of each other's runs.
 func New(st store.Store, opts Options) (*Engine, error) {
-	var f faults
+	var f fault.Fields
 	if isNilPointer(st) {
-		f.add(invalid("store", "is nil"))
+		f.Add(fault.Invalidf("store", "is nil"))
 	}
 	opts.validate(&f)
-	if err := f.join(); err != nil {
+	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
 	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
-	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.next(time.Now()))
+	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(time.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
 	e.sched.heard = func(kind string) { e.hearOut([]string{kind}) }
 	e.sched.resync = e.resyncDue
@@ -161,21 +164,21 @@ func New(st store.Store, opts Options) (*Engine, error) {
 // It returns [ErrExists] if the name is taken, an [ErrInvalid] for a bad name, a nil driver or a bad option, and
 // [ErrClosed] after Shutdown.
 func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
-	var f faults
-	f.name("driver", name)
+	var f fault.Fields
+	f.Name("driver", name)
 	if isNilPointer(d) {
-		f.add(invalid("driver", "%q is nil", cut(name, maxName)))
+		f.Add(fault.Invalidf("driver", "%q is nil", text.Truncate(name, text.MaxName)))
 	}
 	var o driverOptions
 	for _, option := range opts {
 		if option == nil {
-			f.add(invalid("option", "is nil"))
+			f.Add(fault.Invalidf("option", "is nil"))
 			continue
 		}
 		option(&o)
 	}
-	f.add(o.validate())
-	if err := f.join(); err != nil {
+	f.Add(o.validate()...)
+	if err := fieldErrors(f.List()); err != nil {
 		return err
 	}
 	if err := e.sched.register(&driver{name: name, impl: d, opts: o, slots: slots{limit: o.concurrency}}); err != nil {
@@ -258,7 +261,7 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	ended, known, giveUp := e.sched.wait(runID)
 	defer giveUp()
 	if !known {
-		if nameFault(runID) != "" {
+		if text.NameFault(runID) != "" {
 			return e.GetRun(ctx, runID)
 		}
 		rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID))
@@ -296,7 +299,7 @@ func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if run.rec.State.Final() {
 		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.rec.State)
 	}
-	cause := fmt.Errorf("%w: %s", ErrCanceled, cut(reason, e.opts.Limits.ErrorText))
+	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Truncate(reason, e.opts.Limits.ErrorText))
 	if reason == "" {
 		cause = ErrCanceled
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Delete marks a resource as to be deleted, and returns the run that does it. Work under way for the resource is
@@ -21,8 +23,8 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
 	}
-	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
-		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
+	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
+		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 	}
 	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
 		if head == nil {
@@ -36,7 +38,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = e.moments.next(time.Now())
+		next.Deleted = instant(e.clock.Next(time.Now()))
 		return &submission{next: &next, write: true, cause: CauseDeleted, spec: revision.Spec}, nil
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -258,7 +260,7 @@ func (d *draft) requestStop(r *stopRequest) {
 	if d.rec.Stop == stopCancel {
 		return
 	}
-	d.rec.Stop, d.rec.StopReason, d.rewrite = r.kind, cut(r.reason, d.s.opts.Limits.ErrorText), true
+	d.rec.Stop, d.rec.StopReason, d.rewrite = r.kind, text.Truncate(r.reason, d.s.opts.Limits.ErrorText), true
 	d.stop = r.cause
 }
 
@@ -317,7 +319,7 @@ func (d *draft) cutShort(kind stopKind, reason string) {
 	}
 	d.rec.CutShort, d.rewrite = true, true
 	if d.rec.Outcome == StateSucceeded {
-		d.rec.Stop, d.rec.StopReason = kind, cut(reason, d.s.opts.Limits.ErrorText)
+		d.rec.Stop, d.rec.StopReason = kind, text.Truncate(reason, d.s.opts.Limits.ErrorText)
 	}
 }
 
@@ -344,7 +346,7 @@ func (d *draft) conclude() {
 func (d *draft) failed(i int) (reason string) {
 	step := d.plan.step(i)
 	d.rec.FailedStep = step.ID
-	return cut(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.recorded(i).Reason), d.s.opts.Limits.ErrorText)
+	return text.Truncate(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, d.recorded(i).Reason), d.s.opts.Limits.ErrorText)
 }
 
 // start starts a step if it is granted what it needs, or notes what it waits for. It reports true if the step has ended
@@ -407,7 +409,7 @@ func (d *draft) interruptedTooOften(i int) bool {
 	rec.State, rec.Ended, rec.Resumed, rec.Again = StateFailed, d.now, false, false
 	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
 	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, d.stepID(i), rec.Attempt),
-		encode(&attemptRecord{Started: rec.Started, Ended: d.now, Error: rec.Reason, Kind: kindInterrupt})))
+		encode(&attemptRecord{Started: rec.Started, Ended: d.now, Error: rec.Reason, Kind: fault.KindInterrupt})))
 	d.states[i] = StateFailed
 	return true
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
 // Driver is the code of a step. It is registered under a name (see [Engine.Register]) and called for each attempt.
@@ -147,7 +150,7 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)
 	}
-	data, err := marshal(v)
+	data, err := document.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, err)
 	}
@@ -265,7 +268,7 @@ func (e *directedError) Error() string { return e.err.Error() }
 func (e *directedError) Unwrap() error { return e.err }
 
 // direction returns the outermost directedError of err.
-func direction(err error) (d *directedError, ok bool) { return find[*directedError](err) }
+func direction(err error) (d *directedError, ok bool) { return fault.As[*directedError](err) }
 
 // DriverOption changes how a driver is registered.
 type DriverOption func(*driverOptions)
@@ -293,17 +296,17 @@ func Timeout(d time.Duration) DriverOption { return func(o *driverOptions) { o.t
 // Retry is the policy of this driver's steps, field by field, where neither step nor pipeline says otherwise.
 func Retry(p RetryPolicy) DriverOption { return func(o *driverOptions) { o.retry = p } }
 
-func (o *driverOptions) validate() error {
-	var f faults
+func (o *driverOptions) validate() []fault.Field {
+	var f fault.Fields
 	for _, t := range o.listen {
-		f.name("Listen", t)
+		f.Name("Listen", t)
 	}
 	if o.concurrency < 0 {
-		f.add(invalid("Concurrency", "%d is negative", o.concurrency))
+		f.Add(fault.Invalidf("Concurrency", "%d is negative", o.concurrency))
 	}
 	if o.timeout < 0 {
-		f.add(invalid("Timeout", "%s is negative", o.timeout))
+		f.Add(fault.Invalidf("Timeout", "%s is negative", o.timeout))
 	}
 	o.retry.validate("Retry", &f)
-	return f.join()
+	return f.List()
 }

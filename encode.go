@@ -1,11 +1,10 @@
 package conveyor
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strconv"
-	"sync"
+
+	"github.com/conveyor-go/conveyor/internal/document"
 )
 
 // The records that every transition of a run writes are encoded by hand: reflection took a third of the time of a step,
@@ -18,7 +17,7 @@ func encode(record any) []byte {
 	if r, ok := record.(appender); ok {
 		return r.appendJSON(nil)
 	}
-	data, err := marshal(record)
+	data, err := document.Marshal(record)
 	if err != nil {
 		panic(fmt.Sprintf("conveyor: encode %T: %v", record, err))
 	}
@@ -176,27 +175,3 @@ func appendString(b []byte, s string) []byte {
 	b = append(b, s...)
 	return append(b, '"')
 }
-
-// marshal is [json.Marshal], but leaves <, > and & as they are.
-func marshal(v any) ([]byte, error) {
-	e := encoders.Get().(*encoder)
-	defer encoders.Put(e)
-	e.buffer.Reset()
-	if err := e.json.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(bytes.TrimSuffix(e.buffer.Bytes(), []byte("\n"))), nil
-}
-
-type encoder struct {
-	buffer bytes.Buffer
-	json   *json.Encoder // writes to buffer
-}
-
-// encoders are kept, since every transition of a run encodes a few small records.
-var encoders = sync.Pool{New: func() any {
-	e := new(encoder)
-	e.json = json.NewEncoder(&e.buffer)
-	e.json.SetEscapeHTML(false)
-	return e
-}}

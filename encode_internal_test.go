@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/conveyor-go/conveyor/internal/document"
 )
 
 // TestRecordsAreEncodedAsTheLibraryWould holds every field of the records that are encoded by hand to package
@@ -56,7 +58,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 			}
 		}).Draw(t, "resource")
 		for _, record := range []appender{step, run, resource} {
-			want, err := marshal(record)
+			want, err := document.Marshal(record)
 			require.NoError(t, err)
 			require.Equal(t, string(want), string(record.appendJSON(nil)))
 			require.Equal(t, string(append([]byte("before"), want...)), string(record.appendJSON([]byte("before"))))
@@ -68,7 +70,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 func TestEveryFieldOfARecordIsEncoded(t *testing.T) {
 	for _, record := range []appender{new(stepRecord), new(runRecord), new(resourceRecord), new(Status)} {
 		full := fill(t, record)
-		want, err := marshal(full)
+		want, err := document.Marshal(full)
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(full.(appender).appendJSON(nil)))
 	}

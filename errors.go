@@ -4,36 +4,39 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // The conditions that callers branch on, with [errors.Is]. What carries data besides is a struct: [FieldError],
 // [StepError], [PanicError]. Errors of a store (see package store) come through unchanged inside others.
 var (
 	// ErrNotFound reports that there is no such resource, pipeline, run, step or output.
-	ErrNotFound = errors.New("conveyor: not found")
+	ErrNotFound = fault.NotFound
 	// ErrExists reports a Create of a name that is taken.
-	ErrExists = errors.New("conveyor: already exists")
+	ErrExists = fault.Exists
 	// ErrConflict reports that the state of things does not allow the call: a stale Version, a run that has ended.
-	ErrConflict = errors.New("conveyor: conflict")
+	ErrConflict = fault.Conflict
 	// ErrInvalid reports input that can never be accepted. Most are a [FieldError].
-	ErrInvalid = errors.New("conveyor: invalid")
+	ErrInvalid = fault.Invalid
 	// ErrTooLarge reports input over one of the [Limits].
-	ErrTooLarge = errors.New("conveyor: too large")
+	ErrTooLarge = fault.TooLarge
 	// ErrClosed reports a call on an engine that was shut down, or has not been started where it must be.
-	ErrClosed = errors.New("conveyor: closed")
+	ErrClosed = fault.Closed
 	// ErrCanceled is the cause of a run, and of its attempts' contexts, that [Engine.Cancel] ended.
-	ErrCanceled = errors.New("conveyor: canceled")
+	ErrCanceled = fault.Canceled
 	// ErrSuperseded is the cause of a run, and of its attempts' contexts, that a newer generation replaced.
-	ErrSuperseded = errors.New("conveyor: superseded")
+	ErrSuperseded = fault.Superseded
 	// ErrTimeout is the cause of an attempt or of a run that took longer than it was given.
-	ErrTimeout = errors.New("conveyor: timed out")
+	ErrTimeout = fault.Timeout
 	// ErrGap reports that a watcher asked for events, or fell behind to events, that are no longer kept.
-	ErrGap = errors.New("conveyor: events are missing")
+	ErrGap = fault.Gap
 )
 
 // ErrShutdown is the cause of an attempt's context that [Engine.Shutdown] canceled. A driver that answers with an
 // error after it is called again, by this engine's next start or by another program, with [Request.Resumed] set.
-var ErrShutdown = errors.New("conveyor: shutting down")
+var ErrShutdown = fault.Shutdown
 
 // FieldError says which field of a document or of a value is wrong, and how. It is an [ErrInvalid] or, when a limit
 // was passed, an [ErrTooLarge]. Several of them come joined (see [errors.Join]).
@@ -62,12 +65,35 @@ func (e *FieldError) Error() string {
 // Unwrap returns [ErrInvalid] or [ErrTooLarge].
 func (e *FieldError) Unwrap() error { return e.kind }
 
+func newFieldError(f fault.Field) *FieldError {
+	e := &FieldError{Field: f.Path, Line: f.Line, Column: f.Column, Problem: f.Problem, kind: ErrInvalid}
+	if f.TooLarge {
+		e.kind = ErrTooLarge
+	}
+	return e
+}
+
+// fieldErrors returns faults as one error: joined if there are several, and nil if there are none.
+func fieldErrors(faults []fault.Field) error {
+	switch len(faults) {
+	case 0:
+		return nil
+	case 1:
+		return newFieldError(faults[0])
+	}
+	errs := make([]error, len(faults))
+	for i, f := range faults {
+		errs[i] = newFieldError(f)
+	}
+	return errors.Join(errs...)
+}
+
 func invalid(field, format string, args ...any) *FieldError {
-	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...), kind: ErrInvalid}
+	return newFieldError(fault.Invalidf(field, format, args...))
 }
 
 func tooLarge(field string, size, limit int, unit string) *FieldError {
-	return &FieldError{Field: field, Problem: fmt.Sprintf("%d %s, more than the limit of %d", size, unit, limit), kind: ErrTooLarge}
+	return newFieldError(fault.Larger(field, size, limit, unit))
 }
 
 // StepError tells which step made a run fail. Unwrap gives the cause. For a run that was read back from the store
@@ -97,48 +123,12 @@ type PanicError struct {
 
 // Error gives the value, without the stack. Of a value that leads round in a circle, or cannot be shown, it gives the
 // type.
-func (e *PanicError) Error() string { return "driver panicked: " + textOf(e.Value) }
+func (e *PanicError) Error() string { return "driver panicked: " + text.Of(e.Value) }
 
 // Unwrap returns the value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
-}
-
-// errorKind keeps, beside an error's text, what [errors.Is] and [errors.As] shall still find in it after it was
-// written to the store and read back.
-type errorKind string
-
-const (
-	kindPlain     errorKind = ""
-	kindTimeout   errorKind = "timeout"
-	kindPanic     errorKind = "panic"
-	kindTooLarge  errorKind = "too-large"
-	kindInvalid   errorKind = "invalid"
-	kindCanceled  errorKind = "canceled"
-	kindNotFound  errorKind = "not-found"
-	kindInterrupt errorKind = "interrupted"
-)
-
-// kinds is tried in order; the first sentinel found in an error names its kind.
-var kinds = []struct {
-	kind     errorKind
-	sentinel error
-}{
-	{kindTooLarge, ErrTooLarge}, {kindInvalid, ErrInvalid}, {kindTimeout, ErrTimeout},
-	{kindCanceled, ErrCanceled}, {kindNotFound, ErrNotFound},
-}
-
-func kindOf(err error) errorKind {
-	if _, ok := find[*PanicError](err); ok {
-		return kindPanic
-	}
-	for _, k := range kinds {
-		if contains(err, k.sentinel) {
-			return k.kind
-		}
-	}
-	return kindPlain
 }
 
 // recordedError is an error that was read back: the text as it was, and what it stood for.
@@ -151,22 +141,12 @@ func (e *recordedError) Error() string { return e.text }
 func (e *recordedError) Unwrap() error { return e.is }
 
 // rebuildError is the reverse of kindOf and the error's text.
-func rebuildError(kind errorKind, text, stack string) error {
-	if kind == kindPanic {
+func rebuildError(kind fault.Kind, text, stack string) error {
+	if kind == fault.KindPanic {
 		return &PanicError{Value: strings.TrimPrefix(text, "driver panicked: "), Stack: []byte(stack)}
 	}
-	if is := sentinelOf(kind); is != nil {
+	if is := fault.Sentinel(kind); is != nil {
 		return &recordedError{text: text, is: is}
 	}
 	return errors.New(text)
-}
-
-// sentinelOf is what an error of a kind is to [errors.Is]; nil for nothing.
-func sentinelOf(kind errorKind) error {
-	for _, k := range kinds {
-		if k.kind == kind {
-			return k.sentinel
-		}
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // WatchOptions selects events. The zero value selects all that happen from now on. A watcher costs no memory of its own,
@@ -113,7 +115,7 @@ func (f *feed) after(c Cursor) (int64, error) {
 	epoch, number, ok := strings.Cut(string(c), "-")
 	n, err := strconv.ParseInt(number, 10, 64)
 	if !ok || err != nil || n < 0 {
-		return 0, invalid("Since", "%q is no cursor", cut(string(c), maxName))
+		return 0, invalid("Since", "%q is no cursor", text.Truncate(string(c), text.MaxName))
 	}
 	if epoch != f.epoch || n >= f.position() {
 		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, c)

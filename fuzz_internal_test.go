@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -40,7 +41,7 @@ var storedSamples = []any{
 	plan{Steps: []Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
 	stepRecord{State: StateRetrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
 	stepRecord{State: StateWaiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []waitRecord{{Signal: "go", From: 1, To: 2}}},
-	attemptRecord{Started: 1, Ended: 2, Error: "boom", Kind: kindPanic, Stack: "s"},
+	attemptRecord{Started: 1, Ended: 2, Error: "boom", Kind: fault.KindPanic, Stack: "s"},
 	[]LogLine{{Seq: 1, Step: "1", Message: "m", Attrs: []byte(`{}`)}},
 	struct{}{}, nil, 1, "", true,
 }

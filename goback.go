@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -34,7 +35,7 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 		return nil, err
 	}
 	if from.Start && from.Step != "" {
-		return nil, invalid("from", "has both Start and Step %q", cut(from.Step, maxName))
+		return nil, invalid("from", "has both Start and Step %q", text.Truncate(from.Step, text.MaxName))
 	}
 	old, err := e.GetRun(ctx, runID)
 	if err != nil {
@@ -46,7 +47,7 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 	case old.Cause == CauseDeleted:
 		return nil, fmt.Errorf("%w: run %s was a deletion", ErrConflict, runID)
 	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
-		return nil, fmt.Errorf("%w: step %q of run %s", ErrNotFound, cut(from.Step, maxName), runID)
+		return nil, fmt.Errorf("%w: step %q of run %s", ErrNotFound, text.Truncate(from.Step, text.MaxName), runID)
 	}
 	if len(old.Steps) == 0 {
 		return e.Trigger(ctx, old.Resource) // it never began, so there is nothing to keep

@@ -5,10 +5,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // validateGraph checks the arrows: each comes from a step there is, and none leads back.
-func validateGraph(steps []Step, f *faults) {
+func validateGraph(steps []Step, f *fault.Fields) {
 	if !isGraph(steps) {
 		return
 	}
@@ -25,11 +28,11 @@ func validateGraph(steps []Step, f *faults) {
 			from, known := positions[id]
 			switch {
 			case !known:
-				f.add(invalid(field, "no step has the id %q", cut(id, maxName)))
+				f.Add(fault.Invalidf(field, "no step has the id %q", text.Truncate(id, text.MaxName)))
 			case from == i:
-				f.add(invalid(field, "step %q comes after itself", id))
+				f.Add(fault.Invalidf(field, "step %q comes after itself", id))
 			case seen[id]:
-				f.add(invalid(field, "%q comes twice", id))
+				f.Add(fault.Invalidf(field, "%q comes twice", id))
 			default:
 				open[i]++
 				next[from] = append(next[from], i)
@@ -38,7 +41,7 @@ func validateGraph(steps []Step, f *faults) {
 		}
 	}
 	if ring := ringOf(steps, open, next); len(ring) > 0 {
-		f.add(invalid("steps", "the steps %s wait for each other", strings.Join(ring, ", ")))
+		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(ring, ", ")))
 	}
 }
 

@@ -417,7 +417,7 @@ const maxLoaded = 1_024
 func (s *pool) crowded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ready.len() > maxLoaded
+	return s.ready.Len() > maxLoaded
 }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.

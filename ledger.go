@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -290,7 +291,7 @@ type stepState struct {
 func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	rec, rev, err := load[runRecord](ctx, l, runKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(id, maxName))
+		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
 	}
 	if err != nil {
 		return nil, err
@@ -310,7 +311,7 @@ func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	}
 	if r.plan, err = l.plan(ctx, id, rec); err != nil {
 		if l.gone(ctx, id, err) {
-			return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(id, maxName))
+			return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
 		}
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 package conveyor
 
-import "strings"
+import "github.com/conveyor-go/conveyor/internal/fault"
 
 // Limits bound what the engine accepts and keeps. For each field zero means its default. [New] refuses a negative
 // value, and one beyond what a record of a store, or the memory, could ever hold: more than 4 MiB for bytes, more
@@ -84,32 +84,13 @@ const (
 	maxDepthLimit = 10_000 // the standard decoder's own
 )
 
-func (l *Limits) validate(f *faults) {
+func (l *Limits) validate(f *fault.Fields) {
 	for _, field := range l.fields() {
 		if *field.value < 0 {
-			f.add(invalid("Limits."+field.name, "%d is negative", *field.value))
+			f.Add(fault.Invalidf("Limits."+field.name, "%d is negative", *field.value))
 		}
 		if *field.value > field.most {
-			f.add(invalid("Limits."+field.name, "%d is more than %d", *field.value, field.most))
+			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d", *field.value, field.most))
 		}
 	}
-}
-
-const cutMark = " … [cut]"
-
-// cut shortens text to at most limit bytes, the mark included, without breaking a character. What is no UTF-8 is
-// replaced, as it would be when the text is written and read back.
-func cut(text string, limit int) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= limit {
-		return text
-	}
-	end := max(limit-len(cutMark), 0)
-	for end > 0 && text[end]&0xC0 == 0x80 {
-		end--
-	}
-	if limit < len(cutMark) {
-		return text[:end]
-	}
-	return text[:end] + cutMark
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -175,12 +176,12 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	line.Time = line.Time.Round(0).UTC() // as it will be when it is read back
 	limit := h.sched.opts.Limits.LogLine
-	line.Message = cut(r.Message, limit)
+	line.Message = text.Truncate(r.Message, limit)
 	if h.attrs || r.NumAttrs() > 0 {
 		line.Attrs = h.attributes(ctx, r)
 		if len(line.Message)+len(line.Attrs) > limit {
 			line.Attrs = nil
-			line.Message = cut(line.Message, max(limit-len(attrsCut), 0)) + attrsCut
+			line.Message = text.Truncate(line.Message, max(limit-len(attrsCut), 0)) + attrsCut
 		}
 	}
 	h.sched.keepLine(h.attempt, line)
@@ -191,7 +192,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 func (h *logHandler) pass(ctx context.Context, r slog.Record) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("logger panicked: %s", textOf(v))
+			err = fmt.Errorf("logger panicked: %s", text.Of(v))
 		}
 	}()
 	h.onceHost.Do(h.prepareHost) // after a panic the handler gets nothing of this attempt
@@ -368,7 +369,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		news := s.tails.news(t)
 		rec, _, err := load[runRecord](ctx, e.ledger, runKey(run))
 		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("%w: run %q", ErrNotFound, cut(run, maxName))
+			return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(run, text.MaxName))
 		}
 		if err != nil {
 			return err

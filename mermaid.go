@@ -5,6 +5,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors draw: a box for each step, an
@@ -110,10 +112,10 @@ func (c *chart) color(b *strings.Builder) {
 
 // escapeLabel keeps a text from being read as markup: what is neither letter, digit nor harmless becomes an entity
 // code.
-func escapeLabel(text string) string {
+func escapeLabel(label string) string {
 	var b strings.Builder
-	for _, r := range cut(text, maxName) {
-		if r == ' ' || isNameRune(r) || r > 0x7F {
+	for _, r := range text.Truncate(label, text.MaxName) {
+		if r == ' ' || text.IsNameRune(r) || r > 0x7F {
 			b.WriteRune(r)
 		} else {
 			fmt.Fprintf(&b, "#%d;", r)

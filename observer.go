@@ -3,8 +3,9 @@ package conveyor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Observer is told of the engine's events, for metrics and tracing (see [Options].Observer).
@@ -78,14 +79,11 @@ func (o *observing) tell(next int64) {
 func (o *observing) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
-			o.failed(typeOf(v))
+			o.failed(text.TypeOf(v))
 		}
 	}()
 	o.observer.Observe(o.ctx, event)
 }
-
-// typeOf is all that the engine logs of what a program's code has panicked with: the value may hold anything.
-func typeOf(panicked any) string { return fmt.Sprintf("%T", panicked) }
 
 // finish waits until the observer has been told all, at most so long, and leaves it alone then.
 func (o *observing) finish(until context.Context) {

@@ -9,6 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Pipeline is anything that can say what its steps are. [PipelineSpec] is the ready-made one.
@@ -132,7 +136,7 @@ func (s PipelineSpec) Spec() PipelineSpec { return s }
 func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	limits := Limits{}.withDefaults()
 	var s PipelineSpec
-	err := readDocument(r, &s, limits, func() error {
+	err := readDocument(r, &s, limits, func() []fault.Field {
 		s = s.normalized()
 		return s.validate(limits, false)
 	})
@@ -144,7 +148,7 @@ func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 
 // Validate reports every fault at once, joined; each is a [FieldError]. It uses the default [Limits].
 func (s PipelineSpec) Validate() error {
-	return s.normalized().validate(Limits{}.withDefaults(), false)
+	return fieldErrors(s.normalized().validate(Limits{}.withDefaults(), false))
 }
 
 // normalized returns a copy that shares nothing with s, with the ids filled in.
@@ -197,49 +201,49 @@ func clonePtr[T any](p *T) *T {
 	return &c
 }
 
-func (s PipelineSpec) validate(limits Limits, planned bool) error {
-	var f faults
-	f.name("name", s.Name)
-	f.name("resource", s.Resource)
-	f.text("description", s.Description)
-	f.text("version", s.Version)
-	f.labels("metadata", s.Metadata)
+func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
+	var f fault.Fields
+	f.Name("name", s.Name)
+	f.Name("resource", s.Resource)
+	f.Text("description", s.Description)
+	f.Text("version", s.Version)
+	f.Labels("metadata", s.Metadata)
 	switch n := len(s.Steps); {
 	case planned && n > 0:
-		f.add(invalid("steps", "has %d; the steps of a pipeline with a Planner are those that Plan returns", n))
+		f.Add(fault.Invalidf("steps", "has %d; the steps of a pipeline with a Planner are those that Plan returns", n))
 	case !planned && n == 0:
-		f.add(invalid("steps", "has none; a pipeline needs at least one"))
+		f.Add(fault.Invalidf("steps", "has none; a pipeline needs at least one"))
 	}
 	validateStepLists(s.Steps, s.Finally, &f, limits)
 	if s.Timeout < 0 {
-		f.add(invalid("timeout", "%s is negative", s.Timeout))
+		f.Add(fault.Invalidf("timeout", "%s is negative", s.Timeout))
 	}
 	if s.Resync < 0 {
-		f.add(invalid("resync", "%s is negative", s.Resync))
+		f.Add(fault.Invalidf("resync", "%s is negative", s.Resync))
 	}
 	if s.MaxRuns < 0 {
-		f.add(invalid("maxRuns", "%d is negative", s.MaxRuns))
+		f.Add(fault.Invalidf("maxRuns", "%d is negative", s.MaxRuns))
 	}
 	if s.OnChange > Queue {
-		f.add(invalid("onChange", "%d is no change policy", s.OnChange))
+		f.Add(fault.Invalidf("onChange", "%d is no change policy", s.OnChange))
 	}
 	if s.Retry != nil {
 		s.Retry.validate("retry", &f)
 	}
-	if doc, err := marshal(s); err != nil {
-		if len(f.errs) == 0 { // or else that is why
-			f.add(invalid("", "cannot be written as JSON: %v", err))
+	if doc, err := document.Marshal(s); err != nil {
+		if !f.Any() { // or else that is why
+			f.Add(fault.Invalidf("", "cannot be written as JSON: %v", err))
 		}
 	} else if len(doc) > limits.Document {
-		f.add(tooLarge("", len(doc), limits.Document, "bytes as a document"))
+		f.Add(fault.Larger("", len(doc), limits.Document, "bytes as a document"))
 	}
-	return f.join()
+	return f.List()
 }
 
 // validateStepLists checks all the steps of a pipeline.
-func validateStepLists(steps, finally []Step, f *faults, limits Limits) {
+func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	if n := len(steps) + len(finally); n > limits.Steps {
-		f.add(tooLarge("steps", n, limits.Steps, "steps"))
+		f.Add(fault.Larger("steps", n, limits.Steps, "steps"))
 	}
 	positions := map[string]string{}
 	validateSteps("steps", steps, positions, f, limits)
@@ -247,36 +251,36 @@ func validateStepLists(steps, finally []Step, f *faults, limits Limits) {
 	validateGraph(steps, f)
 	for i, step := range finally {
 		if len(step.After) > 0 {
-			f.add(invalid(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
+			f.Add(fault.Invalidf(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
 		}
 	}
 }
 
 // validateSteps checks steps one by one. Ids are unique in the whole pipeline; positions remembers where each stands.
-func validateSteps(list string, steps []Step, positions map[string]string, f *faults, limits Limits) {
+func validateSteps(list string, steps []Step, positions map[string]string, f *fault.Fields, limits Limits) {
 	for i, step := range steps[:min(len(steps), limits.Steps)] {
 		field := fmt.Sprintf("%s[%d]", list, i)
 		step.validate(field, f, limits)
 		if first, taken := positions[step.ID]; taken {
-			f.add(invalid(field+".id", "%q is the id of %s too", cut(step.ID, maxName), first))
+			f.Add(fault.Invalidf(field+".id", "%q is the id of %s too", text.Truncate(step.ID, text.MaxName), first))
 		} else {
 			positions[step.ID] = field
 		}
 	}
 }
 
-func (s Step) validate(field string, f *faults, limits Limits) {
-	f.name(field+".id", s.ID)
-	f.text(field+".name", s.Name)
-	f.name(field+".driver", s.Driver)
+func (s Step) validate(field string, f *fault.Fields, limits Limits) {
+	f.Name(field+".id", s.ID)
+	f.Text(field+".name", s.Name)
+	f.Name(field+".driver", s.Driver)
 	if s.Timeout < 0 {
-		f.add(invalid(field+".timeout", "%s is negative", s.Timeout))
+		f.Add(fault.Invalidf(field+".timeout", "%s is negative", s.Timeout))
 	}
 	if s.Retry != nil {
 		s.Retry.validate(field+".retry", f)
 	}
 	if len(s.With) > 0 {
-		f.add(checkJSON(field+".with", s.With, limits, 3))
+		f.Add(document.Check(field+".with", s.With, limits.document(), 3)...)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -56,9 +58,9 @@ func (p *plan) plans(i int) bool { return p.Planned && i == 0 }
 func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
 	steps = cloneSteps(steps)
 	giveIDs(steps, 0)
-	var f faults
+	var f fault.Fields
 	validateStepLists(steps, p.Finally, &f, limits)
-	if err := f.join(); err != nil {
+	if err := fieldErrors(f.List()); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w", err))
 	}
 	rest := (&plan{Steps: steps}).ready()
@@ -67,7 +69,7 @@ func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
 	}
 	whole := *p
 	whole.Steps = append([]Step{p.Steps[0]}, rest.Steps...)
-	if doc, err := marshal(&whole); err != nil {
+	if doc, err := document.Marshal(&whole); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, err))
 	} else if len(doc) > limits.Document {
 		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))

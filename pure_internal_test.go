@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 func planOf(n int, independent bool) *plan {
@@ -199,7 +200,7 @@ func TestStepRecordSettle(t *testing.T) {
 	retry := func(delay time.Duration, reason string) stepRecord {
 		return change(func(s *stepRecord) { s.State, s.Due, s.Reason = StateRetrying, toInstant(ended.Add(delay)), reason })
 	}
-	attemptOf := func(text string, kind errorKind) *attemptRecord {
+	attemptOf := func(text string, kind fault.Kind) *attemptRecord {
 		return &attemptRecord{Started: toInstant(began), Ended: toInstant(ended), Error: text, Kind: kind}
 	}
 	interrupted := change(func(s *stepRecord) {
@@ -221,7 +222,7 @@ func TestStepRecordSettle(t *testing.T) {
 		{"done although the run shall stop", outcome{cause: ErrCanceled}, 0, stopCancel, final(StateSucceeded, ""), nil},
 		{"skipped", outcome{result: Skip("not today")}, 0, stopNone, final(StateSkipped, "not today"), nil},
 		{"halted", outcome{result: Halt("enough")}, 0, stopNone, final(StateSucceeded, "enough"), nil},
-		{"a reason that is too long", outcome{result: Skip(strings.Repeat("a", 99))}, 0, stopNone, final(StateSkipped, strings.Repeat("a", 80)+cutMark), nil},
+		{"a reason that is too long", outcome{result: Skip(strings.Repeat("a", 99))}, 0, stopNone, final(StateSkipped, strings.Repeat("a", 80)+text.CutMark), nil},
 		{"requeued", outcome{result: RequeueAfter(time.Hour)}, 0, stopNone, change(func(s *stepRecord) {
 			s.State, s.Again, s.Due, s.Requeues, s.Reason = StateWaiting, true, toInstant(ended.Add(time.Hour)), 5, "the driver asked to be called again"
 		}), nil},
@@ -231,31 +232,31 @@ func TestStepRecordSettle(t *testing.T) {
 		{"requeued for ever", outcome{result: RequeueAfter(math.MaxInt64)}, 0, stopNone, change(func(s *stepRecord) {
 			s.State, s.Again, s.Due, s.Requeues, s.Reason = StateWaiting, true, math.MaxInt64, 5, "the driver asked to be called again"
 		}), nil},
-		{"failed", outcome{err: boom}, 0, stopNone, retry(2*time.Second, "boom"), attemptOf("boom", kindPlain)},
-		{"failed for the first time", outcome{err: boom}, 1, stopNone, retry(time.Second, "boom"), attemptOf("boom", kindPlain)},
-		{"failed for the last time", outcome{err: boom}, 3, stopNone, final(StateFailed, "boom"), attemptOf("boom", kindPlain)},
-		{"failed for good", outcome{err: fmt.Errorf("so: %w", Permanent(boom))}, 1, stopNone, final(StateFailed, "so: boom"), attemptOf("so: boom", kindPlain)},
-		{"failed with a delay", outcome{err: RetryAfter(time.Hour, boom)}, 0, stopNone, retry(time.Hour, "boom"), attemptOf("boom", kindPlain)},
-		{"failed with a negative delay", outcome{err: RetryAfter(-1, boom)}, 0, stopNone, retry(0, "boom"), attemptOf("boom", kindPlain)},
+		{"failed", outcome{err: boom}, 0, stopNone, retry(2*time.Second, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"failed for the first time", outcome{err: boom}, 1, stopNone, retry(time.Second, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"failed for the last time", outcome{err: boom}, 3, stopNone, final(StateFailed, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"failed for good", outcome{err: fmt.Errorf("so: %w", Permanent(boom))}, 1, stopNone, final(StateFailed, "so: boom"), attemptOf("so: boom", fault.KindPlain)},
+		{"failed with a delay", outcome{err: RetryAfter(time.Hour, boom)}, 0, stopNone, retry(time.Hour, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"failed with a negative delay", outcome{err: RetryAfter(-1, boom)}, 0, stopNone, retry(0, "boom"), attemptOf("boom", fault.KindPlain)},
 		{"failed with an endless delay", outcome{err: RetryAfter(math.MaxInt64, boom)}, 0, stopNone,
-			change(func(s *stepRecord) { s.State, s.Due, s.Reason = StateRetrying, math.MaxInt64, "boom" }), attemptOf("boom", kindPlain)},
-		{"failed with a delay for the last time", outcome{err: RetryAfter(time.Hour, boom)}, 3, stopNone, final(StateFailed, "boom"), attemptOf("boom", kindPlain)},
-		{"the outermost direction counts", outcome{err: RetryAfter(time.Hour, Permanent(boom))}, 0, stopNone, retry(time.Hour, "boom"), attemptOf("boom", kindPlain)},
-		{"out of time", outcome{err: ranOut, cause: ranOut}, 0, stopNone, retry(2*time.Second, ranOut.Error()), attemptOf(ranOut.Error(), kindTimeout)},
+			change(func(s *stepRecord) { s.State, s.Due, s.Reason = StateRetrying, math.MaxInt64, "boom" }), attemptOf("boom", fault.KindPlain)},
+		{"failed with a delay for the last time", outcome{err: RetryAfter(time.Hour, boom)}, 3, stopNone, final(StateFailed, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"the outermost direction counts", outcome{err: RetryAfter(time.Hour, Permanent(boom))}, 0, stopNone, retry(time.Hour, "boom"), attemptOf("boom", fault.KindPlain)},
+		{"out of time", outcome{err: ranOut, cause: ranOut}, 0, stopNone, retry(2*time.Second, ranOut.Error()), attemptOf(ranOut.Error(), fault.KindTimeout)},
 		{"panicked", outcome{err: &PanicError{Value: boom, Stack: []byte("stack")}}, 0, stopNone, retry(2*time.Second, "driver panicked: boom"),
-			&attemptRecord{Started: toInstant(began), Ended: toInstant(ended), Error: "driver panicked: boom", Kind: kindPanic, Stack: "stack"}},
+			&attemptRecord{Started: toInstant(began), Ended: toInstant(ended), Error: "driver panicked: boom", Kind: fault.KindPanic, Stack: "stack"}},
 		{"too large an output", outcome{err: Permanent(tooLarge("output", 2, 1, "bytes"))}, 0, stopNone,
-			final(StateFailed, "conveyor: too large: output: 2 bytes, more than the limit of 1"), attemptOf("conveyor: too large: output: 2 bytes, more than the limit of 1", kindTooLarge)},
+			final(StateFailed, "conveyor: too large: output: 2 bytes, more than the limit of 1"), attemptOf("conveyor: too large: output: 2 bytes, more than the limit of 1", fault.KindTooLarge)},
 		{"an error that is too long", outcome{err: errors.New(strings.Repeat("a", 99))}, 3, stopNone,
-			final(StateFailed, strings.Repeat("a", 80)+cutMark), attemptOf(strings.Repeat("a", 80)+cutMark, kindPlain)},
+			final(StateFailed, strings.Repeat("a", 80)+text.CutMark), attemptOf(strings.Repeat("a", 80)+text.CutMark, fault.KindPlain)},
 		{"interrupted by a shutdown", outcome{err: boom, cause: ErrShutdown}, 0, stopNone, interrupted, nil},
 		{"interrupted by a shutdown, even for good", outcome{err: Permanent(boom), cause: fmt.Errorf("%w: now", ErrShutdown)}, 3, stopNone,
 			func() stepRecord { s := interrupted; s.Attempt = 3; return s }(), nil},
 		{"failed when the run was cancelled", outcome{err: ErrCanceled, cause: ErrCanceled}, 0, stopCancel,
-			final(StateCanceled, ErrCanceled.Error()), attemptOf(ErrCanceled.Error(), kindCanceled)},
+			final(StateCanceled, ErrCanceled.Error()), attemptOf(ErrCanceled.Error(), fault.KindCanceled)},
 		{"interrupted by a newer generation", outcome{err: boom, cause: ErrSuperseded}, 0, stopSupersede, interrupted, nil},
-		{"failed when the run was out of time", outcome{err: ranOut, cause: ranOut}, 1, stopTimeout, final(StateFailed, ranOut.Error()), attemptOf(ranOut.Error(), kindTimeout)},
-		{"failed when another step halted the run", outcome{err: boom}, 1, stopHalt, final(StateFailed, "boom"), attemptOf("boom", kindPlain)},
+		{"failed when the run was out of time", outcome{err: ranOut, cause: ranOut}, 1, stopTimeout, final(StateFailed, ranOut.Error()), attemptOf(ranOut.Error(), fault.KindTimeout)},
+		{"failed when another step halted the run", outcome{err: boom}, 1, stopHalt, final(StateFailed, "boom"), attemptOf("boom", fault.KindPlain)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, want := running, c.want
@@ -263,7 +264,7 @@ func TestStepRecordSettle(t *testing.T) {
 				got.Attempt, want.Attempt = c.attempt, c.attempt
 			}
 			c.outcome.ended = ended
-			failed := got.settle(&c.outcome, policy, c.stop, Limits{ErrorText: 80 + len(cutMark)})
+			failed := got.settle(&c.outcome, policy, c.stop, Limits{ErrorText: 80 + len(text.CutMark)})
 			require.Equal(t, want, got)
 			require.Equal(t, c.failed, failed)
 		})
@@ -361,9 +362,9 @@ func TestRetryPolicyDelayStaysWithinTheJitter(t *testing.T) {
 			Multiplier:  rapid.Float64Range(1, math.MaxFloat32).Draw(t, "multiplier"),
 			Jitter:      rapid.OneOf(rapid.Just(-1.0), rapid.Float64Range(0, 1)).Draw(t, "jitter"),
 		}
-		var f faults
+		var f fault.Fields
 		p.validate("retry", &f)
-		require.NoError(t, f.join())
+		require.Empty(t, f.List())
 		n := rapid.IntRange(1, math.MaxInt32).Draw(t, "n")
 		middle := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max), longestDelay)
 		by := middle*max(p.Jitter, 0)*1.000001 + 2
@@ -372,92 +373,6 @@ func TestRetryPolicyDelayStaysWithinTheJitter(t *testing.T) {
 		require.GreaterOrEqual(t, delay, middle-by)
 		require.LessOrEqual(t, delay, middle+by)
 	})
-}
-
-func TestCut(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		text  string
-		limit int
-		want  string
-	}{
-		{"what fits", "abc", 3, "abc"},
-		{"what does not", "abcdefghijklmnop", 15, "abcde … [cut]"},
-		{"no half character", "éééééééé", 15, "éé … [cut]"},
-		{"no room for more than the mark", "abcdefghijklmnop", len(cutMark), cutMark},
-		{"no room for the mark", "abcdefghijklmnop", 5, ""},
-		{"no room", "abc", 0, ""},
-		{"nothing", "", 0, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, cut(c.text, c.limit)) })
-	}
-}
-
-func TestCutKeepsToTheLimit(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.String().Draw(t, "text")
-		limit := rapid.IntRange(0, 40).Draw(t, "limit")
-		short := cut(text, limit)
-		require.LessOrEqual(t, len(short), max(limit, 0))
-		require.Equal(t, utf8.ValidString(text), utf8.ValidString(short) && utf8.ValidString(text))
-		require.True(t, strings.HasPrefix(text, strings.TrimSuffix(short, cutMark)))
-		if len(text) <= limit {
-			require.Equal(t, text, short)
-		}
-	})
-}
-
-func TestIDsGrow(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var g ids
-		now := time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "now"))
-		last := ""
-		for range rapid.IntRange(1, 200).Draw(t, "n") {
-			// Within a millisecond, over several, and with a clock that goes back.
-			now = now.Add(time.Duration(rapid.Int64Range(-int64(time.Second), int64(time.Millisecond)).Draw(t, "passed")))
-			id := g.next(now)
-			require.Len(t, id, 26)
-			require.Empty(t, nameFault(id))
-			require.Empty(t, strings.Trim(id, idLetters))
-			require.Greater(t, id, last)
-			last = id
-		}
-	})
-}
-
-func TestIDsSortByTimeAcrossEngines(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		a := rapid.Int64Range(0, 1<<48-2).Draw(t, "first")
-		b := rapid.Int64Range(a+1, 1<<48-1).Draw(t, "second")
-		require.Less(t, new(ids).next(time.UnixMilli(a)), new(ids).next(time.UnixMilli(b)))
-	})
-}
-
-func TestIDsCarryOver(t *testing.T) {
-	g := ids{millis: 7, high: 0xFFFF, low: math.MaxUint64}
-	before := ids{millis: 7, high: 0xFFFF, low: math.MaxUint64 - 1<<30}
-	last := before.next(time.UnixMilli(7))
-	require.Greater(t, g.next(time.UnixMilli(7)), last)
-	require.Equal(t, uint64(8), g.millis)
-	require.Zero(t, g.high)
-}
-
-func TestIDsOfManyCallersDiffer(t *testing.T) {
-	var g ids
-	made := make(chan string, 4000)
-	for range 4 {
-		go func() {
-			for range 1000 {
-				made <- g.next(time.UnixMilli(1))
-			}
-		}()
-	}
-	seen := map[string]bool{}
-	for range 4000 {
-		seen[<-made] = true
-	}
-	require.Len(t, seen, 4000)
-	require.NotEqual(t, new(ids).next(time.UnixMilli(1)), new(ids).next(time.UnixMilli(1)))
 }
 
 func TestInstant(t *testing.T) {
@@ -470,84 +385,6 @@ func TestInstant(t *testing.T) {
 	require.Equal(t, instant(math.MaxInt64), instant(1).after(math.MaxInt64))
 	require.Equal(t, instant(math.MaxInt64), instant(1).after(math.MaxInt64-1))
 	require.Equal(t, instant(math.MaxInt64-1), instant(1).after(math.MaxInt64-2))
-}
-
-func TestQueueGivesBackInOrder(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var q queue[int]
-		var model []int
-		n := 0
-		t.Repeat(map[string]func(*rapid.T){
-			"push many": func(t *rapid.T) {
-				for range rapid.IntRange(1, 100).Draw(t, "n") {
-					n++
-					q.push(n)
-					model = append(model, n)
-				}
-			},
-			"pop many": func(t *rapid.T) {
-				for range min(len(model), rapid.IntRange(1, 100).Draw(t, "n")) {
-					require.Equal(t, model[0], q.first())
-					require.Equal(t, model[0], q.pop())
-					model = model[1:]
-				}
-			},
-			"": func(t *rapid.T) {
-				require.Equal(t, len(model), q.len())
-				require.LessOrEqual(t, q.head, 64+q.len(), "it keeps what is gone")
-			},
-		})
-	})
-}
-
-func TestTurnsServeEachLaneInTurnAndInOrder(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var q turns
-		model := map[string][]*task{}
-		waited := map[string]int{} // others served since the lane was last empty or served
-		n := 0
-		lanes := rapid.SampledFrom([]string{"a", "b", "c", "d"})
-		t.Repeat(map[string]func(*rapid.T){
-			"push many": func(t *rapid.T) {
-				lane := lanes.Draw(t, "lane")
-				for range rapid.IntRange(1, 20).Draw(t, "n") {
-					j := &task{lane: lane}
-					q.push(j)
-					model[lane] = append(model[lane], j)
-					n++
-				}
-			},
-			"pop": func(t *rapid.T) {
-				j := q.pop()
-				if n == 0 {
-					require.Nil(t, j)
-					return
-				}
-				n--
-				require.Same(t, model[j.lane][0], j)
-				model[j.lane] = model[j.lane][1:]
-				for lane, waiting := range model {
-					if lane != j.lane && len(waiting) > 0 {
-						waited[lane]++
-						require.Less(t, waited[lane], len(model), "lane %s is passed over", lane)
-					}
-				}
-				waited[j.lane] = 0
-			},
-			"": func(t *rapid.T) { require.Equal(t, n, q.len()) },
-		})
-	})
-}
-
-func TestTurnsForgetTheLanesOfOldPipelines(t *testing.T) {
-	var q turns
-	for i := range 10 * idleLanes {
-		q.push(&task{lane: strconv.Itoa(i)})
-		q.push(&task{lane: strconv.Itoa(i)})
-		require.NotNil(t, q.pop())
-		require.NotNil(t, q.pop())
-	}
-	require.LessOrEqual(t, len(q.lanes), idleLanes+1)
 }
 
 func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
@@ -597,74 +434,5 @@ func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
 				}
 			},
 		})
-	})
-}
-
-func TestPlainIsOnlySaidOfWhatHasNoFaults(t *testing.T) {
-	limits := Limits{}.withDefaults()
-	for _, c := range []struct {
-		name string
-		data string
-		want bool
-	}{
-		{"a number", `1`, true},
-		{"an object", ` { "a" : [ 1 , { "b" : "x,{\"y\":[" } ] , "c" : null } `, true},
-		{"a name in two objects", `[{"a":{"a":1}},{"a":1}]`, true},
-		{"a name after an inner object", `{"a":{"b":1},"b":1}`, true},
-		{"strings in an array", `["a","a"]`, true},
-		{"a string that is also a name", `{"a":"b","b":"a"}`, true},
-		{"a name that comes twice", `{"a":1,"b":{"c":1},"a":2}`, false},
-		{"a name that comes twice, escaped", `{"a":1,"\u0061":2}`, false},
-		{"no JSON", `{"a":1,}`, false},
-		{"two values", `1 2`, false},
-		{"nothing", ``, false},
-		{"invalid UTF-8", "\"\xff\"", false},
-		{"nesting at the limit", strings.Repeat("[", 30) + strings.Repeat("]", 30), true},
-		{"nesting beyond the limit", strings.Repeat("[", 31) + strings.Repeat("]", 31), false},
-		{"many fields", `{` + strings.TrimSuffix(manyFields(64), ",") + `}`, true},
-		{"more fields than it remembers", `{` + strings.TrimSuffix(manyFields(65), ",") + `}`, false},
-	} {
-		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, plain([]byte(c.data), 30)) })
-	}
-	piece := rapid.SampledFrom([]string{`{`, `}`, `[`, `]`, `,`, `:`, `"a"`, `"b"`, `"\""`, `"\\"`, `1`, ` `, `null`})
-	value := rapid.Deferred(func() *rapid.Generator[string] { return jsonValue(4) })
-	rapid.Check(t, func(t *rapid.T) {
-		data := []byte(rapid.OneOf(value, rapid.Custom(func(t *rapid.T) string {
-			return strings.Join(rapid.SliceOfN(piece, 0, 20).Draw(t, "pieces"), "")
-		})).Draw(t, "data"))
-		faults := walk(data, nil, "", limits, 0).faults.join()
-		if plain(data, limits.Depth) {
-			require.NoError(t, faults, "%s", data)
-		}
-	})
-}
-
-func manyFields(n int) string {
-	var b strings.Builder
-	for i := range n {
-		b.WriteString(strconv.Quote(strconv.Itoa(i)) + ":1,")
-	}
-	return b.String()
-}
-
-// jsonValue makes values whose fields often have the same name.
-func jsonValue(depth int) *rapid.Generator[string] {
-	return rapid.Custom(func(t *rapid.T) string {
-		kind := rapid.IntRange(0, 3).Draw(t, "kind")
-		if depth == 0 || kind < 2 {
-			return rapid.SampledFrom([]string{`1`, `"a"`, `"\"{,"`, `null`, `""`}).Draw(t, "scalar")
-		}
-		var members []string
-		for range rapid.IntRange(0, 3).Draw(t, "members") {
-			member := jsonValue(depth-1).Draw(t, "member")
-			if kind == 3 {
-				member = rapid.SampledFrom([]string{`"a":`, `"b" : `, `"":`, `"\u0061":`}).Draw(t, "name") + member
-			}
-			members = append(members, member)
-		}
-		if kind == 3 {
-			return "{" + strings.Join(members, ",") + "}"
-		}
-		return "[" + strings.Join(members, " , ") + "]"
 	})
 }

@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // Get returns a resource as it is now, or [ErrNotFound]. The caller owns it.
 func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
-	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
+	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
 	}
 	o, err := e.ledger.object(ctx, k)
@@ -24,11 +25,11 @@ func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
 }
 
 func noResource(k Key) error {
-	return fmt.Errorf("%w: resource %q", ErrNotFound, cut(k.String(), 2*maxName))
+	return fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 }
 
 func (e *Engine) head(ctx context.Context, k Key) (*resourceRecord, error) {
-	if nameFault(k.Type) != "" || nameFault(k.Name) != "" {
+	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
 	}
 	head, _, err := e.ledger.resource(ctx, k)
@@ -134,8 +135,8 @@ func revisionObject(r store.Record, k Key, head *resourceRecord) (*Object, error
 
 // GetRun returns a run as it is now, or [ErrNotFound]. The caller owns it.
 func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
-	if nameFault(runID) != "" {
-		return nil, fmt.Errorf("%w: run %q", ErrNotFound, cut(runID, maxName))
+	if text.NameFault(runID) != "" {
+		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
 	}
 	return e.ledger.describe(ctx, runID)
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -280,11 +282,11 @@ type waitRecord struct {
 }
 
 type attemptRecord struct {
-	Started instant   `json:"started"`
-	Ended   instant   `json:"ended"`
-	Error   string    `json:"error"`
-	Kind    errorKind `json:"kind,omitempty"`
-	Stack   string    `json:"stack,omitempty"`
+	Started instant    `json:"started"`
+	Ended   instant    `json:"ended"`
+	Error   string     `json:"error"`
+	Kind    fault.Kind `json:"kind,omitempty"`
+	Stack   string     `json:"stack,omitempty"`
 }
 
 // decode reads a record. Damage is an error that names the key, and no other record.
@@ -356,7 +358,7 @@ func (p *pipelineRecord) check() string {
 
 func (r *runRecord) check() string {
 	switch {
-	case nameFault(r.Type) != "" || nameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
+	case text.NameFault(r.Type) != "" || text.NameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
 		return "has no resource, or no cause"
 	case !refers(r.Pipeline, r.Hash, r.Of):
 		return refersToNothing
@@ -374,9 +376,9 @@ func (s *stepRecord) check() string {
 
 // check keeps [plan.ready] from finding no step for an id.
 func (p *plan) check() string {
-	var f faults
+	var f fault.Fields
 	validateGraph(p.Steps, &f)
-	if f.join() != nil {
+	if f.Any() {
 		return "has steps that wait for each other, or for none that there is"
 	}
 	return unless(len(p.Steps) > 0 || p.Finalize, "has no steps")
@@ -384,7 +386,7 @@ func (p *plan) check() string {
 
 // refers says that texts are names under which other records may be found, or empty. What is none may be anything.
 func refers(names ...string) bool {
-	return !slices.ContainsFunc(names, func(name string) bool { return name != "" && nameFault(name) != "" })
+	return !slices.ContainsFunc(names, func(name string) bool { return name != "" && text.NameFault(name) != "" })
 }
 
 const refersToNothing = "refers to what cannot be"

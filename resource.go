@@ -7,8 +7,11 @@ import (
 	"io"
 	"maps"
 	"reflect"
-	"strings"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Resource is desired state: a type, a name, a spec. Any pointer to a struct that embeds [Meta] is one, and so is an
@@ -93,7 +96,7 @@ func (o *Object) Decode(into Resource) error {
 	if isNilPointer(into) {
 		return invalid("", "decode into a nil resource")
 	}
-	doc, err := marshal(o)
+	doc, err := document.Marshal(o)
 	if err != nil {
 		return fmt.Errorf("%w: encode resource %s: %w", ErrInvalid, o.Key(), err)
 	}
@@ -130,10 +133,23 @@ func (m *Meta) clone() Meta {
 func ParseResource(r io.Reader) (*Object, error) {
 	limits := Limits{}.withDefaults()
 	o := new(Object)
-	if err := readDocument(r, o, limits, func() error { return o.validate(limits) }); err != nil {
+	if err := readDocument(r, o, limits, func() []fault.Field { return o.validate(limits) }); err != nil {
 		return nil, err
 	}
 	return o, nil
+}
+
+// readDocument reads one document from r into a pointer to a struct, strictly, and has the values checked by
+// validate. It reports the faults of both, each with its position.
+func readDocument(r io.Reader, into any, limits Limits, validate func() []fault.Field) error {
+	data, err := io.ReadAll(io.LimitReader(r, int64(limits.Document)+1))
+	if err != nil {
+		return fmt.Errorf("conveyor: read document: %w", err)
+	}
+	if len(data) > limits.Document {
+		return &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
+	}
+	return fieldErrors(document.Decode(data, into, limits.document(), validate))
 }
 
 // objectOf turns a resource of the program's own type into a valid Object that shares nothing with it.
@@ -145,20 +161,24 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	if meta == nil {
 		return nil, invalid("", "resource of type %T has no Meta", r)
 	}
-	k := cut(meta.Key().String(), 2*maxName)
+	k := text.Truncate(meta.Key().String(), 2*text.MaxName)
 	if o, ok := r.(*Object); ok {
-		if err := o.validate(limits); err != nil {
+		if err := fieldErrors(o.validate(limits)); err != nil {
 			return nil, fmt.Errorf("resource %q: %w", k, err)
 		}
 		return o.Clone(), nil
 	}
-	doc, err := marshal(r)
+	doc, err := document.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("resource %q: %w: encode %T: %w", k, ErrInvalid, r, err)
 	}
 	o := new(Object)
-	if err := decodeStrict(doc, o, limits, func() error { return o.validate(limits) }); err != nil {
-		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, withoutPlaces(err))
+	faults := document.Decode(doc, o, limits.document(), func() []fault.Field { return o.validate(limits) })
+	for i := range faults {
+		faults[i].Line, faults[i].Column = 0, 0 // in a text that the caller has never seen
+	}
+	if err := fieldErrors(faults); err != nil {
+		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, err)
 	}
 	return o, nil
 }
@@ -170,30 +190,30 @@ func isNilPointer(r any) bool {
 }
 
 // validate reports every fault of what the program may set.
-func (o *Object) validate(limits Limits) error {
-	var f faults
-	f.name("name", o.Name)
-	f.name("resource", o.Type)
+func (o *Object) validate(limits Limits) []fault.Field {
+	var f fault.Fields
+	f.Name("name", o.Name)
+	f.Name("resource", o.Type)
 	if o.Pipeline != "" {
-		f.name("pipeline", o.Pipeline)
+		f.Name("pipeline", o.Pipeline)
 	}
 	if o.Version < 0 {
-		f.add(invalid("version", "%d is negative", o.Version))
+		f.Add(fault.Invalidf("version", "%d is negative", o.Version))
 	}
 	size := 0
 	for k, v := range o.Metadata {
 		size += len(k) + len(v)
 	}
-	f.labels("metadata", o.Metadata)
+	f.Labels("metadata", o.Metadata)
 	if size > limits.Spec {
-		f.add(tooLarge("metadata", size, limits.Spec, "bytes"))
+		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes"))
 	}
 	if len(o.Spec) > limits.Spec {
-		f.add(tooLarge("spec", len(o.Spec), limits.Spec, "bytes"))
+		f.Add(fault.Larger("spec", len(o.Spec), limits.Spec, "bytes"))
 	} else if len(o.Spec) > 0 {
-		f.add(checkJSON("spec", o.Spec, limits, 1))
+		f.Add(document.Check("spec", o.Spec, limits.document(), 1)...)
 	}
-	return f.join()
+	return f.List()
 }
 
 // sameSpec reports whether two specs mean the same: equal JSON, whatever the white space and the order of fields.
@@ -213,26 +233,4 @@ func decodeNumbers(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	return d.Decode(into)
-}
-
-const maxName = 253
-
-// nameFault says what is wrong with a name, or nothing.
-func nameFault(name string) string {
-	switch {
-	case name == "":
-		return "is empty; a name has 1 to 253 letters, digits, '.', '_' or '-'"
-	case len(name) > maxName:
-		return fmt.Sprintf("has %d bytes, more than the limit of %d", len(name), maxName)
-	case name[0] == '.':
-		return fmt.Sprintf("%q starts with a dot", name)
-	}
-	if i := strings.IndexFunc(name, func(r rune) bool { return !isNameRune(r) }); i >= 0 {
-		return fmt.Sprintf("%q has a character other than letters, digits, '.', '_' and '-'", name)
-	}
-	return ""
-}
-
-func isNameRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
 }

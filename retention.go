@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -24,15 +25,15 @@ type Retention struct {
 	Revisions int
 }
 
-func (r Retention) validate(f *faults) {
+func (r Retention) validate(f *fault.Fields) {
 	if r.Runs < 0 {
-		f.add(invalid("Retention.Runs", "%d is negative", r.Runs))
+		f.Add(fault.Invalidf("Retention.Runs", "%d is negative", r.Runs))
 	}
 	if r.Age < 0 {
-		f.add(invalid("Retention.Age", "%s is negative", r.Age))
+		f.Add(fault.Invalidf("Retention.Age", "%s is negative", r.Age))
 	}
 	if r.Revisions < 0 {
-		f.add(invalid("Retention.Revisions", "%d is negative", r.Revisions))
+		f.Add(fault.Invalidf("Retention.Revisions", "%d is negative", r.Revisions))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
 // RetryPolicy says how often a failed attempt is repeated, and after which delay. Policies are combined field by
@@ -23,21 +24,21 @@ var defaultRetry = RetryPolicy{
 	MaxAttempts: 3, Initial: Duration(time.Second), Max: Duration(time.Minute), Multiplier: 2, Jitter: 0.2,
 }
 
-func (p RetryPolicy) validate(field string, f *faults) {
+func (p RetryPolicy) validate(field string, f *fault.Fields) {
 	if p.MaxAttempts < -1 {
-		f.add(invalid(field+".maxAttempts", "%d is less than -1", p.MaxAttempts))
+		f.Add(fault.Invalidf(field+".maxAttempts", "%d is less than -1", p.MaxAttempts))
 	}
 	if p.Initial < 0 {
-		f.add(invalid(field+".initial", "%s is negative", p.Initial))
+		f.Add(fault.Invalidf(field+".initial", "%s is negative", p.Initial))
 	}
 	if p.Max < 0 {
-		f.add(invalid(field+".max", "%s is negative", p.Max))
+		f.Add(fault.Invalidf(field+".max", "%s is negative", p.Max))
 	}
 	if p.Multiplier != 0 && !(p.Multiplier >= 1 && p.Multiplier <= math.MaxFloat32) {
-		f.add(invalid(field+".multiplier", "%v is not 1 or more", p.Multiplier))
+		f.Add(fault.Invalidf(field+".multiplier", "%v is not 1 or more", p.Multiplier))
 	}
 	if p.Jitter != -1 && !(p.Jitter >= 0 && p.Jitter <= 1) {
-		f.add(invalid(field+".jitter", "%v is neither -1 nor between 0 and 1", p.Jitter))
+		f.Add(fault.Invalidf(field+".jitter", "%v is neither -1 nor between 0 and 1", p.Jitter))
 	}
 }
 

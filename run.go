@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
 // State is how far a run or a step is. The zero value means unset: a step that has not begun.
@@ -127,7 +129,7 @@ type Attempt struct {
 	Error     string    `json:"error,omitempty"` // empty for a success; cut to [Limits].ErrorText
 	Stack     string    `json:"stack,omitempty"` // of a panic; cut to [Limits].ErrorText
 
-	kind errorKind
+	kind fault.Kind
 }
 
 // Step returns the step with the id, or nil.

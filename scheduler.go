@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fair"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -61,7 +62,7 @@ type pool struct {
 	mu       sync.Mutex // guards all below
 	phase    phase
 	journeys map[string]*task // every unfinished run that this engine knows, by id
-	ready    turns
+	ready    fair.Lanes[*task]
 	due      dueHeap
 	free     int // workers that may be added
 	calls    int // calls of drivers, from the commit of their start to their return
@@ -214,7 +215,7 @@ func (s *pool) enqueue(j *task) {
 func (s *pool) enqueueLocked(j *task) {
 	if !j.queued && s.journeys[j.id] == j {
 		j.queued, j.since = true, time.Now()
-		s.ready.push(j)
+		s.ready.Push(j.lane, j)
 	}
 }
 
@@ -223,7 +224,7 @@ func (s *pool) hire() {
 	s.mu.Lock()
 	n := 0
 	if s.phase == phaseRunning {
-		n = min(s.free, s.ready.len())
+		n = min(s.free, s.ready.Len())
 		s.free -= n
 	}
 	s.mu.Unlock()
@@ -241,7 +242,7 @@ func (s *scheduler) employ(a *attempt) {
 func (s *pool) reserve() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase != phaseRunning || s.free == 0 || s.ready.len() > 0 {
+	if s.phase != phaseRunning || s.free == 0 || s.ready.Len() > 0 {
 		return false
 	}
 	s.free--
@@ -341,7 +342,7 @@ func (s *pool) turnOver(since time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ready.len() > 0
+	return s.ready.Len() > 0
 }
 
 // takeReady returns the next ready journey, or gives up the worker's place.
@@ -349,7 +350,7 @@ func (s *pool) takeReady() *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == phaseRunning {
-		if j := s.ready.popLive(func(j *task) bool { return s.journeys[j.id] == j }); j != nil {
+		if j, ok := s.ready.Pop(func(j *task) bool { return s.journeys[j.id] == j }); ok {
 			j.queued = false
 			return j
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -22,23 +24,23 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if err := e.sched.accepting(); err != nil {
 		return err
 	}
-	if problem := nameFault(name); problem != "" {
+	if problem := text.NameFault(name); problem != "" {
 		return invalid("signal", "%s", problem)
 	}
-	data, err := marshal(payload)
+	data, err := document.Marshal(payload)
 	if err != nil {
 		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, err)
 	}
 	if len(data) > e.opts.Limits.Output {
 		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes")
 	}
-	if err := checkJSON("payload", data, e.opts.Limits, 0); err != nil {
+	if err := fieldErrors(document.Check("payload", data, e.opts.Limits.document(), 0)); err != nil {
 		return err
 	}
-	if nameFault(runID) != "" {
-		return fmt.Errorf("%w: run %q", ErrNotFound, cut(runID, maxName))
+	if text.NameFault(runID) != "" {
+		return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
 	}
-	key := signalsOf(runID, name) + e.ids.next(time.Now())
+	key := signalsOf(runID, name) + e.ids.Next(time.Now())
 	for {
 		rec, rev, err := load[runRecord](ctx, e.ledger, runKey(runID))
 		switch {

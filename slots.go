@@ -6,20 +6,21 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/fair"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // slots bound how many journeys have a thing at once: attempts of a driver, or runs of a pipeline. Guarded by
 // scheduler.mu.
 type slots struct {
-	limit    int            // 0 for none
-	busy     int            // in use
-	promised int            // kept for journeys that waited for one and are on their way
-	waiting  turns          // journeys that want one
-	dead     int            // of those, that have ended since
-	asOf     store.Revision // of the pipeline's record that the limit is from
-	pipeline string         // their pipeline; empty for the slots of a driver
-	gone     bool           // it was deleted: they are needed until the last of its runs has ended
+	limit    int               // 0 for none
+	busy     int               // in use
+	promised int               // kept for journeys that waited for one and are on their way
+	waiting  fair.Lanes[*task] // journeys that want one
+	dead     int               // of those, that have ended since
+	asOf     store.Revision    // of the pipeline's record that the limit is from
+	pipeline string            // their pipeline; empty for the slots of a driver
+	gone     bool              // it was deleted: they are needed until the last of its runs has ended
 }
 
 // driver is a registered driver with its slots.
@@ -132,9 +133,9 @@ func (s *pool) takeSlotLocked(of *slots, j *task) bool {
 		if !slices.Contains(j.waitsFor, of) {
 			j.waitsFor = append(j.waitsFor, of)
 			if of.pipeline != "" {
-				of.waiting.pushByAge(j) // several workers may have come upon runs at once
+				of.waiting.PushOrdered(j.lane, j, func(other *task) bool { return other.id > j.id }) // several workers may have come upon runs at once
 			} else {
-				of.waiting.push(j)
+				of.waiting.Push(j.lane, j)
 			}
 		}
 		return false
@@ -174,14 +175,14 @@ func (s *pool) returnPromisesLocked(j *task) {
 // promiseLocked keeps the free slots for the journeys whose turn it is, so that nobody who comes later overtakes them.
 func (s *pool) promiseLocked(of *slots) {
 	for of.limit == 0 || of.busy+of.promised < of.limit {
-		j := of.waiting.popLive(func(j *task) bool {
+		j, ok := of.waiting.Pop(func(j *task) bool {
 			live := s.journeys[j.id] == j
 			if !live {
 				of.dead--
 			}
 			return live
 		})
-		if j == nil {
+		if !ok {
 			return
 		}
 		j.waitsFor = slices.DeleteFunc(j.waitsFor, func(w *slots) bool { return w == of })
@@ -195,8 +196,8 @@ func (s *pool) promiseLocked(of *slots) {
 // comes, or until most of a queue is of that kind.
 func (s *pool) stopWaitingLocked(j *task) {
 	for _, of := range j.waitsFor {
-		if of.dead++; of.dead*2 > of.waiting.len() {
-			of.waiting.keep(func(j *task) bool { return s.journeys[j.id] == j })
+		if of.dead++; of.dead*2 > of.waiting.Len() {
+			of.waiting.Keep(func(j *task) bool { return s.journeys[j.id] == j })
 			of.dead = 0
 		}
 	}
@@ -266,7 +267,7 @@ func (s *pool) leaveRoomLocked(j *task) {
 
 // demolishLocked lets go of the room of a pipeline that was deleted, and of its Planner, when nobody is left in it.
 func (s *pool) demolishLocked(room *slots) {
-	if room.gone && room.busy+room.promised+room.waiting.len() == 0 && s.rooms[room.pipeline] == room {
+	if room.gone && room.busy+room.promised+room.waiting.Len() == 0 && s.rooms[room.pipeline] == room {
 		delete(s.rooms, room.pipeline)
 		delete(s.drivers, plannerName(room.pipeline))
 	}
@@ -283,7 +284,7 @@ func (s *pool) limitRuns(pipeline string, limit int, rev store.Revision, gone bo
 	}
 	s.limitLocked(room, limit, rev)
 	for _, d := range s.drivers {
-		for _, j := range d.waiting.of(pipeline) {
+		for _, j := range d.waiting.Lane(pipeline) {
 			if j.room == nil { // it has pinned nothing yet
 				s.enqueueLocked(j)
 			}

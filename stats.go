@@ -56,7 +56,7 @@ func (s *pool) stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{
-		Unfinished: len(s.journeys), Ready: s.ready.len(), OldestReady: s.ready.oldest(), Due: len(s.due),
+		Unfinished: len(s.journeys), Ready: s.ready.Len(), OldestReady: s.oldestReadyLocked(), Due: len(s.due),
 		Workers: s.limit, Busy: s.limit - s.free, Stray: s.stuck,
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},
@@ -74,12 +74,12 @@ func (s *pool) stats() Stats {
 	}
 	for name, d := range s.drivers {
 		if !strings.HasPrefix(name, PlanStep) {
-			st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.len() - d.dead}
+			st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.Len() - d.dead}
 		}
 	}
 	for name, room := range s.rooms {
 		if room.busy > 0 || room.limit > 0 {
-			st.Pipelines[name] = PipelineStats{AtWork: room.busy, Limit: room.limit, Waiting: room.waiting.len() - room.dead}
+			st.Pipelines[name] = PipelineStats{AtWork: room.busy, Limit: room.limit, Waiting: room.waiting.Len() - room.dead}
 		}
 	}
 	return st
@@ -92,12 +92,10 @@ func (s *pool) showsLocked(j *task, state State) {
 	s.showing[state]++
 }
 
-// oldest returns when the one that has waited longest began to; zero for none.
-func (t *turns) oldest() (since time.Time) {
-	for _, l := range t.lanes {
-		if l.len() > 0 {
-			since = earlier(since, l.first().since)
-		}
+// oldestReadyLocked returns when the one that has waited longest for a worker began to; zero for none.
+func (s *pool) oldestReadyLocked() (since time.Time) {
+	for j := range s.ready.Heads() {
+		since = earlier(since, j.since)
 	}
 	return since
 }

@@ -1,4 +1,4 @@
-package conveyor
+package document
 
 import (
 	"bytes"
@@ -13,73 +13,10 @@ import (
 	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
-
-// Documents are decoded strictly. The standard decoder takes "Driver" for "driver", the second of two equal fields,
-// and bytes that are no UTF-8; a deployment must not depend on such luck. So a document is walked once, against the
-// Go type it shall fill, and every fault is collected with its position. What is faulty counts as not set when the
-// rest is unmarshalled, so that the rest can be judged too.
-
-// readDocument reads one document from r into a pointer to a struct, strictly, and has the values checked by
-// validate. It reports the faults of both, each with its position.
-func readDocument(r io.Reader, into any, limits Limits, validate func() error) error {
-	data, err := io.ReadAll(io.LimitReader(r, int64(limits.Document)+1))
-	if err != nil {
-		return fmt.Errorf("conveyor: read document: %w", err)
-	}
-	if len(data) > limits.Document {
-		return &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
-	}
-	return decodeStrict(data, into, limits, validate)
-}
-
-// decodeStrict is readDocument for a document that was read.
-func decodeStrict(data []byte, into any, limits Limits, validate func() error) error {
-	if len(data) > limits.Document {
-		return tooLarge("", len(data), limits.Document, "bytes")
-	}
-	w := walk(data, reflect.TypeOf(into).Elem(), "", limits, 0)
-	if w.dec == nil {
-		return w.faults.join()
-	}
-	if err := json.Unmarshal(w.sound(), into); err != nil && len(w.faults.errs) == 0 {
-		return invalid("", "%v", err) // cannot be: every value was tried
-	}
-	for _, err := range split(validate()) {
-		w.judge(err)
-	}
-	return w.faults.join()
-}
-
-// checkJSON reports the faults of a JSON value of any shape: its syntax, its depth, repeated fields. The value stands
-// in so many levels of its document, so that a document that could not be read back is not accepted in parts.
-func checkJSON(field string, data []byte, limits Limits, levels int) error {
-	if plain(data, limits.Depth-levels) {
-		return nil
-	}
-	return walk(data, nil, field, limits, levels).faults.join()
-}
-
-// split is the reverse of errors.Join.
-func split(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
-	}
-	if err == nil {
-		return nil
-	}
-	return []error{err}
-}
-
-// withoutPlaces takes the positions out of faults, for a text that the caller has never seen.
-func withoutPlaces(err error) error {
-	for _, err := range split(err) {
-		if f := (*FieldError)(nil); errors.As(err, &f) {
-			f.Line, f.Column = 0, 0
-		}
-	}
-	return err
-}
 
 // A walker goes once through a document.
 type walker struct {
@@ -88,9 +25,9 @@ type walker struct {
 	field    string        // of the whole
 	path     []segment     // from there to the value being walked
 	maxDepth int
-	maxSteps int  // elements of a list that has a Go type: all of those are of steps
+	maxList  int  // elements of a list that has a Go type
 	deep     bool // reported once; one fault a bracket would drown the others
-	faults   faults
+	faults   fault.Fields
 	faulty   map[string]bool // the fields that faults are about
 	places   map[string]int  // offsets of the values that have a Go type, by field
 	clean    []byte          // data without its faulty values, up to dirty
@@ -112,7 +49,7 @@ const (
 // walk goes through data as a document for shape, or as what stands in so many levels of one; nil stands for any shape.
 func walk(data []byte, shape reflect.Type, field string, limits Limits, levels int) *walker {
 	w := &walker{
-		data: data, field: field, maxDepth: limits.Depth, maxSteps: limits.Steps,
+		data: data, field: field, maxDepth: limits.Depth, maxList: limits.List,
 		faulty: map[string]bool{}, places: map[string]int{},
 	}
 	if i := invalidUTF8(data); i >= 0 {
@@ -181,16 +118,11 @@ func syntaxError(data []byte, err error) int {
 
 // judge takes up a fault that a look at the values has brought up: it gets the position of the value, or of what the
 // value is missing from. What merely follows from a fault of the text is left out.
-func (w *walker) judge(err error) {
-	f := (*FieldError)(nil)
-	if !errors.As(err, &f) {
-		w.faults.add(err)
-		return
-	}
-	for field := f.Field; !w.faulty[field]; field = field[:max(strings.LastIndexAny(field, ".["), 0)] {
-		if at, ok := w.places[field]; ok || field == "" {
+func (w *walker) judge(f fault.Field) {
+	for path := f.Path; !w.faulty[path]; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
+		if at, ok := w.places[path]; ok || path == "" {
 			f.Line, f.Column = position(w.data, at)
-			w.faults.add(f)
+			w.faults.Add(f)
 			return
 		}
 	}
@@ -207,31 +139,31 @@ func (w *walker) here() string {
 		case !s.object:
 			fmt.Fprintf(&b, "[%d]", s.index)
 		case b.Len() > 0:
-			b.WriteString("." + cut(s.name, maxField))
+			b.WriteString("." + text.Truncate(s.name, maxField))
 		default:
-			b.WriteString(cut(s.name, maxField))
+			b.WriteString(text.Truncate(s.name, maxField))
 		}
 	}
-	return cut(b.String(), maxField)
+	return text.Truncate(b.String(), maxField)
 }
 
 func (w *walker) fault(offset int, problem string) {
-	w.report(offset, func(field string) *FieldError { return invalid(field, "%s", problem) })
+	w.report(offset, func(path string) fault.Field { return fault.Invalidf(path, "%s", problem) })
 }
 
 func (w *walker) faultTooDeep(offset, depth int) {
-	w.report(offset, func(field string) *FieldError { return tooLarge(field, depth, w.maxDepth, "levels deep") })
+	w.report(offset, func(path string) fault.Field { return fault.Larger(path, depth, w.maxDepth, "levels deep") })
 }
 
-func (w *walker) report(offset int, fault func(field string) *FieldError) {
-	if w.faults.full() {
+func (w *walker) report(offset int, problem func(path string) fault.Field) {
+	if w.faults.Full() {
 		return
 	}
-	field := w.here()
-	w.faulty[field] = true
-	f := fault(field)
+	path := w.here()
+	w.faulty[path] = true
+	f := problem(path)
 	f.Line, f.Column = position(w.data, offset)
-	w.faults.add(f)
+	w.faults.Add(f)
 }
 
 // drop has the value between two offsets count as not set.
@@ -285,10 +217,10 @@ func (w *walker) value(m member, depth int) {
 			w.faultTooDeep(at, depth)
 		}
 		if delim == '[' {
-			if n := w.array(shape, depth); shape != nil && n > w.maxSteps {
+			if n := w.array(shape, depth); shape != nil && n > w.maxList {
 				// What would be made of it is many times as large as the text.
 				problem = "is too long"
-				w.report(at, func(field string) *FieldError { return tooLarge(field, n, w.maxSteps, "steps") })
+				w.report(at, func(path string) fault.Field { return fault.Larger(path, n, w.maxList, "steps") })
 				w.clean, w.dirty = w.clean[:clean], dirty
 			}
 		} else {
@@ -305,7 +237,7 @@ func (w *walker) array(shape reflect.Type, depth int) (n int) {
 	element := elementOf(shape)
 	w.path = append(w.path, segment{})
 	for ; w.dec.More(); n++ {
-		if shape != nil && n == w.maxSteps {
+		if shape != nil && n == w.maxList {
 			element = member{nullable: true} // one fault is enough
 		}
 		w.path[len(w.path)-1].index = n
@@ -355,14 +287,14 @@ func misfit(token json.Token, shape reflect.Type) string {
 	}
 	switch v := token.(type) {
 	case string:
-		if text, ok := reflect.New(shape).Interface().(encoding.TextUnmarshaler); ok {
-			if err := text.UnmarshalText([]byte(v)); err != nil {
-				return cut(err.Error(), maxField)
+		if value, ok := reflect.New(shape).Interface().(encoding.TextUnmarshaler); ok {
+			if err := value.UnmarshalText([]byte(v)); err != nil {
+				return text.Truncate(err.Error(), maxField)
 			}
 		}
 	case json.Number:
 		if err := json.Unmarshal([]byte(v), reflect.New(shape).Interface()); err != nil {
-			return fmt.Sprintf("%s does not fit %s", cut(v.String(), maxName), shape)
+			return fmt.Sprintf("%s does not fit %s", text.Truncate(v.String(), text.MaxName), shape)
 		}
 	}
 	return ""
@@ -519,54 +451,4 @@ func article(kind string) string {
 func position(data []byte, offset int) (line, column int) {
 	before := data[:min(max(offset, 0), len(data))]
 	return 1 + bytes.Count(before, []byte("\n")), len(before) - bytes.LastIndexByte(before, '\n')
-}
-
-// faults collects what is wrong, so that all of it is reported at once.
-type faults struct{ errs []error }
-
-// maxFaults keeps the report of a hopeless document readable.
-const maxFaults = 100
-
-func (f *faults) add(err error) {
-	if err == nil {
-		return
-	}
-	switch {
-	case f.full():
-	case len(f.errs) == maxFaults:
-		f.errs = append(f.errs, invalid("", "more faults than the %d listed", maxFaults))
-	default:
-		f.errs = append(f.errs, err)
-	}
-}
-
-func (f *faults) full() bool { return len(f.errs) > maxFaults }
-
-func (f *faults) name(field, name string) {
-	if problem := nameFault(name); problem != "" {
-		f.add(invalid(field, "%s", problem))
-	}
-}
-
-// text reports what cannot be written as JSON, and would come back as something else.
-func (f *faults) text(field, text string) {
-	if !utf8.ValidString(text) {
-		f.add(invalid(field, "%q is invalid UTF-8", cut(text, maxName)))
-	}
-}
-
-// labels reports the same of metadata.
-func (f *faults) labels(field string, labels map[string]string) {
-	for k, v := range labels {
-		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			f.add(invalid(field, "%q: %q is invalid UTF-8", cut(k, maxName), cut(v, maxName)))
-		}
-	}
-}
-
-func (f *faults) join() error {
-	if len(f.errs) == 1 {
-		return f.errs[0]
-	}
-	return errors.Join(f.errs...)
 }

@@ -1,27 +1,27 @@
-package conveyor
+// Package ids makes identifiers, and times, that grow.
+package ids
 
 import (
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// ids makes identifiers that sort by the time at which they were made, in the manner of a ULID: 48 bits of
+// IDs makes identifiers that sort by the time at which they were made, in the manner of a ULID: 48 bits of
 // milliseconds and 80 random bits, as 26 characters of lower-case Crockford base 32.
 //
 // Within one millisecond, or when the clock goes back, the last id is counted on, so that the ids of one engine
 // always grow. Across engines and restarts they grow as the clock does.
-type ids struct {
+type IDs struct {
 	mu     sync.Mutex // guards what follows; held for a few instructions
 	millis uint64
 	high   uint64 // 16 random bits
 	low    uint64 // 64 random bits
 }
 
-const idLetters = "0123456789abcdefghjkmnpqrstvwxyz"
+const letters = "0123456789abcdefghjkmnpqrstvwxyz"
 
-func (g *ids) next(now time.Time) string {
+func (g *IDs) Next(now time.Time) string {
 	millis := uint64(max(now.UnixMilli(), 0)) & (1<<48 - 1)
 	g.mu.Lock()
 	if millis > g.millis {
@@ -35,31 +35,17 @@ func (g *ids) next(now time.Time) string {
 
 	var id [26]byte
 	for i := len(id) - 1; i >= 0; i-- {
-		id[i] = idLetters[bottom&31]
+		id[i] = letters[bottom&31]
 		bottom = bottom>>5 | top<<59
 		top >>= 5
 	}
 	return string(id[:])
 }
 
-func (g *ids) add(n uint64) {
+func (g *IDs) add(n uint64) {
 	if g.low += n; g.low < n { // the sum wrapped
 		if g.high++; g.high > 0xFFFF {
 			g.high, g.millis = 0, g.millis+1
-		}
-	}
-}
-
-// moments gives each change of a resource a time of its own, however coarse the clock is, so that no two calls ever write
-// the same record: one whose commit has an unknown outcome knows its own.
-type moments struct{ last atomic.Int64 }
-
-func (m *moments) next(now time.Time) instant {
-	for {
-		last := m.last.Load()
-		next := max(int64(toInstant(now)), last+1)
-		if m.last.CompareAndSwap(last, next) {
-			return instant(next)
 		}
 	}
 }

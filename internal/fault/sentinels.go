@@ -1,0 +1,20 @@
+// Package fault holds the conditions that callers of the library branch on, the kinds under which the store remembers
+// them, and the faults of single fields.
+package fault
+
+import "errors"
+
+// The sentinels of the public package, which gives each of them to its callers under a name with the prefix Err.
+var (
+	NotFound   = errors.New("conveyor: not found")
+	Exists     = errors.New("conveyor: already exists")
+	Conflict   = errors.New("conveyor: conflict")
+	Invalid    = errors.New("conveyor: invalid")
+	TooLarge   = errors.New("conveyor: too large")
+	Closed     = errors.New("conveyor: closed")
+	Canceled   = errors.New("conveyor: canceled")
+	Superseded = errors.New("conveyor: superseded")
+	Timeout    = errors.New("conveyor: timed out")
+	Gap        = errors.New("conveyor: events are missing")
+	Shutdown   = errors.New("conveyor: shutting down")
+)
