@@ -6,9 +6,9 @@ import (
 	"iter"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -27,83 +27,19 @@ func (o *WatchOptions) wants(e *Event) bool {
 	return (o.Resource == Key{} || o.Resource == e.Resource) && (o.Run == "" || o.Run == e.Run)
 }
 
-// feed keeps the newest events of an engine in a ring that all watchers read from, each at its own pace, so that a
-// slow one holds up nobody and costs no memory: it is overtaken, and learns that by ErrGap.
+// feed is the stream of an engine's events.
 type feed struct {
-	epoch string // tells cursors of this engine from those of others
-
-	mu     sync.Mutex    // guards what follows; held for a copy
-	ring   []Event       // event n is at n modulo the length
-	next   int64         // number of the next event; the first is 1
-	wake   chan struct{} // closed by the publisher when watchers wait, who make the next one
-	closed bool
+	*ring.Ring[Event]
+	epoch string // distinguishes the cursors of this engine from those of others
 }
 
-func newFeed(size int, epoch string) *feed {
-	return &feed{epoch: epoch, ring: make([]Event, size), next: 1}
-}
+func newFeed(size int, epoch string) *feed { return &feed{ring.New[Event](size), epoch} }
 
 func (f *feed) publish(events ...Event) {
-	if len(events) == 0 {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return // watchers have been told that nothing more comes
-	}
 	for i := range events {
-		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine tells
-		f.ring[f.next%int64(len(f.ring))] = events[i]
-		f.next++
+		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine returns
 	}
-	f.wakeLocked()
-}
-
-func (f *feed) close() {
-	f.mu.Lock()
-	f.closed = true
-	f.wakeLocked()
-	f.mu.Unlock()
-}
-
-func (f *feed) wakeLocked() {
-	if f.wake != nil {
-		close(f.wake)
-		f.wake = nil
-	}
-}
-
-// read copies event n. Without one it returns the channel that tells of the next. It fails if event n is no longer
-// kept, or if none will ever come.
-func (f *feed) read(n int64) (Event, <-chan struct{}, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case n < f.next-int64(len(f.ring)):
-		return Event{}, nil, fmt.Errorf("%w: event %d of %d is no longer kept", ErrGap, n, f.next-1)
-	case n < f.next:
-		return f.ring[n%int64(len(f.ring))], nil, nil
-	case f.closed:
-		return Event{}, nil, ErrClosed
-	}
-	if f.wake == nil {
-		f.wake = make(chan struct{})
-	}
-	return Event{}, f.wake, nil
-}
-
-func (f *feed) position() int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.next
-}
-
-// oldest is the number of the oldest event that is kept.
-func (f *feed) oldest() int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return max(f.next-int64(len(f.ring)), 1)
+	f.Publish(events...)
 }
 
 func (f *feed) cursor(n int64) Cursor {
@@ -117,7 +53,7 @@ func (f *feed) after(c Cursor) (int64, error) {
 	if !ok || err != nil || n < 0 {
 		return 0, invalid("Since", "%q is no cursor", text.Truncate(string(c), text.MaxName))
 	}
-	if epoch != f.epoch || n >= f.position() {
+	if epoch != f.epoch || n >= f.Next() {
 		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, c)
 	}
 	return n + 1, nil
@@ -138,7 +74,7 @@ func (f *feed) after(c Cursor) (int64, error) {
 // Events are kept in memory alone; a cursor means nothing to the next start of the program.
 func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	f := e.events
-	n, err := f.position(), error(nil)
+	n, err := f.Next(), error(nil)
 	if o.Since != "" {
 		n, err = f.after(o.Since)
 	}
@@ -148,7 +84,7 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 			return
 		}
 		for at := n; ; at++ {
-			event, err := f.await(ctx, at)
+			event, err := f.Await(ctx, at)
 			if err != nil {
 				yield(Event{}, err)
 				return
@@ -160,23 +96,6 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 			if !yield(event, nil) {
 				return
 			}
-		}
-	}
-}
-
-// await returns event n as soon as there is one.
-func (f *feed) await(ctx context.Context, n int64) (Event, error) {
-	for {
-		if ctx.Err() != nil {
-			return Event{}, context.Cause(ctx)
-		}
-		event, more, err := f.read(n)
-		if err != nil || more == nil {
-			return event, err
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
 		}
 	}
 }

@@ -247,7 +247,7 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 	if own == nil {
 		recorded = s.join(ctx, until) && recorded
 	} else if first {
-		s.events.close()
+		s.events.Close()
 	}
 	return s.leftovers(ctx, own, recorded)
 }
@@ -341,9 +341,9 @@ func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
 			_ = s.workers.Wait() // they return nil
 		}
 	})
-	s.events.close() // after those who had something to tell
+	s.events.Close() // after those who had something to tell
 	s.observing.finish(until)
-	s.log.finish(until)
+	s.log.Finish(until)
 	return recorded
 }
 

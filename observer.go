@@ -45,7 +45,7 @@ func (s *scheduler) observe() *observing {
 	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
 	o.failed = func(how string) { s.log.Error("observer panicked", "panic", how) }
 	o.ctx, o.stop = context.WithCancel(context.Background())
-	go o.tell(s.events.position())
+	go o.tell(s.events.Next())
 	return o
 }
 
@@ -60,10 +60,10 @@ func (o *observing) tell(next int64) {
 		close(o.ended)
 	}()
 	for {
-		event, err := o.feed.await(o.ctx, next)
+		event, err := o.feed.Await(o.ctx, next)
 		switch {
 		case errors.Is(err, ErrGap):
-			next = o.feed.oldest()
+			next = o.feed.Oldest()
 			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
 		case err != nil:
 			over = true

@@ -8,8 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/fair"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/conveyor-go/conveyor/internal/asynclog"
+	"github.com/conveyor-go/conveyor/internal/fair"
 )
 
 // scheduler carries out what pipeline.go decides. It knows of each unfinished run only where to find it: in the queue
@@ -21,7 +23,7 @@ type scheduler struct {
 	opts   Options // defaults filled in, never written again
 	ledger *ledger
 	events *feed
-	log    *announcer
+	log    *asynclog.Logger
 	tails  tails
 	heard  func(kind string)       // has resources run that no driver listened to; set by New
 	resync func() (instant, error) // has resources run again that are due, and says when the next one is; set by New
@@ -92,7 +94,7 @@ const (
 
 func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
 	s := &scheduler{
-		opts: opts, ledger: l, events: events, log: newAnnouncer(opts.Logger),
+		opts: opts, ledger: l, events: events, log: asynclog.New(opts.Logger),
 		giveUp: make(chan struct{}), done: make(chan struct{}),
 		pool: pool{
 			limit: opts.Workers, nudge: make(chan struct{}, 1),
