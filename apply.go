@@ -15,12 +15,12 @@ import (
 )
 
 // SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
-// with; later ones use the new definition. Saving an unchanged definition changes nothing.
+// with. Later runs use the new definition. Saving an unchanged definition changes nothing.
 //
-// The steps of a pipeline that is a [Planner] are planned by this very value, for every run that is planned from here on.
+// If p is a [Planner], the engine keeps p and calls its Plan method for every run that is planned from now on.
 //
-// It returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The drivers
-// need not be registered yet.
+// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The
+// drivers need not be registered yet.
 func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	}
 }
 
-// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns it.
+// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition.
 func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
 	if text.NameFault(name) != "" {
 		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
@@ -84,8 +84,8 @@ func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, er
 	return *spec, nil
 }
 
-// Pipelines returns the current definitions, in the order of their names. An error of the store, or the cause of
-// ctx, is the last element.
+// Pipelines returns the current definitions of all pipelines, in the order of their names. If the store fails or ctx
+// ends, the last element is the error of the store or the cause of ctx.
 func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 	return func(yield func(PipelineSpec, error) bool) {
 		for r, err := range e.ledger.store.List(ctx, store.Query{Prefix: pipelinePrefix}) {
@@ -104,9 +104,9 @@ func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 	}
 }
 
-// DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun go on with the steps they began
-// with; one that is still queued for it fails, and so does a later apply that names it, or the deletion of a resource
-// that does.
+// DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun continue with the steps they
+// began with. A run of the pipeline that is still queued fails. A later Apply that names the pipeline fails, and so
+// does the deletion of a resource that names it.
 func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -132,27 +132,40 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	}
 }
 
-// Apply creates a resource or updates it to what r says, wholly: a field that r leaves empty becomes empty. It
-// returns the run that reconciles the current generation, and fills r's [Meta].
+// Apply creates a resource, or updates it to the content of r as a whole: a field that is empty in r becomes empty.
+// It returns the run that reconciles the current generation, and it fills the [Meta] of r.
 //
-// When it returns nil, the resource is on record and will be reconciled, whatever happens to the process. A changed
-// spec or pipeline makes a new generation and a run; if the resource has a run at work already, the new one is queued
-// behind it (and ends it, if the pipeline says [Supersede]), and a change that comes while one is queued is taken up by
-// that one, so that the newest generation is always reconciled. A spec that means the same as before makes neither generation nor run; the answer is then the
-// newest run there was, ended or not. Changed metadata is stored without a run.
-// A resource without a pipeline to whose type no driver listens gets a run that is skipped, and another when a driver
-// that does is registered.
+// When Apply returns nil, the resource is recorded and will be reconciled, even if the process dies. What Apply does
+// depends on what has changed:
 //
-// It returns an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline made for another
-// type; an [ErrNotFound] for a pipeline that does not exist, unless it was deleted and nothing has changed that calls
-// for a run; [ErrConflict] if r's Version is not 0 and not the current one; what [Options].Validate returned;
-// [ErrClosed] after Shutdown; the cause of ctx; or an error of the store. After any of them nothing is stored and r is
-// unchanged, except that after a [store.ErrUnknown] the resource may be stored or not.
+//   - The spec or the pipeline's name has changed, or the resource is new: Apply makes a new generation and a run for
+//     it. If the resource has an active run (begun and not ended), the new run is queued behind it. If the policy of the
+//     pipeline is [Supersede], the active run is ended too. If a run is already queued, this run takes up the change,
+//     unless the policy is [Queue]. The newest generation is therefore always reconciled.
+//   - Only the metadata has changed: Apply stores the metadata. It makes no generation and no run.
+//   - Nothing has changed, or the new spec means the same as the old one: Apply makes no generation and no run. It
+//     returns the newest run of the resource, whether this run has ended or not.
+//
+// If a resource names no pipeline and no driver listens to its type, its run is skipped. The resource gets another
+// run when a driver that listens to its type is registered.
+//
+// Apply returns:
+//
+//   - an [ErrInvalid] or [ErrTooLarge] that names the field and the limit, also for a pipeline of another type;
+//   - an [ErrNotFound] for a pipeline that does not exist, except if the pipeline was deleted and no change of the
+//     resource needs a run;
+//   - [ErrConflict] if the Version of r is neither 0 nor the current version;
+//   - the error that [Options].Validate returned;
+//   - [ErrClosed] after Shutdown;
+//   - the cause of ctx, or an error of the store.
+//
+// After an error, nothing is stored and r is unchanged. The only exception is [store.ErrUnknown]: the resource may or
+// may not be stored.
 func (e *Engine) Apply(ctx context.Context, r Resource) (*Run, error) {
 	return e.apply(ctx, r, false)
 }
 
-// Create is [Engine.Apply] for a resource that must not exist yet; it returns [ErrExists] if it does.
+// Create is [Engine.Apply] for a resource that must not exist yet. It returns [ErrExists] if the resource exists.
 func (e *Engine) Create(ctx context.Context, r Resource) (*Run, error) {
 	return e.apply(ctx, r, true)
 }
@@ -180,9 +193,9 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	return run, nil
 }
 
-// Trigger runs a resource again, its spec unchanged, and returns the run. If the resource has a run at work, the new
-// one is queued behind it; if one is queued already, that one is the answer. It returns [ErrNotFound] if there is no
-// such resource or its pipeline is gone, and [ErrClosed] after Shutdown.
+// Trigger runs a resource again with its spec unchanged, and returns the run. If the resource has an active run, the
+// new run is queued behind it. If a run is already queued, Trigger returns this run. Trigger returns [ErrNotFound] if
+// there is no such resource or its pipeline is gone, and [ErrClosed] after Shutdown.
 func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err

@@ -1,10 +1,11 @@
-// Package conveyor moves resources along ordered pipelines of drivers, durably, inside your own program.
+// Package conveyor moves resources along ordered pipelines of drivers. The work is durable and runs inside your own
+// program.
 //
 // A resource is desired state: a type, a name and a spec. A driver is Go code with a Reconcile method. A pipeline
-// names, for one type of resource, the drivers that reconcile it, step by step. When a resource is applied, its
-// drivers are called in step order, each only after the one before it succeeded; a resource that names no pipeline
-// is reconciled by every driver that listens to its type, all at once. There is no server: an [Engine] does the work
-// in your process, and keeps every step of it in a store of your choice.
+// names, for one type of resource, the drivers that reconcile it, step by step. When a resource is applied, the
+// drivers of its pipeline are called in the order of the steps. A driver is called only after the step before it has
+// succeeded. A resource that names no pipeline is reconciled by every driver that listens to its type, all at once.
+// There is no server: an [Engine] does the work in your process and records every step in a store of your choice.
 //
 //	st, err := file.Open(ctx, "conveyor.db", file.Options{})    // or memory.New(), for tests
 //	engine, err := conveyor.New(st, conveyor.Options{})
@@ -21,31 +22,35 @@
 //
 // # The path of a resource
 //
-// [Engine.Apply] checks it (document.go, resource.go) and commits it together with a run and, if a worker is free,
-// with the start of the first step (apply.go). The worker calls the driver (attempt.go). What the driver answers goes
-// to the run's journey (journey.go), where the pure rules (pipeline.go, retry.go) say what comes next; the outcome of
-// a step and the start of the one after it are one commit. A run that has to wait leaves memory but for its place in
-// the scheduler's heap of due times (scheduler.go) and is read again when it goes on (ledger.go, records.go).
+// [Engine.Apply] checks the resource (document.go, resource.go). It commits the resource together with a run and, if
+// a worker is free, with the start of the first step (apply.go). The worker calls the driver (attempt.go). The result
+// of the driver goes to the run in memory (journey.go), where pure rules decide what comes next (pipeline.go,
+// retry.go). The outcome of a step and the start of the next step are one commit. A run that has to wait keeps only
+// its due time in the scheduler's memory (scheduler.go). Its records are read again when the run continues
+// (ledger.go, records.go).
 //
 // # What is guaranteed
 //
-// A step starts only after those before it have a recorded success or skip, or a failure that is tolerated (see
-// [Step].ContinueOnError). The start of an attempt is on record before its driver is called, and its outcome before
-// anything else happens to the run. A resource never has two attempts at once, outside parallel steps and the drivers
-// that listen to it together. A finished step is never called again. A step that was under way when the process died
-// is called again, with the same [Request.IdempotencyKey]: at least once per step, exactly one recorded outcome. What
-// Apply has acknowledged is reconciled, at last in its newest generation.
+// A step starts only after the steps before it have a recorded success, a recorded skip, or a tolerated failure (see
+// [Step].ContinueOnError). The start of an attempt is recorded before its driver is called. The outcome of an attempt
+// is recorded before anything else happens to the run. A resource never has two attempts at once, except for parallel
+// steps and for drivers that listen to its type together. A finished step is never called again. A step that was
+// running when the process died is called again, with the same [Request.IdempotencyKey]. Each step is therefore
+// called at least once and has exactly one recorded outcome. Every change that Apply has accepted is reconciled. A
+// later change can replace an earlier one, and the newest generation is always reconciled in the end.
 //
-// # What is not
+// # What is not guaranteed
 //
-// A driver is not called exactly once: nothing outside a database can promise that. One engine uses a store at a
-// time. Go code that ignores its context cannot be stopped; it can only be kept from doing harm.
+// A driver is not called exactly once: nothing outside a database can promise this. Two engines must not use the same
+// store at the same time. Go code that ignores its context cannot be stopped. The engine only keeps such code from
+// doing harm.
 //
 // # Crash and shutdown
 //
-// After a crash, [Engine.Start] takes up every unfinished run where the record stands, whatever program wrote it; a
-// step whose driver is not registered leaves its run blocked until it is. [Engine.Shutdown] lets attempts finish,
-// then ends their contexts, and returns by its deadline; an attempt cut short so counts for nothing, and comes again.
+// After a crash, [Engine.Start] continues every unfinished run from what is recorded, whichever program recorded it.
+// A step whose driver is not registered blocks its run until the driver is registered. [Engine.Shutdown] lets running
+// attempts finish, then ends the contexts of the others, and returns by its deadline. An attempt that was cut short
+// in this way is not counted. Its driver is called again after the next start.
 package conveyor
 
 import (
@@ -61,9 +66,11 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Engine moves resources along pipelines. Make one with [New], give it drivers and pipelines, [Engine.Start] it, and
-// apply resources. All its methods may be called concurrently, by drivers too, and before Start unless they say
-// otherwise: what is applied before Start is on record and begins with it.
+// Engine moves resources along pipelines. Create one with [New], register drivers, save pipelines, call
+// [Engine.Start], and apply resources.
+//
+// All methods can be called concurrently, by drivers too. All methods can be called before Start unless they say
+// otherwise: what is applied before Start is recorded, and its work begins with Start.
 type Engine struct {
 	opts   Options
 	ledger *ledger
@@ -73,35 +80,41 @@ type Engine struct {
 	clock  ids.Clock
 }
 
-// Options change how an engine works. The zero value works.
+// Options configure an engine. The zero value works.
 type Options struct {
-	// Workers is how many drivers may be called at once, without the calls that were given up (see [Driver]). 0 means 32.
+	// Workers is the maximum number of driver calls at once. Abandoned calls (see [Driver]) are not counted. 0 means
+	// 32.
 	Workers int
-	// Retry is the policy of steps, field by field, where step, pipeline and driver do not say otherwise.
+	// Retry is the retry policy of all steps. Each field applies where the step, the pipeline and the driver leave
+	// the same field unset.
 	Retry RetryPolicy
-	// StepTimeout limits an attempt where neither step nor driver has a timeout. 0 means no limit.
+	// StepTimeout limits each attempt of a step if neither the step nor its driver has a timeout. 0 means no limit.
 	StepTimeout time.Duration
-	// ShutdownGrace is how long [Engine.Run] takes to shut down after its context has ended, and how long a
-	// [Engine.Shutdown] without a deadline waits for a store. 0 means 10s.
+	// ShutdownGrace is the time that [Engine.Run] has to shut down after its context has ended. It is also the time
+	// that [Engine.Shutdown] waits for the store if its context has no deadline. 0 means 10s.
 	ShutdownGrace time.Duration
-	// Limits bound what is accepted and kept.
+	// Limits bound what the engine accepts and keeps.
 	Limits Limits
-	// Retention bounds what is kept of ended runs and earlier generations. The zero value keeps everything.
+	// Retention bounds how many ended runs and earlier generations are kept. The zero value keeps everything.
 	Retention Retention
-	// Logger gets what the engine has to say, and the lines that drivers log. nil means silence. The engine's own lines
-	// name resources, runs, steps, drivers, keys of records and errors of the store. What is in a spec, metadata, settings,
-	// an output, a signal or a checkpoint is never logged, nor is what a driver, a [Planner], Admission or Validate
-	// returned as an error or panicked with: that is on record with the run, or was returned. Only of a panic that nobody
-	// else would learn of, of an Observer or of a release, the type is logged.
-	// A handler that is slow, blocks or panics holds up nothing of the engine, which leaves lines out then, and counts
-	// them; the line of a driver is handled while that waits, as part of the call.
+	// Logger receives the engine's own log lines and the lines that drivers log. nil means that nothing is logged.
+	//
+	// The engine's own lines contain the names of resources, runs, steps and drivers, the keys of records, and errors
+	// of the store. The engine never logs the content of a spec, of metadata, of settings, of an output, of a signal
+	// or of a checkpoint. It never logs the error or the panic value of a driver, a [Planner], Admission or Validate
+	// either: these are recorded with the run or returned to the caller. When an Observer or the release function of
+	// an Admission panics, the engine logs the type of the value and nothing else of it.
+	//
+	// A slow, blocked or panicking handler never delays the engine: lines that do not fit are dropped, and the number
+	// of dropped lines is logged. Lines that a driver writes to [Request].Log are passed to the handler
+	// synchronously, inside the driver's call.
 	Logger *slog.Logger
-	// Observer, if set, is told of every event.
+	// Observer, if set, is called for every event.
 	Observer Observer
-	// Admission, if set, is asked for room on the host before each call of a driver.
+	// Admission, if set, decides before each call of a driver whether the host has capacity for the call.
 	Admission Admission
-	// Validate, if set, may refuse a resource before anything is stored; the call that applied it returns the error.
-	// It gets a copy, and may be called concurrently.
+	// Validate, if set, can reject a resource before anything is stored. The call that applied the resource returns
+	// the error. Validate gets a copy of the resource. It can be called concurrently.
 	Validate func(ctx context.Context, o *Object) error
 }
 
@@ -137,10 +150,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// New returns an engine on a store. It starts nothing and reads nothing; it returns an [ErrInvalid] that names every
-// bad option. The store stays the caller's, to be closed after [Engine.Shutdown].
+// New returns an engine that uses the store st. New starts nothing and reads nothing. It returns an [ErrInvalid] that
+// names every invalid option. The caller keeps the ownership of st and must close it after [Engine.Shutdown].
 //
-// One engine uses a store at a time: two on one store do not know of each other's runs.
+// Two engines must not use the same store at the same time: they do not know of each other's runs.
 func New(st store.Store, opts Options) (*Engine, error) {
 	var f fault.Fields
 	if isNilPointer(st) {
@@ -158,11 +171,12 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// Register makes a driver known under a name, at any time before Shutdown. Steps that name it and are blocked because
-// it was not there go on; resources of the types it listens to that no driver had listened to are reconciled.
+// Register registers the driver d under a name. It can be called at any time before Shutdown. Steps that are blocked
+// because no driver had this name continue. Resources without a pipeline, to whose type no driver had listened, are
+// reconciled if d listens to their type.
 //
-// It returns [ErrExists] if the name is taken, an [ErrInvalid] for a bad name, a nil driver or a bad option, and
-// [ErrClosed] after Shutdown.
+// Register returns [ErrExists] if the name is taken, an [ErrInvalid] for an invalid name, a nil driver or an invalid
+// option, and [ErrClosed] after Shutdown.
 func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	var f fault.Fields
 	f.Name("driver", name)
@@ -188,12 +202,13 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	return nil
 }
 
-// Start takes up every unfinished run in the store and begins to work; it returns when that is done, and ctx has no
-// meaning after that. A run whose due time passed meanwhile goes on at once, and a step that was under way when the
-// former process ended is called again.
+// Start continues every unfinished run in the store and begins to work. It returns when all unfinished runs have been
+// taken up. After it has returned, ctx has no effect. A run whose due time has passed in the meantime continues at
+// once. A step that was running when the former process ended is called again.
 //
-// It returns [ErrClosed] after Shutdown, [ErrConflict] when called twice, and an error of the store; after that last
-// one it may be called again. The records of a newer format are a [store.ErrCorrupt].
+// Start returns [ErrClosed] after Shutdown, [ErrConflict] if the engine has been started already, or an error of the
+// store. After an error of the store, Start can be called again. Records with a newer format than this program knows
+// are a [store.ErrCorrupt].
 func (e *Engine) Start(ctx context.Context) error {
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
@@ -223,24 +238,33 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown stops the engine. Nothing new starts; attempts under way may finish until shortly before the deadline of
-// ctx (the last quarter of the time, at most one second), or until ctx ends if it has none. Then their contexts end
-// with [ErrShutdown], and those that answer with an error, or not at all, are recorded as interrupted and called
-// again after the next start. It returns when everything it started has stopped, by the deadline in any case, and
-// then with an error that names the steps whose drivers have not returned. Their late results are discarded.
+// Shutdown stops the engine. It starts nothing new. Running attempts can finish until shortly before the deadline of
+// ctx: Shutdown reserves the last quarter of the time, at most one second. If ctx has no deadline, attempts can
+// finish until ctx ends. Then the contexts of the attempts end with [ErrShutdown]. An attempt that then returns an
+// error, or does not return, is recorded as interrupted, and its driver is called again after the next start.
 //
-// A store that fails, or does not answer, does not hold it up either: it returns by the deadline, or a quarter of a second
-// after one that had passed before; without a deadline, two seconds after ctx ended, or when twice [Options].ShutdownGrace
-// and a second have passed since the last driver returned. The error then names the runs of which something is not on
-// record; a step whose outcome is missing is called again after the next start.
+// Shutdown returns when everything that the engine started has stopped, and at the latest at the deadline. If drivers
+// have not returned by then, the error names their steps, and what these drivers return later is discarded.
 //
-// What is on record stays so, and is taken up by the next Start on the store. Calling it twice, or before Start, is
-// fine. A driver may call it with its own context, and is not waited for. Afterwards calls that read work on as long
-// as the store is open; others return [ErrClosed].
+// A store that fails or blocks does not delay Shutdown beyond the following times:
+//
+//   - If the deadline of ctx is in the future, Shutdown returns by the deadline.
+//   - If the deadline of ctx has already passed, Shutdown returns within a quarter of a second.
+//   - If ctx has no deadline and ends, Shutdown returns within two seconds after the end of ctx.
+//   - If ctx has no deadline and does not end, Shutdown returns within twice [Options].ShutdownGrace plus one second
+//     after the last driver has returned.
+//
+// The error of Shutdown then names the runs that are not completely recorded. A step whose outcome is missing is
+// called again after the next start.
+//
+// What is recorded stays recorded, and the next Start on the store continues it. Shutdown can be called more than
+// once, and before Start. A driver can call Shutdown with its own context. Shutdown then does not wait for this
+// driver. After Shutdown, methods that only read still work as long as the store is open. All other methods return
+// [ErrClosed].
 func (e *Engine) Shutdown(ctx context.Context) error { return e.sched.shutdown(ctx) }
 
-// Run starts the engine, waits until ctx ends, and shuts down within [Options].ShutdownGrace. It returns an error of
-// Start or of Shutdown, and nil when all went well.
+// Run starts the engine, waits until ctx ends, and shuts the engine down within [Options].ShutdownGrace. It returns
+// the error of Start or of Shutdown, and nil if both succeeded.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := e.Start(ctx); err != nil {
 		return err
@@ -254,9 +278,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	return e.Shutdown(end)
 }
 
-// Wait returns the run when it has ended, however it ended; [Run.Err] tells. It returns [ErrNotFound] if there is no
-// such run, the cause of ctx if that ends first, [ErrClosed] if the engine is shut down first, and an error of the store
-// if the run cannot go on because that is closed or must be reopened.
+// Wait blocks until the run has ended and returns it, whether it succeeded or not. [Run.Err] reports why it did not.
+//
+// Wait returns [ErrNotFound] if there is no such run, the cause of ctx if ctx ends first, and [ErrClosed] if the
+// engine is shut down first. It returns an error of the store if the run cannot continue because the store is closed
+// or must be reopened.
 func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	ended, known, giveUp := e.sched.wait(runID)
 	defer giveUp()
@@ -282,12 +308,14 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	}
 }
 
-// Cancel ends a run. When it returns nil, that is on record and survives a crash. The contexts of attempts under way
-// end with [ErrCanceled]; when they have returned, and at once if there are none, its Finally is run, and then it is
-// canceled. Nothing else of it starts any more. The reason is for people.
+// Cancel ends a run. When it returns nil, the cancellation is recorded and survives a crash. The contexts of running
+// attempts end with [ErrCanceled]. No other step of the run starts any more, except for its Finally steps. The
+// Finally steps start when the running attempts have returned, or at once if there are none. When the Finally steps
+// have ended, the run is canceled. The reason is for people.
 //
-// Canceling a run twice is fine as long as it has not ended, and ends its Finally too; a run that has ended is an [ErrConflict], and one that
-// is not there [ErrNotFound]. If ctx ends first, the run may or may not be canceled.
+// Cancel can be called again as long as the run has not ended. A call while Finally steps run ends these steps too.
+// Cancel returns [ErrConflict] if the run has ended, [ErrNotFound] if there is no such run, and [ErrClosed] after
+// Shutdown. If ctx ends first, Cancel returns the cause of ctx, and the run may or may not be canceled.
 func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err

@@ -8,17 +8,18 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Delete marks a resource as to be deleted, and returns the run that does it. Work under way for the resource is
-// canceled, and so are the runs that are queued for it. Then the drivers of its pipeline that are a [Finalizer], or
-// those that listen to its type, are finalized in the reverse order of the steps; when all have succeeded, the resource
-// and its revisions are gone, in one commit with the end of the run.
+// Delete marks a resource for deletion and returns the run that deletes it. The active run of the resource is
+// canceled, and so are the runs that are queued for it. Then the drivers of the resource's pipeline, or the drivers
+// that listen to its type, are finalized in the reverse order of the steps, if they are a [Finalizer]. When all
+// finalizers have succeeded, the resource and its revisions are removed in the same commit that ends the run.
 //
-// Until then Apply and Trigger answer [ErrConflict]. Afterwards the name is free: a resource applied under it is a new
-// one, with another ID, whose generations go on from where they were. The run and its log stay.
+// Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
+// the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
+// run of the deletion and its log are kept.
 //
-// A deletion is a run like any other: it can be canceled and can fail, and the resource then stays, marked; Delete
-// again begins anew. While a deletion is under way, Delete returns its run. It returns [ErrNotFound] if there is no such
-// resource, and [ErrClosed] after Shutdown.
+// A deletion is a run like any other: it can be canceled, and it can fail. The resource then stays, and stays marked.
+// Another call of Delete begins a new deletion. While a deletion is in progress, Delete returns its run. Delete
+// returns [ErrNotFound] if there is no such resource, and [ErrClosed] after Shutdown.
 func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err

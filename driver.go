@@ -13,57 +13,63 @@ import (
 
 // Driver is the code of a step. It is registered under a name (see [Engine.Register]) and called for each attempt.
 type Driver interface {
-	// Reconcile brings the world to what req.Resource wants, as far as this step goes.
+	// Reconcile brings the world to the state that req.Resource describes, as far as this step is concerned.
 	//
-	// What it returns has one meaning each:
+	// Each return value has exactly one meaning:
 	//
-	//	Done(), nil              the step succeeded; so does the zero Result
-	//	DoneWith(v), nil         the same, and v is the step's output for later steps
-	//	Skip(reason), nil        the step was not needed; the run goes on
+	//	Done(), nil              the step succeeded; the zero Result means the same
+	//	DoneWith(v), nil         the step succeeded, and v is its output for later steps
+	//	Skip(reason), nil        the step was not needed; the run continues
 	//	Halt(reason), nil        the run ends here, successfully
 	//	RequeueAfter(d), nil     not finished; call again after d; this is no failure and uses no attempt
 	//	Await(signal, d), nil    not finished; call again when the signal comes, or after d
-	//	_, err                   the attempt failed; it is retried as the step's RetryPolicy says
-	//	_, Permanent(err)        the step failed, no retry
-	//	_, RetryAfter(d, err)    the attempt failed; the next one starts after d
+	//	_, err                   the attempt failed; it is retried as the step's RetryPolicy specifies
+	//	_, Permanent(err)        the step failed and is not retried
+	//	_, RetryAfter(d, err)    the attempt failed; the next attempt starts after d
 	//
-	// A panic, and a call of runtime.Goexit, is a failed attempt.
+	// A panic in Reconcile is a failed attempt, and so is a call of runtime.Goexit.
 	//
-	// The start of an attempt is on record before Reconcile is called, and its outcome before anything else happens
-	// to the run. If the process dies in between, Reconcile is called again with the same Attempt, the same
-	// [Request.IdempotencyKey] and Resumed set: at least once, so make the effect idempotent or use the key.
+	// The start of an attempt is recorded before Reconcile is called. The outcome is recorded before anything else
+	// happens to the run. If the process dies in between, Reconcile is called again with the same Attempt, the same
+	// [Request.IdempotencyKey], and Resumed set. A step is therefore called at least once: make its effect
+	// idempotent, or use the key.
 	//
-	// ctx ends when the attempt's time is over, when the run is canceled or superseded, and when the engine shuts
-	// down; [context.Cause] tells which: ErrTimeout, ErrCanceled, ErrSuperseded, ErrShutdown. A driver should then
-	// return soon. What it returns is recorded all the same; an error after ErrShutdown uses no attempt. A driver
-	// that does not return within five seconds of the end of its context is given up: it keeps its slot until it returns,
-	// what it returns then is discarded, and no other attempt for the same resource starts before. Another worker takes
-	// the place of its own, so that it holds up nobody else; what bounds the calls that hang is [Concurrency].
+	// ctx ends when the time of the attempt is over, when the run is canceled or superseded, and when the engine
+	// shuts down. [context.Cause] returns the reason: ErrTimeout, ErrCanceled, ErrSuperseded or ErrShutdown. A driver
+	// should return soon after ctx has ended. Its result is still recorded. An error after ErrShutdown uses no
+	// attempt.
 	//
-	// The methods of an error that it returns, and of a value that it panics with, are called as part of the call.
+	// A call that does not return within five seconds after the end of ctx is abandoned. An abandoned call keeps its
+	// slot of the driver until it returns, its result is discarded, and no other attempt for the same resource starts
+	// before it has returned. Its worker is replaced, so that an abandoned call delays nobody else. The number of
+	// abandoned calls is bounded by [Concurrency] only.
 	//
-	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that have
-	// no order between them, and may call any method of the engine. The request and all it refers to belong to the driver.
+	// The engine calls the methods of a returned error, and of a panic value, as part of this call.
+	//
+	// Reconcile is called concurrently for different resources (see [Concurrency]), and for steps of one run that
+	// have no order between them. It can call any method of the engine. The driver owns req and everything that req
+	// refers to.
 	Reconcile(ctx context.Context, req *Request) (Result, error)
 }
 
-// Finalizer is an optional ability of a [Driver]: to undo, when a resource is deleted, what Reconcile has done for it.
+// Finalizer is an optional interface of a [Driver]. It undoes, when a resource is deleted, what Reconcile has done
+// for the resource.
 type Finalizer interface {
-	// Finalize takes away what belongs to req.Resource, as far as this step goes. It is called in a run of its own (see
-	// [Engine.Delete]), in the reverse order of the steps, and follows all that is said of Reconcile: what its answers
-	// mean, retries, timeouts, repetition after a crash. It may be called for a resource for which Reconcile was never
-	// called or never succeeded.
+	// Finalize removes what belongs to req.Resource, as far as this step is concerned. It is called in a run of its
+	// own (see [Engine.Delete]), in the reverse order of the steps. The rules of Reconcile apply to Finalize too: the
+	// meaning of the results, retries, timeouts, and the repetition after a crash. Finalize can be called for a
+	// resource for which Reconcile was never called or never succeeded.
 	Finalize(ctx context.Context, req *Request) (Result, error)
 }
 
-// DriverFunc makes a Driver of a function.
+// DriverFunc lets an ordinary function be used as a [Driver].
 type DriverFunc func(ctx context.Context, req *Request) (Result, error)
 
 // Reconcile calls f.
 func (f DriverFunc) Reconcile(ctx context.Context, req *Request) (Result, error) { return f(ctx, req) }
 
-// For makes a Driver of a function that wants the resource as its own Go type. A resource that cannot be decoded
-// into R fails the step for good.
+// For returns a [Driver] that calls fn with the resource as a value of the Go type R. If the resource cannot be
+// decoded into R, the step fails and is not retried.
 //
 //	conveyor.For(func(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) { … })
 func For[R any, P interface {
@@ -79,26 +85,29 @@ func For[R any, P interface {
 	})
 }
 
-// Request is what a driver is given for one attempt. It is the driver's own: changing it changes nothing else.
+// Request is what a driver gets for one attempt. The driver owns it: a change of a Request changes nothing else.
 type Request struct {
-	// Resource as it was when the run started: its spec is the run's generation, however often it changed since.
+	// Resource is the resource as it was when the run started. Its spec is the spec of the run's generation, even if
+	// the resource has changed since.
 	Resource *Object
-	// Cause says why the run exists.
+	// Cause is the reason why the run exists.
 	Cause Cause
-	// Run is the id of the run. Ids sort by the time at which runs were created.
+	// Run is the id of the run. Ids sort by the creation time of their runs.
 	Run string
-	// Step is the step of the pipeline. For a resource without a pipeline its ID and Driver are the driver's name.
+	// Step is the step of the pipeline. For a resource without a pipeline, ID and Driver are both the name of the
+	// driver.
 	Step Step
-	// Attempt counts from 1. A requeue, a shutdown or a crash does not count, so the number comes again after those.
+	// Attempt is the number of the attempt, counted from 1. A requeue, a shutdown or a crash uses no attempt: the
+	// next call has the same number.
 	Attempt int
-	// Resumed tells that an earlier call for this attempt may have begun and was cut short by a crash or a shutdown,
-	// so that part of its work may be done.
+	// Resumed reports that an earlier call with this attempt number may have begun and was cut short by a crash or a
+	// shutdown. A part of its work may be done.
 	Resumed bool
-	// Outcome, for a step of Finally, is how the steps have ended: succeeded, failed, canceled or superseded. It is
-	// unset for every other step. OutcomeReason says why, where there is a reason.
+	// Outcome is set for a Finally step only: it is how the Steps of the pipeline have ended (succeeded, failed,
+	// canceled or superseded). OutcomeReason is the reason, if there is one.
 	Outcome       State
 	OutcomeReason string
-	// Log is kept with the step (see [Engine.Logs]) and passed on to the engine's logger.
+	// Log writes log lines that are kept with the step (see [Engine.Logs]) and passed on to the engine's logger.
 	Log *slog.Logger
 
 	resourceID string
@@ -107,15 +116,16 @@ type Request struct {
 	timedOut   bool            // instead of a delivery
 }
 
-// IdempotencyKey is the same for every call of this step in this run, and differs between steps, runs, and
-// incarnations of a name. Give it to the outside services that can recognise a repeated request. It has the form
-// "resource id/run id/step id".
+// IdempotencyKey returns the same key for every call of this step in this run. The key differs between steps, between
+// runs, and between incarnations of a name. Pass it to external services that can recognise a repeated request. Its
+// form is "resource id/run id/step id".
 func (r *Request) IdempotencyKey() string {
 	return r.resourceID + "/" + r.Run + "/" + r.Step.ID
 }
 
-// Output decodes what an earlier step of this run returned with [DoneWith] into a pointer. It returns [ErrNotFound]
-// if there is no such step, or it had no output when this attempt started, and [ErrInvalid] if it does not fit.
+// Output decodes the value that an earlier step of this run returned with [DoneWith]. into must be a pointer. Output
+// returns [ErrNotFound] if there is no such step or if the step had no output when this attempt started, and
+// [ErrInvalid] if the value does not fit into the target.
 func (r *Request) Output(step string, into any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: output of step %q: the request was not made by an engine", ErrNotFound, step)
@@ -130,8 +140,8 @@ func (r *Request) Output(step string, into any) error {
 	return nil
 }
 
-// Settings decodes the step's With into a pointer, and leaves it alone if the step has none. It returns
-// [ErrInvalid] if it does not fit.
+// Settings decodes the With of the step. into must be a pointer. If the step has no With, Settings leaves the target
+// unchanged. It returns [ErrInvalid] if With does not fit into the target.
 func (r *Request) Settings(into any) error {
 	if len(r.Step.With) == 0 {
 		return nil
@@ -142,10 +152,13 @@ func (r *Request) Settings(into any) error {
 	return nil
 }
 
-// Checkpoint saves how far the step has got, in place of what it saved before. When it returns nil, v survives a crash,
-// and Restore gives it to every later call of this step in this run, with which it goes. v is encoded as JSON; it is an
-// [ErrTooLarge] over [Limits].Output, and an [ErrInvalid] if it cannot be encoded. [ErrConflict] tells that the step has
-// an outcome already, because this call was given up.
+// Checkpoint saves v as the progress of the step and replaces what the step saved before. When it returns nil, v
+// survives a crash, and [Request.Restore] can decode v in every later call of this step in this run. The checkpoint
+// is deleted when the run ends.
+//
+// v is encoded as JSON. Checkpoint returns [ErrTooLarge] if the JSON is larger than [Limits].Output, and [ErrInvalid]
+// if v cannot be encoded. It returns [ErrConflict] if the step already has an outcome because this call was
+// abandoned.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)
@@ -157,9 +170,9 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	return r.attempt.save(ctx, data)
 }
 
-// Restore decodes what Checkpoint saved last, in this call or an earlier one, into a pointer. It reports false, and
-// leaves into alone, if nothing was saved. It returns [ErrInvalid] if what was saved does not fit, and an error of the
-// store.
+// Restore decodes what [Request.Checkpoint] saved last, in this call or in an earlier one. into must be a pointer. If
+// nothing was saved, Restore returns false and leaves the target unchanged. It returns [ErrInvalid] if the checkpoint
+// does not fit into the target, or an error of the store.
 func (r *Request) Restore(into any) (bool, error) {
 	if r.attempt == nil {
 		return false, nil
@@ -174,10 +187,10 @@ func (r *Request) Restore(into any) (bool, error) {
 	return true, nil
 }
 
-// Signal decodes the payload of the signal that the step awaited (see [Await]) into a pointer, or into nothing if that
-// is nil, and reports true. It
-// reports false if the step has awaited none, and false with [ErrTimeout] if it has waited in vain. A later attempt of
-// the step sees the same, until it awaits another.
+// Signal decodes the payload of the signal that the step awaited (see [Await]) and returns true. into must be a
+// pointer, or nil to ignore the payload. If the step has not awaited a signal, Signal returns false. If the step's
+// wait has timed out, Signal returns false and [ErrTimeout]. It returns [ErrInvalid] if the payload does not fit into
+// the target. Later attempts of the step get the same result until the step awaits another signal.
 func (r *Request) Signal(into any) (bool, error) {
 	switch {
 	case r.timedOut:
@@ -193,7 +206,7 @@ func (r *Request) Signal(into any) (bool, error) {
 	return true, nil
 }
 
-// Result is what an attempt that did not fail came to. The zero Result is [Done].
+// Result is the result of an attempt that did not fail. The zero Result is [Done].
 type Result struct {
 	kind   resultKind
 	output any
@@ -213,34 +226,36 @@ const (
 	resultPlan    // no driver's: the output are the steps that a Planner returned
 )
 
-// Done says that the step succeeded.
+// Done reports that the step succeeded.
 func Done() Result { return Result{} }
 
-// DoneWith says that the step succeeded, and gives later steps output, which is encoded as JSON. An output that
-// cannot be encoded or is larger than [Limits].Output fails the step for good.
+// DoneWith reports that the step succeeded, and makes output available to later steps. output is encoded as JSON. If
+// it cannot be encoded, or its JSON is larger than [Limits].Output, the step fails and is not retried.
 func DoneWith(output any) Result { return Result{output: output} }
 
-// Skip says that the step was not needed. The run goes on as after a success.
+// Skip reports that the step was not needed. The run continues as after a success.
 func Skip(reason string) Result { return Result{kind: resultSkip, reason: reason} }
 
-// Halt says that the run needs nothing more: it ends here, successfully, and its remaining steps are skipped.
+// Halt reports that nothing is left to do in the run. The run ends here, successfully, and its remaining steps are
+// skipped.
 func Halt(reason string) Result { return Result{kind: resultHalt, reason: reason} }
 
-// RequeueAfter says that the step is not finished and shall be called again after d, which may be zero but not less
-// (less is taken for zero). Meanwhile nothing is held: no goroutine, no worker. It uses no attempt, however often.
+// RequeueAfter reports that the step is not finished and must be called again after d. A negative d counts as zero.
+// No goroutine and no worker is held while the step waits. A requeue uses no attempt, however often it happens.
 func RequeueAfter(d time.Duration) Result {
 	return Result{kind: resultRequeue, delay: max(d, 0)}
 }
 
-// Await says that the step shall be called again when a signal of this name is sent to the run (see
-// [Engine.Signal]), or has been already, or when the timeout has passed; [Request.Signal] tells which. 0 or less means
-// no timeout. Meanwhile nothing is held: no goroutine, no worker. It uses no attempt. A name that could not be sent,
-// such as an empty one, fails the step for good.
+// Await reports that the step must be called again when a signal with this name is sent to the run (see
+// [Engine.Signal]), or when the timeout has passed. A signal that was sent before counts too. [Request.Signal]
+// returns which of the two has happened. A timeout of 0 or less means no timeout. No goroutine and no worker is held
+// while the step waits. Await uses no attempt. If the name is not valid for a signal, for instance empty, the step
+// fails and is not retried.
 func Await(signal string, timeout time.Duration) Result {
 	return Result{kind: resultAwait, reason: signal, delay: max(timeout, 0)}
 }
 
-// Permanent marks err as one that a retry cannot mend: the step fails. Permanent(nil) is nil.
+// Permanent marks err as an error that a retry cannot fix: the step fails. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -248,8 +263,8 @@ func Permanent(err error) error {
 	return &directedError{err: err, permanent: true}
 }
 
-// RetryAfter marks err as one after which the next attempt, if one is left, starts after d instead of the policy's
-// delay. A negative d is taken for zero. RetryAfter(d, nil) is nil.
+// RetryAfter marks err as an error after which the next attempt, if one is left, starts after d instead of the delay
+// of the retry policy. A negative d counts as zero. RetryAfter(d, nil) is nil.
 func RetryAfter(d time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -270,7 +285,7 @@ func (e *directedError) Unwrap() error { return e.err }
 // direction returns the outermost directedError of err.
 func direction(err error) (d *directedError, ok bool) { return fault.As[*directedError](err) }
 
-// DriverOption changes how a driver is registered.
+// DriverOption configures a driver when it is registered.
 type DriverOption func(*driverOptions)
 
 type driverOptions struct {
@@ -280,20 +295,21 @@ type driverOptions struct {
 	retry       RetryPolicy
 }
 
-// Listen lets the driver reconcile the resources of these types that name no pipeline.
+// Listen makes the driver reconcile the resources of these types that name no pipeline.
 func Listen(types ...string) DriverOption {
 	return func(o *driverOptions) { o.listen = append(o.listen, types...) }
 }
 
-// Concurrency limits how many attempts of this driver run at once in this engine, those included that were given up and
-// have not returned (see [Driver]). 0, the default, means no limit but [Options].Workers, which does not count those.
+// Concurrency limits how many attempts of this driver run at once in this engine, abandoned calls (see [Driver])
+// included. 0, the default, means no limit except [Options].Workers, which does not count abandoned calls.
 func Concurrency(n int) DriverOption { return func(o *driverOptions) { o.concurrency = n } }
 
-// Timeout limits one attempt of this driver where the step has no timeout of its own. 0, the default, means
+// Timeout limits one attempt of this driver if the step has no timeout of its own. 0, the default, means
 // [Options].StepTimeout.
 func Timeout(d time.Duration) DriverOption { return func(o *driverOptions) { o.timeout = d } }
 
-// Retry is the policy of this driver's steps, field by field, where neither step nor pipeline says otherwise.
+// Retry sets the retry policy for the steps of this driver. Each field applies where the step and the pipeline leave
+// the same field unset.
 func Retry(p RetryPolicy) DriverOption { return func(o *driverOptions) { o.retry = p } }
 
 func (o *driverOptions) validate() []fault.Field {

@@ -9,46 +9,50 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// The conditions that callers branch on, with [errors.Is]. What carries data besides is a struct: [FieldError],
-// [StepError], [PanicError]. Errors of a store (see package store) come through unchanged inside others.
+// These errors are the conditions that callers branch on, with [errors.Is]. A condition that carries data is a
+// struct: [FieldError], [StepError], [PanicError]. The engine returns the errors of a store (see package store)
+// wrapped and otherwise unchanged.
 var (
 	// ErrNotFound reports that there is no such resource, pipeline, run, step or output.
 	ErrNotFound = fault.NotFound
-	// ErrExists reports a Create of a name that is taken.
+	// ErrExists reports that a name is already taken.
 	ErrExists = fault.Exists
-	// ErrConflict reports that the state of things does not allow the call: a stale Version, a run that has ended.
+	// ErrConflict reports that the current state does not allow the call. Examples are a stale Version and a run that
+	// has ended.
 	ErrConflict = fault.Conflict
-	// ErrInvalid reports input that can never be accepted. Most are a [FieldError].
+	// ErrInvalid reports input that can never be accepted. Most of these errors are a [FieldError].
 	ErrInvalid = fault.Invalid
-	// ErrTooLarge reports input over one of the [Limits].
+	// ErrTooLarge reports input that is larger than one of the [Limits].
 	ErrTooLarge = fault.TooLarge
-	// ErrClosed reports a call on an engine that was shut down, or has not been started where it must be.
+	// ErrClosed reports that the engine was shut down, or that it has not been started and the call needs this.
 	ErrClosed = fault.Closed
-	// ErrCanceled is the cause of a run, and of its attempts' contexts, that [Engine.Cancel] ended.
+	// ErrCanceled is the cause of a run that [Engine.Cancel] ended, and of the contexts of its attempts.
 	ErrCanceled = fault.Canceled
-	// ErrSuperseded is the cause of a run, and of its attempts' contexts, that a newer generation replaced.
+	// ErrSuperseded is the cause of a run that a newer generation replaced, and of the contexts of its attempts.
 	ErrSuperseded = fault.Superseded
-	// ErrTimeout is the cause of an attempt or of a run that took longer than it was given.
+	// ErrTimeout is the cause of an attempt or a run that took longer than its timeout.
 	ErrTimeout = fault.Timeout
-	// ErrGap reports that a watcher asked for events, or fell behind to events, that are no longer kept.
+	// ErrGap reports that a watcher needs events that are no longer kept: it asked for them, or it fell too far
+	// behind.
 	ErrGap = fault.Gap
 )
 
-// ErrShutdown is the cause of an attempt's context that [Engine.Shutdown] canceled. A driver that answers with an
-// error after it is called again, by this engine's next start or by another program, with [Request.Resumed] set.
+// ErrShutdown is the cause of the contexts of attempts that [Engine.Shutdown] ended. If a driver returns an error
+// after that, it is called again with [Request].Resumed set. This happens after the next start of the engine, in this
+// program or in another one.
 var ErrShutdown = fault.Shutdown
 
-// FieldError says which field of a document or of a value is wrong, and how. It is an [ErrInvalid] or, when a limit
-// was passed, an [ErrTooLarge]. Several of them come joined (see [errors.Join]).
+// FieldError reports which field of a document or of a value is wrong, and why. It is an [ErrInvalid] or, if a limit
+// was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]).
 type FieldError struct {
-	Field   string // where in the document, such as "steps[2].driver"; empty for the document as a whole
-	Line    int    // in the text that was parsed, counted from 1; 0 when no text was
-	Column  int    // in bytes, counted from 1; 0 when no text was parsed
-	Problem string // what is wrong, with the limit where there is one
+	Field   string // place in the document, such as "steps[2].driver"; empty for the document as a whole
+	Line    int    // line of the parsed text, counted from 1; 0 if no text was parsed
+	Column  int    // column in bytes, counted from 1; 0 if no text was parsed
+	Problem string // what is wrong, with the limit if there is one
 	kind    error
 }
 
-// Error gives the place, the field and the problem.
+// Error returns the place, the field and the problem.
 func (e *FieldError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.kind.Error())
@@ -96,9 +100,9 @@ func tooLarge(field string, size, limit int, unit string) *FieldError {
 	return newFieldError(fault.Larger(field, size, limit, unit))
 }
 
-// StepError tells which step made a run fail. Unwrap gives the cause. For a run that was read back from the store
-// the cause is rebuilt: its text is the same, it still is an [ErrTimeout], [ErrTooLarge] or [*PanicError] if it was
-// one, and errors of the driver's own types have become plain text.
+// StepError reports which step made a run fail. Unwrap returns the cause. If the run was read back from the store,
+// the cause is rebuilt: it has the same text, and it is still an [ErrTimeout], an [ErrTooLarge] or a [*PanicError] if
+// it was one before. An error of the driver's own type has become plain text.
 type StepError struct {
 	Run     string
 	Step    string // its id
@@ -107,7 +111,7 @@ type StepError struct {
 	Err     error
 }
 
-// Error names the run, the step, the driver and the attempt.
+// Error returns the names of the run, the step and the driver, the number of the attempt, and the cause.
 func (e *StepError) Error() string {
 	return fmt.Sprintf("conveyor: run %s: step %s (driver %s), attempt %d: %v", e.Run, e.Step, e.Driver, e.Attempt, e.Err)
 }
@@ -115,17 +119,17 @@ func (e *StepError) Error() string {
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
 
-// PanicError is what a driver's panic, or its call of [runtime.Goexit], fails the attempt with.
+// PanicError is the error of an attempt whose driver panicked or called [runtime.Goexit].
 type PanicError struct {
-	Value any    // what was given to panic; its text for a run that was read back
-	Stack []byte // of the goroutine that panicked, cut to [Limits].ErrorText
+	Value any    // the panic value; its text if the run was read back from the store
+	Stack []byte // the stack of the goroutine that panicked, cut to [Limits].ErrorText
 }
 
-// Error gives the value, without the stack. Of a value that leads round in a circle, or cannot be shown, it gives the
-// type.
-func (e *PanicError) Error() string { return "driver panicked: " + text.Of(e.Value) }
+// Error returns the panic value as text, without the stack. If the value contains itself or cannot be formatted,
+// Error returns its type.
+func (e *PanicError) Error() string { return "driver panicked: " + textOf(e.Value) }
 
-// Unwrap returns the value if it is an error, and nil otherwise.
+// Unwrap returns the panic value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err

@@ -12,14 +12,14 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// WatchOptions selects events. The zero value selects all that happen from now on. A watcher costs no memory of its own,
-// whether it reads or not; see [Limits] for what all events together hold.
+// WatchOptions selects events. The zero value selects all events from now on. A watcher needs no memory of its own,
+// whether it reads or not. [Limits] describes how much memory all events together need.
 type WatchOptions struct {
-	// Since continues after the event that has this cursor. Empty means from now on.
+	// Since selects the events after the one with this cursor. Empty means from now on.
 	Since Cursor
-	// Resource, when set, selects the events of one resource, its runs and their steps.
+	// Resource, if set, selects the events of one resource, of its runs, and of their steps.
 	Resource Key
-	// Run, when set, selects the events of one run and its steps.
+	// Run, if set, selects the events of one run and of its steps.
 	Run string
 }
 
@@ -59,19 +59,22 @@ func (f *feed) after(c Cursor) (int64, error) {
 	return n + 1, nil
 }
 
-// Watch returns the events that o selects, each after it was recorded, those of one run in the order in which they
-// happened. The place in the stream is taken when Watch is called, not when the range begins.
+// Watch returns the events that o selects. Each event comes after its change was recorded. The events of one run come
+// in the order in which they happened. The position in the stream is fixed when Watch is called, not when the range
+// begins.
 //
-// To see a run from its beginning, watch its resource before it is applied.
+// To see a run from its beginning, call Watch for its resource before the resource is applied.
 //
-// The lines that a step has logged are readable when the event of its outcome comes (see [Engine.Logs]). To end the
-// stream, leave the range, or end ctx.
+// When the event with the outcome of a step comes, the lines that the step has logged are readable (see
+// [Engine.Logs]). To end the stream, leave the range or end ctx.
 //
-// The sequence ends with an error, its last element: the cause of ctx; [ErrClosed] after Shutdown, when the events
-// before it were delivered; [ErrGap] if Since is not known, or the watcher fell more than [Limits].WatchBuffer events
-// behind. Nothing is ever left out silently. After a gap, read what is there with List and Runs, and watch anew.
-// What a call stores that is still under way when the engine has been shut down has no event.
-// Events are kept in memory alone; a cursor means nothing to the next start of the program.
+// The sequence ends with an error as its last element: the cause of ctx; [ErrClosed] after Shutdown, when all earlier
+// events were delivered; [ErrInvalid] if Since is not a cursor; or [ErrGap] if Since is not known or the watcher fell
+// more than [Limits].WatchBuffer events behind. No event is ever left out silently. After a gap, read the current
+// state with List and Runs, and call Watch again.
+//
+// If a call is still in progress when the engine has been shut down, what this call stores has no event. Events are
+// kept in memory only: a cursor has no meaning after the program was started again.
 func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	f := e.events
 	n, err := f.Next(), error(nil)

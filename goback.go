@@ -9,27 +9,31 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// RetryFrom says where [Engine.Retry] begins. The zero value is the steps that the run has not done: the one that
-// failed, and what was left.
+// RetryFrom selects the steps that [Engine.Retry] runs again. The zero value selects the steps that the old run has
+// not done: the failed step and the steps that were left.
 type RetryFrom struct {
-	// Step is the id of the step to begin with: it and all that come after it are run again. Empty means the steps that
-	// were not done.
+	// Step is the id of the first step to run again. All steps that come after it are run again too. Empty selects
+	// the steps that were not done.
 	Step string
-	// Start begins at the start: no step is kept, but for what a [Planner] has planned, unless Newest is set. It excludes
-	// Step.
+	// Start runs all steps again; no earlier success is kept. The steps that a [Planner] has planned are not planned
+	// again, unless Newest is set. Start and Step exclude each other.
 	Start bool
-	// Newest goes along the pipeline as it is defined now. Of the steps done, those are kept whose ids it still has. The
-	// default is the steps that the run had pinned.
+	// Newest uses the steps of the pipeline as it is defined now. A step that was done is kept if the new definition
+	// still has its id. By default the new run uses the steps that the old run had pinned.
 	Newest bool
 }
 
-// Retry repeats a run that has ended, in a new run (see [Run].Of) of the same generation. The steps that were done
-// before the place where it begins are not called again, and their outputs are there for the others; attempts are
-// counted anew, and so are the idempotency keys. Finally is run again.
+// Retry repeats an ended run in a new run (see [Run].Of) of the same generation. The steps that were done, and that
+// from does not select, are not called again. Their outputs are available to the other steps. Attempts are counted
+// from 1 again, and the idempotency keys are new. The Finally steps are run again.
 //
-// It returns [ErrNotFound] if there is no such run, or the run has no such step; [ErrConflict] if the run has not
-// ended, was a deletion (call Delete again), if its generation is no longer the newest, or if another run of the
-// resource has not ended; an [ErrInvalid] if from contradicts itself; and [ErrClosed] after Shutdown.
+// Retry returns:
+//
+//   - [ErrNotFound] if there is no such run, or if the run has no such step;
+//   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
+//     longer the newest, or if another run of the resource has not ended;
+//   - an [ErrInvalid] if from contradicts itself;
+//   - [ErrClosed] after Shutdown.
 func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
@@ -111,10 +115,12 @@ func (r *runState) kept(p *plan, from string) []*stepRecord {
 	return kept
 }
 
-// Rollback applies an earlier generation of a resource anew: its spec and its pipeline become a new generation, which
-// a run reconciles as after Apply; the metadata stays. Going back to what is current already makes no generation, as
-// with Apply. It returns [ErrNotFound] if there is no such resource or generation, what Apply returns otherwise, and
-// [ErrClosed] after Shutdown.
+// Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
+// become a new generation, which a run reconciles as after [Engine.Apply]. The metadata does not change. If the spec
+// and the pipeline are current already, Rollback makes no generation, like Apply.
+//
+// Rollback returns [ErrNotFound] if there is no such resource or generation, and [ErrClosed] after Shutdown.
+// Otherwise it returns what Apply returns.
 func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err

@@ -2,30 +2,35 @@ package conveyor
 
 import "github.com/conveyor-go/conveyor/internal/fault"
 
-// Limits bound what the engine accepts and keeps. For each field zero means its default. [New] refuses a negative
-// value, and one beyond what a record of a store, or the memory, could ever hold: more than 4 MiB for bytes, more
-// than 1,048,576 for the rest, more than 10,000 for Depth. What passes a limit is answered with an [ErrTooLarge] that names the limit, or is cut where the field
-// says so. Names have a fixed limit of 253 bytes.
+// Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
+// value and a value that a record of a store, or the memory, could never hold: more than 4 MiB for bytes, more than
+// 10,000 for Depth, and more than 1,048,576 for the rest. Input over a limit is rejected with an [ErrTooLarge] that
+// names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
 //
-// They bound the memory of an engine too, beside what its store holds. An unfinished run that waits, for a time, a signal,
-// a driver, a slot, room or a worker, holds less than 1 KiB; of those that wait for a worker, up to 1,024 are kept whole,
-// with spec and outputs. The events kept for watchers hold WatchBuffer times ErrorText and 2 KiB at the very most, however
-// many watch and however slow they are. A step at work holds its lines of log until they are written, which is about
-// 1 MiB, or LogLines times LogLine while the store fails. Up to 1,000 of the engine's own lines wait for a slow logger.
-// A goroutine is there for each call of a driver, a given-up one included, and for nothing that waits.
+// Limits also bound the memory that an engine needs besides its store:
+//
+//   - An unfinished run that waits (for a time, a signal, a driver, a slot, the run limit of its pipeline, or a
+//     worker) needs less than 1 KiB. Of the runs that wait for a worker, up to 1,024 are kept completely, with spec
+//     and outputs.
+//   - The events that are kept for watchers need at most WatchBuffer times (ErrorText + 2 KiB), independent of the
+//     number and the speed of the watchers.
+//   - A running step keeps its log lines until they are written. This is about 1 MiB, or LogLines times LogLine while
+//     the store fails.
+//   - Up to 1,000 of the engine's own log lines wait for a slow logger.
+//   - Each call of a driver has a goroutine, also an abandoned call. A run that waits has none.
 type Limits struct {
 	Document      int // bytes of a JSON document; default 2 MiB
-	Depth         int // levels of nesting in a JSON document, of which a spec is the second; default 32
+	Depth         int // levels of nesting in a JSON document; a spec is the second level; default 32
 	Steps         int // steps of one pipeline, or drivers listening to one type; default 256
-	Spec          int // bytes of a spec, and of the metadata of one resource; default 1 MiB
+	Spec          int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
 	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
-	ErrorText     int // bytes kept of an error, of a reason and of a panic's stack; the rest is cut, marked; default 8 KiB
-	LogLines      int // lines kept per step; later ones only reach the engine's logger; default 10,000
-	LogLine       int // bytes kept of one log line, its attributes included; the rest is cut, marked; default 8 KiB
-	Attempts      int // ended attempts kept per step, the newest; default 32
-	WatchBuffer   int // events a watcher may fall behind before it gets ErrGap; default 1,024
-	Queue         int // runs of one resource that wait in line under the policy queue; default 10,000
-	Interruptions int // deaths of the process during one step before its run fails; default 5
+	ErrorText     int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
+	LogLines      int // lines kept per step; later lines only go to the engine's logger; default 10,000
+	LogLine       int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
+	Attempts      int // ended attempts kept per step, the newest ones; default 32
+	WatchBuffer   int // events that a watcher can fall behind before it gets ErrGap; default 1,024
+	Queue         int // pending runs of one resource under the policy Queue; default 10,000
+	Interruptions int // deaths of the process during one step that its run survives; one more fails the run; default 5
 }
 
 const (

@@ -16,13 +16,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// LogOptions selects log lines. The zero value selects all that are kept of a run.
+// LogOptions selects log lines. The zero value selects all lines that are kept of a run.
 type LogOptions struct {
-	// Step, when set, selects the lines of one step, by its id.
+	// Step, if set, selects the lines of one step, by its id.
 	Step string
-	// After selects the lines whose Seq is greater.
+	// After selects the lines whose Seq is greater than After.
 	After int64
-	// Follow goes on with the lines that are yet to come, until the run ends.
+	// Follow continues with the lines that are logged later, until the run ends.
 	Follow bool
 }
 
@@ -344,13 +344,13 @@ func (t *tails) wake(run string) {
 	}
 }
 
-// Logs returns the lines that the drivers of a run wrote to [Request.Log], in order. Without Follow it ends with the
-// newest line; with it, when the run has ended.
+// Logs returns the lines that the drivers of a run wrote to [Request].Log, in order. Without Follow, the sequence
+// ends after the newest line. With Follow, it ends when the run has ended.
 //
-// A line is readable as soon as it is logged. It is written to the store along with its step's outcome, and within a
-// second in any case; what was not written yet is lost in a crash. The sequence ends with an error, its last element,
-// if there is no such run ([ErrNotFound]), if the store fails, if ctx ends, or if the engine shuts down while it
-// follows ([ErrClosed]).
+// A line is readable as soon as it is logged. It is written to the store together with the outcome of its step, and
+// in any case within a second. A crash loses the lines that were not yet written. The sequence ends with an error as
+// its last element if there is no such run ([ErrNotFound]), if the store fails, if ctx ends (the cause of ctx), or if
+// the engine is shut down while the sequence follows the run ([ErrClosed]).
 func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2[LogLine, error] {
 	return func(yield func(LogLine, error) bool) {
 		if err := e.followLog(ctx, runID, o, func(l LogLine) bool { return yield(l, nil) }); err != nil {

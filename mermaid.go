@@ -9,16 +9,17 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors draw: a box for each step, an
-// arrow for each "only after". It returns the error of w. The definition is drawn as it is; it need not be valid.
+// Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors can draw. Each step is a box. An
+// arrow leads to each step from the steps that must come before it. Mermaid draws the definition as it is, even if it
+// is not valid. It returns the error of w.
 func (s PipelineSpec) Mermaid(w io.Writer) error {
 	s = s.normalized()
 	c := chart{plan: s.plan()}
 	return c.write(w)
 }
 
-// Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. It returns the error of
-// w. A run that has not started has no steps to draw.
+// Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. A run that has not
+// started has no steps to draw. Mermaid returns the error of w.
 func (r *Run) Mermaid(w io.Writer) error {
 	c := chart{plan: &plan{Independent: r.Pipeline == ""}, run: r}
 	for i := range r.Steps {

@@ -8,19 +8,20 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Observer is told of the engine's events, for metrics and tracing (see [Options].Observer).
+// Observer is called for the engine's events, for instance for metrics and tracing (see [Options].Observer).
 type Observer interface {
-	// Observe is called for each event from Start on, after what it tells of is on record, one call at a time, those of
-	// one run in the order in which they happened. It holds up nothing: the engine goes on meanwhile. An observer that
-	// falls more than [Limits].WatchBuffer events behind gets one event of kind [EventGap] for those it has missed. A
-	// panic is logged, by its type, and the next event comes all the same.
+	// Observe is called for each event from Start on, after the change that the event describes was recorded. There
+	// is one call at a time, and the events of one run come in the order in which they happened. Observe delays
+	// nothing: the engine continues meanwhile. If an observer falls more than [Limits].WatchBuffer events behind, it
+	// gets one event of kind [EventGap] for those that it has missed. If Observe panics, the type of the panic value
+	// is logged, and Observe is called for the next event as usual.
 	//
-	// After Shutdown has begun, the events up to its end are still told, as far as its time allows; then ctx ends, and an
-	// observer that has not returned is left alone.
+	// After Shutdown has begun, Observe is still called for the events until its end, as far as the time of Shutdown
+	// allows. Then ctx ends. The engine does not wait for a call of Observe that has not returned by then.
 	Observe(ctx context.Context, e Event)
 }
 
-// ObserverFunc makes an Observer of a function.
+// ObserverFunc lets an ordinary function be used as an [Observer].
 type ObserverFunc func(ctx context.Context, e Event)
 
 // Observe calls f.

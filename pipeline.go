@@ -15,108 +15,118 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Pipeline is anything that can say what its steps are. [PipelineSpec] is the ready-made one.
+// Pipeline is anything that can define the steps of a pipeline. [PipelineSpec] is the ready-made implementation.
 type Pipeline interface {
-	// Spec returns the definition. The engine calls it once in [Engine.SavePipeline] and keeps a copy. A pipeline that is
-	// a [Planner] too defines no steps.
+	// Spec returns the definition. [Engine.SavePipeline] calls it once and keeps a copy. The Spec of a pipeline that
+	// is also a [Planner] must have no Steps.
 	Spec() PipelineSpec
 }
 
-// PipelineSpec is the JSON document of a pipeline, and itself a [Pipeline].
+// PipelineSpec is the JSON document of a pipeline. It is itself a [Pipeline].
 type PipelineSpec struct {
 	Name        string `json:"name"`
-	Resource    string `json:"resource"` // the type of the resources it reconciles
+	Resource    string `json:"resource"` // the type of the resources that the pipeline reconciles
 	Description string `json:"description,omitempty"`
-	// Version is the author's own label and is kept as it is.
+	// Version is the author's own label. The engine keeps it unchanged.
 	Version string `json:"version,omitempty"`
-	// Steps are run in this order, each after the one before it succeeded; or, if any of them has an After, each as
-	// soon as those it names have. At least 1, and with Finally at most [Limits].Steps.
+	// Steps are run in this order: each step starts after the one before it has succeeded. If any step has an After,
+	// each step starts as soon as all steps that its After names have succeeded. A pipeline has at least 1 step.
+	// Steps and Finally together have at most [Limits].Steps.
 	Steps []Step `json:"steps"`
-	// Finally are run in this order when Steps are through, whether they succeeded, failed, timed out or were canceled
-	// (see [Request].Outcome). All of them are run, even if one fails; that makes a run that had succeeded fail.
-	// Canceling the run while they run ends them too, and so does the end of their time: a run that had succeeded is
-	// then canceled, or fails.
+	// Finally steps are run in this order when Steps have ended, whether these succeeded, failed, timed out or were
+	// canceled (see [Request].Outcome). All Finally steps are run, even if one of them fails. If Steps had succeeded
+	// and a Finally step fails, the run fails. If the run is canceled while Finally steps run, or their time is over
+	// (see Timeout), these steps are ended too. If Steps had succeeded, the run is then canceled, or fails because of
+	// the timeout.
 	Finally []Step `json:"finally,omitempty"`
-	// OnChange says what happens to a change that comes during a run. Unset means coalesce: when the run has ended,
-	// the resource is reconciled once more, with the newest generation. Supersede does not wait for the end: the attempts
-	// under way are canceled first, with the cause [ErrSuperseded], and Finally is run. Queue gives each generation a run of
-	// its own, one after the other.
+	// OnChange is the policy for a change that comes during a run. Unset means [Coalesce]: when the run has ended,
+	// the resource is reconciled once more, with the newest generation. [Supersede] does not wait for the end of the
+	// run: the running attempts are canceled first, with the cause [ErrSuperseded], and the Finally steps are run.
+	// [Queue] gives each generation a run of its own, one after the other.
 	OnChange ChangePolicy `json:"onChange,omitzero"`
-	// MaxRuns is how many runs of the pipeline may be at work at once; 0 means any number. A run is at work from its first
-	// step to its end, while it waits or is blocked too, and so is a deletion. Others stay queued, and begin about in the
-	// order in which they came. A driver that waits for another run of its own pipeline may so wait for ever.
+	// MaxRuns is the maximum number of active runs of the pipeline. 0 means no limit. A run is active from its first
+	// step to its end, also while it waits or is blocked. A deletion counts as a run. All other runs stay queued, and
+	// they begin roughly in the order in which they came. A driver that blocks until another run of the same pipeline
+	// has ended can deadlock: that run may be queued behind it.
 	MaxRuns int `json:"maxRuns,omitempty"`
-	// Timeout limits the Steps of a run as a whole, its waits included, and then once more its Finally. 0 means no
-	// limit.
+	// Timeout limits the time of all Steps of a run together, waits included. The Finally steps together then get the
+	// same time again. 0 means no limit.
 	Timeout Duration `json:"timeout,omitzero"`
-	// Resync runs a resource again, with the cause resync, so long after a run of it that succeeded, unless another run
-	// comes first: what has drifted is put right. 0 means never. The time counts from the end of the run, and survives a
-	// restart; what was due meanwhile is run at once. Only a success plans the next run: after one that failed or was
-	// canceled, it takes an Apply or a Trigger to begin anew. A pipeline that no longer has a Resync, or is gone, has none of
-	// its resources run again; one that gets a Resync has it for each resource from the next run on.
+	// Resync is the time between a successful run of a resource and the next run of it, which has the cause resync
+	// and corrects what has drifted. 0 means never. The time counts from the end of the successful run, and it
+	// survives a restart: a run that became due in the meantime starts at once. If another run comes first, the
+	// planned run is dropped.
+	//
+	// Only a success plans the next run. After a run that failed or was canceled, an Apply or a Trigger must start
+	// the next one. If Resync is removed from a pipeline, or the pipeline is deleted, none of its resources is run
+	// again. If a pipeline gets a Resync, it applies to each resource from its next run on.
 	Resync Duration `json:"resync,omitzero"`
-	// Retry is the policy of the steps, field by field, where they do not say otherwise.
+	// Retry is the retry policy of the steps. Each field applies where a step leaves the same field unset.
 	Retry    *RetryPolicy      `json:"retry,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
-// Step is one station of a pipeline.
+// Step is one step of a pipeline.
 type Step struct {
-	// ID is unique in the pipeline and is what a run's progress is kept under. Empty means its position: "1", "2", …, or
-	// "finally-1", … in the Finally of a pipeline whose steps are planned (see [Planner]).
+	// ID is unique in the pipeline. The progress of a run is recorded under this id. Empty means the position of the
+	// step: "1", "2", and so on. In the Finally of a pipeline whose steps are planned (see [Planner]), empty means
+	// "finally-1", "finally-2", and so on.
 	ID string `json:"id"`
 	// Name is for people.
 	Name string `json:"name,omitempty"`
-	// Driver names the driver that carries the step out. One driver may serve several steps.
+	// Driver is the name of the driver that carries out the step. One driver can serve several steps.
 	Driver string `json:"driver"`
-	// After are the ids of the steps that this one comes after. If no step of the pipeline has any, they run in the
-	// order of the list. If some have, a step without After starts at once.
+	// After lists the ids of the steps that must come before this step. If no step of the pipeline has an After, the
+	// steps run in the order of the list. If any step has one, a step without After starts at once.
 	After []string `json:"after,omitempty"`
-	// With is any JSON: settings for this use of the driver (see [Request.Settings]).
+	// With is any JSON: the settings for this use of the driver (see [Request.Settings]).
 	With  json.RawMessage `json:"with,omitempty"`
 	Retry *RetryPolicy    `json:"retry,omitempty"`
-	// Timeout limits one attempt. 0 means the driver's (see [Timeout]), or else [Options].StepTimeout.
+	// Timeout limits one attempt. 0 means the timeout of the driver (see [Timeout]) or, if it has none,
+	// [Options].StepTimeout.
 	Timeout Duration `json:"timeout,omitzero"`
-	// ContinueOnError lets those after this step go on when it has failed, and the run succeed.
+	// ContinueOnError tolerates a failure of this step: the steps after it still start, and the run can still
+	// succeed.
 	ContinueOnError bool `json:"continueOnError,omitempty"`
 }
 
-// ChangePolicy says what happens when a resource changes during its run.
+// ChangePolicy defines what happens when a resource changes during its run.
 type ChangePolicy uint8
 
 const (
-	// Coalesce lets the run end and then reconciles the newest generation, once.
+	// Coalesce lets the run end. Then the newest generation is reconciled, once.
 	Coalesce ChangePolicy = iota + 1
-	// Supersede cancels the run first.
+	// Supersede cancels the run first. Then the newest generation is reconciled.
 	Supersede
-	// Queue reconciles every generation, each in a run of its own, one after the other, in order. A run that fails
-	// holds up none of those behind it. The line is at most [Limits].Queue long; Apply answers [ErrTooLarge] beyond
-	// that. When a pipeline takes up another policy, the runs that are queued already, and what is applied before they
-	// have all started, still keep their generations.
+	// Queue reconciles every generation in a run of its own, one after the other, in order. A run that fails does not
+	// hold up the runs behind it. At most [Limits].Queue runs of a resource can be pending; Apply returns
+	// [ErrTooLarge] beyond this limit. If the policy of a pipeline changes from Queue to another one, the runs that
+	// are queued already keep their generations. So do the changes that are applied before all of these runs have
+	// started.
 	Queue
 )
 
 var changePolicyNames = enum[ChangePolicy]{what: "change policy", names: []string{"", "coalesce", "supersede", "queue"}}
 
-// String gives the name that documents use, and "unset" for the zero value.
+// String returns the name that documents use, and "unset" for the zero value.
 func (c ChangePolicy) String() string { return changePolicyNames.text(c) }
 
-// MarshalText gives the name that documents use, and nothing for the zero value.
+// MarshalText returns the name that documents use, and an empty text for the zero value.
 func (c ChangePolicy) MarshalText() ([]byte, error) { return changePolicyNames.marshal(c) }
 
-// UnmarshalText reads what MarshalText writes, and nothing else.
+// UnmarshalText accepts exactly what MarshalText returns.
 func (c *ChangePolicy) UnmarshalText(b []byte) error { return changePolicyNames.unmarshal(b, c) }
 
 // Duration is a [time.Duration] that documents write as text, such as "1m30s" (see [time.ParseDuration]).
 type Duration time.Duration
 
-// String gives what [time.Duration] does.
+// String returns the same text as [time.Duration].
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// MarshalText writes the form that UnmarshalText reads.
+// MarshalText returns a text that UnmarshalText accepts.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText reads what [time.ParseDuration] does.
+// UnmarshalText accepts what [time.ParseDuration] accepts.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
 	if err != nil {
@@ -129,10 +139,11 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // Spec returns s.
 func (s PipelineSpec) Spec() PipelineSpec { return s }
 
-// ParsePipeline reads one pipeline document, strictly: an unknown, repeated or differently-cased field, trailing
-// data, anything over the default [Limits], and all that [PipelineSpec.Validate] refuses is an error that gives the
-// position. Every fault is reported at once, but of a text that is no JSON only the first. It returns an [ErrInvalid]
-// or [ErrTooLarge], or the error of r. Steps without an id have got their position as one.
+// ParsePipeline reads one pipeline document. It is strict: an unknown field, a repeated field, a field name with the
+// wrong case, trailing data, anything over the default [Limits], and everything that [PipelineSpec.Validate] rejects
+// is an error that contains the position. All faults are reported at once. Of a text that is not JSON, only the first
+// fault is reported. ParsePipeline returns an [ErrInvalid] or [ErrTooLarge], or the error of r. A step without an id
+// gets its position as its id.
 func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	limits := Limits{}.withDefaults()
 	var s PipelineSpec
@@ -146,7 +157,7 @@ func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 	return s, nil
 }
 
-// Validate reports every fault at once, joined; each is a [FieldError]. It uses the default [Limits].
+// Validate returns all faults at once, joined. Each fault is a [FieldError]. Validate uses the default [Limits].
 func (s PipelineSpec) Validate() error {
 	return fieldErrors(s.normalized().validate(Limits{}.withDefaults(), false))
 }

@@ -10,24 +10,28 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Planner is an optional ability of a [Pipeline]: its steps are computed for each resource, for a fan-out or a matrix.
-// Such a pipeline is given to [Engine.SavePipeline] with no Steps, at each start of every program that shall plan runs of
-// it: what a Planner does is code and not on record. Where it is missing, a run of the pipeline is blocked until it is
-// saved with one. What [Engine.GetPipeline] returns of it has no steps, and cannot be saved as it is.
+// Planner is an optional interface of a [Pipeline]. It computes the steps for each resource, for instance for a
+// fan-out or a matrix.
+//
+// Such a pipeline has no Steps. Every program that plans runs of the pipeline must pass it to [Engine.SavePipeline]
+// at each start, because a Planner is code and is not recorded. If the Planner is missing, a run of the pipeline is
+// blocked until the pipeline is saved with one. The definition that [Engine.GetPipeline] returns has no steps and
+// cannot be saved as it is.
 type Planner interface {
-	// Plan returns the steps of a run of res, which are pinned in the run as if they had been in the definition: in
-	// order, or a graph, with their positions as ids where they have none. No steps are fine, and the run has succeeded.
-	// The steps are copied; res belongs to the callee.
+	// Plan returns the steps of a run of res. The steps are pinned in the run as if they were in the definition: they
+	// are a list or a graph, and a step without an id gets its position as its id. If Plan returns no steps, the run
+	// succeeds. The engine copies the steps. Plan owns res.
 	//
-	// A run calls Plan in a step of its own, the first one, whose id is [PlanStep]. All that is said of
-	// [Driver.Reconcile] holds: an error is retried as the pipeline's policy says, a panic is one, ctx ends with the time
-	// of the attempt or when the run is canceled, and after a crash Plan is called again, but not once its answer is on
-	// record. Steps that are refused, as [PipelineSpec.Validate] would, fail the run. A deletion plans too, and
-	// finalizes the steps in the reverse order. Plan is called concurrently for different resources.
+	// A run calls Plan in a step of its own. This step is the first one, and its id is [PlanStep]. The rules of
+	// [Driver.Reconcile] apply: an error is retried as the retry policy of the pipeline specifies, a panic counts as
+	// an error, and ctx ends with the time of the attempt or when the run is canceled. After a crash, Plan is called
+	// again unless its result is recorded. If the steps are not valid in the sense of [PipelineSpec.Validate], the
+	// run fails. A deletion calls Plan too, and finalizes the steps in the reverse order. Plan is called concurrently
+	// for different resources.
 	Plan(ctx context.Context, res *Object) ([]Step, error)
 }
 
-// PlanStep is the id of the step in which a [Planner] is called. No step of a program can have it.
+// PlanStep is the id of the step in which a [Planner] is called. No step of a program can have this id.
 const PlanStep = ".plan"
 
 // planner is the driver of that step. It is registered under a name that no driver of a program can have.

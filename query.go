@@ -12,7 +12,7 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Get returns a resource as it is now, or [ErrNotFound]. The caller owns it.
+// Get returns the current state of a resource, or [ErrNotFound]. The caller owns the object.
 func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
@@ -41,15 +41,16 @@ func (e *Engine) head(ctx context.Context, k Key) (*resourceRecord, error) {
 
 // ResourceFilter selects resources. The zero value selects all of them.
 type ResourceFilter struct {
-	Type       string // only of this type; empty for every type
-	NamePrefix string // only names that begin so; used along with Type
-	After      string // only names greater than this one; used along with Type, to go on where a page ended
-	Limit      int    // at most so many; 0 or less for no limit
+	Type       string // only resources of this type; empty for all types
+	NamePrefix string // only names with this prefix; needs Type
+	After      string // only names greater than this one, to continue after a page; needs Type
+	Limit      int    // maximum number of resources; 0 or less for no limit
 }
 
-// List returns the resources that f selects, in the order of type and name: their current state, never an earlier
-// generation. It sees each resource at a moment of its own. An error of the store, or the cause of ctx, is the last
-// element. The caller owns the objects.
+// List returns the resources that f selects, in the order of type and name. It returns the current state of each
+// resource, never an earlier generation. Each resource is read separately: the list is not a snapshot of one moment.
+// If the store fails or ctx ends, the last element is the error of the store or the cause of ctx. The caller owns the
+// objects.
 func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, error] {
 	q := store.Query{Prefix: resourcePrefix, Limit: f.Limit}
 	if f.Type != "" {
@@ -91,8 +92,8 @@ func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
 	return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
 }
 
-// Revisions returns the generations of a resource that are kept, the oldest first, each with its spec, its pipeline
-// and its metadata as they were when the generation was made; their Status is empty. If there is no such resource,
+// Revisions returns the generations of a resource that are kept, the oldest first. Each has its spec, its pipeline
+// and its metadata as they were when the generation was made. Their Status is empty. If there is no such resource,
 // the only element is an [ErrNotFound].
 func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error] {
 	return func(yield func(*Object, error) bool) {
@@ -133,7 +134,7 @@ func revisionObject(r store.Record, k Key, head *resourceRecord) (*Object, error
 	}}, nil
 }
 
-// GetRun returns a run as it is now, or [ErrNotFound]. The caller owns it.
+// GetRun returns the current state of a run, or [ErrNotFound]. The caller owns the run.
 func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if text.NameFault(runID) != "" {
 		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
@@ -143,13 +144,13 @@ func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 
 // RunFilter selects runs. The zero value selects all of them, the oldest first.
 type RunFilter struct {
-	Resource   Key     // only of this resource; zero for every one
-	Pipeline   string  // only along this pipeline; empty for every one
-	States     []State // only in one of these states; none for every one
-	Unfinished bool    // only those that have not ended; reads nothing of the others
-	Newest     bool    // the newest first
-	After      string  // only those that come after the run with this id, in the order of the list
-	Limit      int     // at most so many; 0 or less for no limit
+	Resource   Key     // only runs of this resource; zero for all resources
+	Pipeline   string  // only runs along this pipeline; empty for all pipelines
+	States     []State // only runs in one of these states; empty for all states
+	Unfinished bool    // only runs that have not ended; the others are not read at all
+	Newest     bool    // the newest run first
+	After      string  // only runs that come after the run with this id, in the order of the list
+	Limit      int     // maximum number of runs; 0 or less for no limit
 }
 
 func (f *RunFilter) wants(r *Run) bool {
@@ -159,8 +160,9 @@ func (f *RunFilter) wants(r *Run) bool {
 		(!f.Unfinished || !r.State.Final())
 }
 
-// Runs returns the runs that f selects, in the order in which they were created. It sees each run at a moment of its
-// own. An error of the store, or the cause of ctx, is the last element. The caller owns the runs.
+// Runs returns the runs that f selects, in the order of their creation. Each run is read separately: the list is not
+// a snapshot of one moment. If the store fails or ctx ends, the last element is the error of the store or the cause
+// of ctx. The caller owns the runs.
 func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 	q := store.Query{Prefix: runPrefix, Reverse: f.Newest}
 	switch {

@@ -14,84 +14,89 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Resource is desired state: a type, a name, a spec. Any pointer to a struct that embeds [Meta] is one, and so is an
-// [*Object]. The struct marshals to a document with the fields of Meta and a "spec", and nothing else:
+// Resource is desired state: a type, a name and a spec. Any pointer to a struct that embeds [Meta] is a Resource, and
+// so is an [*Object]. The struct must marshal to a document with the fields of Meta and a "spec", and nothing else:
 //
 //	type DockerBuild struct {
 //		conveyor.Meta
 //		Spec struct{ Repository, Image string } `json:"spec"`
 //	}
 type Resource interface {
-	// ResourceMeta returns the resource's own Meta, never a copy and never nil. It is promoted from Meta.
+	// ResourceMeta returns the resource's own Meta, never a copy and never nil. The method is promoted from Meta.
 	ResourceMeta() *Meta
 }
 
-// Meta is what every resource has besides its spec. The program sets Name, Type, Pipeline and Metadata, and Version
-// where it wants a compare-and-set; the engine alone sets the rest, and ignores what it finds there.
+// Meta is what every resource has besides its spec. The program sets Name, Type, Pipeline and Metadata. It sets
+// Version where it wants a compare-and-set. The engine sets all other fields and ignores the values that it finds
+// there.
 type Meta struct {
-	// ID is given by the engine once per incarnation of a name: a name that was deleted and created anew has another
-	// one. It is part of every idempotency key.
+	// ID is set by the engine. It identifies one incarnation of a name: a name that was deleted and created again has
+	// another ID. ID is part of every idempotency key.
 	ID string `json:"id,omitempty"`
-	// Name is unique among the resources of one Type: 1 to 253 bytes of letters, digits, '.', '_' and '-', not
-	// starting with a dot. So is Type.
+	// Name is unique among the resources of one Type. Name and Type have 1 to 253 bytes of letters, digits, '.', '_'
+	// and '-', and do not start with a dot.
 	Name string `json:"name"`
 	Type string `json:"resource"`
-	// Pipeline names the pipeline that reconciles this resource. Empty: every driver that listens to Type does.
+	// Pipeline is the name of the pipeline that reconciles this resource. Empty means every driver that listens to
+	// Type.
 	Pipeline string `json:"pipeline,omitempty"`
-	// Metadata is the program's own; the engine never writes here. A change of it alone starts no run.
+	// Metadata belongs to the program; the engine never writes it. A change of Metadata alone starts no run.
 	Metadata map[string]string `json:"metadata,omitempty"`
-	// Version counts the writes of this resource by the program: each Apply that changed anything, of spec, pipeline
-	// or metadata. When it is not 0, Apply writes only over that very version and otherwise answers [ErrConflict].
-	// What the engine writes into Status does not count, so that progress never makes a reader's copy stale.
+	// Version counts the writes of this resource by the program: each Apply that changed the spec, the pipeline or
+	// the metadata. If Version is not 0, Apply writes only if this is the current version, and otherwise returns
+	// [ErrConflict]. What the engine writes into Status does not count, so that progress never makes a reader's copy
+	// stale.
 	Version int64 `json:"version,omitempty"`
-	// Generation counts the changes of the spec or of the pipeline's name. Each one is reconciled by a run.
+	// Generation counts the changes of the spec and of the pipeline's name. Each generation is reconciled by a run.
 	Generation int64 `json:"generation,omitempty"`
-	// Status is written by the engine alone.
+	// Status is written by the engine only.
 	Status    Status     `json:"status,omitzero"`
 	CreatedAt time.Time  `json:"createdAt,omitzero"`
-	UpdatedAt time.Time  `json:"updatedAt,omitzero"` // of the last write that Version counted
+	UpdatedAt time.Time  `json:"updatedAt,omitzero"` // time of the last write that Version counted
 	DeletedAt *time.Time `json:"deletedAt,omitempty"`
 }
 
-// ResourceMeta returns m, which makes every struct that embeds Meta a [Resource].
+// ResourceMeta returns m. It makes every struct that embeds Meta a [Resource].
 func (m *Meta) ResourceMeta() *Meta { return m }
 
 // Key returns the type and the name.
 func (m *Meta) Key() Key { return Key{Type: m.Type, Name: m.Name} }
 
-// Status says how far the engine is with a resource. It is written when a run is queued, starts and ends; the state
-// between those is the run's (see [Engine.GetRun]).
+// Status shows how far the engine is with a resource. It is written when a run is queued, when it starts, and when it
+// ends. The state in between is in the run (see [Engine.GetRun]).
 type Status struct {
 	// Phase is the state of the newest run: queued, running, or one of the final states.
 	Phase State `json:"phase,omitzero"`
-	// ObservedGeneration is the newest generation that some run has ended for, however it ended.
+	// ObservedGeneration is the newest generation for which a run has ended, whether the run succeeded or not.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// Run is the id of the newest run.
 	Run string `json:"run,omitempty"`
-	// Message says why, in words, when Phase is a final state other than succeeded.
+	// Message is the reason in words if Phase is a final state other than succeeded.
 	Message string `json:"message,omitempty"`
 }
 
-// Key names a resource.
+// Key identifies a resource by its type and its name.
 type Key struct {
 	Type string `json:"resource"`
 	Name string `json:"name"`
 }
 
-// String gives "type/name".
+// String returns "type/name".
 func (k Key) String() string { return k.Type + "/" + k.Name }
 
-// Object is any resource, untyped: what the engine stores, and what drivers are given. The zero Object is not valid.
+// Object is a resource of any type, with an undecoded spec. It is what the engine stores and what drivers get. The
+// zero Object is not valid.
 type Object struct {
 	Meta
-	// Spec is JSON, and the caller's: the engine neither reads nor changes it, but for the white space between its parts.
-	// Numbers stay as they are written. A field that comes twice is refused. Empty means that there is none.
+	// Spec is JSON and belongs to the program: the engine does not read it, and changes nothing in it but the white
+	// space between its parts. Numbers stay as they are written. A field that occurs twice is rejected. Empty means
+	// that there is no spec.
 	Spec json.RawMessage `json:"spec,omitempty"`
 }
 
-// Decode fills into from o: the Meta is copied, and the spec is decoded as [encoding/json] does, so that fields the
-// struct does not know are passed over and a program can read what a newer one wrote. On an error (an [ErrInvalid])
-// the contents of into are unspecified.
+// Decode fills into from o. It copies the Meta and decodes the spec as [encoding/json] does. Fields that the struct
+// does not have are ignored, so that a program can read what a newer program wrote. If Decode returns an error (an
+// [ErrInvalid]), the content of into is unspecified.
 func (o *Object) Decode(into Resource) error {
 	if isNilPointer(into) {
 		return invalid("", "decode into a nil resource")
@@ -126,10 +131,10 @@ func (m *Meta) clone() Meta {
 	return c
 }
 
-// ParseResource reads one resource document, strictly: an unknown, repeated or differently-cased field, trailing
-// data, a bad name, and anything over the default [Limits] is an error that gives the position. Every fault is
-// reported at once, but of a text that is no JSON only the first. It returns an [ErrInvalid] or [ErrTooLarge], or the
-// error of r.
+// ParseResource reads one resource document. It is strict: an unknown field, a repeated field, a field name with the
+// wrong case, trailing data, an invalid name, and anything over the default [Limits] is an error that contains the
+// position. All faults are reported at once. Of a text that is not JSON, only the first fault is reported.
+// ParseResource returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
 func ParseResource(r io.Reader) (*Object, error) {
 	limits := Limits{}.withDefaults()
 	o := new(Object)

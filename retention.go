@@ -11,17 +11,19 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Retention bounds what is kept of the past, for each resource by itself. The zero value keeps everything. It is looked
-// to whenever a run of the resource has ended, and after every 256th generation, so that a resource at rest keeps what it
-// has. Whatever is set, a run that has not ended is never removed, nor are the run that it repeats, the newest run of a
-// resource, its current generation, and the generations that an unfinished run has pinned. With a run go its steps, its
-// attempts and its log; its checkpoints, and the signals that nobody took, are gone with its end.
+// Retention bounds what is kept of the past of each resource. The zero value keeps everything. Retention is applied
+// each time a run of the resource ends, and after every 256th generation. A resource without activity is not pruned.
+//
+// Some records are never removed, with any setting: runs that have not ended, runs that an unfinished run repeats,
+// the newest run of a resource, its current generation, and the generations that unfinished runs have pinned. The
+// steps, the attempts and the log of a run are removed together with the run. Its checkpoints, and the signals that
+// no step took, are removed when the run ends.
 type Retention struct {
-	// Runs is how many ended runs are kept, the newest; 0 means all.
+	// Runs is the number of ended runs to keep, the newest ones. 0 means all.
 	Runs int
-	// Age is how long ago a kept run may have ended; 0 means any time.
+	// Age is the maximum age of a kept run, counted from its end. 0 means no limit.
 	Age time.Duration
-	// Revisions is how many generations are kept, the newest; 0 means all.
+	// Revisions is the number of generations to keep, the newest ones. 0 means all.
 	Revisions int
 }
 

@@ -8,16 +8,16 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// RetryPolicy says how often a failed attempt is repeated, and after which delay. Policies are combined field by
-// field: what is zero in a step's is taken from the pipeline's, then the driver's, then [Options].Retry, then the
-// default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at most Max, and then changed at random by up to
-// the Jitter in either direction.
+// RetryPolicy defines how often a failed attempt is repeated, and after which delay. Policies are combined field by
+// field. A field that is zero in the policy of a step is taken from the policy of the pipeline, then of the driver,
+// then from [Options].Retry, and then from the default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at
+// most Max. The delay is then changed at random by up to the fraction Jitter, up or down.
 type RetryPolicy struct {
-	MaxAttempts int      `json:"maxAttempts,omitempty"` // the first one included; default 3; -1 means no limit
+	MaxAttempts int      `json:"maxAttempts,omitempty"` // maximum number of attempts, the first one included; default 3; -1 means no limit
 	Initial     Duration `json:"initial,omitzero"`      // default 1s
-	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial above it counts as Max
+	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial that is larger than Max counts as Max
 	Multiplier  float64  `json:"multiplier,omitempty"`  // at least 1; default 2
-	Jitter      float64  `json:"jitter,omitempty"`      // fraction of the delay, up to 1; default 0.2; -1 means none
+	Jitter      float64  `json:"jitter,omitempty"`      // fraction of the delay, at most 1; default 0.2; -1 means none
 }
 
 var defaultRetry = RetryPolicy{

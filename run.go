@@ -11,19 +11,19 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// State is how far a run or a step is. The zero value means unset: a step that has not begun.
+// State is the state of a run or of a step. The zero value means unset: a step that has not begun.
 type State uint8
 
 const (
 	StateUnset      State = iota // not begun
-	StateQueued                  // waits for its turn: for a run before it, for a worker, or for a slot of its driver
-	StateRunning                 // an attempt is under way
-	StateRetrying                // an attempt failed and the next one has a due time
+	StateQueued                  // waits for an earlier run, for a worker, or for a slot of its driver
+	StateRunning                 // an attempt is running
+	StateRetrying                // an attempt failed, and the next one has a due time
 	StateWaiting                 // the driver asked to be called again later
-	StateBlocked                 // cannot go on until something is mended, such as a driver that is not registered
+	StateBlocked                 // cannot continue until something is corrected; for example, a missing driver is registered
 	StateSucceeded               // final
 	StateFailed                  // final
-	StateSkipped                 // final: not needed, or nobody was there to do it
+	StateSkipped                 // final: not needed, or no driver was there to do it
 	StateCanceled                // final: ended by Cancel
 	StateSuperseded              // final: ended by a newer generation
 
@@ -33,57 +33,59 @@ const (
 var stateNames = enum[State]{what: "state", names: []string{"", "queued", "running", "retrying", "waiting", "blocked",
 	"succeeded", "failed", "skipped", "canceled", "superseded"}}
 
-// String gives the name that documents use, and "unset" for the zero value.
+// String returns the name that documents use, and "unset" for the zero value.
 func (s State) String() string { return stateNames.text(s) }
 
-// MarshalText gives the name that documents use, and nothing for the zero value.
+// MarshalText returns the name that documents use, and an empty text for the zero value.
 func (s State) MarshalText() ([]byte, error) { return stateNames.marshal(s) }
 
-// UnmarshalText reads what MarshalText writes, and nothing else.
+// UnmarshalText accepts exactly what MarshalText returns.
 func (s *State) UnmarshalText(b []byte) error { return stateNames.unmarshal(b, s) }
 
-// Final reports whether nothing more will happen to a run or step in this state.
+// Final reports whether s is final: a run or a step in a final state does not change any more.
 func (s State) Final() bool { return s >= StateSucceeded }
 
-// Cause is why a run exists.
+// Cause is the reason why a run exists.
 type Cause uint8
 
 const (
 	CauseCreated   Cause = iota + 1 // the resource is new
-	CauseUpdated                    // its spec or pipeline changed
-	CauseDeleted                    // it is to be removed
-	CauseResync                     // the pipeline asks for it, some time after a success
+	CauseUpdated                    // the spec or the pipeline of the resource changed
+	CauseDeleted                    // the resource is to be deleted
+	CauseResync                     // the pipeline's Resync asked for it, some time after a success
 	CauseTriggered                  // the program asked for it
-	CauseRetried                    // it repeats an earlier run
+	CauseRetried                    // the run repeats an earlier run
 )
 
 var causeNames = enum[Cause]{what: "cause", names: []string{"", "created", "updated", "deleted", "resync", "triggered", "retried"}}
 
-// String gives the name that documents use, and "unset" for the zero value.
+// String returns the name that documents use, and "unset" for the zero value.
 func (c Cause) String() string { return causeNames.text(c) }
 
-// MarshalText gives the name that documents use, and nothing for the zero value.
+// MarshalText returns the name that documents use, and an empty text for the zero value.
 func (c Cause) MarshalText() ([]byte, error) { return causeNames.marshal(c) }
 
-// UnmarshalText reads what MarshalText writes, and nothing else.
+// UnmarshalText accepts exactly what MarshalText returns.
 func (c *Cause) UnmarshalText(b []byte) error { return causeNames.unmarshal(b, c) }
 
-// Run is one journey of one generation of a resource along its pipeline: a plain value, as it was when it was read.
+// Run is the work on one generation of a resource along its pipeline. It is a plain value: the run as it was when it
+// was read.
 type Run struct {
 	ID         string `json:"id"` // sorts by CreatedAt
 	Resource   Key    `json:"resource"`
-	ResourceID string `json:"resourceId"` // the incarnation of the name
-	Generation int64  `json:"generation"` // a queued run takes up a newer one that comes before it starts
+	ResourceID string `json:"resourceId"` // the ID of the resource, which identifies the incarnation of the name
+	Generation int64  `json:"generation"` // what the run reconciles; a queued run can take up a newer generation
 	Pipeline   string `json:"pipeline,omitempty"`
 	Cause      Cause  `json:"cause"`
 	State      State  `json:"state"`
-	Reason     string `json:"reason,omitempty"` // why it is in this state, where the state does not say all
-	// Steps are those pinned when the run started, in order, and then those of Finally; none before that.
+	Reason     string `json:"reason,omitempty"` // the reason for the state, if the state alone does not explain it
+	// Steps are the steps that were pinned when the run started, in order, followed by the Finally steps. A run that
+	// has not started has no Steps.
 	Steps     []StepRun `json:"steps,omitempty"`
 	CreatedAt time.Time `json:"createdAt"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	EndedAt   time.Time `json:"endedAt,omitzero"`
-	Deadline  time.Time `json:"deadline,omitzero"` // from the pipeline's Timeout; zero when there is none
+	Deadline  time.Time `json:"deadline,omitzero"` // from the Timeout of the pipeline; zero if there is none
 	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
 
 	stop   stopKind
@@ -93,31 +95,31 @@ type Run struct {
 // StepRun is one step of a run.
 type StepRun struct {
 	Step
-	// Finally tells that the step is one of the pipeline's Finally.
+	// Finally reports whether the step is one of the pipeline's Finally steps.
 	Finally bool   `json:"finally,omitempty"`
 	State   State  `json:"state"`
-	Reason  string `json:"reason,omitempty"` // of a skip, a halt, a block; or the last error
-	// Attempt is the number of the newest attempt; 0 before the first.
+	Reason  string `json:"reason,omitempty"` // the reason of a skip, a halt or a block; or the last error
+	// Attempt is the number of the newest attempt; 0 before the first one.
 	Attempt int `json:"attempt,omitempty"`
-	// Attempts are the ended ones, the oldest first, at most [Limits].Attempts of them, the newest. Calls that ended
-	// in a requeue or were interrupted are only counted.
+	// Attempts are the ended attempts, the oldest first. Only the newest [Limits].Attempts of them are kept. Calls
+	// that ended in a requeue or were interrupted are counted only.
 	Attempts      []Attempt       `json:"attempts,omitempty"`
-	Requeues      int             `json:"requeues,omitempty"`
-	Interruptions int             `json:"interruptions,omitempty"` // by crashes, shutdowns and newer generations
-	Output        json.RawMessage `json:"output,omitempty"`        // what the driver gave to DoneWith
-	StartedAt     time.Time       `json:"startedAt,omitzero"`      // of the newest attempt
-	EndedAt       time.Time       `json:"endedAt,omitzero"`        // when the step reached a final state
-	Due           time.Time       `json:"due,omitzero"`            // when it is called again, for retrying and waiting
-	Awaiting      string          `json:"awaiting,omitempty"`      // the signal that a waiting step waits for
-	// Waits are the waits for signals, the oldest first, at most 32 of them, the newest.
+	Requeues      int             `json:"requeues,omitempty"`      // number of requeues
+	Interruptions int             `json:"interruptions,omitempty"` // number of interruptions by crashes, shutdowns and newer generations
+	Output        json.RawMessage `json:"output,omitempty"`        // the value that the driver passed to DoneWith
+	StartedAt     time.Time       `json:"startedAt,omitzero"`      // start of the newest attempt
+	EndedAt       time.Time       `json:"endedAt,omitzero"`        // time at which the step reached a final state
+	Due           time.Time       `json:"due,omitzero"`            // time of the next call, for the states retrying and waiting
+	Awaiting      string          `json:"awaiting,omitempty"`      // the signal for which a waiting step waits
+	// Waits are the waits for signals, the oldest first. Only the newest 32 of them are kept.
 	Waits []Wait `json:"waits,omitempty"`
 }
 
-// Wait is a time in which a step waited for a signal.
+// Wait is a period in which a step waited for a signal.
 type Wait struct {
 	Signal   string    `json:"signal"`
 	From     time.Time `json:"from"`
-	To       time.Time `json:"to,omitzero"` // zero while it lasts
+	To       time.Time `json:"to,omitzero"` // zero while the wait lasts
 	TimedOut bool      `json:"timedOut,omitempty"`
 }
 
@@ -127,12 +129,12 @@ type Attempt struct {
 	StartedAt time.Time `json:"startedAt"`
 	EndedAt   time.Time `json:"endedAt"`
 	Error     string    `json:"error,omitempty"` // empty for a success; cut to [Limits].ErrorText
-	Stack     string    `json:"stack,omitempty"` // of a panic; cut to [Limits].ErrorText
+	Stack     string    `json:"stack,omitempty"` // stack of a panic; cut to [Limits].ErrorText
 
 	kind fault.Kind
 }
 
-// Step returns the step with the id, or nil.
+// Step returns the step with the given id, or nil if there is none.
 func (r *Run) Step(id string) *StepRun {
 	i := slices.IndexFunc(r.Steps, func(s StepRun) bool { return s.ID == id })
 	if i < 0 {
@@ -141,9 +143,9 @@ func (r *Run) Step(id string) *StepRun {
 	return &r.Steps[i]
 }
 
-// Err returns nil for a run that succeeded, was skipped, or has not ended. For one that failed it is a [*StepError]
-// with the attempt's error inside, or an [ErrTimeout] for a run that took too long, or else an error that gives the
-// reason. For the others it is an [ErrCanceled] or an [ErrSuperseded].
+// Err returns nil if the run succeeded, was skipped, or has not ended. For a failed run it returns a [*StepError]
+// that wraps the error of the attempt, or an [ErrTimeout] if the run took too long, or otherwise an error with the
+// reason. For a canceled run it returns an [ErrCanceled], and for a superseded run an [ErrSuperseded].
 func (r *Run) Err() error {
 	switch r.State {
 	case StateCanceled:
@@ -172,59 +174,61 @@ func (s *StepRun) err(run string) error {
 	return e
 }
 
-// Event tells of one thing that happened, after it was recorded.
+// Event describes one thing that happened. An Event is sent after the change was recorded.
 type Event struct {
-	// Cursor is the place of the event in the stream; give it to [WatchOptions].Since to go on after it.
+	// Cursor is the position of the event in the stream. [WatchOptions].Since accepts it to continue after this
+	// event.
 	Cursor   Cursor    `json:"cursor"`
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
 	Resource Key       `json:"resource,omitzero"`
-	Pipeline string    `json:"pipeline,omitempty"` // EventPipeline only
+	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
 	Run      string    `json:"run,omitempty"`
-	Step     string    `json:"step,omitempty"` // its id, for EventStep
-	State    State     `json:"state,omitzero"` // that the run or the step has now
+	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
+	State    State     `json:"state,omitzero"` // new state of the run or the step
 	Attempt  int       `json:"attempt,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 }
 
-// Cursor is a place in the stream of an engine's events. It is opaque, and means nothing to another engine.
+// Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
+// another engine.
 type Cursor string
 
-// EventKind says what an event is about.
+// EventKind is the kind of an event.
 type EventKind uint8
 
 const (
-	EventResource EventKind = iota + 1 // a resource was created or changed, or is gone
+	EventResource EventKind = iota + 1 // a resource was created, changed or removed
 	EventPipeline                      // a pipeline was saved or deleted
 	EventRun                           // a run was queued, started or ended
-	EventStep                          // a step changed its state; the end of a run settles the steps that it leaves, without events
+	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
 	EventGap                           // an [Observer] has missed events that are no longer kept
 )
 
 var eventKindNames = enum[EventKind]{what: "event kind", names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
 
-// String gives the name that documents use, and "unset" for the zero value.
+// String returns the name that documents use, and "unset" for the zero value.
 func (k EventKind) String() string { return eventKindNames.text(k) }
 
-// MarshalText gives the name that documents use, and nothing for the zero value.
+// MarshalText returns the name that documents use, and an empty text for the zero value.
 func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.marshal(k) }
 
-// UnmarshalText reads what MarshalText writes, and nothing else.
+// UnmarshalText accepts exactly what MarshalText returns.
 func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.unmarshal(b, k) }
 
 // LogLine is one line that a driver wrote to [Request.Log].
 type LogLine struct {
-	Seq     int64      `json:"seq"` // counts from 1 in the run; grows, and may skip numbers after a crash
+	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
 	Time    time.Time  `json:"time"`
 	Step    string     `json:"step"`
 	Attempt int        `json:"attempt"`
 	Level   slog.Level `json:"level"`
 	Message string     `json:"message"`
-	// Attrs are the line's attributes as a JSON object, groups nested; empty without any.
+	// Attrs are the attributes of the line as a JSON object, with groups nested. Attrs is empty if there are none.
 	Attrs json.RawMessage `json:"attrs,omitempty"`
 }
 
-// String gives the line as a person would read it: the level, the message, and the attributes as JSON.
+// String returns the line in readable form: the level, the message, and the attributes as JSON.
 func (l LogLine) String() string {
 	if len(l.Attrs) == 0 {
 		return l.Level.String() + " " + l.Message

@@ -12,14 +12,14 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Signal sends a signal to a run, for the step that awaits it (see [Await]). When it returns nil, the signal is on
-// record; it is kept until a step awaits it or the run ends, and delivered to one step, once, the oldest of its name first.
-// The payload is encoded as JSON; nil is sent as null.
+// Signal sends a signal to a run, for the step that awaits it (see [Await]). When Signal returns nil, the signal is
+// recorded. It is kept until a step awaits it or the run ends. It is delivered to one step, once. Of several signals
+// with the same name, the oldest is delivered first. The payload is encoded as JSON; nil is sent as null.
 //
-// It returns [ErrNotFound] if there is no such run, [ErrConflict] if the run has ended, an [ErrInvalid] or
-// [ErrTooLarge] for a bad name and for a payload that cannot be encoded or is over [Limits].Output, [ErrClosed] after
-// Shutdown, or an error of the store. After a [store.ErrUnknown] the signal may be on record, or delivered already;
-// after any other error it is not.
+// Signal returns [ErrNotFound] if there is no such run, [ErrConflict] if the run has ended, and [ErrClosed] after
+// Shutdown. It returns an [ErrInvalid] or [ErrTooLarge] if the name is invalid, if the payload cannot be encoded, or
+// if its JSON is larger than [Limits].Output. It can return an error of the store. After a [store.ErrUnknown] the
+// signal may be recorded, or even delivered. After any other error it is not recorded.
 func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) error {
 	if err := e.sched.accepting(); err != nil {
 		return err

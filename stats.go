@@ -6,45 +6,46 @@ import (
 	"time"
 )
 
-// Stats is what an engine is doing at one moment.
+// Stats describes what an engine does at one moment.
 type Stats struct {
 	Unfinished int `json:"unfinished"` // runs that have not ended
-	// Runs counts the unfinished runs by their state, as [Run].State would show it.
+	// Runs counts the unfinished runs by their state, as in [Run].State.
 	Runs map[State]int `json:"runs,omitempty"`
-	// Ended counts the runs that have ended since the engine was made, by how they did.
+	// Ended counts the runs that have ended since the engine was created, by their final state.
 	Ended map[State]int64 `json:"ended,omitempty"`
-	Ready int             `json:"ready"` // of the unfinished, waiting for a worker
-	// OldestReady is when the one that has been waiting for a worker longest began to; zero when Ready is 0.
+	Ready int             `json:"ready"` // unfinished runs that wait for a worker
+	// OldestReady is the time since which the oldest of the Ready runs has been waiting for a worker. It is zero if
+	// Ready is 0.
 	OldestReady time.Time `json:"oldestReady,omitzero"`
-	Due         int       `json:"due"`     // of the unfinished, waiting for a time: a retry, a requeue, a deadline
+	Due         int       `json:"due"`     // unfinished runs that wait for a time: a retry, a requeue, a deadline
 	Workers     int       `json:"workers"` // as in Options
-	Busy        int       `json:"busy"`    // workers at work
-	Stray       int       `json:"stray"`   // calls given up that have not returned, which hold no worker
-	// Blocked counts the runs that wait for something to be mended, by the reason that their step gives. A run whose
-	// steps wait for several things is counted with each.
+	Busy        int       `json:"busy"`    // workers that are working
+	Stray       int       `json:"stray"`   // abandoned calls that have not returned; they hold no worker
+	// Blocked counts the runs that wait until something is corrected, by the reason that their step has. A run whose
+	// steps wait for several things is counted once for each.
 	Blocked map[string]int `json:"blocked,omitempty"`
-	// Slots tells how the drivers are used, by name.
+	// Slots describes the use of each driver, by name.
 	Slots map[string]DriverStats `json:"slots,omitempty"`
-	// Pipelines tells of the pipelines that have runs at work, or a limit for them, by name.
+	// Pipelines describes each pipeline that has active runs or a limit for them, by name.
 	Pipelines map[string]PipelineStats `json:"pipelines,omitempty"`
 }
 
-// DriverStats is what one driver is doing.
+// DriverStats describes what one driver does.
 type DriverStats struct {
-	Busy    int `json:"busy"`            // attempts under way
-	Limit   int `json:"limit,omitempty"` // as given to Concurrency; 0 for none
+	Busy    int `json:"busy"`            // running attempts
+	Limit   int `json:"limit,omitempty"` // the limit that was passed to Concurrency; 0 for none
 	Waiting int `json:"waiting"`         // runs that wait for a slot
 }
 
-// PipelineStats is what the runs of one pipeline are doing.
+// PipelineStats describes the runs of one pipeline.
 type PipelineStats struct {
 	AtWork  int `json:"atWork"`          // runs that have begun and not ended
-	Limit   int `json:"limit,omitempty"` // MaxRuns, as it was when the pipeline was saved or a run of it last began; 0 for none
-	Waiting int `json:"waiting"`         // runs that wait until there is room for them
+	Limit   int `json:"limit,omitempty"` // MaxRuns, as it was when the pipeline was saved or its last run began; 0 for none
+	Waiting int `json:"waiting"`         // runs that wait because of the limit
 }
 
-// Stats reports what the engine is doing. It reads nothing from the store, so it costs little and does not fail while
-// ctx has not ended.
+// Stats returns what the engine does at the moment. It reads nothing from the store. It is therefore cheap, and it
+// returns an error only if ctx has ended.
 func (e *Engine) Stats(ctx context.Context) (Stats, error) {
 	if ctx.Err() != nil {
 		return Stats{}, context.Cause(ctx)
