@@ -127,7 +127,7 @@ type PanicError struct {
 
 // Error returns the panic value as text, without the stack. If the value contains itself or cannot be formatted,
 // Error returns its type.
-func (e *PanicError) Error() string { return "driver panicked: " + textOf(e.Value) }
+func (e *PanicError) Error() string { return "driver panicked: " + text.Of(e.Value) }
 
 // Unwrap returns the panic value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
