@@ -62,7 +62,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 		}
 	}()
 	return by.Admit(a.ctx, StepInfo{
-		Resource: a.journey.key, Pipeline: a.request.Resource.Pipeline, Run: a.journey.id, Cause: a.request.Cause,
+		Resource: a.journey.Key, Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
 		Step: a.step.clone(), Attempt: a.number,
 	})
 }
@@ -71,7 +71,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 func (s *scheduler) releaseRoom(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("release of an admission panicked", "run", a.journey.id, "step", a.step.ID, "panic", text.TypeOf(v))
+			s.log.Error("release of an admission panicked", "run", a.journey.ID, "step", a.step.ID, "panic", text.TypeOf(v))
 		}
 	}()
 	release()

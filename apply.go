@@ -356,7 +356,7 @@ func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.overtaken(ctx, k, rev, err) {
 			if err == nil && want.cause == CauseUpdated && want.next.Generation%tidyEvery == 0 {
-				e.sched.tidy(k) // its runs may take longer than its changes
+				e.upkeep.prune(k) // its runs may take longer than its changes
 			}
 			return run, want.next, err
 		}
@@ -435,7 +435,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
 	j.run = &runState{id: id, rec: rec}
-	spare := next.Active == "" && next.Pending == id && s.reserve()
+	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()
 	d, err := s.draftNew(j, want, rev, spare)
 	if err == nil {
 		err = s.commit(d)
@@ -465,7 +465,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		s.employ(first)
 	}
 	if spare {
-		s.vacate() // nothing took the place
+		s.pool.Release() // nothing took the place
 	}
 	s.leave(j)
 	if err == nil && want.next.Deleted != 0 && want.next.Pending != "" && want.next.Pending != id {
@@ -500,11 +500,11 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		}
 	} else if d.head.Active != "" {
 		d.displace = d.head.displacement()
-	} else if d.head.Pending == j.id {
+	} else if d.head.Pending == j.ID {
 		d.turn = true
 	}
 	if !d.over {
-		d.extra = append(d.extra, store.Put(activeKey(j.id), []byte("{}")))
+		d.extra = append(d.extra, store.Put(activeKey(j.ID), []byte("{}")))
 	}
 	return d, nil
 }
@@ -513,7 +513,7 @@ func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision,
 	head := *want.next
 	d := s.newDraft(j, spare)
 	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.rec, &head, rev, true, true
-	d.extra = append(append(d.extra, store.Put(runsOf(j.key)+j.id, []byte("{}"))), want.extra...)
+	d.extra = append(append(d.extra, store.Put(runsOf(j.Key)+j.ID, []byte("{}"))), want.extra...)
 	return d
 }
 
@@ -531,44 +531,4 @@ func (s *scheduler) leave(j *journey) {
 	j.inbox = nil
 	j.mu.Unlock()
 	s.answer(inbox, ErrClosed) // or else who wants it canceled would wait for ever
-}
-
-// hearOut makes runs for the resources of these types that no driver listened to when their run came.
-func (e *Engine) hearOut(types []string) {
-	s := e.sched
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(types) == 0 || s.phase != phaseRunning {
-		return
-	}
-	s.aside.Go(func() {
-		for _, kind := range types {
-			s.insist("listen to "+kind, func() error { return e.hearOutType(kind) })
-		}
-	})
-}
-
-// hearOutType does that for one type. What is damaged is left alone; an error is one of the store.
-func (e *Engine) hearOutType(kind string) error {
-	prefix := unheardPrefix + kind + "/"
-	for r, err := range e.ledger.store.List(e.sched.base, store.Query{Prefix: prefix}) {
-		if err != nil {
-			return err
-		}
-		if e.sched.draining() {
-			return nil
-		}
-		k := Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
-		_, err := e.rerun(e.sched.base, k, CauseCreated, func(head *resourceRecord) bool {
-			return head.Pipeline == "" && head.Status.Phase == StateSkipped
-		})
-		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case beyondRepair(err):
-			e.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
-		default:
-			return err
-		}
-	}
-	return nil
 }

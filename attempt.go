@@ -98,7 +98,7 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 	a.logger = *slog.New(&a.handler)
 	rec := &j.run.rec
 	a.request = Request{
-		Resource: j.object.Clone(), Cause: rec.Cause, Run: j.id, Step: a.step.clone(),
+		Resource: j.object.Clone(), Cause: rec.Cause, Run: j.ID, Step: a.step.clone(),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: rec.Outcome, OutcomeReason: rec.outcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
@@ -123,7 +123,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 		return err
 	}
 	a.journey.strew()
-	run, step := a.journey.id, a.step.ID
+	run, step := a.journey.ID, a.step.ID
 	_, err := a.sched.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), a.rev)})
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrConflict
@@ -136,7 +136,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 
 // saved is [Request.Restore]; nil for nothing.
 func (a *attempt) saved() (json.RawMessage, error) {
-	r, err := a.sched.ledger.store.Get(a.sched.base, checkpointKey(a.journey.id, a.step.ID))
+	r, err := a.sched.ledger.store.Get(a.sched.base, checkpointKey(a.journey.ID, a.step.ID))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}

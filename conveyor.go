@@ -75,6 +75,7 @@ type Engine struct {
 	opts   Options
 	ledger *ledger
 	sched  *scheduler
+	upkeep *upkeep
 	events *feed
 	ids    ids.IDs
 	clock  ids.Clock
@@ -166,8 +167,8 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(time.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
-	e.sched.heard = func(kind string) { e.hearOut([]string{kind}) }
-	e.sched.resync = e.resyncDue
+	e.upkeep = newUpkeep(e)
+	e.sched.upkeep = e.upkeep
 	return e, nil
 }
 
@@ -195,10 +196,10 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	if err := fieldErrors(f.List()); err != nil {
 		return err
 	}
-	if err := e.sched.register(&driver{name: name, impl: d, opts: o, slots: slots{limit: o.concurrency}}); err != nil {
+	if err := e.sched.register(name, d, o); err != nil {
 		return err
 	}
-	e.hearOut(o.listen)
+	e.upkeep.reconcileUnlistened(o.listen...)
 	return nil
 }
 
@@ -216,7 +217,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.sched.start(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
-	e.hearOut(e.sched.listened())
+	e.upkeep.reconcileUnlistened(e.sched.drivers.listened()...)
 	return nil
 }
 

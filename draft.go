@@ -172,10 +172,10 @@ func (d *draft) settle(o *outcome) error {
 	d.states[a.index] = rec.State
 	d.settled = append(d.settled, a)
 	if failed != nil {
-		d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, a.step.ID, a.number), encode(failed)))
+		d.attempts = append(d.attempts, store.Put(attemptKey(d.j.ID, a.step.ID, a.number), encode(failed)))
 	}
 	if old := a.number - limits.Attempts; old > 0 && (failed != nil || rec.State.Final()) {
-		d.attempts = append(d.attempts, store.Delete(attemptKey(d.j.id, a.step.ID, old)))
+		d.attempts = append(d.attempts, store.Delete(attemptKey(d.j.ID, a.step.ID, old)))
 	}
 	if o.err == nil && o.result.kind == resultHalt && d.rec.Stop == stopNone {
 		d.rec.Stop, d.rec.StopReason, d.rewrite = stopHalt, rec.Reason, true
@@ -207,7 +207,7 @@ func (d *draft) deliver() error {
 
 // takeSignal returns the payload of the oldest signal of a name that this draft has not taken yet; nil for none.
 func (d *draft) takeSignal(name string) (json.RawMessage, error) {
-	for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: signalsOf(d.j.id, name)}) {
+	for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: signalsOf(d.j.ID, name)}) {
 		if err != nil {
 			return nil, err
 		}
@@ -408,7 +408,7 @@ func (d *draft) interruptedTooOften(i int) bool {
 	rec := d.step(i)
 	rec.State, rec.Ended, rec.Resumed, rec.Again = StateFailed, d.now, false, false
 	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
-	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.id, d.stepID(i), rec.Attempt),
+	d.attempts = append(d.attempts, store.Put(attemptKey(d.j.ID, d.stepID(i), rec.Attempt),
 		encode(&attemptRecord{Started: rec.Started, Ended: d.now, Error: rec.Reason, Kind: fault.KindInterrupt})))
 	d.states[i] = StateFailed
 	return true
@@ -462,7 +462,7 @@ func (d *draft) finishWith(end State, reason string) error {
 		d.head = nil
 		return nil
 	}
-	if head.Active == d.j.id {
+	if head.Active == d.j.ID {
 		head.Active = ""
 	}
 	if !d.begun && d.j.run.rec.State == StateQueued {
@@ -470,7 +470,7 @@ func (d *draft) finishWith(end State, reason string) error {
 			return err
 		}
 	}
-	if head.Status.Run == d.j.id {
+	if head.Status.Run == d.j.ID {
 		head.Status.Phase, head.Status.Message = end, ""
 		if end != StateSucceeded {
 			head.Status.Message = reason
@@ -486,7 +486,7 @@ func (d *draft) finishWith(end State, reason string) error {
 
 // remove takes the resource off the record, but for the generation that its name has come to.
 func (d *draft) remove() error {
-	k := d.j.key
+	k := d.j.Key
 	d.removed = true
 	d.extra = append(d.extra, store.Put(graveKey(k), encode(&graveRecord{Generation: d.head.Generation})), store.Delete(unheardKey(k)))
 	for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: revisionsOf(k)}) {
@@ -514,7 +514,7 @@ func (d *draft) put(key string, rec appender) store.Op {
 // ops lists the writes. The first is conditional and of a record that nobody else writes, from which an unknown outcome
 // is told.
 func (d *draft) ops() (ops []store.Op) {
-	id := d.j.id
+	id := d.j.ID
 	log := d.j.log
 	ops = d.writes[:0]
 	idle := d.idle()
@@ -531,9 +531,9 @@ func (d *draft) ops() (ops []store.Op) {
 		}
 		switch {
 		case d.removed:
-			ops = append(ops, store.Delete(resourceKey(d.j.key)).If(d.rev))
+			ops = append(ops, store.Delete(resourceKey(d.j.Key)).If(d.rev))
 		case d.head != nil:
-			ops = append(ops, d.put(resourceKey(d.j.key), d.head).If(d.rev))
+			ops = append(ops, d.put(resourceKey(d.j.Key), d.head).If(d.rev))
 		}
 		ops = append(ops, d.attempts...)
 		ops = append(ops, d.extra...)
@@ -630,7 +630,7 @@ func (d *draft) tell() (events []Event) {
 		events = append(events, runEvent(now, run.id, &d.rec))
 	}
 	if d.removed {
-		events = append(events, Event{Time: now, Kind: EventResource, Resource: d.j.key, Reason: "deleted"})
+		events = append(events, Event{Time: now, Kind: EventResource, Resource: d.j.Key, Reason: "deleted"})
 	}
 	d.events = events
 	return events

@@ -2,8 +2,6 @@ package conveyor
 
 import (
 	"errors"
-
-	"github.com/conveyor-go/conveyor/store"
 )
 
 // A granter grants what a decision needs to be carried out: a place for a step that may start, and one for a run among those
@@ -44,26 +42,26 @@ type place struct {
 
 func (h *hosting) start(name string, finalize bool) grant {
 	s := h.s
-	driver := s.driver(name, &h.j.task)
+	driver := s.driver(name, h.j)
 	if driver == nil {
 		return noDriver
 	}
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
 		return notNeeded
 	}
-	if s.hold(&h.j.task) {
+	if s.pool.Hold(&h.j.task) {
 		return wakesIt
 	}
 	onSpare := h.spare
-	if !onSpare && !s.reserve() {
+	if !onSpare && !s.pool.Reserve() {
 		return noWorker
 	}
 	h.spare = false
-	if !s.takeSlot(&driver.slots, &h.j.task) {
+	if !s.pool.Acquire(driver.calls, &h.j.task) {
 		if onSpare {
 			h.spare = true
 		} else {
-			s.vacate()
+			s.pool.Release()
 		}
 		return wakesIt
 	}
@@ -81,11 +79,11 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 		}
 	}
 	known, limit := rec != nil, 0
-	var asOf store.Revision
+	var asOf int64
 	if known {
-		limit, asOf = rec.MaxRuns, rec.rev
+		limit, asOf = rec.MaxRuns, int64(rec.rev)
 	}
-	entered, first := s.enterRoom(name, known, limit, asOf, &h.j.task)
+	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.j.task)
 	h.room = entered
 	if first && known {
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
@@ -108,24 +106,24 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 func (h *hosting) leave() {
 	if h.room {
 		h.room = false
-		h.s.leaveRoom(&h.j.task)
+		h.s.pool.ReleaseRun(&h.j.task)
 	}
 }
 
 // release gives back all that was taken.
 func (h *hosting) release() {
 	for _, p := range h.taken {
-		h.s.releaseSlot(&p.driver.slots, 0)
+		h.s.pool.Done(p.driver.calls, 0)
 		if p.spare {
 			h.spare = true
 		} else {
-			h.s.vacate()
+			h.s.pool.Release()
 		}
 	}
 	h.taken = h.taken[:0]
 	h.leave()
 }
 
-func (h *hosting) listeners(kind string) []string { return h.s.listeners(kind) }
+func (h *hosting) listeners(kind string) []string { return h.s.drivers.listeners(kind) }
 
 func (h *hosting) draining() bool { return h.s.draining() }

@@ -74,7 +74,7 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 	}
 	j.busy = false
 	j.mu.Unlock()
-	s.returnPromises(j)
+	s.pool.ReturnGrants(&j.task)
 	return mine
 }
 
@@ -95,7 +95,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 		d.recycle()
 		switch {
 		case errors.Is(err, errEnded):
-			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.id))
+			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.ID))
 			s.forget(j)
 			s.sweepLate(j) // what wakes it may be a signal that came with its end
 			return nil
@@ -113,14 +113,14 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 			pause = firstPause / 2
 			continue
 		case beyondRepair(err):
-			s.log.Error("run cannot go on", "run", j.id, "resource", j.key.String(), "error", err)
+			s.log.Error("run cannot go on", "run", j.ID, "resource", j.Key.String(), "error", err)
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
 				s.dismiss(j)
 			}
 			return nil
 		}
-		s.log.Warn("store failed; trying again", "run", j.id, "error", err, "after", pause)
+		s.log.Warn("store failed; trying again", "run", j.ID, "error", err, "after", pause)
 		if !s.pause(pause) {
 			s.answer(inbox, ErrClosed)
 			if j.owes(inbox) {
@@ -193,7 +193,7 @@ func (s *scheduler) answer(inbox []message, err error) {
 func (s *scheduler) changed(j *journey) bool {
 	before := j.rev
 	j.head, j.rev = nil, 0
-	head, rev, err := s.ledger.resource(s.base, j.key)
+	head, rev, err := s.ledger.resource(s.base, j.Key)
 	if err != nil {
 		return true // read again, and fail there
 	}
@@ -203,12 +203,12 @@ func (s *scheduler) changed(j *journey) bool {
 
 // lose gives up a run that somebody else has changed: another engine on the same store.
 func (s *scheduler) lose(j *journey, err error) {
-	s.log.Error("run was changed by somebody else; leaving it alone", "run", j.id, "resource", j.key.String(), "error", err)
+	s.log.Error("run was changed by somebody else; leaving it alone", "run", j.ID, "resource", j.Key.String(), "error", err)
 	j.mu.Lock()
 	flying := slices.Clone(j.flying)
 	j.mu.Unlock()
 	for _, a := range flying {
-		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.id))
+		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.ID))
 		s.disown(a)
 	}
 	s.forget(j)
@@ -220,7 +220,7 @@ func (s *scheduler) open(j *journey) error {
 	if j.run != nil {
 		return nil
 	}
-	run, err := s.ledger.run(s.base, j.id)
+	run, err := s.ledger.run(s.base, j.ID)
 	if errors.Is(err, ErrNotFound) {
 		return errEnded
 	}
@@ -230,10 +230,10 @@ func (s *scheduler) open(j *journey) error {
 	if run.rec.State.Final() {
 		return errEnded
 	}
-	log := &runLog{run: j.id, kept: map[string]int{}}
+	log := &runLog{run: j.ID, kept: map[string]int{}}
 	outputs := map[string]json.RawMessage{}
 	if run.plan != nil {
-		if log.seq, err = s.ledger.lastLine(s.base, j.id); err != nil {
+		if log.seq, err = s.ledger.lastLine(s.base, j.ID); err != nil {
 			return err
 		}
 		if j.object, err = s.pinned(run); err != nil {
@@ -360,13 +360,13 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 		answer <- nil
 	}
 	if d.over && d.head != nil {
-		s.expectResync(d.head.Resync)
+		s.upkeep.resyncAt(d.head.Resync)
 	}
 	if d.displace != nil {
-		s.displace(j.key, d.displace)
+		s.displace(j.Key, d.displace)
 	}
-	if d.over && d.rec.State == StateSkipped && len(s.listeners(j.key.Type)) > 0 {
-		s.heard(j.key.Type) // a driver was registered meanwhile, and has not found this on record
+	if d.over && d.rec.State == StateSkipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
+		s.upkeep.reconcileUnlistened(j.Key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
 	for i, a := range d.made {
 		if d.host.taken[i].spare {
@@ -382,10 +382,7 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 func (s *scheduler) park(d *draft, flying bool) {
 	j := d.j
 	if d.over {
-		s.mu.Lock()
-		s.endings[d.rec.State]++
-		s.mu.Unlock()
-		for _, w := range s.drop(j) {
+		for _, w := range s.drop(j, d.rec.State) {
 			w <- j.run.whole()
 		}
 		j.unload() // or else what wakes it now would end it once more
@@ -396,12 +393,12 @@ func (s *scheduler) park(d *draft, flying bool) {
 			s.sweepLate(j)
 		}
 		if d.head != nil && d.head.Pending != "" {
-			s.enqueue(s.take(d.head.Pending, j.key, laneOf(d.head.Pipeline, j.key)))
+			s.enqueue(s.take(d.head.Pending, j.Key, laneOf(d.head.Pipeline, j.Key)))
 		}
-		s.tidy(j.key)
+		s.upkeep.prune(j.Key)
 		return
 	}
-	s.schedule(&j.task, d.nextDue(), j.run.state(), len(d.made), j.run.isBlockedBy)
+	s.schedule(j, d.nextDue(), j.run.state(), len(d.made))
 	if d.turn {
 		s.enqueue(j)
 	}
@@ -414,11 +411,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 // on.
 const maxLoaded = 1_024
 
-func (s *pool) crowded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ready.Len() > maxLoaded
-}
+func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.
 func (j *journey) unload() {

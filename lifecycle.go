@@ -5,64 +5,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // start takes up every unfinished run and begins to work.
 func (s *scheduler) start(ctx context.Context) error {
-	if err := s.mayStart(); err != nil {
+	if err := startable(s.pool.Phase()); err != nil {
 		return err
 	}
 	found, err := s.recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	s.mu.Lock()
-	if err := s.mayStartLocked(); err != nil {
-		s.mu.Unlock()
-		return err
-	}
-	s.phase = phaseRunning
-	s.observing = s.observe()
 	for _, f := range found {
-		j := s.journeyLocked(f.id, f.key, "")
-		j.lane = laneOf(f.pipeline, f.key)
-		if f.begun && f.pipeline != "" && j.room == nil {
-			j.room = s.roomLocked(f.pipeline)
-			j.room.busy++
+		lane := laneOf(f.pipeline, f.key)
+		pipeline := f.pipeline
+		if !f.begun {
+			pipeline = ""
 		}
-		s.showsLocked(j, f.state)
-		s.scheduleLocked(j, f.due)
+		s.pool.Restore(&s.take(f.id, f.key, lane).task, lane, pipeline, uint8(f.state), int64(f.due))
 	}
-	for _, j := range s.journeys { // those found, and those applied before the start
-		if j.due == 0 {
-			s.enqueueLocked(j)
-		}
-	}
-	s.resyncAt = toInstant(time.Now()) // to find out what is due
-	s.aside.Go(s.loop)
-	s.mu.Unlock()
-	s.hire()
-	return nil
+	return startable(s.pool.Begin(func() {
+		s.observing = s.observe()
+		s.upkeep.start()
+		s.aside.Go(s.loop)
+	}))
 }
 
-func (s *pool) mayStart() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mayStartLocked()
-}
-
-func (s *pool) mayStartLocked() error {
-	switch s.phase {
-	case phaseNew:
+// startable says why an engine in this phase cannot be started, or nothing.
+func startable(phase sched.Phase) error {
+	switch phase {
+	case sched.New:
 		return nil
-	case phaseRunning:
+	case sched.Running:
 		return fmt.Errorf("%w: the engine was started already", ErrConflict)
 	default:
 		return ErrClosed
@@ -119,9 +100,9 @@ const shutdownReserve = time.Second
 // shutdown is a sequence: take nothing new, let attempts finish, cancel the rest, record what happened, join
 // everyone.
 func (s *scheduler) shutdown(ctx context.Context) error {
-	drained, own := s.drain(ctx)
-	if drained == nil {
-		return s.rejoin(ctx, own)
+	drains, own, stopped := s.drain(ctx)
+	if stopped {
+		return s.rejoin(ctx, drains, own)
 	}
 	reserve := shutdownReserve
 	last, limited := ctx.Deadline()
@@ -130,37 +111,37 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 		left = max(time.Until(last), 0)
 		reserve = min(reserve, left/4)
 	}
-	if s.finished(ctx, drained, limited, left-reserve) {
-		return s.stop(ctx, own)
+	if s.finished(ctx, drains, limited, left-reserve) {
+		return s.stop(ctx, drains, own)
 	}
 	s.endAttempts()
 	select {
-	case <-drained:
+	case <-drains.Drained:
 	case <-time.After(reserve - reserve/4): // the rest is for recording what is given up
 	case <-s.done:
 	}
-	return s.stop(ctx, own)
+	return s.stop(ctx, drains, own)
 }
 
 // finished waits for the attempts to finish by themselves, and reports whether they have. Without a limit it is as patient
 // with drivers as they need; then a store that fails, or does not answer, has ShutdownGrace to record what they did.
-func (s *scheduler) finished(ctx context.Context, drained <-chan struct{}, limited bool, patience time.Duration) bool {
+func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited bool, patience time.Duration) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	var quiet <-chan struct{}
 	if !limited {
 		timer.Stop()
-		quiet = s.quiet
+		quiet = drains.Quiet
 	}
 	for {
 		select {
-		case <-drained:
+		case <-drains.Drained:
 			return true
 		case <-quiet:
 			quiet = nil
 			timer.Reset(s.opts.ShutdownGrace)
 		case <-timer.C:
-			if limited || !s.calling() {
+			if limited || !s.pool.Calling() {
 				return false
 			}
 			timer.Reset(s.opts.ShutdownGrace) // a call that was about to be made when the others returned
@@ -172,13 +153,6 @@ func (s *scheduler) finished(ctx context.Context, drained <-chan struct{}, limit
 	}
 }
 
-// calling says that a driver has not returned that must be waited for.
-func (s *pool) calling() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.calls > s.exempt
-}
-
 // endAttempts ends the contexts of all attempts. Those that start meanwhile end theirs when they have been added to
 // their journey.
 func (s *scheduler) endAttempts() {
@@ -188,64 +162,49 @@ func (s *scheduler) endAttempts() {
 	}
 }
 
-// drain has nothing new started from here on.
-func (s *scheduler) drain(ctx context.Context) (drained chan struct{}, own *attempt) {
-	a, _ := ctx.Value(contextKey{}).(*attempt)
-	if a != nil {
+// drain has nothing new started from here on. It returns the attempt whose driver is the caller, if there is one, and
+// whether the scheduler has stopped already.
+func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attempt, stopped bool) {
+	if a, _ := ctx.Value(contextKey{}).(*attempt); a != nil && a.sched == s {
 		a.journey.mu.Lock()
-		defer a.journey.mu.Unlock()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a != nil && a.sched == s && !a.returned {
-		own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
-		if a.exempt.CompareAndSwap(false, true) {
-			s.exempt++
+		if !a.returned {
+			own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
+			if a.exempt.CompareAndSwap(false, true) {
+				s.pool.Exempt(1)
+			}
 		}
+		a.journey.mu.Unlock()
 	}
-	if s.phase == phaseStopped {
-		return nil, own
-	}
-	s.phase = max(s.phase, phaseDraining)
-	if s.drained == nil {
-		s.drained, s.idle, s.quiet = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	}
-	s.checkDrainedLocked()
-	return s.drained, own
+	drains, phase := s.pool.Drain()
+	return drains, own, phase == sched.Stopped
 }
 
 // unexempt takes note that a driver which called Shutdown has returned from its own call.
-func (s *pool) unexempt(a *attempt) {
+func (s *scheduler) unexempt(a *attempt) {
 	if a.exempt.CompareAndSwap(true, false) {
-		s.mu.Lock()
-		s.exempt--
-		s.mu.Unlock()
+		s.pool.Exempt(-1)
 	}
 }
 
 // stop gives up what is left, and joins everything but that. It returns an error that names what it gave up.
-func (s *scheduler) stop(ctx context.Context, own *attempt) error {
-	s.mu.Lock()
-	if s.phase < phaseStopping {
-		s.phase = phaseStopping
+func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt) error {
+	if s.pool.Reach(sched.Stopping) {
 		close(s.giveUp)
 	}
-	s.mu.Unlock()
 	until, cancel := s.lastMoment(ctx)
 	defer cancel()
 	recorded := within(until, func() {
 		s.abandonAll(func(a *attempt) bool { return !a.exempt.Load() })
-		s.flushAll()
+		s.flusher.flush()
 	})
-	s.mu.Lock()
-	first := s.phase != phaseStopped
-	s.phase = phaseStopped
+	first := s.pool.Reach(sched.Stopped)
 	if first {
 		close(s.done)
+		s.flusher.alarm.stop()
+		s.upkeep.stop()
 	}
-	s.mu.Unlock()
 	if own == nil {
-		recorded = s.join(ctx, until) && recorded
+		recorded = s.join(ctx, until, drains) && recorded
 	} else if first {
 		s.events.Close()
 	}
@@ -254,14 +213,14 @@ func (s *scheduler) stop(ctx context.Context, own *attempt) error {
 
 // rejoin is Shutdown after it has been called before: by a driver, perhaps, which has not returned. What another call has
 // named is not named again.
-func (s *scheduler) rejoin(ctx context.Context, own *attempt) error {
+func (s *scheduler) rejoin(ctx context.Context, drains sched.Drains, own *attempt) error {
 	if own != nil {
 		return nil
 	}
 	until, cancel := s.lastMoment(ctx)
 	defer cancel()
-	named := s.straying()
-	if s.join(ctx, until) && len(s.straying()) <= len(named) {
+	named := s.strays.list()
+	if s.join(ctx, until, drains) && len(s.strays.list()) <= len(named) {
 		return nil
 	}
 	return s.leftovers(ctx, own, true)
@@ -307,7 +266,7 @@ func (s *scheduler) abandonAll(which func(*attempt) bool) {
 
 // join waits for all that the scheduler has started. Drivers that called Shutdown themselves return from that by now; they
 // are given up later than the others, after half of the time that is left, and half of the rest.
-func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
+func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recorded bool) {
 	var patience <-chan time.Time // nil, and so never, where drivers have all the time they need
 	reserve, unended := shutdownReserve, ctx.Err() == nil
 	if last, limited := ctx.Deadline(); limited {
@@ -315,14 +274,14 @@ func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
 		patience, reserve = time.After(left/2), min(left/4, reserve)
 	}
 	select {
-	case <-s.idle:
+	case <-drains.Idle:
 	case <-patience:
 		s.endAttempts()
 	case <-ctx.Done():
 		s.endAttempts()
 	}
 	select {
-	case <-s.idle:
+	case <-drains.Idle:
 	case <-time.After(reserve):
 	case <-until.Done():
 	}
@@ -334,10 +293,7 @@ func (s *scheduler) join(ctx, until context.Context) (recorded bool) {
 	recorded = within(until, func() {
 		s.abandonAll(func(*attempt) bool { return true })
 		s.aside.Wait()
-		s.mu.Lock()
-		alone := s.stuck+s.exempt == 0
-		s.mu.Unlock()
-		if alone {
+		if s.pool.Alone() {
 			_ = s.workers.Wait() // they return nil
 		}
 	})
@@ -354,7 +310,7 @@ func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) 
 		cause = context.DeadlineExceeded // it is about to be
 	}
 	var problems []string
-	if left := slices.DeleteFunc(s.straying(), func(a *attempt) bool { return a == own }); len(left) > 0 {
+	if left := slices.DeleteFunc(s.strays.list(), func(a *attempt) bool { return a == own }); len(left) > 0 {
 		problems = append(problems, "still running: "+describeAttempts(left))
 	}
 	lost, err := s.losses(recorded)
@@ -377,32 +333,21 @@ func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) 
 func (s *scheduler) losses(recorded bool) (runs []string, err error) {
 	s.mu.Lock()
 	lost := slices.Clone(s.lost)
+	s.mu.Unlock()
 	if !recorded {
-		for _, j := range s.journeys {
-			lost = append(lost, loss{journey: j.owner})
+		for _, j := range s.pool.Owners() {
+			lost = append(lost, loss{journey: j})
 		}
 	}
-	s.mu.Unlock()
 	for _, l := range lost {
 		l.journey.mu.Lock()
 		busy := l.journey.busy
 		l.journey.mu.Unlock()
 		if busy || l.err != nil {
-			runs = append(runs, fmt.Sprintf("run %s (resource %s)", l.journey.id, l.journey.key))
+			runs = append(runs, fmt.Sprintf("run %s (resource %s)", l.journey.ID, l.journey.Key))
 		}
 		err = cmp.Or(l.err, err)
 	}
 	slices.Sort(runs)
 	return slices.Compact(runs), err
-}
-
-// flushAll writes the log lines that are left.
-func (s *scheduler) flushAll() {
-	s.mu.Lock()
-	logs := slices.Collect(maps.Values(s.flush))
-	clear(s.flush)
-	s.mu.Unlock()
-	for _, j := range logs {
-		s.drive(j, message{}, false)
-	}
 }

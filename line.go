@@ -41,7 +41,7 @@ func (d *draft) moveUp() error {
 	if head.Queued == 0 {
 		return nil
 	}
-	next, key, err := d.s.ledger.secondInLine(d.s.base, d.j.key)
+	next, key, err := d.s.ledger.secondInLine(d.s.base, d.j.Key)
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,8 @@ func (d *draft) moveUp() error {
 
 // leaveLine takes a run out of the line that is not to begin.
 func (d *draft) leaveLine() error {
-	if d.head.Pending == d.j.id {
-		w, err := d.s.ledger.takesUp(d.s.base, d.j.key, d.head)
+	if d.head.Pending == d.j.ID {
+		w, err := d.s.ledger.takesUp(d.s.base, d.j.Key, d.head)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (d *draft) leaveLine() error {
 	}
 	if d.rec.Place != 0 {
 		d.head.Queued--
-		d.extra = append(d.extra, store.Delete(queueKey(d.j.key, d.rec.Place)))
+		d.extra = append(d.extra, store.Delete(queueKey(d.j.Key, d.rec.Place)))
 	}
 	return nil
 }

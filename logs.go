@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -137,7 +138,7 @@ func (h *logHandler) prepareHost() {
 		return
 	}
 	host := to.Handler().WithAttrs([]slog.Attr{
-		slog.String("resource", a.journey.key.String()), slog.String("run", a.journey.id),
+		slog.String("resource", a.journey.Key.String()), slog.String("run", a.journey.ID),
 		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
 	})
 	for _, with := range h.with {
@@ -240,52 +241,67 @@ func (s *scheduler) keepLine(a *attempt, line LogLine) {
 	if !kept {
 		return
 	}
-	s.tails.wake(j.id)
-	s.wantFlush(log, full)
+	s.tails.wake(j.ID)
+	s.flusher.want(log, full)
 }
 
-// wantFlush has the lines of a log written: at once if it is full, or else within logFlush.
-func (s *scheduler) wantFlush(log *runLog, full bool) {
-	s.mu.Lock()
-	j := s.journeys[log.run]
-	if j == nil {
-		s.mu.Unlock()
-		return
+// flusher has the lines of logs written that are not written along with an outcome.
+type flusher struct {
+	sched *scheduler
+	alarm alarm // rings when lines are to be written
+
+	mu   sync.Mutex           // guards logs
+	logs map[*runLog]*journey // with lines that are not written
+}
+
+func (f *flusher) init(s *scheduler) {
+	f.sched, f.logs = s, map[*runLog]*journey{}
+	f.alarm.work, f.alarm.start = f.flush, s.beside
+}
+
+// want has the lines of a log written: at once if it is full, or else within logFlush.
+func (f *flusher) want(log *runLog, full bool) {
+	f.mu.Lock()
+	// With the lock held: a run that is dropped after this forgets its log.
+	t := f.sched.pool.Find(log.run)
+	if t != nil {
+		f.logs[log] = t.Owner
 	}
-	s.flush[log] = j.owner
-	wake := s.flushAt.IsZero() || full
-	if full {
-		s.flushAt = time.Now()
-	} else if wake {
-		s.flushAt = time.Now().Add(logFlush)
-	}
-	s.mu.Unlock()
-	if wake {
-		s.wakeLoop()
+	f.mu.Unlock()
+	switch {
+	case t == nil:
+	case full:
+		f.alarm.set(time.Now())
+	default:
+		f.alarm.set(time.Now().Add(logFlush))
 	}
 }
 
-// startFlushLocked writes all waiting lines, one run after the other, off the loop.
-func (s *scheduler) startFlushLocked() {
-	s.flushAt, s.flushing = time.Time{}, true
-	s.aside.Go(func() {
-		s.flushAll()
-		s.mu.Lock()
-		s.flushing = false
-		s.mu.Unlock()
-		s.wakeLoop()
-	})
+// forget takes back what want has said.
+func (f *flusher) forget(log *runLog) {
+	f.mu.Lock()
+	delete(f.logs, log)
+	f.mu.Unlock()
+}
+
+// flush writes all waiting lines, one run after the other.
+func (f *flusher) flush() {
+	f.mu.Lock()
+	logs := slices.Collect(maps.Values(f.logs))
+	clear(f.logs)
+	f.mu.Unlock()
+	for _, j := range logs {
+		f.sched.drive(j, message{}, false)
+	}
 }
 
 // unwrittenLines returns the lines of a run that are in memory alone.
 func (s *scheduler) unwrittenLines(run string) []LogLine {
-	s.mu.Lock()
-	t := s.journeys[run]
-	s.mu.Unlock()
+	t := s.pool.Find(run)
 	if t == nil {
 		return nil
 	}
-	j := t.owner
+	j := t.Owner
 	j.mu.Lock()
 	log := j.log
 	j.mu.Unlock()

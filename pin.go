@@ -15,7 +15,7 @@ func (d *draft) begin() (proceed bool, err error) {
 	}
 	head := d.head
 	known := head != nil && head.ID == d.rec.ResourceID
-	if known && head.Pending != d.j.id {
+	if known && head.Pending != d.j.ID {
 		waits, err := d.s.ledger.standsInLine(d.s.base, &d.rec)
 		if err != nil || waits {
 			d.head = nil
@@ -33,7 +33,7 @@ func (d *draft) begin() (proceed bool, err error) {
 	case head.Deleted != 0 && head.Cause != CauseDeleted:
 		return true, d.finishWith(StateCanceled, toBeDeleted)
 	}
-	w, err := d.s.ledger.takesUp(d.s.base, d.j.key, head)
+	w, err := d.s.ledger.takesUp(d.s.base, d.j.Key, head)
 	if err != nil {
 		return false, err
 	}
@@ -64,7 +64,7 @@ func (d *draft) readHead() error {
 	}
 	j := d.j
 	if j.rev == 0 {
-		head, rev, err := d.s.ledger.resource(d.s.base, j.key)
+		head, rev, err := d.s.ledger.resource(d.s.base, j.Key)
 		if err != nil {
 			return err
 		}
@@ -87,8 +87,8 @@ func (d *draft) pin(w *target) error {
 	if err := d.moveUp(); err != nil {
 		return err
 	}
-	head.Active = d.j.id
-	if head.Status.Run == d.j.id {
+	head.Active = d.j.ID
+	if head.Status.Run == d.j.ID {
 		head.Status.Phase, head.Status.Message = StateRunning, ""
 	}
 	d.rec.DeletedAt = head.Deleted
@@ -113,7 +113,7 @@ func (d *draft) pinCurrent() error {
 	switch {
 	case d.pipeline == nil:
 		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", name))
-	case d.pipeline.Resource != d.j.key.Type:
+	case d.pipeline.Resource != d.j.Key.Type:
 		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, d.pipeline.Resource))
 	}
 	if err := d.pinDefinition(); err != nil {
@@ -130,7 +130,7 @@ func (d *draft) pinCurrent() error {
 func (d *draft) pinDefinition() (err error) {
 	if !d.pipeline.Planned {
 		d.rec.Hash = d.pipeline.Hash
-		d.plan, err = d.s.ledger.plan(d.s.base, d.j.id, &d.rec)
+		d.plan, err = d.s.ledger.plan(d.s.base, d.j.ID, &d.rec)
 		return err
 	}
 	spec, err := d.s.ledger.definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
@@ -144,7 +144,7 @@ func (d *draft) pinDefinition() (err error) {
 // pinPlan writes a plan that is no definition's.
 func (d *draft) pinPlan(p *plan) {
 	d.plan, d.rec.Hash = p, ""
-	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
+	d.extra = append(d.extra, store.Put(planKey(d.j.ID), encode(p)))
 }
 
 // pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
@@ -218,7 +218,7 @@ type displacement struct {
 // pinFinalizers plans a deletion: the steps of the resource's pipeline, or the drivers that listen to its type,
 // backwards, to be finalized where the driver can.
 func (d *draft) pinFinalizers() error {
-	p := listenersPlan(d.grants.listeners(d.j.key.Type))
+	p := listenersPlan(d.grants.listeners(d.j.Key.Type))
 	if name := d.rec.Pipeline; name != "" {
 		if d.pipeline == nil {
 			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
@@ -238,17 +238,17 @@ func (d *draft) pinFinalizers() error {
 }
 
 func (d *draft) pinListeners() error {
-	names := d.grants.listeners(d.j.key.Type)
+	names := d.grants.listeners(d.j.Key.Type)
 	limit := d.s.opts.Limits.Steps
 	switch {
 	case len(names) == 0:
-		d.extra = append(d.extra, store.Put(unheardKey(d.j.key), []byte("{}")))
-		return d.finishWith(StateSkipped, fmt.Sprintf("no driver listens to resources of type %q", d.j.key.Type))
+		d.extra = append(d.extra, store.Put(unheardKey(d.j.Key), []byte("{}")))
+		return d.finishWith(StateSkipped, fmt.Sprintf("no driver listens to resources of type %q", d.j.Key.Type))
 	case len(names) > limit:
-		return d.finishWith(StateFailed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.key.Type, limit))
+		return d.finishWith(StateFailed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.Key.Type, limit))
 	}
 	d.pinPlan(listenersPlan(names))
-	d.extra = append(d.extra, store.Delete(unheardKey(d.j.key)))
+	d.extra = append(d.extra, store.Delete(unheardKey(d.j.Key)))
 	d.blankStates(d.plan.len())
 	return nil
 }

@@ -98,7 +98,7 @@ func (d *draft) extend(p *plan) error {
 		}
 	}
 	d.plan, d.extended = p, true
-	d.extra = append(d.extra, store.Put(planKey(d.j.id), encode(p)))
+	d.extra = append(d.extra, store.Put(planKey(d.j.ID), encode(p)))
 	done := d.states[0]
 	d.blankStates(p.len())
 	d.states[0] = done

@@ -1,7 +1,6 @@
 package conveyor
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -385,54 +384,4 @@ func TestInstant(t *testing.T) {
 	require.Equal(t, instant(math.MaxInt64), instant(1).after(math.MaxInt64))
 	require.Equal(t, instant(math.MaxInt64), instant(1).after(math.MaxInt64-1))
 	require.Equal(t, instant(math.MaxInt64-1), instant(1).after(math.MaxInt64-2))
-}
-
-func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h dueHeap
-		var model []*task
-		due := rapid.Int64Range(1, 50)
-		remove := func(j *task) {
-			model = slices.DeleteFunc(model, func(m *task) bool { return m == j })
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"push": func(t *rapid.T) {
-				j := &task{due: instant(due.Draw(t, "due"))}
-				heap.Push(&h, j)
-				model = append(model, j)
-			},
-			"pop": func(t *rapid.T) {
-				if len(h) == 0 {
-					t.Skip()
-				}
-				j := heap.Pop(&h).(*task)
-				for _, m := range model {
-					require.GreaterOrEqual(t, m.due, j.due)
-				}
-				remove(j)
-			},
-			"remove": func(t *rapid.T) {
-				if len(h) == 0 {
-					t.Skip()
-				}
-				j := rapid.SampledFrom(model).Draw(t, "journey")
-				require.Same(t, j, heap.Remove(&h, j.heapAt))
-				remove(j)
-			},
-			"change": func(t *rapid.T) {
-				if len(h) == 0 {
-					t.Skip()
-				}
-				j := rapid.SampledFrom(model).Draw(t, "journey")
-				j.due = instant(due.Draw(t, "due"))
-				heap.Fix(&h, j.heapAt)
-			},
-			"": func(t *rapid.T) {
-				require.ElementsMatch(t, model, []*task(h))
-				for i, j := range h {
-					require.Equal(t, i, j.heapAt)
-				}
-			},
-		})
-	})
 }

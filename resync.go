@@ -1,8 +1,6 @@
 package conveyor
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +18,7 @@ func (d *draft) planResync(end State) {
 		return
 	}
 	d.head.Resync = d.now.after(time.Duration(d.plan.Resync))
-	key := resyncKey(d.head.Resync, d.j.key)
+	key := resyncKey(d.head.Resync, d.j.Key)
 	// A run that is over in the commit in which it begins takes back a due time, which is the same one if the run before
 	// it has ended in this very instant.
 	d.extra = slices.DeleteFunc(d.extra, func(op store.Op) bool { return op.Key() == key })
@@ -35,91 +33,6 @@ func (r *resourceRecord) unplanResync(k Key) []store.Op {
 	due := r.Resync
 	r.Resync = 0
 	return []store.Op{store.Delete(resyncKey(due, k))}
-}
-
-// expectResync has the loop look at the index when the time comes.
-func (s *scheduler) expectResync(at instant) {
-	s.mu.Lock()
-	sooner := at != 0 && (s.resyncAt == 0 || at < s.resyncAt)
-	if sooner {
-		s.resyncAt = at
-	}
-	s.mu.Unlock()
-	if sooner {
-		s.wakeLoop()
-	}
-}
-
-// startResyncLocked makes the runs that are due, one after the other, off the loop.
-func (s *scheduler) startResyncLocked() {
-	s.resyncAt, s.resyncing = 0, true
-	s.aside.Go(func() {
-		var next instant
-		s.insist("resync", func() (err error) {
-			next, err = s.resync()
-			return err
-		})
-		s.mu.Lock()
-		s.resyncing = false
-		s.mu.Unlock()
-		s.expectResync(next)
-		s.wakeLoop()
-	})
-}
-
-// resyncDue makes the runs that are due, and returns when the next one will be; 0 for never. What is damaged is left
-// alone; an error is one of the store.
-func (e *Engine) resyncDue() (next instant, err error) {
-	for r, err := range e.ledger.store.List(e.sched.base, store.Query{Prefix: resyncPrefix}) {
-		if err != nil {
-			return 0, err
-		}
-		due, k, err := parseResyncKey(r.Key)
-		if err == nil {
-			switch {
-			case due > toInstant(time.Now()):
-				return due, nil
-			case e.sched.draining():
-				return 0, nil
-			}
-			err = e.resyncOne(e.sched.base, due, k)
-		}
-		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case beyondRepair(err), errors.Is(err, ErrInvalid):
-			e.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
-		default:
-			return 0, err
-		}
-	}
-	return 0, nil
-}
-
-// resyncOne makes one run, unless the pipeline no longer asks for it. Either way the index entry is gone afterwards.
-func (e *Engine) resyncOne(ctx context.Context, due instant, k Key) error {
-	head, rev, err := e.ledger.resource(ctx, k)
-	if err != nil {
-		return err
-	}
-	if head == nil || head.Resync != due {
-		_, err := e.ledger.commit(ctx, []store.Op{store.Delete(resyncKey(due, k))})
-		return err
-	}
-	pipeline, _, err := e.ledger.pipeline(ctx, head.Pipeline)
-	switch {
-	case err == nil && pipeline.Resync > 0 && pipeline.Resource == k.Type && head.Deleted == 0:
-		_, err := e.rerun(ctx, k, CauseResync, func(head *resourceRecord) bool { return head.Resync == due })
-		return err
-	case err != nil && !errors.Is(err, ErrNotFound):
-		return err
-	}
-	next := *head
-	ops := next.unplanResync(k)
-	ops = append(ops, store.Put(resourceKey(k), encode(&next)).If(rev))
-	if _, err = e.ledger.commit(ctx, ops); errors.Is(err, store.ErrConflict) {
-		return e.resyncOne(ctx, due, k)
-	}
-	return err
 }
 
 func parseResyncKey(key string) (due instant, k Key, err error) {

@@ -42,45 +42,6 @@ func (r Retention) validate(f *fault.Fields) {
 // tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
 const tidyEvery = 256
 
-// tidy has the past of a resource looked through, one resource after the other, by a goroutine that is there while
-// there is something to do.
-func (s *scheduler) tidy(k Key) {
-	if s.opts.Retention == (Retention{}) {
-		return
-	}
-	s.mu.Lock()
-	s.untidy[k] = struct{}{}
-	begin := !s.tidying
-	s.tidying = true
-	s.mu.Unlock()
-	if begin && !s.beside(s.tidyAll) {
-		s.mu.Lock()
-		s.tidying = false
-		s.mu.Unlock()
-	}
-}
-
-func (s *scheduler) tidyAll() {
-	for {
-		s.mu.Lock()
-		var k Key
-		for k = range s.untidy {
-			break
-		}
-		if len(s.untidy) == 0 || s.phase == phaseStopped {
-			s.tidying = false
-			s.mu.Unlock()
-			return
-		}
-		delete(s.untidy, k)
-		s.mu.Unlock()
-		if err := s.ledger.tidy(s.base, k, s.opts.Retention, time.Now()); err != nil {
-			// What is too much stays until the next run of the resource ends.
-			s.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
-		}
-	}
-}
-
 // tidy removes what of a resource's past is not to be kept.
 func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time) error {
 	head, _, err := l.resource(ctx, k)

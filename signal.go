@@ -94,7 +94,7 @@ func (d *draft) sweep() error {
 		return nil
 	}
 	left := removeBatch
-	for _, prefix := range strewnOf(d.j.id) {
+	for _, prefix := range strewnOf(d.j.ID) {
 		for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: prefix, Limit: left + 1}) {
 			if err != nil {
 				return err
@@ -115,6 +115,6 @@ func (d *draft) sweep() error {
 // sweepLate removes what is left of them after the end.
 func (s *scheduler) sweepLate(j *journey) {
 	s.beside(func() {
-		s.insist("tidy run "+j.id, func() error { return s.ledger.removeAll(s.base, strewnOf(j.id)...) })
+		s.insist("tidy run "+j.ID, func() error { return s.ledger.removeAll(s.base, strewnOf(j.ID)...) })
 	})
 }

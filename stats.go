@@ -2,7 +2,6 @@ package conveyor
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
@@ -53,50 +52,30 @@ func (e *Engine) Stats(ctx context.Context) (Stats, error) {
 	return e.sched.stats(), nil
 }
 
-func (s *pool) stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *scheduler) stats() Stats {
+	now := s.pool.Stats()
 	st := Stats{
-		Unfinished: len(s.journeys), Ready: s.ready.Len(), OldestReady: s.oldestReadyLocked(), Due: len(s.due),
-		Workers: s.limit, Busy: s.limit - s.free, Stray: s.stuck,
+		Unfinished: now.Tasks, Ready: now.Ready, OldestReady: now.Oldest, Due: now.Due,
+		Workers: now.Workers, Busy: now.Busy, Stray: now.Abandoned,
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},
 	}
 	for state := range numStates {
-		if n := s.showing[state]; n > 0 {
+		if n := now.States[state]; n > 0 {
 			st.Runs[state] = n
 		}
-		if n := s.endings[state]; n > 0 {
+		if n := now.Ended[state]; n > 0 {
 			st.Ended[state] = n
 		}
 	}
-	for name, waiting := range s.blocked {
-		st.Blocked[missing(name)] = len(waiting)
+	for driver, n := range now.Blocked {
+		st.Blocked[missing(driver)] = n
 	}
-	for name, d := range s.drivers {
-		if !strings.HasPrefix(name, PlanStep) {
-			st.Slots[name] = DriverStats{Busy: d.busy, Limit: d.limit, Waiting: d.waiting.Len() - d.dead}
-		}
+	for name, of := range now.Drivers {
+		st.Slots[name] = DriverStats{Busy: of.InUse, Limit: of.Limit, Waiting: of.Waiting}
 	}
-	for name, room := range s.rooms {
-		if room.busy > 0 || room.limit > 0 {
-			st.Pipelines[name] = PipelineStats{AtWork: room.busy, Limit: room.limit, Waiting: room.waiting.Len() - room.dead}
-		}
+	for name, of := range now.Runs {
+		st.Pipelines[name] = PipelineStats{AtWork: of.InUse, Limit: of.Limit, Waiting: of.Waiting}
 	}
 	return st
-}
-
-// showsLocked takes note of the state of an unfinished run.
-func (s *pool) showsLocked(j *task, state State) {
-	s.showing[j.state]--
-	j.state = state
-	s.showing[state]++
-}
-
-// oldestReadyLocked returns when the one that has waited longest for a worker began to; zero for none.
-func (s *pool) oldestReadyLocked() (since time.Time) {
-	for j := range s.ready.Heads() {
-		since = earlier(since, j.since)
-	}
-	return since
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (s *scheduler) goneWith(a *attempt) {
 		a.close(o)
 	}
 	if _, late := s.ended(a, o, false); !late {
-		s.vacate()
+		s.pool.Release()
 	}
 }
 
@@ -79,68 +80,47 @@ func (s *scheduler) disown(a *attempt) bool {
 	if a.timer != nil && a.timer.Stop() {
 		s.aside.Done() // it is not the timer that calls
 	}
-	// With both locks held: a driver that returns at this very moment must find its call among the strays, or it would
-	// stay there for ever.
-	s.mu.Lock()
-	s.strays[j.key] = append(s.strays[j.key], a)
-	s.stuck++
-	s.free++ // it keeps its slot, and nothing else
-	s.checkDrainedLocked()
-	s.mu.Unlock()
+	// With the lock of the journey held: a driver that returns at this very moment must find its call counted, or it would
+	// be counted for ever.
+	s.pool.Abandoned(j.Key)
+	s.strays.add(a)
 	j.mu.Unlock()
-	s.hire()
 	return true
 }
 
-// strayReturned lets the resource of a given-up call go on.
-func (s *pool) strayReturned(a *attempt) {
-	s.mu.Lock()
-	s.stuck--
-	s.checkDrainedLocked()
-	key := a.journey.key
-	s.strays[key] = slices.DeleteFunc(s.strays[key], func(other *attempt) bool { return other == a })
-	if len(s.strays[key]) == 0 {
-		delete(s.strays, key)
-		for _, j := range s.held[key] {
-			s.enqueueLocked(j)
-		}
-		delete(s.held, key)
-	}
-	s.mu.Unlock()
-	s.hire()
+// strays are the calls that were given up and have not returned.
+type strays struct {
+	mu    sync.Mutex // guards calls
+	calls map[*attempt]struct{}
 }
 
-// hold parks the journey while a given-up call for its resource has not returned, so that there are never two.
-func (s *pool) hold(j *task) bool {
+func (s *strays) add(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.strays[j.key]) == 0 {
-		return false
+	if s.calls == nil {
+		s.calls = map[*attempt]struct{}{}
 	}
-	if !slices.Contains(s.held[j.key], j) {
-		s.held[j.key] = append(s.held[j.key], j)
-	}
-	return true
+	s.calls[a] = struct{}{}
 }
 
-// straying lists the calls that were given up and have not returned.
-func (s *pool) straying() (attempts []*attempt) {
+func (s *strays) remove(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, strays := range s.strays {
-		attempts = append(attempts, strays...)
-	}
+	delete(s.calls, a)
+}
+
+// list returns them, the oldest first.
+func (s *strays) list() []*attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	attempts := slices.Collect(maps.Keys(s.calls))
 	sortByStart(attempts)
 	return attempts
 }
 
 // running lists the attempts under way.
-func (s *pool) running() (attempts []*attempt) {
-	s.mu.Lock()
-	journeys := slices.Collect(maps.Values(s.journeys))
-	s.mu.Unlock()
-	for _, t := range journeys {
-		j := t.owner
+func (s *scheduler) running() (attempts []*attempt) {
+	for _, j := range s.pool.Owners() {
 		j.mu.Lock()
 		for _, a := range j.flying {
 			if !a.returned && !a.abandoned {
@@ -161,7 +141,7 @@ func sortByStart(attempts []*attempt) {
 func describeAttempts(attempts []*attempt) string {
 	var names []string
 	for _, a := range attempts {
-		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.id, a.step.ID, a.driver.name, a.journey.key))
+		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.ID, a.step.ID, a.driver.name, a.journey.Key))
 	}
 	return strings.Join(names, "; ")
 }

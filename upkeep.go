@@ -1,0 +1,195 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// upkeep does what nobody has called for: it runs resources again that are due, removes old records, and reconciles the
+// resources that no driver had listened to. It is made by [New] and told by the scheduler.
+type upkeep struct {
+	sched *scheduler
+	// rerun makes a run of an unchanged resource, if wanted reports true of its record.
+	rerun func(ctx context.Context, k Key, cause Cause, wanted func(*resourceRecord) bool) (*Run, error)
+
+	resync alarm // rings when a resource is to be run again
+
+	mu      sync.Mutex       // guards what follows
+	toPrune map[Key]struct{} // resources whose past is to be looked through
+	pruning bool             // somebody is at it
+}
+
+func newUpkeep(e *Engine) *upkeep {
+	u := &upkeep{sched: e.sched, rerun: e.rerun, toPrune: map[Key]struct{}{}}
+	u.resync.work = u.resyncAll
+	u.resync.start = func(work func()) bool {
+		return !e.sched.draining() && e.sched.beside(work)
+	}
+	return u
+}
+
+// start has what is due found out.
+func (u *upkeep) start() { u.resync.set(time.Now()) }
+
+func (u *upkeep) stop() { u.resync.stop() }
+
+// reconcileUnlistened makes runs for the resources of these types that no driver listened to when their run came.
+func (u *upkeep) reconcileUnlistened(types ...string) {
+	s := u.sched
+	if len(types) == 0 || s.pool.Phase() != sched.Running {
+		return
+	}
+	s.beside(func() {
+		for _, kind := range types {
+			s.insist("listen to "+kind, func() error { return u.reconcileType(kind) })
+		}
+	})
+}
+
+// reconcileType makes runs for the resources of one type that no driver had listened to. What is damaged is left alone; an error is one of the store.
+func (u *upkeep) reconcileType(kind string) error {
+	prefix := unheardPrefix + kind + "/"
+	for r, err := range u.sched.ledger.store.List(u.sched.base, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return err
+		}
+		if u.sched.draining() {
+			return nil
+		}
+		k := Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
+		_, err := u.rerun(u.sched.base, k, CauseCreated, func(head *resourceRecord) bool {
+			return head.Pipeline == "" && head.Status.Phase == StateSkipped
+		})
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case beyondRepair(err):
+			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// resyncAt has the index of resources that are to be run again looked at when the time comes; 0 for never.
+func (u *upkeep) resyncAt(at instant) {
+	if at != 0 {
+		u.resync.set(at.time())
+	}
+}
+
+// resyncAll makes the runs that are due, one after the other.
+func (u *upkeep) resyncAll() {
+	var next instant
+	u.sched.insist("resync", func() (err error) {
+		next, err = u.resyncDue()
+		return err
+	})
+	u.resyncAt(next)
+}
+
+// resyncDue makes the runs that are due, and returns when the next one will be; 0 for never. What is damaged is left
+// alone; an error is one of the store.
+func (u *upkeep) resyncDue() (next instant, err error) {
+	for r, err := range u.sched.ledger.store.List(u.sched.base, store.Query{Prefix: resyncPrefix}) {
+		if err != nil {
+			return 0, err
+		}
+		due, k, err := parseResyncKey(r.Key)
+		if err == nil {
+			switch {
+			case due > toInstant(time.Now()):
+				return due, nil
+			case u.sched.draining():
+				return 0, nil
+			}
+			err = u.resyncOne(u.sched.base, due, k)
+		}
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case beyondRepair(err), errors.Is(err, ErrInvalid):
+			u.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
+		default:
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// resyncOne makes one run, unless the pipeline no longer asks for it. Either way the index entry is gone afterwards.
+func (u *upkeep) resyncOne(ctx context.Context, due instant, k Key) error {
+	head, rev, err := u.sched.ledger.resource(ctx, k)
+	if err != nil {
+		return err
+	}
+	if head == nil || head.Resync != due {
+		_, err := u.sched.ledger.commit(ctx, []store.Op{store.Delete(resyncKey(due, k))})
+		return err
+	}
+	pipeline, _, err := u.sched.ledger.pipeline(ctx, head.Pipeline)
+	switch {
+	case err == nil && pipeline.Resync > 0 && pipeline.Resource == k.Type && head.Deleted == 0:
+		_, err := u.rerun(ctx, k, CauseResync, func(head *resourceRecord) bool { return head.Resync == due })
+		return err
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return err
+	}
+	next := *head
+	ops := next.unplanResync(k)
+	ops = append(ops, store.Put(resourceKey(k), encode(&next)).If(rev))
+	if _, err = u.sched.ledger.commit(ctx, ops); errors.Is(err, store.ErrConflict) {
+		return u.resyncOne(ctx, due, k)
+	}
+	return err
+}
+
+// prune has the past of a resource looked through, one resource after the other, by a goroutine that is there while
+// there is something to do.
+func (u *upkeep) prune(k Key) {
+	if u.sched.opts.Retention == (Retention{}) {
+		return
+	}
+	u.mu.Lock()
+	u.toPrune[k] = struct{}{}
+	begin := !u.pruning
+	u.pruning = true
+	u.mu.Unlock()
+	if begin && !u.sched.beside(u.pruneAll) {
+		u.mu.Lock()
+		u.pruning = false
+		u.mu.Unlock()
+	}
+}
+
+func (u *upkeep) pruneAll() {
+	for {
+		k, ok := u.nextToPrune()
+		if !ok {
+			return
+		}
+		if err := u.sched.ledger.tidy(u.sched.base, k, u.sched.opts.Retention, time.Now()); err != nil {
+			// What is too much stays until the next run of the resource ends.
+			u.sched.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
+		}
+	}
+}
+
+func (u *upkeep) nextToPrune() (k Key, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for k = range u.toPrune {
+		break
+	}
+	if len(u.toPrune) == 0 || u.sched.pool.Phase() == sched.Stopped {
+		u.pruning = false
+		return k, false
+	}
+	delete(u.toPrune, k)
+	return k, true
+}
