@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -21,10 +23,25 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// spread returns the places at which the store goes wrong, in order and without an end. By the full bounds these are all
+// places, and else the first one and a spread of those after it, which differ with what is tried.
+func spread(stride int, tried ...any) iter.Seq[int] {
+	h := fnv.New32a()
+	fmt.Fprint(h, tried...)
+	return func(yield func(int) bool) {
+		if !yield(1) {
+			return
+		}
+		for n := 2 + int(h.Sum32()%uint32(stride)); yield(n); n += stride {
+		}
+	}
+}
+
 // TestEngineSurvivesAStopAtEveryCommit runs each workload again and again, and has the store go wrong at its first
 // commit, at its second, and so on until a run completes without getting there; and the same for what it reads. What it
 // ends with must always be what it ends with undisturbed, and the drivers must have been called as rule 8 says.
 func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
+	stride := testenv.Some(t, 4, 1)
 	var scenarios atomic.Int64
 	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {
@@ -33,14 +50,18 @@ func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 					t.Parallel()
 					want := undisturbed(t, load)
 					for _, kind := range d.faults {
-						n := 1
-						for ; endure(t, d, load, want, mishap{kind, n}); n++ {
+						tried := 0
+						for n := range spread(stride, d.name, load.name, kind) {
+							tried++
+							if !endure(t, d, load, want, mishap{kind, n}) {
+								break
+							}
 							require.Less(t, n, 500, "the workload does not come to an end")
 						}
 						if kind != failsHalfway {
-							require.Greater(t, n, 1, "the store has not gone wrong")
+							require.Greater(t, tried, 1, "the store has not gone wrong")
 						}
-						scenarios.Add(int64(n))
+						scenarios.Add(int64(tried))
 					}
 				})
 			}
@@ -52,6 +73,7 @@ func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 // TestEngineSurvivesAStopAtEveryCommitOfARecovery stops the engine at commit n and its successor at commit, or read, m,
 // for every n and every m.
 func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
+	stride := testenv.Some(t, 4, 1)
 	var pairs atomic.Int64
 	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {
@@ -65,7 +87,7 @@ func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
 					want := undisturbed(t, load)
 					for _, first := range d.deaths {
 						for _, second := range d.second {
-							pairs.Add(recoveries(t, d, load, want, first, second))
+							pairs.Add(recoveries(t, d, load, want, first, second, stride))
 						}
 					}
 				})
@@ -75,18 +97,23 @@ func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
 	testenv.Figure(t, "%d pairs of faults", pairs.Load())
 }
 
-// recoveries has the store go wrong in two ways, one in each of two lives, at all places, and returns how many there are.
-func recoveries(t *testing.T, d disk, load workload, want string, first, second faultKind) (pairs int64) {
+// recoveries has the store go wrong in two ways, one in each of two lives, at all places or a spread of them, and returns
+// at how many it has.
+func recoveries(t *testing.T, d disk, load workload, want string, first, second faultKind, stride int) (pairs int64) {
 	t.Helper()
-	for n := 1; ; n++ {
-		m := 1
-		for ; endure(t, d, load, want, mishap{first, n}, mishap{second, m}); m++ {
+	for n := range spread(stride, d.name, load.name, first, second) {
+		before := pairs
+		for m := range spread(stride, d.name, load.name, first, n, second) {
+			if !endure(t, d, load, want, mishap{first, n}, mishap{second, m}) {
+				break
+			}
 			pairs++
 		}
-		if m == 1 {
-			return pairs // the first place was not reached
+		if pairs == before {
+			break // the first place was not reached
 		}
 	}
+	return pairs
 }
 
 // longestLife is more than any workload takes.

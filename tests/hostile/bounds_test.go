@@ -42,7 +42,7 @@ func (s *shredder) Commit(ctx context.Context, ops ...store.Op) (store.Revision,
 const waitingRun = 1 << 10
 
 func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
-	many, some := testenv.Bound(t, "CONVEYOR_APPLIES", 1_000_000, 5_000), testenv.Bound(t, "CONVEYOR_APPLIES", 100_000, 5_000)
+	many, some := testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 100_000, 1_000_000), 5_000), testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 20_000, 100_000), 5_000)
 	for _, c := range []struct {
 		name   string
 		runs   int
@@ -97,7 +97,7 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 }
 
 func TestAMillionAppliesToOneStuckResourceHoldNoMore(t *testing.T) {
-	applies := testenv.Bound(t, "CONVEYOR_APPLIES", 50_000, 3_000)
+	applies := testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 10_000, 50_000), 3_000)
 	const line = 1_000 // Limits.Queue
 	for _, policy := range []conveyor.ChangePolicy{conveyor.Coalesce, conveyor.Supersede, conveyor.Queue} {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -159,7 +159,7 @@ func TestAMillionAppliesToOneStuckResourceHoldNoMore(t *testing.T) {
 }
 
 func TestAStormOfAppliesOnOneKeyKeepsWhatRetentionSays(t *testing.T) {
-	applies := testenv.Bound(t, "CONVEYOR_STORM", 50_000, 2_000)
+	applies := testenv.Bound(t, "CONVEYOR_STORM", testenv.Some(t, 10_000, 50_000), 2_000)
 	const writers = 16
 	synctest.Test(t, func(t *testing.T) {
 		e := newBareEngine(t, conveyor.Options{Retention: conveyor.Retention{Runs: 5, Revisions: 5}}).MustStart()
@@ -215,7 +215,7 @@ func newBareEngine(t *testing.T, opts conveyor.Options) *rig.Engine {
 func eventHeap(l conveyor.Limits) int64 { return int64(l.WatchBuffer) * int64(l.ErrorText+2<<10) }
 
 func TestSilentWatchersHoldNoMoreThanTheBuffer(t *testing.T) {
-	events := testenv.Bound(t, "CONVEYOR_EVENTS", 1_000_000, 20_000)
+	events := testenv.Bound(t, "CONVEYOR_EVENTS", testenv.Some(t, 100_000, 1_000_000), 20_000)
 	limits := conveyor.Limits{WatchBuffer: 1_024, ErrorText: 8 << 10, Attempts: 1}
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -90,7 +90,7 @@ func adversaries(n int) map[string]string {
 func TestDocumentsAreReadInBoundedMemory(t *testing.T) {
 	e, err := conveyor.New(memory.New(), conveyor.Options{})
 	require.NoError(t, err)
-	size := 1024 * testenv.Bound(t, "CONVEYOR_DOCUMENT_KIB", 128, 16)
+	size := 1024 * testenv.Bound(t, "CONVEYOR_DOCUMENT_KIB", testenv.Some(t, 64, 128), 16)
 	worst, worstName, applied := 0.0, "", 0
 	for name, doc := range adversaries(size) {
 		data := []byte(doc)

@@ -102,7 +102,7 @@ var digits = regexp.MustCompile(`([:,\[])-?[0-9]+`)
 // which there is one of every kind, and starts an engine on it. Nothing panics or hangs; what does not need the record
 // goes on; and every call that needs it answers with an error that says which record it is.
 func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
-	share := testenv.Bound(t, "CONVEYOR_GARBAGE", 100, 8) // of a hundred cases
+	share := testenv.Bound(t, "CONVEYOR_GARBAGE", testenv.Some(t, 20, 100), 8) // of a hundred cases
 	whole := newRich(t)
 	prefixes := map[string]int{} // a definition is held to the hash in its key, so that there any change is noticed
 	for _, key := range whole.keys {
@@ -149,7 +149,7 @@ func TestRule11GarbageInManyRecordsStopsNothingElse(t *testing.T) {
 			keys = append(keys, key)
 		}
 	}
-	for seed := range testenv.Bound(t, "CONVEYOR_GARBAGE_SEEDS", 30, 5) {
+	for seed := range testenv.Bound(t, "CONVEYOR_GARBAGE_SEEDS", testenv.Some(t, 10, 30), 5) {
 		luck := rand.New(rand.NewPCG(uint64(seed), 0))
 		damage := map[string][]byte{}
 		var what []string
