@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 	"github.com/conveyor-go/conveyor/store/memory"
@@ -88,8 +89,8 @@ func oneRun(b *testing.B, e *conveyor.Engine, n int64) {
 func BenchmarkApplyUnchanged(b *testing.B) {
 	e, err := conveyor.New(memory.New(), conveyor.Options{})
 	require.NoError(b, err)
-	require.NoError(b, e.SavePipeline(b.Context(), pipelineOf("d")))
-	o := object("x", map[string]any{"repository": "https://example.com/app.git"})
+	require.NoError(b, e.SavePipeline(b.Context(), rig.PipelineOf("d")))
+	o := rig.Object("x", map[string]any{"repository": "https://example.com/app.git"})
 	_, err = e.Apply(b.Context(), o)
 	require.NoError(b, err)
 	b.ReportAllocs()
@@ -103,7 +104,7 @@ func BenchmarkApplyUnchanged(b *testing.B) {
 
 // BenchmarkParsePipeline measures the strict reading of a document of Conveyor CI.
 func BenchmarkParsePipeline(b *testing.B) {
-	doc, err := os.ReadFile("testdata/docker-pipeline.json")
+	doc, err := os.ReadFile("tests/documents/testdata/docker-pipeline.json")
 	require.NoError(b, err)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(doc)))
@@ -118,15 +119,15 @@ func BenchmarkParsePipeline(b *testing.B) {
 func BenchmarkWatch(b *testing.B) {
 	e, err := conveyor.New(memory.New(), conveyor.Options{})
 	require.NoError(b, err)
-	require.NoError(b, e.Register("d", new(recorder)))
-	require.NoError(b, e.SavePipeline(b.Context(), pipelineOf("d")))
+	require.NoError(b, e.Register("d", new(rig.Recorder)))
+	require.NoError(b, e.SavePipeline(b.Context(), rig.PipelineOf("d")))
 	require.NoError(b, e.Start(b.Context()))
 	b.Cleanup(func() { require.NoError(b, e.Shutdown(context.Background())) })
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
 		n++
-		o := object(fmt.Sprint("x", n), nil)
+		o := rig.Object(fmt.Sprint("x", n), nil)
 		events := e.Watch(b.Context(), conveyor.WatchOptions{Resource: o.Key()})
 		if _, err := e.Apply(b.Context(), o); err != nil {
 			b.Fatal(err)

@@ -191,7 +191,7 @@ func TestReadmeNamesTestsThatExist(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	var files []string
-	for _, folder := range []string{".", "store/file", "histories"} {
+	for _, folder := range []string{".", "tests/*", "store/file", "histories"} {
 		found, err := filepath.Glob(folder + "/*_test.go")
 		require.NoError(t, err)
 		files = append(files, found...)

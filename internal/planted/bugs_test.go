@@ -22,7 +22,7 @@ var bugs = []bug{
 	}
 	rev, err := s.ledger.commit(s.base, ops)
 	for pause`,
-		in: ".", by: everyCommit + "five_steps", says: "called though it is finished",
+		in: "tests/crash", by: everyCommit + "five_steps", says: "called though it is finished",
 	},
 	{
 		name: "an apply is acknowledged whatever the store says",
@@ -37,7 +37,7 @@ var bugs = []bug{
 		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
 	}
 	*r.Resource`,
-		in: ".", by: everyCommit + "five_steps", says: "an acknowledged resource is lost",
+		in: "tests/crash", by: everyCommit + "five_steps", says: "an acknowledged resource is lost",
 	},
 	{
 		name: "an idempotency key has a random part",
@@ -48,7 +48,7 @@ var bugs = []bug{
 	}
 	return r.resourceID + "/" + r.Run + "/" + r.Step.ID
 `,
-		in: ".", by: everyCommit + "five_steps", says: "; was ",
+		in: "tests/crash", by: everyCommit + "five_steps", says: "; was ",
 	},
 	{
 		name: "a retry forgets its count",
@@ -59,7 +59,7 @@ var bugs = []bug{
 			s.Attempt = 0
 		}
 `,
-		in: ".", by: everyCommit + "retries,_then_success", says: "it does not come to an end",
+		in: "tests/crash", by: everyCommit + "retries,_then_success", says: "it does not come to an end",
 	},
 	{
 		name: "a checkpoint is acknowledged and not saved",
@@ -72,7 +72,7 @@ var bugs = []bug{
 		err = ErrConflict
 	}
 `,
-		in: ".", by: everyCommit + "checkpoints", says: "checkpoint",
+		in: "tests/crash", by: everyCommit + "checkpoints", says: "checkpoint",
 	},
 	{
 		name: "a requeue comes early",
@@ -84,7 +84,7 @@ var bugs = []bug{
 		}
 		s.Requeues++
 `,
-		in: ".", by: everyCommit + "requeues", says: ", due at ",
+		in: "tests/crash", by: everyCommit + "requeues", says: ", due at ",
 	},
 	{
 		name: "a removal that was cut short is not finished",
@@ -95,7 +95,7 @@ var bugs = []bug{
 			}
 			if err := l.removeRest(ctx, k, id); err != nil {
 `,
-		in: ".", by: everyCommit + "history_that_is_not_kept", says: "is left of a run that is not there",
+		in: "tests/crash", by: everyCommit + "history_that_is_not_kept", says: "is left of a run that is not there",
 	},
 	{
 		name: "a commit whose outcome is unknown is taken for done",
@@ -107,7 +107,7 @@ var bugs = []bug{
 		}
 		return l.findOut(ctx, ops, err)
 `,
-		in: ".", by: everyCommit + "five_steps", says: "TestEngineSurvives",
+		in: "tests/crash", by: everyCommit + "five_steps", says: "TestEngineSurvives",
 	},
 
 	// Real processes that are killed.
@@ -116,7 +116,7 @@ var bugs = []bug{
 		file: "attempt.go",
 		old:  "	if !s.Again {\n",
 		new:  "	if !s.Again || s.Resumed && $BUG {\n",
-		in:   ".", by: killed, says: "a kill used an attempt",
+		in:   "tests/kill", by: killed, says: "a kill used an attempt",
 	},
 	{
 		name: "a cancel is acknowledged before it is on record",
@@ -131,7 +131,7 @@ var bugs = []bug{
 	}
 	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
 `,
-		in: ".", by: killed, says: "was canceled, and is",
+		in: "tests/kill", by: killed, says: "was canceled, and is",
 	},
 
 	// Schedules.
@@ -146,7 +146,7 @@ var bugs = []bug{
 	s.mu.Unlock()
 	s.hire()
 `,
-		in: ".", by: schedules, says: "lost wake-up",
+		in: "tests/schedules", by: schedules, says: "lost wake-up",
 	},
 	{
 		name: "a delay is longer than its jitter allows",
@@ -157,7 +157,7 @@ var bugs = []bug{
 	}
 	return b.NextBackOff()
 `,
-		in: ".", by: schedules, says: "FAULT",
+		in: "tests/schedules", by: schedules, says: "FAULT",
 	},
 	{
 		name: "one pipeline gets all the turns",
@@ -169,7 +169,7 @@ var bugs = []bug{
 				t.next.push(t.next.pop())
 			}
 		} else if`,
-		in: ".", by: schedules, says: "FAULT",
+		in: "tests/schedules", by: schedules, says: "FAULT",
 	},
 	{
 		name: "a cleanup that was stopped is taken for done",
@@ -182,7 +182,7 @@ var bugs = []bug{
 		case s.startable():
 			return only(i), false
 `,
-		in: ".", by: schedules, says: "FAULT",
+		in: "tests/schedules", by: schedules, says: "FAULT",
 	},
 
 	// Histories.
@@ -225,7 +225,7 @@ var bugs = []bug{
 			return runs, nil
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 `,
-		in: ".", by: "TestRule11GarbageInAnyRecordStopsNothingElse", says: "/stp",
+		in: "tests/hostile", by: "TestRule11GarbageInAnyRecordStopsNothingElse", says: "/stp",
 	},
 	{
 		name: "a checksum is not compared",
@@ -284,7 +284,7 @@ var bugs = []bug{
 	if late {
 		s.strayReturned(a)
 `,
-		in: ".", by: "TestHostileDriversHarmNobodyElse", says: "FAIL",
+		in: "tests/hostile", by: "TestHostileDriversHarmNobodyElse", says: "FAIL",
 	},
 	{
 		name: "a driver's error is logged",
@@ -295,13 +295,13 @@ var bugs = []bug{
 		d.s.log.Warn("attempt ended", "error", o.err)
 	}
 `,
-		in: ".", by: "TestSecretsAreInNoLogLineOfTheEngine", says: "FAIL",
+		in: "tests/hostile", by: "TestSecretsAreInNoLogLineOfTheEngine", says: "FAIL",
 	},
 	{
 		name: "a field that comes twice is taken",
 		file: "document.go",
 		old:  "		if seen[name] {\n",
 		new:  "		if seen[name] && !$BUG {\n",
-		in:   ".", by: "TestHostileFieldsAreRefusedWithTheirPlace", says: "FAIL",
+		in:   "tests/documents", by: "TestHostileFieldsAreRefusedWithTheirPlace", says: "FAIL",
 	},
 }

@@ -9,7 +9,8 @@ const intro = `# Reliability
 
 What the library promises, and the tests that try to break each promise. Every figure on this page was counted by the
 test beside it, and none was written by hand: ` + "`go run ./internal/reliability`" + ` runs the tests and writes the page, and
-with ` + "`-long`" + ` it does the long runs. All of the tests are part of ` + "`go test work`" + ` within the bounds of the first table.
+with ` + "`-long`" + ` it does the long runs. All of the tests are part of ` + "`CONVEYOR_FULL=1 go test work`" + `, which continuous integration
+runs, within the bounds of the first table; without the variable they keep to lower ones.
 
 A test that cannot fail proves nothing. So bugs are planted in a copy of the library, one at a time, and each must be found by the
 test named for it in ` + "`internal/planted`" + `; a bug that is not found fails the build.

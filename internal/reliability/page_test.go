@@ -8,7 +8,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
+
+func TestTheCommandsAskForTheFullBounds(t *testing.T) {
+	require.Equal(t, testenv.Everything+"=1", full)
+}
 
 // TestThePageShowsTheFiguresThatWereCounted fails if the page was edited by hand, or a promise has no figure yet.
 func TestThePageShowsTheFiguresThatWereCounted(t *testing.T) {

@@ -15,15 +15,15 @@ var promises = []promise{
 	{
 		Claim: "Wherever the process dies, or the store fails, or does not know: all goes on as if it had not, in order, no " +
 			"finished step is called again, and attempts, due times and keys are kept",
-		Dir: ".", Test: "TestEngineSurvivesAStopAtEveryCommit",
+		Dir: "./tests/crash", Test: "TestEngineSurvivesAStopAtEveryCommit",
 	},
 	{
 		Claim: "The same, when the recovery is cut short too",
-		Dir:   ".", Test: "TestEngineSurvivesAStopAtEveryCommitOfARecovery",
+		Dir:   "./tests/crash", Test: "TestEngineSurvivesAStopAtEveryCommitOfARecovery",
 	},
 	{
 		Claim: "What a process acknowledged before a SIGKILL is there, and holds",
-		Dir:   ".", Test: "TestKilledAtRandomLosesNothingAcknowledged", Bound: "CONVEYOR_KILLS", Long: 10_000,
+		Dir:   "./tests/kill", Test: "TestKilledAtRandomLosesNothingAcknowledged", Bound: "CONVEYOR_KILLS", Long: 10_000,
 	},
 	{
 		Claim: "A commit that was acknowledged survives a loss of power, and no commit is there in part",
@@ -50,39 +50,39 @@ var promises = []promise{
 	{
 		Claim: "In whatever order things happen: steps in order, never two runs of a resource at once, no lost wake-up, fair turns, " +
 			"delays within their bounds",
-		Dir: ".", Test: "TestSchedules", Bound: "CONVEYOR_SCHEDULES", Long: 40_000,
+		Dir: "./tests/schedules", Test: "TestSchedules", Bound: "CONVEYOR_SCHEDULES", Long: 40_000,
 	},
 	{
 		Claim: "A driver that misbehaves harms nobody else",
-		Dir:   ".", Test: "TestHostileDriversHarmNobodyElse",
+		Dir:   "./tests/hostile", Test: "TestHostileDriversHarmNobodyElse",
 	},
 	{
 		Claim: "Shutdown returns by its context, however many drivers are stuck",
-		Dir:   ".", Test: "TestShutdownReturnsByItsContextHoweverManyDriversAreStuck",
+		Dir:   "./tests/hostile", Test: "TestShutdownReturnsByItsContextHoweverManyDriversAreStuck",
 	},
 	{
 		Claim: "A program that opens, applies and closes again and again holds no more than before",
-		Dir:   ".", Test: "TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap", Bound: "CONVEYOR_ROUNDS",
+		Dir:   "./tests/hostile", Test: "TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap", Bound: "CONVEYOR_ROUNDS",
 	},
 	{
 		Claim: "A run that waits holds at most 1 KiB of heap, whatever it waits for",
-		Dir:   ".", Test: "TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach",
+		Dir:   "./tests/hostile", Test: "TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach",
 	},
 	{
 		Claim: "A watcher that does not read holds no more than its buffer",
-		Dir:   ".", Test: "TestSilentWatchersHoldNoMoreThanTheBuffer",
+		Dir:   "./tests/hostile", Test: "TestSilentWatchersHoldNoMoreThanTheBuffer",
 	},
 	{
 		Claim: "A damaged record stops nothing but what needs it",
-		Dir:   ".", Test: "TestRule11GarbageInAnyRecordStopsNothingElse",
+		Dir:   "./tests/hostile", Test: "TestRule11GarbageInAnyRecordStopsNothingElse",
 	},
 	{
 		Claim: "A document is read in bounded memory",
-		Dir:   ".", Test: "TestDocumentsAreReadInBoundedMemory", Bound: "CONVEYOR_DOCUMENT_KIB", Long: 500,
+		Dir:   "./tests/hostile", Test: "TestDocumentsAreReadInBoundedMemory", Bound: "CONVEYOR_DOCUMENT_KIB", Long: 500,
 	},
 	{
 		Claim: "The engine logs no secret",
-		Dir:   ".", Test: "TestSecretsAreInNoLogLineOfTheEngine",
+		Dir:   "./tests/hostile", Test: "TestSecretsAreInNoLogLineOfTheEngine",
 	},
 	{
 		Claim: "The tests on this page find the bugs that they are there for",

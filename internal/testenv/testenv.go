@@ -21,8 +21,12 @@ import (
 // on Linux, as root, in continuous integration.
 const Strict = "CONVEYOR_NO_SKIPS"
 
+// Everything is the name of the environment variable that asks for the full bounds of all tests. Without it they keep to
+// bounds that a developer can wait for; with it they take several times as long. Continuous integration sets it.
+const Everything = "CONVEYOR_FULL"
+
 // Main runs the tests of a package, fails them if they leave a goroutine behind, and says how many were skipped and
-// why. It is called by TestMain and does not return.
+// why, and whether the bounds were lowered. It is called by TestMain and does not return.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		report(os.Stdout)
@@ -33,6 +37,7 @@ func Main(m *testing.M) {
 var (
 	mu      sync.Mutex
 	skipped = map[string]int{} // tests by reason
+	lowered bool               // whether a test has kept to less than its full bounds
 )
 
 // Skip skips a test that cannot run here, for a reason such as "no symbolic links". Where [Strict] is set it fails
@@ -53,6 +58,9 @@ func report(w io.Writer) {
 	defer mu.Unlock()
 	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
 		fmt.Fprintf(w, "tests skipped: %d: %s\n", skipped[reason], reason)
+	}
+	if lowered {
+		fmt.Fprintf(w, "bounds: default; %s=1 for all\n", Everything)
 	}
 }
 
@@ -93,10 +101,26 @@ func MemoryDir(t testing.TB) string {
 	return dir
 }
 
+// Full says whether [Everything] is set.
+func Full() bool { return os.Getenv(Everything) != "" }
+
+// Some is how much of something a test does: some as a rule, and all of it where [Full] bounds are asked for.
+func Some(t testing.TB, some, all int) int {
+	t.Helper()
+	if Full() || some == all {
+		return all
+	}
+	mu.Lock()
+	lowered = true
+	mu.Unlock()
+	t.Logf("bounds: %d, in full %d; %s=1 for all", some, all, Everything)
+	return some
+}
+
 // Bound is how much of something a test does: n as a rule, and only race under the race detector, where all takes
 // several times as long. The environment variable of that name, a number, stands above both, for long runs by hand:
 //
-//	CONVEYOR_KILLS=10000 go test -run TestKilled -timeout 0 .
+//	CONVEYOR_KILLS=10000 go test -run TestKilled -timeout 0 ./tests/kill
 func Bound(t testing.TB, variable string, n, race int) int {
 	t.Helper()
 	if Race {

@@ -15,14 +15,15 @@ type fake struct {
 }
 
 func (f *fake) Helper()               {}
+func (f *fake) Logf(string, ...any)   {}
 func (f *fake) Skip(...any)           { f.skipped = true }
 func (f *fake) Fatalf(string, ...any) { f.failed = true }
 
 func TestASkipIsCountedAndPrinted(t *testing.T) {
 	t.Setenv(Strict, "")
-	before := skipped
-	defer func() { skipped = before }()
-	skipped = map[string]int{}
+	before, had := skipped, lowered
+	defer func() { skipped, lowered = before, had }()
+	skipped, lowered = map[string]int{}, false
 	for _, reason := range []string{"no moon", "no sun", "no moon"} {
 		f := &fake{TB: t}
 		Skip(f, reason)
@@ -56,4 +57,24 @@ func TestABoundIsSetFromOutside(t *testing.T) {
 		Bound(f, variable, 500, 50)
 		require.True(t, f.failed, bad)
 	}
+}
+
+func TestALoweredBoundIsPrinted(t *testing.T) {
+	before, had := skipped, lowered
+	defer func() { skipped, lowered = before, had }()
+	skipped, lowered = map[string]int{}, false
+	printed := func() string {
+		var out bytes.Buffer
+		report(&out)
+		return out.String()
+	}
+	f := &fake{TB: t}
+	t.Setenv(Everything, "1")
+	require.Equal(t, 500, Some(f, 50, 500))
+	require.Empty(t, printed())
+	t.Setenv(Everything, "")
+	require.Equal(t, 5, Some(f, 5, 5))
+	require.Empty(t, printed())
+	require.Equal(t, 50, Some(f, 50, 500))
+	require.Equal(t, "bounds: default; CONVEYOR_FULL=1 for all\n", printed())
 }

@@ -419,7 +419,7 @@ func race(t *childTest, dir string) {
 // other time there is no file yet, so that each of them tries to make it.
 func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 	t.Parallel()
-	rounds := testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", 100, 10)
+	rounds := testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", testenv.Some(t, 20, 100), 10)
 	dir := t.TempDir()
 	group := startHerd(t, "race", dir)
 	slowest := time.Duration(0)
@@ -493,7 +493,7 @@ func takeTurns(t *childTest, dir string) {
 // TestManyWaitingProcessesGetTheStoreOneAfterTheOther has sixteen of them wait for it at once, and some die with it.
 func TestManyWaitingProcessesGetTheStoreOneAfterTheOther(t *testing.T) {
 	t.Parallel()
-	rounds := max(1, testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", 100, 10)/10)
+	rounds := max(1, testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", testenv.Some(t, 20, 100), 10)/10)
 	dir := t.TempDir()
 	turns := 0
 	for range rounds {

@@ -28,7 +28,7 @@ import (
 //
 // A sector is written whole or not at all: disks promise that, and both file systems and bbolt's meta pages build on it.
 func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
-	losses := testenv.Bound(t, "CONVEYOR_POWER_LOSSES", 3000, 150)
+	losses := testenv.Bound(t, "CONVEYOR_POWER_LOSSES", testenv.Some(t, 600, 3000), 150)
 	const seed = 1
 	t.Logf("seed %d", seed) // of the losses; what the callers have written by then is not the same each time
 	random := rand.New(rand.NewPCG(seed, 0))

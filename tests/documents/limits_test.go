@@ -1,0 +1,324 @@
+package documents_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+)
+
+func TestLimitDocument(t *testing.T) {
+	e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Document: 300}})
+	o := &DockerBuild{Meta: conveyor.Meta{Name: "a", Type: "r"}}
+	o.Spec.Repository = strings.Repeat("a", 300-len(`{"name":"a","resource":"r","spec":{"repository":""}}`))
+	_, err := e.Apply(t.Context(), o)
+	require.NoError(t, err)
+	o = &DockerBuild{Meta: conveyor.Meta{Name: "b", Type: "r"}, Spec: o.Spec}
+	o.Spec.Repository += "a"
+	_, err = e.Apply(t.Context(), o)
+	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes, more than the limit of 300"})
+
+	p := rig.PipelineOf("d")
+	p.Description = strings.Repeat("a", 300-len(`{"name":"p","resource":"r","description":"","steps":[{"id":"1","driver":"d"}]}`))
+	require.NoError(t, e.SavePipeline(t.Context(), p))
+	p.Description += "a"
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes as a document, more than the limit of 300"})
+}
+
+func TestLimitDepth(t *testing.T) {
+	// Levels count from the outermost of the document, whether or not there was a text of it.
+	e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Depth: 5}})
+	_, err := e.Apply(t.Context(), rig.Loose("r", "a", []any{[]any{[]any{[]any{}}}}))
+	require.NoError(t, err)
+	_, err = e.Apply(t.Context(), rig.Loose("r", "b", []any{[]any{[]any{[]any{[]any{}}}}}))
+	requireFaults(t, err, fault{"spec[0][0][0][0]", 1, 5, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
+	p := rig.PipelineOf("d")
+	p.Steps[0].With = json.RawMessage(`{"a":[7]}`)
+	require.NoError(t, e.SavePipeline(t.Context(), p))
+	p.Steps[0].With = json.RawMessage(`{"a":[{}]}`)
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0]", 1, 7, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
+}
+
+func TestLimitSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Steps: 2}}).MustStart()
+		e.Save(rig.PipelineOf("d", "d"))
+		requireFaults(t, e.SavePipeline(t.Context(), rig.PipelineOf("d", "d", "d")),
+			fault{"steps", 0, 0, conveyor.ErrTooLarge, "3 steps, more than the limit of 2"})
+
+		e.Driver("x", new(rig.Recorder), conveyor.Listen("loose"))
+		e.Driver("y", new(rig.Recorder), conveyor.Listen("loose"))
+		require.Equal(t, conveyor.StateSucceeded, e.Finish(rig.Loose("loose", "a", 1)).State)
+		e.Driver("z", new(rig.Recorder), conveyor.Listen("loose"))
+		run := e.Finish(rig.Loose("loose", "a", 2))
+		require.Equal(t, conveyor.StateFailed, run.State)
+		require.ErrorContains(t, run.Err(), "3 drivers listen")
+	})
+}
+
+func TestLimitSpec(t *testing.T) {
+	e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Spec: 100}})
+	_, err := e.Apply(t.Context(), rig.Loose("r", "a", strings.Repeat("a", 98)))
+	require.NoError(t, err)
+	_, err = e.Apply(t.Context(), rig.Loose("r", "a", strings.Repeat("a", 99)))
+	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"})
+
+	o := rig.Loose("r", "b", nil)
+	o.Metadata = map[string]string{"key": strings.Repeat("a", 90), "other": "vv"}
+	_, err = e.Apply(t.Context(), o)
+	require.NoError(t, err)
+	o.Metadata["other"] += "v"
+	_, err = e.Apply(t.Context(), o)
+	requireFaults(t, err, fault{"metadata", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"})
+}
+
+func TestLimitOutput(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		output any
+		state  conveyor.State
+		is     error
+		says   string
+	}{
+		{"of the limit", strings.Repeat("<", 98), conveyor.StateSucceeded, nil, ""},
+		{"over it", strings.Repeat("a", 99), conveyor.StateFailed, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"},
+		{"that nests to the limit", []any{[]any{[]any{}}}, conveyor.StateSucceeded, nil, ""},
+		{"that nests deeper", []any{[]any{[]any{[]any{}}}}, conveyor.StateFailed, conveyor.ErrTooLarge, "4 levels deep, more than the limit of 3"},
+		{"that is no JSON", func() {}, conveyor.StateFailed, conveyor.ErrInvalid, "func"},
+		{"that is broken JSON", json.RawMessage("{"), conveyor.StateFailed, conveyor.ErrInvalid, "output"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Output: 100, Depth: 3}}).MustStart()
+				d := rig.Recording(rig.Always(conveyor.DoneWith(c.output), nil))
+				e.Driver("d", d)
+				e.Pipeline("d")
+				run := e.Finish(rig.Object("a", nil))
+				require.Equal(t, c.state, run.State)
+				require.Len(t, d.All(), 1, "the next attempt would most likely return the same")
+				if c.is == nil {
+					require.NoError(t, run.Err())
+					return
+				}
+				require.ErrorIs(t, run.Err(), c.is)
+				require.ErrorContains(t, run.Err(), c.says)
+			})
+		})
+	}
+}
+
+func TestLimitErrorText(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  string
+		want string
+	}{
+		{"of the limit", strings.Repeat("é", 20), strings.Repeat("é", 20)},
+		{"over it", strings.Repeat("é", 20) + "a", strings.Repeat("é", 15) + " … [cut]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{ErrorText: 40}}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Always(conveyor.Done(), conveyor.Permanent(errors.New(c.err)))))
+				e.Pipeline("d")
+				step := e.Finish(rig.Object("a", nil)).Steps[0]
+				require.Equal(t, c.want, step.Reason)
+				require.Equal(t, c.want, step.Attempts[0].Error)
+				require.LessOrEqual(t, len(step.Reason), 40)
+			})
+		})
+	}
+	t.Run("cuts reasons, stacks and panics too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{ErrorText: 40}}).MustStart()
+			long := strings.Repeat("a", 41)
+			cut := strings.Repeat("a", 30) + " … [cut]"
+			e.Driver("skip", rig.DriverOf(rig.Always(conveyor.Skip(long), nil)))
+			e.Driver("panic", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) { panic(long) }))
+			e.Save(conveyor.PipelineSpec{Name: "p", Resource: "r", Retry: &conveyor.RetryPolicy{MaxAttempts: 1},
+				Steps: []conveyor.Step{{Driver: "skip"}, {Driver: "panic"}}})
+			run := e.Finish(rig.Object("a", nil))
+			require.Equal(t, cut, run.Steps[0].Reason)
+			require.Len(t, run.Steps[1].Reason, 40)
+			require.LessOrEqual(t, len(run.Steps[1].Attempts[0].Stack), 40)
+			require.LessOrEqual(t, len(run.Reason), 40)
+			var panicked *conveyor.PanicError
+			require.ErrorAs(t, run.Err(), &panicked)
+
+			e.Driver("wait", rig.DriverOf(rig.Taking(time.Hour)))
+			e.Save(conveyor.PipelineSpec{Name: "w", Resource: "w", Steps: []conveyor.Step{{Driver: "wait"}}})
+			o := rig.Loose("w", "a", nil)
+			o.Pipeline = "w"
+			id := e.MustApply(o).ID
+			require.NoError(t, e.Cancel(t.Context(), id, long))
+			require.Equal(t, cut, e.Ended(id).Reason)
+		})
+	})
+}
+
+func TestLimitAttempts(t *testing.T) {
+	for _, c := range []struct{ attempts, first int }{{3, 1}, {4, 2}, {10, 8}} {
+		t.Run(fmt.Sprintf("%d of 3", c.attempts), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Attempts: 3}, Retry: conveyor.RetryPolicy{MaxAttempts: c.attempts}}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Always(conveyor.Done(), rig.ErrBoom)))
+				e.Pipeline("d")
+				step := e.Finish(rig.Object("a", nil)).Steps[0]
+				require.Equal(t, c.attempts, step.Attempt)
+				var numbers []int
+				for _, a := range step.Attempts {
+					numbers = append(numbers, a.Number)
+				}
+				require.Equal(t, []int{c.first, c.first + 1, c.first + 2}, numbers)
+			})
+		})
+	}
+	t.Run("counts a success", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Attempts: 2}}).MustStart()
+			fail := rig.Always(conveyor.Done(), rig.ErrBoom)
+			e.Driver("d", rig.DriverOf(rig.InTurn(fail, fail, rig.Always(conveyor.Done(), nil))))
+			e.Pipeline("d")
+			step := e.Finish(rig.Object("a", nil)).Steps[0]
+			require.Len(t, step.Attempts, 2)
+			require.Equal(t, 3, step.Attempts[1].Number)
+			require.Empty(t, step.Attempts[1].Error)
+		})
+	})
+}
+
+func TestLimitLogLines(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		logged int
+		last   string
+		kept   int
+	}{
+		{"of the limit", 3, "line 3", 3},
+		{"one over it", 4, "more than the limit of 3 lines", 4},
+		{"many over it", 10, "more than the limit of 3 lines", 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{LogLines: 3}}).MustStart()
+				e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					for i := range c.logged {
+						req.Log.Info(fmt.Sprintf("line %d", i+1))
+					}
+					return conveyor.Done(), nil
+				}))
+				e.Pipeline("d", "d")
+				run := e.Finish(rig.Object("a", nil))
+				for _, step := range []string{"1", "2"} {
+					lines := rig.Drain(t, e.Logs(t.Context(), run.ID, conveyor.LogOptions{Step: step}))
+					require.Len(t, lines, c.kept)
+					require.Contains(t, lines[len(lines)-1].Message, c.last)
+				}
+			})
+		})
+	}
+}
+
+func TestLimitLogLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{LogLine: 50}}).MustStart()
+		e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			req.Log.Info(strings.Repeat("a", 50))
+			req.Log.Info(strings.Repeat("a", 51))
+			req.Log.Info(strings.Repeat("a", 42), slog.Int("n", 1)) // {"n":1} has 7 bytes
+			req.Log.Info(strings.Repeat("a", 44), slog.Int("n", 1))
+			return conveyor.Done(), nil
+		}))
+		e.Pipeline("d")
+		lines := rig.Drain(t, e.Logs(t.Context(), e.Finish(rig.Object("a", nil)).ID, conveyor.LogOptions{}))
+		require.Len(t, lines, 4)
+		require.Equal(t, strings.Repeat("a", 50), lines[0].Message)
+		require.Equal(t, strings.Repeat("a", 40)+" … [cut]", lines[1].Message)
+		require.JSONEq(t, `{"n":1}`, string(lines[2].Attrs))
+		require.Empty(t, lines[3].Attrs)
+		require.Contains(t, lines[3].Message, "cut")
+		for _, l := range lines {
+			require.LessOrEqual(t, len(l.Message)+len(l.Attrs), 50)
+		}
+	})
+}
+
+func TestLimitWatchBuffer(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		behind int
+		end    error
+	}{
+		{"as far behind as allowed", 5, context.Canceled},
+		{"further behind", 6, conveyor.ErrGap},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{WatchBuffer: 5}})
+				ctx, cancel := context.WithCancel(t.Context())
+				events := e.Watch(ctx, conveyor.WatchOptions{})
+				for i := range c.behind {
+					p := rig.PipelineOf("d")
+					p.Version = fmt.Sprint(i)
+					e.Save(p)
+				}
+				seen := 0
+				for event, err := range events {
+					if err != nil {
+						require.ErrorIs(t, err, c.end)
+						break
+					}
+					require.Equal(t, conveyor.EventPipeline, event.Kind)
+					if seen++; seen == c.behind {
+						cancel()
+					}
+				}
+				cancel()
+				require.Equal(t, c.end == context.Canceled, seen == c.behind)
+			})
+		})
+	}
+}
+
+func TestLimitInterruptions(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		deaths int
+		state  conveyor.State
+	}{
+		{"as many as the limit", 2, conveyor.StateSucceeded},
+		{"one more", 3, conveyor.StateFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := conveyor.Options{Limits: conveyor.Limits{Interruptions: 2}}
+				dying := rig.DriverOf(rig.Taking(time.Second))
+				e := rig.New(t, opts).MustStart()
+				e.Driver("d", dying)
+				e.Pipeline("d")
+				id := e.MustApply(rig.Object("a", nil)).ID
+				for range c.deaths {
+					synctest.Wait() // the driver is at work
+					e = e.Crashed(opts)
+					e.Driver("d", dying)
+					e.MustStart()
+				}
+				run := e.Ended(id)
+				require.Equal(t, c.state, run.State)
+				if c.state == conveyor.StateFailed {
+					require.ErrorContains(t, run.Err(), "more than the limit of 2")
+				}
+			})
+		})
+	}
+}

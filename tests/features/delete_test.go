@@ -1,0 +1,212 @@
+package features_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+)
+
+func TestRule14DeleteFinalizesInReverseOrderAndThenRemoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		undo := rig.Recording(rig.InTurn(rig.Always(conveyor.Done(), rig.ErrBoom), rig.Always(conveyor.RequeueAfter(time.Minute), nil), rig.Always(conveyor.Done(), nil)))
+		e.Driver("vm", rig.Undoing(new(rig.Recorder), undo))
+		plain := new(rig.Recorder)
+		e.Driver("plain", plain)
+		e.Pipeline("vm", "plain", "vm")
+		o := rig.Object("x", "one")
+		e.Finish(o)
+		require.NoError(t, e.Finish(rig.Object("x", "two")).Err())
+		key := o.Key()
+
+		run, err := e.Delete(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, conveyor.CauseDeleted, run.Cause)
+		marked, err := e.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.NotNil(t, marked.DeletedAt)
+		again, err := e.Delete(t.Context(), key)
+		require.NoError(t, err)
+		require.Equal(t, run.ID, again.ID, "it is under way")
+		_, err = e.Apply(t.Context(), rig.Object("x", "three"))
+		require.ErrorIs(t, err, conveyor.ErrConflict)
+		_, err = e.Trigger(t.Context(), key)
+		require.ErrorIs(t, err, conveyor.ErrConflict)
+
+		run = e.Ended(run.ID)
+		require.NoError(t, run.Err())
+		require.Equal(t, []string{"3", "3/2", "3/2", "1"}, undo.Steps())
+		require.Equal(t, []string{"succeeded", "skipped", "succeeded"}, rig.StatesOf(run))
+		require.Equal(t, "two", specOf(t, undo.Last()))
+		_, err = e.Get(t.Context(), key)
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+		require.Len(t, plain.All(), 2)
+	})
+}
+
+func TestRule14DeletedNameStartsAnewWithItsGenerationGoingOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("d", new(rig.Recorder))
+		e.Pipeline("d")
+		o := rig.Object("x", "one")
+		e.Finish(o)
+		e.Finish(rig.Object("x", "two"))
+		old := e.MustGet(o)
+		run, err := e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+		require.NoError(t, e.Ended(run.ID).Err())
+		_, err = e.Get(t.Context(), o.Key())
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+		_, err = e.Delete(t.Context(), o.Key())
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+
+		anew := rig.Object("x", "two")
+		_, err = e.Create(t.Context(), anew)
+		require.NoError(t, err)
+		require.Equal(t, old.Generation+1, anew.Generation)
+		require.Equal(t, int64(1), anew.Version)
+		require.NotEqual(t, old.ID, anew.ID)
+		require.Len(t, rig.Drain(t, e.Revisions(t.Context(), o.Key())), 1, "no old revision shows through")
+	})
+}
+
+func TestRule14DeleteCancelsWhatIsUnderWay(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		apply []string // specs applied before the delete
+	}{
+		{"one run at work", []string{"one"}},
+		{"one at work and one queued", []string{"one", "two"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{}).MustStart()
+				work, undo := rig.Recording(rig.Taking(time.Hour)), new(rig.Recorder)
+				e.Driver("d", rig.Undoing(work, undo))
+				e.Pipeline("d")
+				var first *conveyor.Run
+				for _, spec := range c.apply {
+					if run := e.MustApply(rig.Object("x", spec)); first == nil {
+						first = run
+					}
+					time.Sleep(time.Minute)
+				}
+				run, err := e.Delete(t.Context(), rig.Object("x", nil).Key())
+				require.NoError(t, err)
+				require.NoError(t, e.Ended(run.ID).Err())
+				require.ErrorIs(t, e.MustGetRun(first.ID).Err(), conveyor.ErrCanceled)
+				require.Len(t, work.All(), 1)
+				require.Len(t, undo.All(), 1)
+				require.Equal(t, time.Duration(len(c.apply))*time.Minute, time.Since(first.CreatedAt))
+			})
+		})
+	}
+}
+
+func TestRule14DeleteThatFailsLeavesTheResourceMarkedAndCanBeRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		undo := rig.Recording(rig.InTurn(rig.Always(conveyor.Done(), conveyor.Permanent(rig.ErrBoom)), rig.Always(conveyor.Done(), nil)))
+		e.Driver("d", rig.Undoing(new(rig.Recorder), undo))
+		e.Pipeline("d")
+		o := rig.Object("x", nil)
+		e.Finish(o)
+		run, err := e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+		require.Equal(t, conveyor.StateFailed, e.Ended(run.ID).State)
+		_, err = e.Apply(t.Context(), rig.Object("x", "two"))
+		require.ErrorIs(t, err, conveyor.ErrConflict)
+		again, err := e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+		require.NotEqual(t, run.ID, again.ID)
+		require.NoError(t, e.Ended(again.ID).Err())
+		_, err = e.Get(t.Context(), o.Key())
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+	})
+}
+
+func TestRule14DeleteSurvivesACrashAtEveryCommit(t *testing.T) {
+	for n := 1; ; n++ {
+		done := false
+		synctest.Test(t, func(t *testing.T) { done = deleteWithCrash(t, n) })
+		if done {
+			require.Greater(t, n, 3, "there were commits to crash at")
+			return
+		}
+	}
+}
+
+// deleteWithCrash dies at the nth commit after Delete was called, starts again, and reports that there was no such
+// commit.
+func deleteWithCrash(t *testing.T, n int) (done bool) {
+	opts := conveyor.Options{}
+	e := rig.New(t, opts).MustStart()
+	undo := new(rig.Recorder)
+	d := rig.Undoing(rig.Recording(rig.Taking(time.Hour)), undo)
+	e.Driver("d", d)
+	e.Pipeline("d", "d")
+	o := rig.Object("x", nil)
+	e.MustApply(o)
+	time.Sleep(time.Minute)
+	var commits atomic.Int64
+	e.Store.Refusing(func([]string) error {
+		if commits.Add(1) == int64(n) {
+			e.Store.CutOff()
+			return fmt.Errorf("the process died")
+		}
+		return nil
+	})
+	run, err := e.Delete(t.Context(), o.Key())
+	acknowledged := err == nil
+	if acknowledged {
+		time.Sleep(time.Minute)
+	}
+	done = commits.Load() < int64(n)
+	e = e.Crashed(opts)
+	e.Driver("d", d)
+	e.MustStart()
+	if !acknowledged {
+		run, err = e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+	}
+	if !done {
+		require.NoError(t, e.Ended(run.ID).Err(), "died at commit %d", n)
+	}
+	_, err = e.Get(t.Context(), o.Key())
+	require.ErrorIs(t, err, conveyor.ErrNotFound)
+	require.Equal(t, "2", undo.All()[0].Step)
+	require.Equal(t, "1", undo.Last().Step)
+	return done
+}
+
+func TestRule14DeleteWithoutAPipelineFinalizesTheListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		undo := new(rig.Recorder)
+		e.Driver("a", rig.Undoing(new(rig.Recorder), undo), conveyor.Listen("r"))
+		e.Driver("b", new(rig.Recorder), conveyor.Listen("r"))
+		o := rig.Loose("r", "x", nil)
+		e.Finish(o)
+		run, err := e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+		run = e.Ended(run.ID)
+		require.NoError(t, run.Err())
+		require.Equal(t, []string{"skipped", "succeeded"}, rig.StatesOf(run))
+		require.Equal(t, conveyor.CauseDeleted, undo.Last().Cause)
+	})
+}
+
+func specOf(t *testing.T, c rig.Call) (spec string) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(c.Spec), &spec))
+	return spec
+}

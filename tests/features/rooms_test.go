@@ -1,0 +1,66 @@
+package features_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+	"weak"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+)
+
+// plannedSteps is a pipeline that is planned as it stands.
+type plannedSteps struct {
+	conveyor.PipelineSpec
+	steps []conveyor.Step
+}
+
+func (p *plannedSteps) Plan(context.Context, *conveyor.Object) ([]conveyor.Step, error) {
+	return p.steps, nil
+}
+
+func TestAPipelineThatIsDeletedLeavesNothingInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("d", rig.DriverOf(rig.Taking(time.Minute)))
+		planned := func(name string, most int) *plannedSteps {
+			spec := conveyor.PipelineSpec{Name: name, Resource: "r", MaxRuns: most}
+			return &plannedSteps{spec, []conveyor.Step{{Driver: "d"}}}
+		}
+		slots := e.MustStats().Slots
+		var runs []string
+		var planners []weak.Pointer[plannedSteps]
+		for i := range 100 {
+			name := fmt.Sprint("p", i)
+			p := planned(name, 1)
+			planners = append(planners, weak.Make(p))
+			require.NoError(t, e.SavePipeline(ctx, p))
+			for k := range i % 3 { // none, one at work, or another that waits for room
+				runs = append(runs, e.MustApply(rig.Along(name, fmt.Sprint(name, "-", k))).ID)
+			}
+			require.NoError(t, e.DeletePipeline(ctx, name))
+		}
+		require.NotEmpty(t, e.MustStats().Pipelines, "with runs at work")
+		for _, id := range runs {
+			e.Ended(id)
+		}
+		synctest.Wait()
+		require.Empty(t, e.MustStats().Pipelines)
+		require.Equal(t, slots, e.MustStats().Slots)
+		runtime.GC()
+		for i, p := range planners {
+			require.Nil(t, p.Value(), "the planner of pipeline %d is held", i)
+		}
+
+		require.NoError(t, e.SavePipeline(ctx, planned("p1", 2)))
+		require.NoError(t, e.Finish(rig.Along("p1", "again")).Err())
+		require.Equal(t, 2, e.MustStats().Pipelines["p1"].Limit)
+	})
+}

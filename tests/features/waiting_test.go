@@ -1,0 +1,300 @@
+package features_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+func TestRule10SignalWakesTheStepThatAwaitsIt(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		early  bool
+		crash  bool
+		resume bool
+	}{
+		{"sent while it waits", false, false, false},
+		{"sent before", true, false, false},
+		{"sent while it waits, after a restart", false, true, false},
+		{"sent before, taken after a restart", true, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := conveyor.Options{}
+				e := rig.New(t, opts).MustStart()
+				ask := rig.Recording(rig.Approval(0))
+				drivers := func() {
+					e.Driver("before", rig.DriverOf(rig.Taking(time.Minute)))
+					e.Driver("ask", ask)
+				}
+				drivers()
+				e.Pipeline("before", "ask")
+				run := e.MustApply(rig.Object("x", nil))
+				if !c.early {
+					time.Sleep(2 * time.Minute)
+					waiting := e.MustGetRun(run.ID)
+					require.Equal(t, conveyor.StateWaiting, waiting.State)
+					require.Equal(t, "go", waiting.Steps[1].Awaiting)
+					require.Equal(t, "step 2: waits for signal go", waiting.Reason)
+					require.True(t, waiting.Steps[1].Due.IsZero())
+				}
+				if c.crash && !c.resume {
+					e = e.Crashed(opts)
+					drivers()
+					e.MustStart()
+					time.Sleep(time.Hour)
+				}
+				require.NoError(t, e.Signal(t.Context(), run.ID, "other", nil), "nobody awaits it")
+				require.NoError(t, e.Signal(t.Context(), run.ID, "go", "ann"))
+				if c.early {
+					require.NoError(t, e.Signal(t.Context(), run.ID, "go", "bob"), "one too many")
+				}
+				if c.resume {
+					e = e.Crashed(opts)
+					drivers()
+					e.MustStart()
+				}
+				run = e.Ended(run.ID)
+				require.NoError(t, run.Err())
+				step := run.Steps[1]
+				require.JSONEq(t, `"ann"`, string(step.Output))
+				require.Equal(t, 1, step.Attempt, "waiting uses no attempt")
+				require.Len(t, step.Waits, 1)
+				require.False(t, step.Waits[0].TimedOut)
+				require.False(t, step.Waits[0].To.IsZero())
+				require.Len(t, ask.All(), 2)
+				require.ErrorIs(t, e.Signal(t.Context(), run.ID, "go", nil), conveyor.ErrConflict, "it has ended")
+			})
+		})
+	}
+}
+
+func TestRule10AwaitTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("ask", rig.DriverOf(rig.Approval(time.Hour)))
+		e.Pipeline("ask")
+		run := e.Finish(rig.Object("x", nil))
+		require.Equal(t, "nobody answered", run.Reason)
+		require.Equal(t, []conveyor.Wait{{Signal: "go", From: run.StartedAt, To: run.StartedAt.Add(time.Hour), TimedOut: true}}, run.Steps[0].Waits)
+		require.Equal(t, 1, run.Steps[0].Attempt)
+	})
+}
+
+func TestRule10SignalIsSeenAgainByARepeatedAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		fails := 1
+		e.Driver("ask", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			res, err := rig.Approval(0)(ctx, req)
+			var who string
+			if ok, _ := req.Signal(&who); ok && fails > 0 {
+				fails--
+				return conveyor.Result{}, rig.ErrBoom
+			}
+			return res, err
+		}))
+		e.Pipeline("ask")
+		run := e.MustApply(rig.Object("x", nil))
+		require.NoError(t, e.Signal(t.Context(), run.ID, "go", "ann"))
+		run = e.Ended(run.ID)
+		require.NoError(t, run.Err())
+		require.JSONEq(t, `"ann"`, string(run.Steps[0].Output))
+		require.Equal(t, 2, run.Steps[0].Attempt)
+	})
+}
+
+func TestRule10SignalInOrderAndEachOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		var got []string
+		e.Driver("collect", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var word string
+			if ok, _ := req.Signal(&word); ok {
+				got = append(got, word)
+			}
+			if len(got) == 3 {
+				return conveyor.Done(), nil
+			}
+			return conveyor.Await("word", 0), nil
+		}))
+		e.Driver("before", rig.DriverOf(rig.Taking(time.Minute))) // in which all of them are sent
+		e.Pipeline("before", "collect")
+		run := e.MustApply(rig.Object("x", nil))
+		for _, word := range []string{"a", "b", "c", "d"} {
+			require.NoError(t, e.Signal(t.Context(), run.ID, "word", word))
+		}
+		require.NoError(t, e.Ended(run.ID).Err())
+		require.Equal(t, []string{"a", "b", "c"}, got)
+	})
+}
+
+// TestSignalThatWasTakenBeforeItWasLookedForIsUnknown has the store lose the answer to a signal's commit, and the step
+// take the signal before the engine looks whether it is there.
+func TestSignalThatWasTakenBeforeItWasLookedForIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &amnesiac{Store: memory.New()}
+		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
+		d := rig.Recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if req.Step.ID == "1" {
+				return rig.Taking(time.Minute)(ctx, req)
+			}
+			return rig.Awaiting(0)(ctx, req)
+		})
+		e.Driver("d", d)
+		e.Pipeline("d", "d")
+		run := e.MustApply(rig.Object("x", 1))
+		require.ErrorIs(t, e.Signal(t.Context(), run.ID, "go", "it came"), store.ErrUnknown)
+		run = e.Ended(run.ID)
+		require.Equal(t, `"it came"`, string(run.Steps[1].Output))
+	})
+}
+
+// amnesiac is a store that takes an hour to answer a commit that puts a signal on record, and then does not know.
+type amnesiac struct{ store.Store }
+
+func (f *amnesiac) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	rev, err := f.Store.Commit(ctx, ops...)
+	if err == nil && slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "sig/") && op.Conditional() }) {
+		time.Sleep(time.Hour)
+		return 0, store.ErrUnknown
+	}
+	return rev, err
+}
+
+func TestRule17SignalRefusesBadInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Output: 10}}).MustStart()
+		e.Driver("ask", rig.DriverOf(rig.Approval(0)))
+		e.Driver("bad", rig.DriverOf(rig.Always(conveyor.Await("a/b", 0), nil)))
+		e.Pipeline("ask", "bad")
+		run := e.MustApply(rig.Object("x", nil))
+		before := rig.Dump(t, e.Store)
+		ctx := t.Context()
+		require.ErrorIs(t, e.Signal(ctx, run.ID, "", nil), conveyor.ErrInvalid)
+		require.ErrorIs(t, e.Signal(ctx, run.ID, "a b", nil), conveyor.ErrInvalid)
+		require.ErrorIs(t, e.Signal(ctx, "no-such-run", "go", nil), conveyor.ErrNotFound)
+		require.ErrorIs(t, e.Signal(ctx, "a/b", "go", nil), conveyor.ErrNotFound)
+		require.ErrorIs(t, e.Signal(ctx, run.ID, "go", func() {}), conveyor.ErrInvalid)
+		require.ErrorIs(t, e.Signal(ctx, run.ID, "go", strings.Repeat("x", 9)), conveyor.ErrTooLarge)
+		synctest.Wait()
+		require.Equal(t, len(before), len(rig.Dump(t, e.Store)))
+		require.NoError(t, e.Signal(ctx, run.ID, "go", strings.Repeat("x", 8)))
+		run = e.Ended(run.ID)
+		require.ErrorIs(t, run.Err(), conveyor.ErrInvalid)
+		require.Equal(t, "2", stepError(t, run).Step)
+	})
+}
+
+func TestRule10AwaitingRunsHoldNoGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("ask", rig.DriverOf(rig.Approval(time.Hour)))
+		e.Pipeline("ask")
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		for i := range 2_000 {
+			e.MustApply(rig.Object("x"+string(rune('a'+i%26))+strings.Repeat("y", i/26), nil))
+		}
+		synctest.Wait()
+		require.LessOrEqual(t, runtime.NumGoroutine(), before+10, "of 2,000 runs; the runtime has some of its own, now and then")
+	})
+}
+
+func TestCheckpointIsGivenBackAfterACrashAndARetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := conveyor.Options{}
+		e := rig.New(t, opts).MustStart()
+		var began []int
+		copyFiles := rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var next int
+			if _, err := req.Restore(&next); err != nil {
+				return conveyor.Result{}, err
+			}
+			began = append(began, next)
+			for ; next < 10; next++ {
+				if _, err := rig.Taking(time.Minute)(ctx, req); err != nil {
+					return conveyor.Result{}, err
+				}
+				if err := req.Checkpoint(ctx, next+1); err != nil {
+					return conveyor.Result{}, err
+				}
+				if next == 6 && req.Attempt == 1 {
+					return conveyor.Result{}, rig.ErrBoom
+				}
+			}
+			return conveyor.Done(), nil
+		})
+		e.Driver("copy", copyFiles)
+		e.Pipeline("copy", "copy")
+		run := e.MustApply(rig.Object("x", nil))
+		time.Sleep(3*time.Minute + time.Second)
+		e = e.Crashed(opts)
+		e.Driver("copy", copyFiles)
+		e.MustStart()
+		require.NoError(t, e.Ended(run.ID).Err())
+		require.Equal(t, []int{0, 3, 7, 0, 7}, began, "from where it was; and the second step from its own beginning")
+	})
+}
+
+func TestCheckpointOfACallThatWasGivenUpIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{StepTimeout: time.Second, Retry: conveyor.RetryPolicy{MaxAttempts: 1}, Limits: conveyor.Limits{Output: 10}}).MustStart()
+		late := make(chan error, 1)
+		e.Driver("deaf", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			require.ErrorIs(t, req.Checkpoint(t.Context(), strings.Repeat("x", 9)), conveyor.ErrTooLarge)
+			require.ErrorIs(t, req.Checkpoint(t.Context(), func() {}), conveyor.ErrInvalid)
+			require.NoError(t, req.Checkpoint(t.Context(), 1))
+			time.Sleep(time.Minute)
+			late <- req.Checkpoint(t.Context(), 2)
+			return conveyor.Done(), nil
+		}))
+		e.Pipeline("deaf")
+		require.ErrorIs(t, e.Finish(rig.Object("x", nil)).Err(), conveyor.ErrTimeout)
+		require.ErrorIs(t, <-late, conveyor.ErrConflict)
+	})
+}
+
+func TestRule10AHundredThousandWaitingRunsNeedNoGoroutineAndOneKilobyteEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 100_000
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("ask", rig.DriverOf(rig.Always(conveyor.Await("go", 0), nil)))
+		e.Driver("later", rig.DriverOf(rig.Always(conveyor.RequeueAfter(24*time.Hour), nil)))
+		e.Pipeline("ask")
+		e.Save(rig.Named("q", rig.PipelineOf("later")))
+		synctest.Wait()
+		few := runtime.NumGoroutine() + 5
+		for i := range many {
+			e.MustApply(rig.Along([]string{"p", "q"}[i%2], fmt.Sprint("some-resource-", i)))
+		}
+		synctest.Wait()
+		require.LessOrEqual(t, runtime.NumGoroutine(), few)
+		st, err := e.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[conveyor.State]int{conveyor.StateWaiting: many}, st.Runs)
+
+		with := rig.HeapInUse()
+		e.Stop()
+		idle, err := conveyor.New(memory.New(), conveyor.Options{})
+		require.NoError(t, err)
+		e.Engine = idle // which lets go of the one that waits, and not of the records
+		each := (int64(with) - int64(rig.HeapInUse())) / many
+		t.Logf("%d bytes of heap for each run", each)
+		require.Positive(t, each)
+		require.LessOrEqual(t, each, int64(1<<10))
+		require.NotEmpty(t, rig.Dump(t, e.Store.Store))
+	})
+}
