@@ -245,7 +245,7 @@ var bugs = []bug{
 	// Failing disks, and one owner.
 	{
 		name: "a store goes on after a failed sync",
-		file: "store/file/doubt.go",
+		file: "store/file/failure.go",
 		old:  "	s.gone.Store(&err)\n",
 		new: `	if !$BUG {
 		s.gone.Store(&err)
@@ -255,7 +255,7 @@ var bugs = []bug{
 	},
 	{
 		name: "nothing is synced",
-		file: "store/file/open.go",
+		file: "store/file/bolt.go",
 		old:  "		NoStatistics:   true,\n",
 		new:  "		NoStatistics:   true,\n		NoSync:         $BUG,\n",
 		in:   "store/file", by: anyCall, says: "FAIL",

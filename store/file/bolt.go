@@ -1,27 +1,55 @@
 package file
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"runtime/debug"
-
-	"go.etcd.io/bbolt"
+	"syscall"
 
 	"github.com/conveyor-go/conveyor/store"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
-// The two buckets of a file, and the records of the first. The name, the keys and the coding of ownerBucket stay what
-// they are in every later format, so that each program can tell by which one a file was written.
-const (
-	ownerBucket   = "conveyor"
-	formatKey     = "format"
-	revisionKey   = "revision"
-	recordsBucket = "records"
-)
+func boltOptions() *bbolt.Options {
+	return &bbolt.Options{
+		Timeout: 1, // one attempt to lock the file; acquire makes the others, with an eye on the context
+		// The list of free pages is written with every commit. Without it Open would have to find them by reading the
+		// whole file, which costs more than the commits gain.
+		NoFreelistSync: false,
+		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
+		NoStatistics:   true,
+	}
+}
 
-// fileVersion is the version of what is in the buckets, and of their names.
-const fileVersion = 1
+// withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
+func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
+	opts.OpenFile = s.keepFile
+	err := s.guard(func() (err error) {
+		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
+			return s.corrupt(err)
+		}
+		return then()
+	})
+	switch {
+	case err == nil:
+		return nil
+	case s.db != nil:
+		_ = s.guard(s.db.Close)
+	case s.file != nil:
+		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
+	}
+	return err
+}
+
+// keepFile opens the file for bbolt and keeps a reference to it.
+func (s *Store) keepFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
+	// Whoever removes the file between two steps of Open does not get an empty one in its place.
+	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
+	return s.file, err
+}
 
 // begun begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
 // keeps locks for which the next transaction, and its Close, would wait for ever.
@@ -51,6 +79,22 @@ func (s *Store) rollBack(tx *bbolt.Tx) {
 	done = true
 }
 
+// view runs fn in a read transaction.
+func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
+	least := s.txn.Load()
+	return s.guard(func() error {
+		tx, err := s.begun(false)
+		if err != nil {
+			return err
+		}
+		defer s.rollBack(tx)
+		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
+			return s.corrupt(errors.New("its last commit is gone"))
+		}
+		return fn(tx)
+	})
+}
+
 // guard calls bbolt, which panics on pages that make no sense, and faults on those that are not in the file. It is the
 // one place where that becomes an error. No code of a caller runs inside it.
 func (s *Store) guard(fn func() error) (err error) {
@@ -63,40 +107,14 @@ func (s *Store) guard(fn func() error) (err error) {
 	return fn()
 }
 
-func putRevision(tx *bbolt.Tx, rev store.Revision) error {
-	payload := binary.LittleEndian.AppendUint64(nil, uint64(rev))
-	return tx.Bucket([]byte(ownerBucket)).Put(encode(revisionKey, 0, payload))
-}
-
-func (s *Store) readRevision(tx *bbolt.Tx) (store.Revision, error) {
-	t, err := s.bucketOf(tx, ownerBucket)
-	if err != nil {
-		return 0, s.corrupt(err)
+// corrupt tells damage from an operating system that refuses, and from an owner who has the file.
+func (s *Store) corrupt(err error) error {
+	var (
+		path  *fs.PathError
+		errno syscall.Errno
+	)
+	if errors.As(err, &path) || errors.As(err, &errno) || errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("open %s: %w", s.path, err)
 	}
-	stored, err := t.find([]byte(revisionKey), 0, true)
-	if err != nil {
-		return 0, s.corrupt(err)
-	}
-	_, payload, err := s.decode([]byte(revisionKey), stored)
-	if err == nil && len(payload) != 8 {
-		err = s.corrupt(errors.New("the newest revision is damaged"))
-	}
-	if err != nil {
-		return 0, err
-	}
-	return decodeRevision(payload), nil
-}
-
-func decodeRevision(payload []byte) store.Revision {
-	return store.Revision(binary.LittleEndian.Uint64(payload))
-}
-
-func checkFormat(payload []byte) error {
-	if len(payload) != 4 {
-		return errors.New("no record of its format")
-	}
-	if v := binary.LittleEndian.Uint32(payload); v != fileVersion {
-		return fmt.Errorf("written by another version of Conveyor: format %d, and this one reads format %d", v, fileVersion)
-	}
-	return nil
+	return fmt.Errorf("%w: %s: %w", store.ErrCorrupt, s.path, err)
 }

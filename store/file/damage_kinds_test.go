@@ -15,7 +15,7 @@ type span struct {
 	what     string
 }
 
-// anatomy tells where the parts of a fixture's file are. The layout is explained in inspect.go.
+// anatomy tells where the parts of a fixture's file are. The layout is explained in page.go.
 type anatomy struct {
 	numbers  []span // of bbolt: in the headers of pages, in elements, in the heads of buckets, in meta pages
 	heads    []span // of records: format, checksum, revision

@@ -12,7 +12,7 @@
 //
 // The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
 // all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). Once
-// a sync has failed, the store answers every call with an error until it is opened again (doubt.go). [Open] (open.go)
+// a sync has failed, the store answers every call with an error until it is opened again (failure.go). [Open] (open.go)
 // makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. Reads, and the
 // look at the pages before bbolt writes them anew, take nothing on trust either (tree.go). What bbolt does with damage it
 // meets all the same is contained in bolt.go.

@@ -2,7 +2,6 @@ package file
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -10,37 +9,6 @@ import (
 
 	"github.com/conveyor-go/conveyor/store"
 )
-
-// The inspection of a file, before bbolt is given it to write.
-//
-// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages it panics, runs in circles, starts
-// goroutines that panic, or answers that a key is absent. So the pages are read here first, by rules that leave no room
-// for a flipped bit: every byte of a page that means anything is accounted for by its neighbours, by the keys around
-// it, or by the checksum of a record. The layout is that of bbolt's format version 2, in the byte order of the machine:
-//
-//	page    id u64, kind u16, count u16, overflow u32 (further pages that belong to it), then what its kind says
-//	meta    magic, version, page size, flags u32; root page, sequence, freelist page, pages in use, transaction u64; FNV-1a
-//	branch  count times: position u32, key size u32, page u64; then the keys
-//	leaf    count times: flags u32, position u32, key size u32, value size u32; then keys and values
-//	free    count page ids u64; if count is 0xffff, the first of them is the count
-//
-// A leaf element with the flag 1 is a bucket: root page, sequence u64; if the root page is 0, a page of kind leaf follows.
-// Positions count from the start of their element.
-const (
-	pageHeader  = 16
-	elementSize = 16
-	metaSize    = 64
-
-	kindBranch = 0x01
-	kindLeaf   = 0x02
-	kindMeta   = 0x04
-	kindFree   = 0x10
-
-	boltMagic   = 0xED0CDAED
-	boltVersion = 2
-)
-
-var native = binary.NativeEndian
 
 // inspector is one inspection of one file.
 type inspector struct {
@@ -50,12 +18,6 @@ type inspector struct {
 	used   []bool // by page id: reached from the root, or free
 	last   []byte // the greatest key so far in the bucket being walked, nil at its start
 	newest store.Revision
-}
-
-// meta is a decoded meta page.
-type meta struct {
-	pageSize             uint64
-	root, free, end, txn uint64
 }
 
 // inspect reports what is wrong with a store's file of that size. Without whole it reads the pages that lead to the

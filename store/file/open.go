@@ -2,14 +2,12 @@ package file
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -99,93 +97,6 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	}
 }
 
-// create makes a file with an empty store in it. It is made under another name, which is changed when it is complete,
-// so that a crash on the way leaves no half of a store. If another process makes one meanwhile, that one stays.
-func create(path string) (err error) {
-	dir := filepath.Dir(path)
-	if err := makeDir(dir); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	if err := fill(temp.Name(), boltOptions()); err != nil {
-		return err
-	}
-	if err := publish(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// fill writes an empty store to an empty file.
-func fill(path string, opts *bbolt.Options) error {
-	s := &Store{path: path}
-	err := s.withBolt(opts, func() error {
-		if growsByItself {
-			if err := lengthen(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
-				return err
-			}
-		}
-		return s.db.Update(emptyStore)
-	})
-	if err != nil {
-		return err
-	}
-	return s.db.Close()
-}
-
-func emptyStore(tx *bbolt.Tx) error {
-	owner, err := tx.CreateBucket([]byte(ownerBucket))
-	if err != nil {
-		return err
-	}
-	if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
-		return err
-	}
-	if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
-		return err
-	}
-	return putRevision(tx, 0)
-}
-
-// publish gives a file its name, unless there is one of that name.
-func publish(temp, path string) error {
-	err := os.Link(temp, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// Some file systems have no links. A rename would take the place of a file made since, so look once more.
-	if _, err := os.Lstat(path); err == nil {
-		return fs.ErrExist
-	}
-	return os.Rename(temp, path)
-}
-
-// makeDir makes a directory and those above it, and syncs each one above, so that a crash cannot take away what leads to
-// the file. One that is there already may have been made by a process that has died, or failed, before it came to that.
-func makeDir(dir string) error {
-	above := filepath.Dir(dir)
-	if above == dir {
-		return nil
-	}
-	if err := makeDir(above); err != nil {
-		return err
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return syncOldDir(above)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(above)
-}
-
 // open opens an existing file, and inspects it whole up to that size. The error wraps bbolt's ErrTimeout if another
 // owner has it.
 func open(path string, wholeUpTo int64) (*Store, error) {
@@ -259,54 +170,4 @@ func inspectFile(path string, wholeUpTo int64) error {
 		return s.db.Close()
 	}
 	return err
-}
-
-// withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
-func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
-	opts.OpenFile = s.keepFile
-	err := s.guard(func() (err error) {
-		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
-			return s.corrupt(err)
-		}
-		return then()
-	})
-	switch {
-	case err == nil:
-		return nil
-	case s.db != nil:
-		_ = s.guard(s.db.Close)
-	case s.file != nil:
-		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
-	}
-	return err
-}
-
-// corrupt tells damage from an operating system that refuses, and from an owner who has the file.
-func (s *Store) corrupt(err error) error {
-	var (
-		path  *fs.PathError
-		errno syscall.Errno
-	)
-	if errors.As(err, &path) || errors.As(err, &errno) || errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("open %s: %w", s.path, err)
-	}
-	return fmt.Errorf("%w: %s: %w", store.ErrCorrupt, s.path, err)
-}
-
-// keepFile opens the file for bbolt and keeps a reference to it.
-func (s *Store) keepFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
-	// Whoever removes the file between two steps of Open does not get an empty one in its place.
-	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
-	return s.file, err
-}
-
-func boltOptions() *bbolt.Options {
-	return &bbolt.Options{
-		Timeout: 1, // one attempt to lock the file; acquire makes the others, with an eye on the context
-		// The list of free pages is written with every commit. Without it Open would have to find them by reading the
-		// whole file, which costs more than the commits gain.
-		NoFreelistSync: false,
-		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
-		NoStatistics:   true,
-	}
 }

@@ -2,7 +2,6 @@ package file
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -89,20 +88,4 @@ func (s *Store) decode(key, stored []byte) (store.Revision, []byte, error) {
 		return 0, nil, fmt.Errorf("%w: %s: record %q: %w", store.ErrCorrupt, s.path, key, err)
 	}
 	return rev, payload, nil
-}
-
-// view runs fn in a read transaction.
-func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
-	least := s.txn.Load()
-	return s.guard(func() error {
-		tx, err := s.begun(false)
-		if err != nil {
-			return err
-		}
-		defer s.rollBack(tx)
-		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
-			return s.corrupt(errors.New("its last commit is gone"))
-		}
-		return fn(tx)
-	})
 }

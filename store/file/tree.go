@@ -8,8 +8,6 @@ import (
 	"unsafe"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
 // tree reads the keys of a bucket in a snapshot, and takes nothing on trust.
@@ -32,14 +30,6 @@ type tree struct {
 	sound map[uint64]bool
 	// Whether the transaction is to remove the key, after which bbolt may merge its page with those on the sides.
 	removes bool
-}
-
-// treePage is a branch or a leaf, with the pages that belong to it.
-type treePage struct {
-	id    uint64 // 0 for one that is within the element of its bucket
-	data  []byte
-	count int
-	leaf  bool
 }
 
 // stretch is a leaf with the part of the bucket that it stands for. The leaf has all keys that the bucket has from one
@@ -129,79 +119,6 @@ func (t *tree) checkFree(txn uint64) error {
 		return errors.New("the list of free pages is damaged")
 	}
 	return nil
-}
-
-// parsePage looks at the header of a page, and whether its first key is where its elements end.
-func parsePage(id uint64, data []byte) (treePage, error) {
-	p := treePage{id: id, data: data}
-	p.count = int(native.Uint16(data[10:]))
-	position := 0
-	switch native.Uint16(data[8:]) {
-	case kindLeaf:
-		p.leaf, position = true, 4
-	case kindBranch:
-	default:
-		return p, fmt.Errorf("page %d: kind %#x where keys should be", id, native.Uint16(data[8:]))
-	}
-	switch {
-	case p.count == 0 && p.leaf:
-	case p.count == 0 || pageHeader+elementSize*p.count > len(data),
-		int(native.Uint32(data[pageHeader+position:])) != elementSize*p.count:
-		return p, fmt.Errorf("page %d: %d elements do not fit", id, p.count)
-	}
-	return p, nil
-}
-
-// key returns the key of an element. One that is not within the page makes the slice panic, which is left to guard.
-func (p *treePage) key(i int) []byte {
-	e := p.data[pageHeader+elementSize*i:]
-	if p.leaf {
-		at, size := uint64(native.Uint32(e[4:])), uint64(native.Uint32(e[8:]))
-		return e[at : at+size]
-	}
-	at, size := uint64(native.Uint32(e)), uint64(native.Uint32(e[4:]))
-	return e[at : at+size]
-}
-
-// length is how much of a page is filled.
-func (p *treePage) length() int {
-	if p.count == 0 {
-		return pageHeader
-	}
-	at := pageHeader + elementSize*(p.count-1)
-	e := p.data[at:]
-	if p.leaf {
-		return at + int(native.Uint32(e[4:])) + int(native.Uint32(e[8:])) + int(native.Uint32(e[12:]))
-	}
-	return at + int(native.Uint32(e)) + int(native.Uint32(e[4:]))
-}
-
-// value returns the value of an element of a leaf, and its flags.
-func (p *treePage) value(i int) ([]byte, uint32) {
-	e := p.data[pageHeader+elementSize*i:]
-	at := uint64(native.Uint32(e[4:])) + uint64(native.Uint32(e[8:]))
-	end := at + uint64(native.Uint32(e[12:]))
-	return e[at:end:end], native.Uint32(e)
-}
-
-func (p *treePage) child(i int) uint64 { return native.Uint64(p.data[pageHeader+elementSize*i+8:]) }
-
-// search returns the first element whose key is not smaller. It goes the way that bbolt goes, on damaged pages too.
-func (p *treePage) search(key []byte) (i int, exact bool) {
-	end := p.count
-	for i < end {
-		mid := (i + end) / 2
-		switch bytes.Compare(p.key(mid), key) {
-		case -1:
-			i = mid + 1
-		case 0:
-			exact = true
-			end = mid
-		default:
-			end = mid
-		}
-	}
-	return i, exact
 }
 
 // seek returns the leaf that the key belongs to.
@@ -361,107 +278,4 @@ func (t *tree) absent(at *stretch, i int, key []byte) error {
 func (p *treePage) hides(i int, key []byte) bool {
 	stored, _ := p.value(i)
 	return len(p.key(i)) == len(key) && len(stored) >= headerSize && binary.LittleEndian.Uint32(stored[1:]) == checksum(key, stored)
-}
-
-// after returns the leaf after another, which has to begin where that one ends.
-func (t *tree) after(at *stretch) (stretch, error) {
-	next, err := t.seek(at.to)
-	if err == nil && !bytes.Equal(next.from, at.to) {
-		err = fmt.Errorf("page %d does not follow on page %d", next.id, at.id)
-	}
-	return next, err
-}
-
-// ahead returns the leaf before another, which has to end where that one begins.
-func (t *tree) ahead(at *stretch) (stretch, error) {
-	next, err := t.before(at.from)
-	if err == nil && !bytes.Equal(next.to, at.from) {
-		err = fmt.Errorf("page %d does not go before page %d", next.id, at.id)
-	}
-	return next, err
-}
-
-// walk calls visit with the records of r in its order, until it returns false.
-func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
-	if r.Reverse {
-		return t.walkBack(r, visit)
-	}
-	strict, err := t.strictly()
-	if err != nil {
-		return err
-	}
-	at, err := strict.seek([]byte(r.From))
-	if err != nil {
-		return err
-	}
-	i, _ := at.search([]byte(r.From))
-	for last := []byte(nil); ; i = 0 {
-		for ; i < at.count; i++ {
-			key := at.key(i)
-			if last != nil && bytes.Compare(key, last) <= 0 {
-				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
-			}
-			last = key
-			if r.To != "" && string(key) >= r.To {
-				return nil
-			}
-			stored, _ := at.value(i)
-			if !visit(key, stored) {
-				return nil
-			}
-		}
-		if at.to == nil || r.To != "" && string(at.to) >= r.To {
-			return nil
-		}
-		if at, err = t.after(&at); err != nil {
-			return err
-		}
-	}
-}
-
-// walkBack is walk in descending order.
-func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
-	var to []byte
-	if r.To != "" {
-		to = []byte(r.To)
-	}
-	strict, err := t.strictly()
-	if err != nil {
-		return err
-	}
-	at, err := strict.before(to)
-	if err != nil {
-		return err
-	}
-	i := at.count
-	if to != nil {
-		i, _ = at.search(to)
-		if i == at.count && at.to != nil {
-			if _, err := t.after(&at); err != nil {
-				return err
-			}
-		}
-	}
-	for last := []byte(nil); ; i = at.count {
-		for i--; i >= 0; i-- {
-			key := at.key(i)
-			if last != nil && bytes.Compare(key, last) >= 0 {
-				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
-			}
-			last = key
-			if string(key) < r.From {
-				return nil
-			}
-			stored, _ := at.value(i)
-			if !visit(key, stored) {
-				return nil
-			}
-		}
-		if at.from == nil || string(at.from) <= r.From {
-			return nil
-		}
-		if at, err = t.ahead(&at); err != nil {
-			return err
-		}
-	}
 }

@@ -1,0 +1,111 @@
+package file
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/conveyor-go/conveyor/store/internal/keyrange"
+)
+
+// walk calls visit with the records of r in its order, until it returns false.
+func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
+	if r.Reverse {
+		return t.walkBack(r, visit)
+	}
+	strict, err := t.strictly()
+	if err != nil {
+		return err
+	}
+	at, err := strict.seek([]byte(r.From))
+	if err != nil {
+		return err
+	}
+	i, _ := at.search([]byte(r.From))
+	for last := []byte(nil); ; i = 0 {
+		for ; i < at.count; i++ {
+			key := at.key(i)
+			if last != nil && bytes.Compare(key, last) <= 0 {
+				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
+			}
+			last = key
+			if r.To != "" && string(key) >= r.To {
+				return nil
+			}
+			stored, _ := at.value(i)
+			if !visit(key, stored) {
+				return nil
+			}
+		}
+		if at.to == nil || r.To != "" && string(at.to) >= r.To {
+			return nil
+		}
+		if at, err = t.after(&at); err != nil {
+			return err
+		}
+	}
+}
+
+// walkBack is walk in descending order.
+func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
+	var to []byte
+	if r.To != "" {
+		to = []byte(r.To)
+	}
+	strict, err := t.strictly()
+	if err != nil {
+		return err
+	}
+	at, err := strict.before(to)
+	if err != nil {
+		return err
+	}
+	i := at.count
+	if to != nil {
+		i, _ = at.search(to)
+		if i == at.count && at.to != nil {
+			if _, err := t.after(&at); err != nil {
+				return err
+			}
+		}
+	}
+	for last := []byte(nil); ; i = at.count {
+		for i--; i >= 0; i-- {
+			key := at.key(i)
+			if last != nil && bytes.Compare(key, last) >= 0 {
+				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
+			}
+			last = key
+			if string(key) < r.From {
+				return nil
+			}
+			stored, _ := at.value(i)
+			if !visit(key, stored) {
+				return nil
+			}
+		}
+		if at.from == nil || string(at.from) <= r.From {
+			return nil
+		}
+		if at, err = t.ahead(&at); err != nil {
+			return err
+		}
+	}
+}
+
+// after returns the leaf after another, which has to begin where that one ends.
+func (t *tree) after(at *stretch) (stretch, error) {
+	next, err := t.seek(at.to)
+	if err == nil && !bytes.Equal(next.from, at.to) {
+		err = fmt.Errorf("page %d does not follow on page %d", next.id, at.id)
+	}
+	return next, err
+}
+
+// ahead returns the leaf before another, which has to end where that one begins.
+func (t *tree) ahead(at *stretch) (stretch, error) {
+	next, err := t.before(at.from)
+	if err == nil && !bytes.Equal(next.to, at.from) {
+		err = fmt.Errorf("page %d does not go before page %d", next.id, at.id)
+	}
+	return next, err
+}
