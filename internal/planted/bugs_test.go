@@ -246,9 +246,9 @@ var bugs = []bug{
 	{
 		name: "a store goes on after a failed sync",
 		file: "store/file/failure.go",
-		old:  "	s.gone.Store(&err)\n",
+		old:  "	s.mustReopen.Store(&err)\n",
 		new: `	if !$BUG {
-		s.gone.Store(&err)
+		s.mustReopen.Store(&err)
 	}
 `,
 		in: "store/file", by: anyCall, says: "acknowledged after a failed sync",
@@ -263,8 +263,8 @@ var bugs = []bug{
 	{
 		name: "a store gives up its lock when it is open",
 		file: "store/file/open.go",
-		old:  "		s.hasGrown(info.Size())\n",
-		new: `		s.hasGrown(info.Size())
+		old:  "		s.setFileSize(info.Size())\n",
+		new: `		s.setFileSize(info.Size())
 		if $BUG {
 			_ = unlock(s.file)
 		}

@@ -26,7 +26,7 @@ func boltOptions() *bbolt.Options {
 
 // withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
 func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
-	opts.OpenFile = s.keepFile
+	opts.OpenFile = s.openFile
 	err := s.guard(func() (err error) {
 		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
 			return s.corrupt(err)
@@ -44,18 +44,18 @@ func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
 	return err
 }
 
-// keepFile opens the file for bbolt and keeps a reference to it.
-func (s *Store) keepFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
+// openFile opens the file for bbolt and keeps a reference to it.
+func (s *Store) openFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
 	// Whoever removes the file between two steps of Open does not get an empty one in its place.
 	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
 	return s.file, err
 }
 
-// begun begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
+// beginTx begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
 // keeps locks for which the next transaction, and its Close, would wait for ever.
-func (s *Store) begun(writable bool) (tx *bbolt.Tx, err error) {
-	s.beginning.Lock()
-	defer s.beginning.Unlock()
+func (s *Store) beginTx(writable bool) (tx *bbolt.Tx, err error) {
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
 	if s.stuck {
 		return nil, fmt.Errorf("%w: %s: it was destroyed while it was open", store.ErrCorrupt, s.path)
 	}
@@ -65,13 +65,13 @@ func (s *Store) begun(writable bool) (tx *bbolt.Tx, err error) {
 	return tx, err
 }
 
-// rollBack ends a transaction. On a damaged list of free pages bbolt may panic here too, with the same consequence.
-func (s *Store) rollBack(tx *bbolt.Tx) {
+// rollback ends a transaction. On a damaged list of free pages bbolt may panic here too, with the same consequence.
+func (s *Store) rollback(tx *bbolt.Tx) {
 	done := false
 	defer func() {
 		if !done {
-			s.beginning.Lock()
-			defer s.beginning.Unlock()
+			s.beginMu.Lock()
+			defer s.beginMu.Unlock()
 			s.stuck = true
 		}
 	}()
@@ -81,13 +81,13 @@ func (s *Store) rollBack(tx *bbolt.Tx) {
 
 // view runs fn in a read transaction.
 func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
-	least := s.txn.Load()
+	least := s.durableTx.Load()
 	return s.guard(func() error {
-		tx, err := s.begun(false)
+		tx, err := s.beginTx(false)
 		if err != nil {
 			return err
 		}
-		defer s.rollBack(tx)
+		defer s.rollback(tx)
 		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
 			return s.corrupt(errors.New("its last commit is gone"))
 		}

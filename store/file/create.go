@@ -37,8 +37,8 @@ func create(path string) (err error) {
 func fill(path string, opts *bbolt.Options) error {
 	s := &Store{path: path}
 	err := s.withBolt(opts, func() error {
-		if growsByItself {
-			if err := lengthen(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
+		if managesFileSize {
+			if err := extend(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
 				return err
 			}
 		}

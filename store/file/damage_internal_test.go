@@ -7,7 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// OpenAsLarge opens an existing file as Open does one of more than wholeUpTo bytes, with its leaves unread.
+// OpenAsLarge opens an existing file as Open does one of more than inspectAllUpTo bytes, with its leaves unread.
 func OpenAsLarge(ctx context.Context, path string) (s *Store, err error) {
 	err = acquire(ctx, path, Options{}, func() error {
 		s, err = open(path, 0)
@@ -33,7 +33,7 @@ func OpenRepeatable(path string, pageSize int) (*Store, error) {
 		if err != nil {
 			return err
 		}
-		s.hasGrown(info.Size())
+		s.setFileSize(info.Size())
 		return s.rewriteMeta()
 	})
 }

@@ -25,33 +25,33 @@ func (s *Store) outcome(id uint64, err error) error {
 	var write *fs.PathError
 	switch {
 	case look != nil || seen >= id:
-		return fmt.Errorf("%w: %w", store.ErrUnknown, s.giveUp(err))
+		return fmt.Errorf("%w: %w", store.ErrUnknown, s.requireReopen(err))
 	case errors.As(err, &write) && write.Op == "write":
 		return fmt.Errorf("%s: %w", s.path, err) // the disk refused a page, and nothing has been synced since
 	}
-	return s.giveUp(err)
+	return s.requireReopen(err)
 }
 
-// giveUp has the store answer every later call with the error that it returns: it must be reopened, and why.
+// requireReopen has the store answer every later call with the error that it returns: it must be reopened, and why.
 //
 // After a failed sync the operating system takes the pages that it could not write for clean. It shows them to readers,
 // and never writes them; the next sync succeeds without them. So one failed sync means that nothing can be known of
 // what is on disk by way of this file, and a meta page that readers see may not be there: the transaction after it
 // would write over pages that the one on disk still needs. Only Open, with no transaction under way, can write it anew.
-func (s *Store) giveUp(cause error) error {
+func (s *Store) requireReopen(cause error) error {
 	err := fmt.Errorf("%w: %s must be reopened: %w", store.ErrClosed, s.path, cause)
-	s.gone.Store(&err)
+	s.mustReopen.Store(&err)
 	return err
 }
 
 // rewriteMeta makes sure that the newest meta page is on disk, and takes the newest revision from it. The pages that it
 // points to were synced before it was first written.
 func (s *Store) rewriteMeta() error {
-	tx, err := s.begun(false)
+	tx, err := s.beginTx(false)
 	if err != nil {
 		return err
 	}
-	defer s.rollBack(tx)
+	defer s.rollback(tx)
 	rev, err := s.readRevision(tx)
 	if err != nil {
 		return err
@@ -69,6 +69,6 @@ func (s *Store) rewriteMeta() error {
 		return err
 	}
 	s.newest = rev
-	s.txn.Store(uint64(tx.ID()))
+	s.durableTx.Store(uint64(tx.ID()))
 	return nil
 }

@@ -55,7 +55,7 @@ import (
 // on, with fs.ErrNotExist. After Close, [Open] begins with what the file has, and returns only once that is on disk;
 // then a commit of unknown outcome is there or not, for good.
 type Store struct {
-	// Locks are taken in the order open, beginning; mu is held alone, for a few lines, never while bbolt works.
+	// Locks are taken in the order open, beginMu; mu is held alone, for a few lines, never while bbolt works.
 
 	path string
 	file *os.File // that of db, for what bbolt does not do; closed by db
@@ -64,23 +64,23 @@ type Store struct {
 	closed atomic.Bool  // written with open held
 	open   sync.RWMutex // held for reading by every call, so that Close waits for those that have begun
 
-	txn atomic.Uint64 // the last transaction that is known to be on disk; written by the leader
+	durableTx atomic.Uint64 // the last transaction that is known to be on disk; written by the leader
 
 	mu      sync.Mutex // guards the two below
 	queue   []*request // commits that wait for their turn, the oldest first
 	leading bool       // one of the callers is carrying out a group of commits, or has been told to
 
 	// Owned by the leader, so unguarded.
-	newest  store.Revision // of the last transaction
-	grown   int64          // the size that the file was last made to have
-	damaged error          // bbolt panicked in a transaction; nothing is written any more
-	room    []byte         // memory for what a transaction writes
+	newest   store.Revision // of the last transaction
+	fileSize int64          // the size that the file was last made to have
+	damaged  error          // bbolt panicked in a transaction; nothing is written any more
+	buffer   []byte         // memory for what a transaction writes
 
-	// Why the store must be reopened, once it must; see giveUp. Invariant: nothing is acknowledged once it is set.
-	gone atomic.Pointer[error]
+	// Why the store must be reopened, once it must; see requireReopen. Invariant: nothing is acknowledged once it is set.
+	mustReopen atomic.Pointer[error]
 
-	beginning sync.Mutex // guards stuck; held while bbolt begins a transaction, which it does one at a time anyway
-	stuck     bool       // bbolt has panicked with its locks held, and must not be called any more
+	beginMu sync.Mutex // guards stuck; held while bbolt begins a transaction, which it does one at a time anyway
+	stuck   bool       // bbolt has panicked with its locks held, and must not be called any more
 
 	commitTx func(*bbolt.Tx) error // (*bbolt.Tx).Commit; tests put a failing disk in its place
 }
@@ -92,10 +92,10 @@ func (s *Store) Get(ctx context.Context, key string) (rec store.Record, err erro
 	if ctx.Err() != nil {
 		return store.Record{}, context.Cause(ctx)
 	}
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return store.Record{}, err
 	}
-	defer s.end()
+	defer s.leave()
 	err = s.view(func(tx *bbolt.Tx) error {
 		stored, err := s.lookUp(tx, []byte(key))
 		if err != nil {
@@ -132,10 +132,10 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return 0, err
 	}
-	defer s.end()
+	defer s.leave()
 	if !writes(ops) {
 		return s.check(ops)
 	}
@@ -149,11 +149,11 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.beginning.Lock()
-	defer s.beginning.Unlock()
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
 	closing := s.db.Close
 	if s.stuck {
-		closing = s.letGo
+		closing = s.closeFile
 	}
 	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
@@ -161,15 +161,15 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// letGo closes the file of a bbolt that must not be called any more. Its mapping stays to the end of the process.
-func (s *Store) letGo() error { return errors.Join(unlock(s.file), s.file.Close()) }
+// closeFile closes the file of a bbolt that must not be called any more. Its mapping stays to the end of the process.
+func (s *Store) closeFile() error { return errors.Join(unlock(s.file), s.file.Close()) }
 
-// begin keeps the store open until end is called.
-func (s *Store) begin() (err error) {
+// enter keeps the store open until leave is called.
+func (s *Store) enter() (err error) {
 	s.open.RLock()
 	if s.closed.Load() {
 		err = store.ErrClosed
-	} else if gone := s.gone.Load(); gone != nil {
+	} else if gone := s.mustReopen.Load(); gone != nil {
 		err = *gone
 	}
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *Store) begin() (err error) {
 	return err
 }
 
-func (s *Store) end() { s.open.RUnlock() }
+func (s *Store) leave() { s.open.RUnlock() }
 
 func writes(ops []store.Op) bool {
 	for _, op := range ops {

@@ -27,7 +27,7 @@ func putRevision(tx *bbolt.Tx, rev store.Revision) error {
 }
 
 func (s *Store) readRevision(tx *bbolt.Tx) (store.Revision, error) {
-	t, err := s.bucketOf(tx, ownerBucket)
+	t, err := s.bucketTree(tx, ownerBucket)
 	if err != nil {
 		return 0, s.corrupt(err)
 	}

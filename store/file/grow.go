@@ -9,7 +9,7 @@ import (
 
 // checkSize makes sure that the pages of a transaction are in the file, before it grows by what is not.
 func (s *Store) checkSize(used int64) error {
-	if used <= s.grown {
+	if used <= s.fileSize {
 		return nil
 	}
 	info, err := s.file.Stat()
@@ -26,7 +26,7 @@ func (s *Store) checkSize(used int64) error {
 // large steps keeps the change of size, which costs the disk a further write, out of most commits; the file has holes
 // until they are written to.
 func (s *Store) grow(size int64) error {
-	if size <= s.grown || !growsByItself {
+	if size <= s.fileSize || !managesFileSize {
 		return nil
 	}
 	if size < growStep {
@@ -34,18 +34,18 @@ func (s *Store) grow(size int64) error {
 	} else {
 		size += growStep
 	}
-	if err := lengthen(s.file, size); err != nil {
+	if err := extend(s.file, size); err != nil {
 		return fmt.Errorf("grow: %w", err)
 	}
 	if err := s.file.Sync(); err != nil {
-		return s.giveUp(fmt.Errorf("grow: %w", err))
+		return s.requireReopen(fmt.Errorf("grow: %w", err))
 	}
-	s.hasGrown(size)
+	s.setFileSize(size)
 	return nil
 }
 
-// lengthen gives a file the size that it is to have, unless it is larger.
-func lengthen(f *os.File, size int64) error {
+// extend gives a file the size that it is to have, unless it is larger.
+func extend(f *os.File, size int64) error {
 	info, err := f.Stat()
 	if err != nil || info.Size() >= size {
 		return err
@@ -53,16 +53,16 @@ func lengthen(f *os.File, size int64) error {
 	return f.Truncate(size)
 }
 
-// hasGrown notes the size of the file, and forbids bbolt to change it.
-func (s *Store) hasGrown(size int64) {
-	s.grown, s.db.AllocSize = size, growStep
-	if growsByItself {
+// setFileSize notes the size of the file, and forbids bbolt to change it.
+func (s *Store) setFileSize(size int64) {
+	s.fileSize, s.db.AllocSize = size, growStep
+	if managesFileSize {
 		s.db.AllocSize, s.db.MaxSize = 0, int(size) // it would ask for the former beyond what it needs
 	}
 }
 
-// growsByItself says whether the store sets the size of its file. On Windows bbolt does, to that of its mapping.
-const growsByItself = runtime.GOOS != "windows"
+// managesFileSize says whether the store sets the size of its file. On Windows bbolt does, to that of its mapping.
+const managesFileSize = runtime.GOOS != "windows"
 
 // growStep is how much a file grows at a time. A smaller file doubles.
 const growStep = 64 << 20

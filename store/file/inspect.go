@@ -12,18 +12,18 @@ import (
 
 // inspector is one inspection of one file.
 type inspector struct {
-	file   io.ReaderAt
-	whole  bool // look at leaves too, not only at what leads to them
-	meta   meta
-	used   []bool // by page id: reached from the root, or free
-	last   []byte // the greatest key so far in the bucket being walked, nil at its start
-	newest store.Revision
+	file       io.ReaderAt
+	readLeaves bool // look at leaves too, not only at what leads to them
+	meta       meta
+	used       []bool // by page id: reached from the root, or free
+	last       []byte // the greatest key so far in the bucket being walked, nil at its start
+	newest     store.Revision
 }
 
-// inspect reports what is wrong with a store's file of that size. Without whole it reads the pages that lead to the
+// inspect reports what is wrong with a store's file of that size. Without readLeaves it reads the pages that lead to the
 // records and not the records themselves, which is a hundredth of a large file.
-func inspect(f io.ReaderAt, size int64, whole bool) error {
-	in := &inspector{file: f, whole: whole}
+func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
+	in := &inspector{file: f, readLeaves: readLeaves}
 	if err := in.readMetas(size); err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func inspect(f io.ReaderAt, size int64, whole bool) error {
 	if err := in.readFree(); err != nil {
 		return err
 	}
-	if !whole {
+	if !readLeaves {
 		return nil // what the unread leaves use is unknown
 	}
 	for id, used := range in.used {
@@ -279,7 +279,7 @@ func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
 		if err := in.walk(child, key, look); err != nil {
 			return err
 		}
-		if !in.whole && i == 0 {
+		if !in.readLeaves && i == 0 {
 			unread = in.isLeaf(child)
 		}
 	}

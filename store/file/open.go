@@ -24,13 +24,13 @@ type Options struct {
 }
 
 const (
-	// patience is how long Open tries without Wait: another Open that is inspecting the file holds it for a moment.
-	patience = 60 * time.Millisecond
-	// retry is the time between two attempts to get hold of the file.
-	retry = 10 * time.Millisecond
-	// wholeUpTo is the size up to which Open inspects every record of a file. It reads somewhat less than a gigabyte
+	// lockTimeout is how long Open tries without Wait: another Open that is inspecting the file holds it for a moment.
+	lockTimeout = 60 * time.Millisecond
+	// lockRetry is the time between two attempts to get hold of the file.
+	lockRetry = 10 * time.Millisecond
+	// inspectAllUpTo is the size up to which Open inspects every record of a file. It reads somewhat less than a gigabyte
 	// in a second; a larger file is opened at once, and its records are checked as they are read, and by [Check].
-	wholeUpTo = 256 << 20
+	inspectAllUpTo = 256 << 20
 )
 
 // Open opens the store in the file at path, or makes a new one, along with the directories that lead to it.
@@ -58,7 +58,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	}
 	var s *Store
 	err := acquire(ctx, path, opts, func() (err error) {
-		s, err = open(path, wholeUpTo)
+		s, err = open(path, inspectAllUpTo)
 		return err
 	})
 	return s, err
@@ -76,10 +76,10 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	limit := ctx
 	if !opts.Wait {
 		var stop context.CancelFunc
-		limit, stop = context.WithTimeout(ctx, patience)
+		limit, stop = context.WithTimeout(ctx, lockTimeout)
 		defer stop()
 	}
-	again := time.NewTicker(retry)
+	again := time.NewTicker(lockRetry)
 	defer again.Stop()
 	for {
 		err := fn()
@@ -99,8 +99,8 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 
 // open opens an existing file, and inspects it whole up to that size. The error wraps bbolt's ErrTimeout if another
 // owner has it.
-func open(path string, wholeUpTo int64) (*Store, error) {
-	if err := inspectFile(path, wholeUpTo); err != nil {
+func open(path string, inspectAllUpTo int64) (*Store, error) {
+	if err := inspectFile(path, inspectAllUpTo); err != nil {
 		return nil, err
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
@@ -117,7 +117,7 @@ func open(path string, wholeUpTo int64) (*Store, error) {
 		if !os.SameFile(info, named) {
 			return errReplaced
 		}
-		s.hasGrown(info.Size())
+		s.setFileSize(info.Size())
 		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
 		// giving the file its name and syncing that.
 		if err := s.rewriteMeta(); err != nil {
@@ -143,7 +143,7 @@ var errReplaced = errors.New("the file was replaced")
 
 // inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
 // by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
-func inspectFile(path string, wholeUpTo int64) error {
+func inspectFile(path string, inspectAllUpTo int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func inspectFile(path string, wholeUpTo int64) error {
 		if err != nil {
 			return err
 		}
-		if err := inspect(s.file, info.Size(), info.Size() <= wholeUpTo); err != nil {
+		if err := inspect(s.file, info.Size(), info.Size() <= inspectAllUpTo); err != nil {
 			return s.corrupt(err)
 		}
 		return nil

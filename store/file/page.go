@@ -111,8 +111,8 @@ func (p *treePage) value(i int) ([]byte, uint32) {
 
 func (p *treePage) child(i int) uint64 { return native.Uint64(p.data[pageHeader+elementSize*i+8:]) }
 
-// length is how much of a page is filled.
-func (p *treePage) length() int {
+// filled is how much of a page is filled.
+func (p *treePage) filled() int {
 	if p.count == 0 {
 		return pageHeader
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// request is a commit on its way through the queue. Its caller owns it, except between enqueue and the signal on turn,
+// request is a commit on its way through the queue. Its caller owns it, except between enqueue and the signal on ready,
 // when the leader does.
 type request struct {
 	ops []store.Op
 
-	// The leader closes turn, once the caller has either its answer or the lead. Nil for a caller that need not wait.
-	turn  chan struct{}
+	// The leader closes ready, once the caller has either its answer or the lead. Nil for a caller that need not wait.
+	ready chan struct{}
 	leads bool
 
 	rev store.Revision
@@ -35,12 +35,12 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 	req := &request{ops: ops}
 	if !s.join(req) {
 		select {
-		case <-req.turn:
+		case <-req.ready:
 		case <-ctx.Done():
 			if s.withdraw(req) {
 				return 0, context.Cause(ctx)
 			}
-			<-req.turn
+			<-req.ready
 		}
 		if !req.leads {
 			return req.rev, req.err
@@ -49,23 +49,23 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 	if req.leads {
 		// Let the callers that have just been answered come back with their next commit. They would wait for the
 		// transaction after this one otherwise, and with many callers each group would have half of them.
-		for n, idle := s.waiting(), 0; idle < 2; {
+		for n, idle := s.queued(), 0; idle < 2; {
 			runtime.Gosched()
-			if m := s.waiting(); m > n {
+			if m := s.queued(); m > n {
 				n, idle = m, 0
 			} else {
 				idle++
 			}
 		}
 	}
-	group := s.take()
-	s.carryOut(group)
+	group := s.takeGroup()
+	s.commitGroup(group)
 	for _, other := range group {
 		if other != req {
-			close(other.turn)
+			close(other.ready)
 		}
 	}
-	s.handOver()
+	s.promoteNext()
 	return req.rev, req.err
 }
 
@@ -75,7 +75,7 @@ func (s *Store) join(req *request) (leads bool) {
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, req)
 	if s.leading {
-		req.turn = make(chan struct{})
+		req.ready = make(chan struct{})
 		return false
 	}
 	s.leading = true
@@ -94,14 +94,14 @@ func (s *Store) withdraw(req *request) bool {
 	return true
 }
 
-func (s *Store) waiting() int {
+func (s *Store) queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
 
-// take removes a group from the front of the queue, where the leader's own request is.
-func (s *Store) take() []*request {
+// takeGroup removes a group from the front of the queue, where the leader's own request is.
+func (s *Store) takeGroup() []*request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, size := 0, 0
@@ -118,8 +118,8 @@ func (s *Store) take() []*request {
 	return group
 }
 
-// handOver makes the caller that has waited longest the leader, if there is one.
-func (s *Store) handOver() {
+// promoteNext makes the caller that has waited longest the leader, if there is one.
+func (s *Store) promoteNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
@@ -128,5 +128,5 @@ func (s *Store) handOver() {
 	}
 	next := s.queue[0]
 	next.leads = true
-	close(next.turn)
+	close(next.ready)
 }

@@ -13,7 +13,7 @@ import (
 // check carries out a commit that writes nothing, on the snapshot of a read transaction.
 func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
-		if err := s.conditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
+		if err := s.checkConditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
 			return err
 		}
 		rev, err = s.readRevision(tx)
@@ -28,12 +28,12 @@ const maxPage = 1 << 20
 // page fetches a part of a list in a read transaction of its own: were one open while the caller's code runs, bbolt
 // could not reclaim a page, nor grow, until that code is done, and a commit from within it would never return.
 func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return page, false, err
 	}
-	defer s.end()
+	defer s.leave()
 	err = s.view(func(tx *bbolt.Tx) error {
-		t, err := s.bucketOf(tx, recordsBucket)
+		t, err := s.bucketTree(tx, recordsBucket)
 		if err != nil {
 			return s.corrupt(err)
 		}
@@ -61,7 +61,7 @@ func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []stor
 
 // lookUp returns the stored value of a key in the snapshot of tx, or nil if there is none.
 func (s *Store) lookUp(tx *bbolt.Tx, key []byte) ([]byte, error) {
-	t, err := s.bucketOf(tx, recordsBucket)
+	t, err := s.bucketTree(tx, recordsBucket)
 	if err != nil {
 		return nil, s.corrupt(err)
 	}

@@ -9,5 +9,5 @@ func syncDir(string) error { return nil }
 
 func syncOldDir(string) error { return nil }
 
-// nameless reports that an open file was deleted, which Windows does not allow.
-func nameless(*os.File) bool { return false }
+// unlinked reports that an open file was deleted, which Windows does not allow.
+func unlinked(*os.File) bool { return false }

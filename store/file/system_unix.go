@@ -31,8 +31,8 @@ func syncOldDir(dir string) error {
 	return err
 }
 
-// nameless reports that an open file has no name any more, so that what is written to it is lost when it is closed.
-func nameless(f *os.File) bool {
+// unlinked reports that an open file has no name any more, so that what is written to it is lost when it is closed.
+func unlinked(f *os.File) bool {
 	var stat syscall.Stat_t
 	return syscall.Fstat(int(f.Fd()), &stat) == nil && stat.Nlink == 0
 }

@@ -17,17 +17,17 @@ import (
 // that most pages are never added to again; half full, which is the default, would double the file.
 const fillPercent = 0.9
 
-// carryOut commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
-func (s *Store) carryOut(group []*request) {
+// commitGroup commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
+func (s *Store) commitGroup(group []*request) {
 	if err := s.usable(); err != nil {
-		fail(group, err)
+		failAll(group, err)
 		return
 	}
 	before := s.newest
 	err := s.guard(func() error { return s.update(group) })
 	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the guess was too low
 		s.newest = before
-		if err = s.grow(s.grown + 1); err == nil {
+		if err = s.grow(s.fileSize + 1); err == nil {
 			err = s.guard(func() error { return s.update(group) })
 		}
 	}
@@ -36,26 +36,26 @@ func (s *Store) carryOut(group []*request) {
 		if errors.Is(err, store.ErrCorrupt) {
 			s.damaged = err
 		}
-		fail(group, err)
+		failAll(group, err)
 	}
 }
 
 // usable tells why there can be no transaction any more, if that is so.
 func (s *Store) usable() error {
 	switch {
-	case s.gone.Load() != nil: // since the group came into the queue
-		return *s.gone.Load()
+	case s.mustReopen.Load() != nil: // since the group came into the queue
+		return *s.mustReopen.Load()
 	case s.damaged != nil:
 		return s.damaged
-	case nameless(s.file):
-		return s.giveUp(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
+	case unlinked(s.file):
+		return s.requireReopen(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
 	}
 	return nil
 }
 
-// fail answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
+// failAll answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
 // the same group, which now has not happened.
-func fail(group []*request, err error) {
+func failAll(group []*request, err error) {
 	for _, req := range group {
 		req.rev, req.err = 0, err
 	}
@@ -64,13 +64,13 @@ func fail(group []*request, err error) {
 // update is the write transaction of a group. Its requests see the writes of those before them, and nobody else sees
 // any until all are on disk.
 func (s *Store) update(group []*request) error {
-	tx, err := s.begun(true)
+	tx, err := s.beginTx(true)
 	if err != nil {
 		return err
 	}
-	defer s.rollBack(tx) // no effect after a commit
+	defer s.rollback(tx) // no effect after a commit
 	id := uint64(tx.ID())
-	known, err := s.bucketOf(tx, recordsBucket)
+	known, err := s.bucketTree(tx, recordsBucket)
 	if err != nil {
 		return s.corrupt(err)
 	}
@@ -87,15 +87,15 @@ func (s *Store) update(group []*request) error {
 	}
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
-	s.makeRoom(group)
+	s.reserveBuffer(group)
 
 	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
 	size, pages := 0, 0
 	for _, req := range group {
-		if req.err = s.reach(&known, req.ops); req.err != nil {
+		if req.err = s.checkPaths(&known, req.ops); req.err != nil {
 			continue
 		}
-		if req.err = s.conditions(req.ops, func(key []byte) ([]byte, error) {
+		if req.err = s.checkConditions(req.ops, func(key []byte) ([]byte, error) {
 			if found, stored := at.Seek(key); bytes.Equal(found, key) {
 				return stored, nil
 			}
@@ -126,7 +126,7 @@ func (s *Store) update(group []*request) error {
 	}
 	switch err := s.commitTx(tx); {
 	case err == nil:
-		s.txn.Store(id)
+		s.durableTx.Store(id)
 		return nil
 	case errors.Is(err, bbolterrors.ErrMaxSizeReached):
 		return err
@@ -135,28 +135,28 @@ func (s *Store) update(group []*request) error {
 	}
 }
 
-// reach makes sure that bbolt can go to each of the keys, and finds out whether it is absent where that matters, by what
+// checkPaths makes sure that bbolt can go to each of the keys, and finds out whether it is absent where that matters, by what
 // the pages were before the transaction.
-func (s *Store) reach(t *tree, ops []store.Op) error {
-	var room [256]byte
+func (s *Store) checkPaths(t *tree, ops []store.Op) error {
+	var buf [256]byte
 	for _, op := range ops {
 		t.removes = op.Removes()
-		if _, err := t.find(append(room[:0], op.Key()...), 0, op.Conditional()); err != nil {
+		if _, err := t.find(append(buf[:0], op.Key()...), 0, op.Conditional()); err != nil {
 			return s.corrupt(err)
 		}
 	}
 	return nil
 }
 
-// conditions returns the first condition of ops that does not hold.
-func (s *Store) conditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
-	var room [256]byte // for a key of the usual length
+// checkConditions returns the first condition of ops that does not hold.
+func (s *Store) checkConditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
+	var buf [256]byte // for a key of the usual length
 	for _, op := range ops {
 		if op.Holds(0) && op.Holds(1) {
 			continue // of any revision; most writes read nothing
 		}
 		var rev store.Revision
-		key := append(room[:0], op.Key()...)
+		key := append(buf[:0], op.Key()...)
 		stored, err := lookUp(key)
 		if err == nil && stored != nil {
 			rev, _, err = s.decode(key, stored)
@@ -177,15 +177,15 @@ func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) er
 		return records.Delete([]byte(op.Key()))
 	case op.Writes():
 		var k, stored []byte
-		k, stored, s.room = encodeInto(s.room, op.Key(), rev, op.Value())
+		k, stored, s.buffer = encodeInto(s.buffer, op.Key(), rev, op.Value())
 		return records.Put(k, stored)
 	}
 	return nil
 }
 
-// makeRoom provides the memory for what a group writes, which bbolt refers to until the end of the transaction. It is
+// reserveBuffer provides the memory for what a group writes, which bbolt refers to until the end of the transaction. It is
 // that of the transaction before, unless that is too small, or so large that it is not worth keeping.
-func (s *Store) makeRoom(group []*request) {
+func (s *Store) reserveBuffer(group []*request) {
 	const large = 1 << 20
 	size := 0
 	for _, req := range group {
@@ -193,8 +193,8 @@ func (s *Store) makeRoom(group []*request) {
 			size += encodedSize(op.Key(), op.Value())
 		}
 	}
-	if size > cap(s.room) || cap(s.room) > large {
-		s.room = make([]byte, 0, size)
+	if size > cap(s.buffer) || cap(s.buffer) > large {
+		s.buffer = make([]byte, 0, size)
 	}
-	s.room = s.room[:0]
+	s.buffer = s.buffer[:0]
 }

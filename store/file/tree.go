@@ -27,14 +27,14 @@ type tree struct {
 	strict bool
 	// Before a transaction writes: the pages that were looked at so, for bbolt takes a page that it changes to pieces, and
 	// writes what it finds. Nil for one that reads.
-	sound map[uint64]bool
+	checked map[uint64]bool
 	// Whether the transaction is to remove the key, after which bbolt may merge its page with those on the sides.
 	removes bool
 }
 
-// stretch is a leaf with the part of the bucket that it stands for. The leaf has all keys that the bucket has from one
+// leafSpan is a leaf with the part of the bucket that it stands for. The leaf has all keys that the bucket has from one
 // end up to the other, which is left out. Nil means no end.
-type stretch struct {
+type leafSpan struct {
 	treePage
 	from, to []byte
 }
@@ -42,10 +42,10 @@ type stretch struct {
 // maxDepth is more than a tree of all the pages in the world needs.
 const maxDepth = 48
 
-// bucketOf returns the tree of a bucket in the snapshot of tx.
-func (s *Store) bucketOf(tx *bbolt.Tx, bucket string) (t tree, err error) {
+// bucketTree returns the tree of a bucket in the snapshot of tx.
+func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if tx.Writable() {
-		t.strict, t.sound = true, map[uint64]bool{}
+		t.strict, t.checked = true, map[uint64]bool{}
 	}
 	info := s.db.Info()
 	t.size = uint64(info.PageSize)
@@ -66,19 +66,19 @@ func (s *Store) bucketOf(tx *bbolt.Tx, bucket string) (t tree, err error) {
 		t.root, err = parsePage(0, head[16:])
 	}
 	if err == nil && t.strict {
-		err = t.whole(&t.root)
+		err = t.checkElements(&t.root)
 	}
 	return t, err
 }
 
-// strictly returns the tree with strict set.
-func (t *tree) strictly() (tree, error) {
+// asStrict returns the tree with strict set.
+func (t *tree) asStrict() (tree, error) {
 	strict := *t
 	strict.strict = true
 	if t.strict {
 		return strict, nil
 	}
-	return strict, strict.whole(&strict.root)
+	return strict, strict.checkElements(&strict.root)
 }
 
 // page returns a page with those that belong to it.
@@ -93,8 +93,8 @@ func (t *tree) page(id uint64) (treePage, error) {
 		return treePage{}, fmt.Errorf("page %d has a damaged header", id)
 	}
 	p, err := parsePage(id, data[:(1+more)*t.size:(1+more)*t.size])
-	if err == nil && uint64(p.length()-1)/t.size != more {
-		err = fmt.Errorf("page %d: %d bytes do not fill %d pages", id, p.length(), 1+more)
+	if err == nil && uint64(p.filled()-1)/t.size != more {
+		err = fmt.Errorf("page %d: %d bytes do not fill %d pages", id, p.filled(), 1+more)
 	}
 	return p, err
 }
@@ -122,13 +122,13 @@ func (t *tree) checkFree(txn uint64) error {
 }
 
 // seek returns the leaf that the key belongs to.
-func (t *tree) seek(key []byte) (stretch, error) { return t.descend(key, false) }
+func (t *tree) seek(key []byte) (leafSpan, error) { return t.descend(key, false) }
 
-// before returns the leaf with the greatest keys that are smaller than key, or the last one if key is nil.
-func (t *tree) before(key []byte) (stretch, error) { return t.descend(key, true) }
+// seekBefore returns the leaf with the greatest keys that are smaller than key, or the last one if key is nil.
+func (t *tree) seekBefore(key []byte) (leafSpan, error) { return t.descend(key, true) }
 
-// way returns the element of a branch below which seek, or before, goes on.
-func (p *treePage) way(key []byte, before bool) int {
+// childFor returns the element of a branch below which seek, or seekBefore, goes on.
+func (p *treePage) childFor(key []byte, before bool) int {
 	if before && key == nil {
 		return p.count - 1
 	}
@@ -139,8 +139,8 @@ func (p *treePage) way(key []byte, before bool) int {
 	return max(i-1, 0)
 }
 
-func (t *tree) descend(key []byte, before bool) (stretch, error) {
-	at := stretch{treePage: t.root}
+func (t *tree) descend(key []byte, before bool) (leafSpan, error) {
+	at := leafSpan{treePage: t.root}
 	var first []byte // what the first key of the page has to be
 	for range maxDepth {
 		if first != nil && (at.count == 0 || !bytes.Equal(at.key(0), first)) ||
@@ -150,7 +150,7 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 		if at.leaf {
 			return at, nil
 		}
-		i := at.way(key, before)
+		i := at.childFor(key, before)
 		first = at.key(i)
 		if i > 0 {
 			at.from = first
@@ -163,10 +163,10 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 		}
 		next, err := t.page(at.child(i))
 		if err == nil && t.strict {
-			err = t.whole(&next)
+			err = t.checkElements(&next)
 		}
 		if err == nil && t.removes {
-			err = t.beside(&at.treePage, i, next.leaf)
+			err = t.checkSiblings(&at.treePage, i, next.leaf)
 		}
 		if err != nil {
 			return at, err
@@ -176,16 +176,16 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 	return at, errors.New("its pages go round in circles")
 }
 
-// beside looks at the pages on the sides of one that bbolt may take to pieces, with which it may be merged.
-func (t *tree) beside(above *treePage, i int, leaf bool) error {
+// checkSiblings looks at the pages on the sides of one that bbolt may take to pieces, with which it may be merged.
+func (t *tree) checkSiblings(above *treePage, i int, leaf bool) error {
 	for j := max(i-1, 0); j < min(i+2, above.count); j++ {
 		id := above.child(j)
-		if t.sound[id] {
+		if t.checked[id] {
 			continue
 		}
 		side, err := t.page(id)
 		if err == nil {
-			err = t.whole(&side)
+			err = t.checkElements(&side)
 		}
 		if err != nil {
 			return err
@@ -197,9 +197,9 @@ func (t *tree) beside(above *treePage, i int, leaf bool) error {
 	return nil
 }
 
-// whole looks at all elements of a page.
-func (t *tree) whole(p *treePage) error {
-	if t.sound[p.id] {
+// checkElements looks at all elements of a page.
+func (t *tree) checkElements(p *treePage) error {
+	if t.checked[p.id] {
 		return nil
 	}
 	at, last := pageHeader+elementSize*p.count, []byte(nil)
@@ -219,8 +219,8 @@ func (t *tree) whole(p *treePage) error {
 		}
 		last = key
 	}
-	if t.sound != nil && p.id != 0 {
-		t.sound[p.id] = true
+	if t.checked != nil && p.id != 0 {
+		t.checked[p.id] = true
 	}
 	return nil
 }
@@ -241,17 +241,17 @@ func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 		return value, nil
 	}
 	if sure {
-		err = t.absent(&at, i, key)
+		err = t.checkAbsent(&at, i, key)
 	}
 	return nil, err
 }
 
-// absent makes sure that a key which is not at its place i of a leaf is nowhere. The pages that led there, and those on
+// checkAbsent makes sure that a key which is not at its place i of a leaf is nowhere. The pages that led there, and those on
 // their sides, have to be in order; and the record may not be there under a damaged key, which is then still between the
 // same others. (If its value is damaged too, there is no telling whose it was.)
-func (t *tree) absent(at *stretch, i int, key []byte) error {
+func (t *tree) checkAbsent(at *leafSpan, i int, key []byte) error {
 	if !t.strict {
-		strict, err := t.strictly()
+		strict, err := t.asStrict()
 		if err == nil {
 			_, err = strict.seek(key)
 		}
@@ -260,13 +260,13 @@ func (t *tree) absent(at *stretch, i int, key []byte) error {
 		}
 	}
 	for j := max(i-1, 0); j < min(i+1, at.count); j++ {
-		if at.hides(j, key) {
+		if at.hasRecordOf(j, key) {
 			return fmt.Errorf("record %q: its key is damaged", string(key))
 		}
 	}
 	if i == at.count && at.to != nil {
-		next, err := t.after(at)
-		if err == nil && next.hides(0, key) {
+		next, err := t.nextLeaf(at)
+		if err == nil && next.hasRecordOf(0, key) {
 			err = fmt.Errorf("record %q: its key is damaged", string(key))
 		}
 		return err
@@ -274,8 +274,8 @@ func (t *tree) absent(at *stretch, i int, key []byte) error {
 	return nil
 }
 
-// hides reports whether an element has the record of a key under another one of the same length.
-func (p *treePage) hides(i int, key []byte) bool {
+// hasRecordOf reports whether an element has the record of a key under another one of the same length.
+func (p *treePage) hasRecordOf(i int, key []byte) bool {
 	stored, _ := p.value(i)
 	return len(p.key(i)) == len(key) && len(stored) >= headerSize && binary.LittleEndian.Uint32(stored[1:]) == checksum(key, stored)
 }

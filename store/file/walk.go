@@ -10,9 +10,9 @@ import (
 // walk calls visit with the records of r in its order, until it returns false.
 func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
 	if r.Reverse {
-		return t.walkBack(r, visit)
+		return t.walkDown(r, visit)
 	}
-	strict, err := t.strictly()
+	strict, err := t.asStrict()
 	if err != nil {
 		return err
 	}
@@ -39,23 +39,23 @@ func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)
 		if at.to == nil || r.To != "" && string(at.to) >= r.To {
 			return nil
 		}
-		if at, err = t.after(&at); err != nil {
+		if at, err = t.nextLeaf(&at); err != nil {
 			return err
 		}
 	}
 }
 
-// walkBack is walk in descending order.
-func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
+// walkDown is walk in descending order.
+func (t *tree) walkDown(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
 	var to []byte
 	if r.To != "" {
 		to = []byte(r.To)
 	}
-	strict, err := t.strictly()
+	strict, err := t.asStrict()
 	if err != nil {
 		return err
 	}
-	at, err := strict.before(to)
+	at, err := strict.seekBefore(to)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more b
 	if to != nil {
 		i, _ = at.search(to)
 		if i == at.count && at.to != nil {
-			if _, err := t.after(&at); err != nil {
+			if _, err := t.nextLeaf(&at); err != nil {
 				return err
 			}
 		}
@@ -86,14 +86,14 @@ func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more b
 		if at.from == nil || string(at.from) <= r.From {
 			return nil
 		}
-		if at, err = t.ahead(&at); err != nil {
+		if at, err = t.previousLeaf(&at); err != nil {
 			return err
 		}
 	}
 }
 
-// after returns the leaf after another, which has to begin where that one ends.
-func (t *tree) after(at *stretch) (stretch, error) {
+// nextLeaf returns the leaf after another, which has to begin where that one ends.
+func (t *tree) nextLeaf(at *leafSpan) (leafSpan, error) {
 	next, err := t.seek(at.to)
 	if err == nil && !bytes.Equal(next.from, at.to) {
 		err = fmt.Errorf("page %d does not follow on page %d", next.id, at.id)
@@ -101,9 +101,9 @@ func (t *tree) after(at *stretch) (stretch, error) {
 	return next, err
 }
 
-// ahead returns the leaf before another, which has to end where that one begins.
-func (t *tree) ahead(at *stretch) (stretch, error) {
-	next, err := t.before(at.from)
+// previousLeaf returns the leaf before another, which has to end where that one begins.
+func (t *tree) previousLeaf(at *leafSpan) (leafSpan, error) {
+	next, err := t.seekBefore(at.from)
 	if err == nil && !bytes.Equal(next.to, at.from) {
 		err = fmt.Errorf("page %d does not go before page %d", next.id, at.id)
 	}
