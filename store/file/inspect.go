@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -101,33 +100,14 @@ func (in *inspector) readMeta(at uint64, size int64) (meta, error) {
 		}
 		return meta{}, err
 	}
-	b := buf[pageHeader:]
-	sum := fnv.New64a()
-	sum.Write(b[:metaSize-8])
-	m := meta{
-		pageSize: uint64(native.Uint32(b[8:])),
-		root:     native.Uint64(b[16:]), free: native.Uint64(b[32:]), end: native.Uint64(b[40:]), txn: native.Uint64(b[48:]),
-	}
-	switch {
-	case native.Uint32(b) != boltMagic:
-		return meta{}, errors.New("not a bbolt file, or its meta pages are damaged")
-	case native.Uint32(b[4:]) != boltVersion:
-		return meta{}, fmt.Errorf("bbolt format version %d, not %d", native.Uint32(b[4:]), boltVersion)
-	case native.Uint64(b[metaSize-8:]) != sum.Sum64():
-		return meta{}, errors.New("meta page is damaged: checksum does not match")
-	case m.pageSize < 1<<9 || m.pageSize > 1<<24 || m.pageSize&(m.pageSize-1) != 0:
-		return meta{}, fmt.Errorf("page size %d", m.pageSize)
-	case native.Uint64(buf) != at/m.pageSize || native.Uint16(buf[8:]) != kindMeta:
-		return meta{}, errors.New("meta page is damaged: wrong header")
-	}
-	return m, nil
+	return parseMeta(buf, at)
 }
 
 // readRoot returns the heads of the buckets by their names.
 func (in *inspector) readRoot() (map[string][]byte, error) {
 	buckets := map[string][]byte{}
 	err := in.walk(in.meta.root, nil, func(flags uint32, key, value []byte) error {
-		if flags != 1 || len(value) < 16 {
+		if flags != bucketFlag || len(value) < bucketHeader {
 			return fmt.Errorf("%q at the root is not a bucket", key)
 		}
 		buckets[string(key)] = bytes.Clone(value)
@@ -176,24 +156,18 @@ func (in *inspector) checkRecord(flags uint32, key, value []byte) error {
 // leafFunc looks at one element of a leaf page.
 type leafFunc func(flags uint32, key, value []byte) error
 
-// walkBucket walks what a bucket's element has as its value.
-func (in *inspector) walkBucket(bucket []byte, look leafFunc) error {
+// walkBucket walks the records of a bucket, given its value.
+func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	in.last = nil
-	if len(bucket) < 16 || native.Uint64(bucket[8:]) != 0 {
-		return errors.New("damaged head")
+	root, inline, err := parseBucket(bucket)
+	switch {
+	case err != nil:
+		return err
+	case root != 0:
+		return in.walk(root, nil, visit)
 	}
-	if root := native.Uint64(bucket); root != 0 && len(bucket) == 16 {
-		return in.walk(root, nil, look)
-	} else if root != 0 {
-		return errors.New("damaged head")
-	}
-	page := bucket[16:]
-	// A page within an element has no number. If it has one, bbolt gives up the page of that number with the next commit.
-	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
-		return errors.New("damaged head")
-	}
-	end, err := in.walkLeaf(page, nil, look)
-	if err == nil && end != len(page) {
+	end, err := in.walkLeaf(&inline, nil, visit)
+	if err == nil && end != len(inline.data) {
 		err = errors.New("damaged head")
 	}
 	return err
@@ -201,18 +175,19 @@ func (in *inspector) walkBucket(bucket []byte, look leafFunc) error {
 
 // walk walks the pages below id, whose first key is from. bbolt looks up the place of a page in the branch above by that
 // key when it writes the page anew, and adds it a second time if the branch has another.
-func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
-	page, err := in.readPage(id)
+func (in *inspector) walk(id uint64, from []byte, visit leafFunc) error {
+	data, err := in.readPage(id)
 	if err != nil {
 		return err
 	}
-	switch kind := native.Uint16(page[8:]); kind {
-	case kindLeaf:
-		_, err = in.walkLeaf(page, from, look)
-	case kindBranch:
-		err = in.walkBranch(page, from, look)
-	default:
-		err = fmt.Errorf("kind %#x where keys should be", kind)
+	page, err := parsePage(id, data)
+	if err != nil {
+		return err
+	}
+	if page.leaf {
+		_, err = in.walkLeaf(&page, from, visit)
+	} else {
+		err = in.walkBranch(&page, from, visit)
 	}
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
@@ -221,66 +196,54 @@ func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
 }
 
 // walkLeaf walks the elements of a leaf, and returns where the last one ends.
-func (in *inspector) walkLeaf(page, from []byte, look leafFunc) (end int, err error) {
-	count := int(native.Uint16(page[10:]))
-	at := pageHeader + elementSize*count
-	if at > len(page) || count == 0 && from != nil {
-		return 0, fmt.Errorf("%d elements do not fit", count)
+func (in *inspector) walkLeaf(page *treePage, from []byte, visit leafFunc) (end int, err error) {
+	if page.count == 0 && from != nil {
+		return 0, errors.New("0 elements do not fit")
 	}
-	for i := range count {
-		e := page[pageHeader+elementSize*i:]
-		flags, pos := native.Uint32(e), native.Uint32(e[4:])
-		keySize, valueSize := uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
-		if int(pos)+pageHeader+elementSize*i != at || keySize+valueSize > uint64(len(page)-at) {
-			return 0, fmt.Errorf("element %d is out of place", i)
+	end = page.firstKey()
+	for i := range page.count {
+		e, err := page.elementAt(i, end)
+		if err != nil {
+			return 0, err
 		}
-		key := page[at : at+int(keySize)]
-		at += int(keySize)
-		value := page[at : at+int(valueSize)]
-		at += int(valueSize)
-		if i == 0 && from != nil && !bytes.Equal(key, from) || in.last != nil && bytes.Compare(key, in.last) <= 0 {
+		end = e.end
+		if i == 0 && from != nil && !bytes.Equal(e.key, from) || in.last != nil && bytes.Compare(e.key, in.last) <= 0 {
 			return 0, fmt.Errorf("element %d is out of order", i)
 		}
-		in.last = append(in.last[:0], key...)
-		if err := look(flags, key, value); err != nil {
+		in.last = append(in.last[:0], e.key...)
+		if err := visit(e.flags, e.key, e.value); err != nil {
 			return 0, err
 		}
 	}
-	return at, nil
+	return end, nil
 }
 
-func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
-	count := int(native.Uint16(page[10:]))
-	at := pageHeader + elementSize*count
-	if count == 0 || at > len(page) {
-		return fmt.Errorf("%d elements do not fit", count)
-	}
+func (in *inspector) walkBranch(page *treePage, from []byte, visit leafFunc) error {
 	// The pages below a branch are all of one kind, so the first tells whether the others need to be read.
 	unread := false
-	for i := range count {
-		e := page[pageHeader+elementSize*i:]
-		pos, keySize, child := native.Uint32(e), uint64(native.Uint32(e[4:])), native.Uint64(e[8:])
-		if int(pos)+pageHeader+elementSize*i != at || keySize > uint64(len(page)-at) {
-			return fmt.Errorf("element %d is out of place", i)
+	end := page.firstKey()
+	for i := range page.count {
+		e, err := page.elementAt(i, end)
+		if err != nil {
+			return err
 		}
-		key := page[at : at+int(keySize)]
-		at += int(keySize)
+		end = e.end
 		switch {
-		case i == 0 && from != nil && !bytes.Equal(key, from), i > 0 && bytes.Compare(key, in.last) <= 0:
+		case i == 0 && from != nil && !bytes.Equal(e.key, from), i > 0 && bytes.Compare(e.key, in.last) <= 0:
 			return fmt.Errorf("element %d is out of order", i)
 		case unread:
-			if child < 2 || child >= uint64(len(in.used)) || in.used[child] {
-				return fmt.Errorf("element %d points to page %d", i, child)
+			if e.child < 2 || e.child >= uint64(len(in.used)) || in.used[e.child] {
+				return fmt.Errorf("element %d points to page %d", i, e.child)
 			}
-			in.used[child] = true
-			in.last = bytes.Clone(key)
+			in.used[e.child] = true
+			in.last = bytes.Clone(e.key)
 			continue
 		}
-		if err := in.walk(child, key, look); err != nil {
+		if err := in.walk(e.child, e.key, visit); err != nil {
 			return err
 		}
 		if !in.readLeaves && i == 0 {
-			unread = in.isLeaf(child)
+			unread = in.isLeaf(e.child)
 		}
 	}
 	return nil

@@ -53,17 +53,21 @@ func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if t.root, err = t.page(uint64(tx.Cursor().Bucket().Root())); err != nil {
 		return t, err
 	}
-	head, err := t.find([]byte(bucket), 1, true)
+	value, err := t.find([]byte(bucket), bucketFlag, true)
+	if err != nil {
+		return t, err
+	}
+	if value == nil {
+		return t, fmt.Errorf("bucket %s is missing", bucket)
+	}
+	root, inline, err := parseBucket(value)
 	switch {
 	case err != nil:
-	case len(head) < 16:
-		err = fmt.Errorf("bucket %s is missing", bucket)
-	case native.Uint64(head) != 0:
-		t.root, err = t.page(native.Uint64(head))
-	case len(head) < 16+pageHeader || native.Uint64(head[16:]) != 0 || native.Uint32(head[16+12:]) != 0:
-		err = fmt.Errorf("bucket %s has a damaged head", bucket)
+		err = fmt.Errorf("bucket %s: %w", bucket, err)
+	case root != 0:
+		t.root, err = t.page(root)
 	default:
-		t.root, err = parsePage(0, head[16:])
+		t.root = inline
 	}
 	if err == nil && t.strict {
 		err = t.checkElements(&t.root)
@@ -202,22 +206,16 @@ func (t *tree) checkElements(p *treePage) error {
 	if t.checked[p.id] {
 		return nil
 	}
-	at, last := pageHeader+elementSize*p.count, []byte(nil)
+	end, last := p.firstKey(), []byte(nil)
 	for i := range p.count {
-		e := p.data[pageHeader+elementSize*i:]
-		position, keySize, valueSize := uint64(native.Uint32(e)), uint64(native.Uint32(e[4:])), uint64(0)
-		if p.leaf {
-			position, keySize, valueSize = keySize, uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
+		e, err := p.elementAt(i, end)
+		if err != nil {
+			return fmt.Errorf("page %d: %w", p.id, err)
 		}
-		if uint64(pageHeader+elementSize*i)+position != uint64(at) || keySize+valueSize > uint64(len(p.data)-at) {
-			return fmt.Errorf("page %d: element %d is out of place", p.id, i)
-		}
-		key := p.data[at : at+int(keySize)]
-		at += int(keySize + valueSize)
-		if i > 0 && bytes.Compare(last, key) >= 0 {
+		if i > 0 && bytes.Compare(last, e.key) >= 0 {
 			return fmt.Errorf("page %d: element %d is out of order", p.id, i)
 		}
-		last = key
+		end, last = e.end, e.key
 	}
 	if t.checked != nil && p.id != 0 {
 		t.checked[p.id] = true
