@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -136,7 +137,7 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 		return 0, err
 	}
 	defer s.leave()
-	if !writes(ops) {
+	if !slices.ContainsFunc(ops, store.Op.Writes) {
 		return s.check(ops)
 	}
 	return s.enqueue(ctx, ops)
@@ -179,12 +180,3 @@ func (s *Store) enter() (err error) {
 }
 
 func (s *Store) leave() { s.open.RUnlock() }
-
-func writes(ops []store.Op) bool {
-	for _, op := range ops {
-		if op.Writes() {
-			return true
-		}
-	}
-	return false
-}

@@ -69,61 +69,83 @@ func (s *Store) update(group []*request) error {
 		return err
 	}
 	defer s.rollback(tx) // no effect after a commit
-	id := uint64(tx.ID())
-	known, err := s.bucketTree(tx, recordsBucket)
+	known, err := s.checkTx(tx)
 	if err != nil {
-		return s.corrupt(err)
-	}
-	if err := known.checkFree(id - 1); err != nil {
-		return s.corrupt(err)
-	}
-	if err := s.checkSize(tx.Size()); err != nil {
 		return err
 	}
-	if rev, err := s.readRevision(tx); err != nil {
+	written, err := s.write(tx, &known, group)
+	if err != nil || written.ops == 0 { // every condition failed; nothing is left to write
 		return err
-	} else if rev != s.newest {
-		return s.corrupt(fmt.Errorf("its newest revision is %d instead of %d", rev, s.newest))
-	}
-	records := tx.Bucket([]byte(recordsBucket))
-	records.FillPercent = fillPercent
-	s.reserveBuffer(group)
-
-	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
-	size, pages := 0, 0
-	for _, req := range group {
-		if req.err = s.checkPaths(&known, req.ops); req.err != nil {
-			continue
-		}
-		if req.err = s.checkConditions(req.ops, func(key []byte) ([]byte, error) {
-			if found, stored := at.Seek(key); bytes.Equal(found, key) {
-				return stored, nil
-			}
-			return nil, nil
-		}); req.err != nil {
-			continue
-		}
-		s.newest++
-		req.rev = s.newest
-		for _, op := range req.ops {
-			size += headerSize + len(op.Key()) + len(op.Value())
-			pages++
-			if err := s.apply(records, op, req.rev); err != nil {
-				return err
-			}
-		}
-	}
-	if size == 0 {
-		return nil // every condition failed; nothing is left to write
 	}
 	if err := putRevision(tx, s.newest); err != nil {
 		return err
 	}
 	// A transaction writes anew each page that it changes, of which there are no more than there are pages.
-	changed := min(tx.Size(), int64(pages*os.Getpagesize()))
-	if err := s.grow(tx.Size() + changed + 4*int64(size)); err != nil {
+	changed := min(tx.Size(), int64(written.ops*os.Getpagesize()))
+	if err := s.grow(tx.Size() + changed + 4*int64(written.bytes)); err != nil {
 		return err
 	}
+	return s.commit(tx)
+}
+
+// checkTx checks what a write transaction relies on, before it changes anything. It returns the records as they were
+// before the transaction.
+func (s *Store) checkTx(tx *bbolt.Tx) (tree, error) {
+	known, err := s.bucketTree(tx, recordsBucket)
+	if err != nil {
+		return known, s.corrupt(err)
+	}
+	if err := known.checkFree(uint64(tx.ID()) - 1); err != nil {
+		return known, s.corrupt(err)
+	}
+	if err := s.checkSize(tx.Size()); err != nil {
+		return known, err
+	}
+	rev, err := s.readRevision(tx)
+	if err == nil && rev != s.newest {
+		err = s.corrupt(fmt.Errorf("its newest revision is %d instead of %d", rev, s.newest))
+	}
+	return known, err
+}
+
+// volume is how much a transaction has written: operations, and bytes of records.
+type volume struct{ ops, bytes int }
+
+// write applies the requests of a group whose conditions hold, and puts the outcome in each request.
+func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, err error) {
+	records := tx.Bucket([]byte(recordsBucket))
+	records.FillPercent = fillPercent
+	s.reserveBuffer(group)
+	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
+	lookUp := func(key []byte) ([]byte, error) {
+		if found, stored := at.Seek(key); bytes.Equal(found, key) {
+			return stored, nil
+		}
+		return nil, nil
+	}
+	for _, req := range group {
+		if req.err = s.checkPaths(known, req.ops); req.err != nil {
+			continue
+		}
+		if req.err = s.checkConditions(req.ops, lookUp); req.err != nil {
+			continue
+		}
+		s.newest++
+		req.rev = s.newest
+		for _, op := range req.ops {
+			w.ops++
+			w.bytes += headerSize + len(op.Key()) + len(op.Value())
+			if err := s.apply(records, op, req.rev); err != nil {
+				return w, err
+			}
+		}
+	}
+	return w, nil
+}
+
+// commit commits a transaction.
+func (s *Store) commit(tx *bbolt.Tx) error {
+	id := uint64(tx.ID()) // not known to tx any more after its commit
 	switch err := s.commitTx(tx); {
 	case err == nil:
 		s.durableTx.Store(id)
