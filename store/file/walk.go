@@ -47,26 +47,9 @@ func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)
 
 // walkDown is walk in descending order.
 func (t *tree) walkDown(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
-	var to []byte
-	if r.To != "" {
-		to = []byte(r.To)
-	}
-	strict, err := t.asStrict()
+	at, i, err := t.seekEnd(r.To)
 	if err != nil {
 		return err
-	}
-	at, err := strict.seekBefore(to)
-	if err != nil {
-		return err
-	}
-	i := at.count
-	if to != nil {
-		i, _ = at.search(to)
-		if i == at.count && at.to != nil {
-			if _, err := t.nextLeaf(&at); err != nil {
-				return err
-			}
-		}
 	}
 	for last := []byte(nil); ; i = at.count {
 		for i--; i >= 0; i-- {
@@ -90,6 +73,26 @@ func (t *tree) walkDown(r keyrange.Range, visit func(key, stored []byte) (more b
 			return err
 		}
 	}
+}
+
+// seekEnd returns the leaf with the greatest keys that are smaller than to, and the index behind the last of these keys. An
+// empty string means the end of the bucket.
+func (t *tree) seekEnd(to string) (at leafSpan, i int, err error) {
+	strict, err := t.asStrict()
+	if err != nil {
+		return at, 0, err
+	}
+	if to == "" {
+		at, err = strict.seekBefore(nil)
+		return at, at.count, err
+	}
+	if at, err = strict.seekBefore([]byte(to)); err != nil {
+		return at, 0, err
+	}
+	if i, _ = at.search([]byte(to)); i == at.count && at.to != nil {
+		_, err = t.nextLeaf(&at) // has to begin where at ends
+	}
+	return at, i, err
 }
 
 // nextLeaf returns the leaf after another, which has to begin where that one ends.
