@@ -15,16 +15,16 @@ import (
 
 func boltOptions() *bbolt.Options {
 	return &bbolt.Options{
-		Timeout: 1, // one attempt to lock the file; acquire makes the others, with an eye on the context
-		// The list of free pages is written with every commit. Without it Open would have to find them by reading the
-		// whole file, which costs more than the commits gain.
+		Timeout: 1, // one attempt to lock the file; acquire makes the others and watches the context
+		// The list of free pages is written with every commit. Without the list, Open would have to read the whole file
+		// to find the free pages, which costs more than the commits gain.
 		NoFreelistSync: false,
 		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
 		NoStatistics:   true,
 	}
 }
 
-// withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
+// withBolt opens the file with bbolt and calls then. If either fails, withBolt closes the file and returns the error.
 func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
 	opts.OpenFile = s.openFile
 	err := s.guard(func() (err error) {
@@ -39,20 +39,20 @@ func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
 	case s.db != nil:
 		_ = s.guard(s.db.Close)
 	case s.file != nil:
-		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
+		_, _ = unlock(s.file), s.file.Close() // bbolt has done both already, unless it panicked
 	}
 	return err
 }
 
 // openFile opens the file for bbolt and keeps a reference to it.
 func (s *Store) openFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
-	// Whoever removes the file between two steps of Open does not get an empty one in its place.
+	// Without O_CREATE, a file that is removed between two steps of Open is not replaced by an empty one.
 	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
 	return s.file, err
 }
 
-// beginTx begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
-// keeps locks for which the next transaction, and its Close, would wait for ever.
+// beginTx begins a transaction. bbolt panics here if both meta pages have been destroyed, and then keeps its locks: the
+// next transaction and bbolt's Close would wait for them for ever. beginTx notes this in stuck.
 func (s *Store) beginTx(writable bool) (tx *bbolt.Tx, err error) {
 	s.beginMu.Lock()
 	defer s.beginMu.Unlock()
@@ -65,7 +65,8 @@ func (s *Store) beginTx(writable bool) (tx *bbolt.Tx, err error) {
 	return tx, err
 }
 
-// rollback ends a transaction. On a damaged list of free pages bbolt may panic here too, with the same consequence.
+// rollback ends a transaction. bbolt can panic here on a damaged list of free pages, with the same consequence as in
+// beginTx.
 func (s *Store) rollback(tx *bbolt.Tx) {
 	done := false
 	defer func() {
@@ -88,15 +89,16 @@ func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
 			return err
 		}
 		defer s.rollback(tx)
-		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
+		if uint64(tx.ID()) < least { // bbolt falls back to the older meta page if the newer one is damaged
 			return s.corrupt(errors.New("its last commit is gone"))
 		}
 		return fn(tx)
 	})
 }
 
-// guard calls bbolt, which panics on pages that make no sense, and faults on those that are not in the file. It is the
-// one place where that becomes an error. No code of a caller runs inside it.
+// guard calls fn, which calls bbolt. bbolt panics on pages that make no sense, and causes a memory fault on pages that are
+// not in the file. guard is the only place that turns such a panic or fault into an error. No code of a caller of the
+// store runs inside guard.
 func (s *Store) guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -107,7 +109,8 @@ func (s *Store) guard(fn func() error) (err error) {
 	return fn()
 }
 
-// corrupt tells damage from an operating system that refuses, and from an owner who has the file.
+// corrupt returns err as damage of the file, wrapped in ErrCorrupt, unless err comes from the operating system or says
+// that another owner has the file.
 func (s *Store) corrupt(err error) error {
 	var (
 		path  *fs.PathError

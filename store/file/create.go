@@ -9,8 +9,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// create makes a file with an empty store in it. It is made under another name, which is changed when it is complete,
-// so that a crash on the way leaves no half of a store. If another process makes one meanwhile, that one stays.
+// create makes a file with an empty store at path. The file is written under a temporary name and gets its own name when it
+// is complete, so a crash in between leaves no partial store at path. If another process makes a file at path meanwhile,
+// the file of the other process stays.
 func create(path string) (err error) {
 	dir := filepath.Dir(path)
 	if err := makeDir(dir); err != nil {
@@ -50,21 +51,22 @@ func fill(path string, opts *bbolt.Options) error {
 	return s.db.Close()
 }
 
-// publish gives a file its name, unless there is one of that name.
+// publish gives the file temp the name path. It returns fs.ErrExist if there is a file of that name.
 func publish(temp, path string) error {
 	err := os.Link(temp, path)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// Some file systems have no links. A rename would take the place of a file made since, so look once more.
+	// Some file systems have no links. A rename would replace a file that was made meanwhile, so look once more.
 	if _, err := os.Lstat(path); err == nil {
 		return fs.ErrExist
 	}
 	return os.Rename(temp, path)
 }
 
-// makeDir makes a directory and those above it, and syncs each one above, so that a crash cannot take away what leads to
-// the file. One that is there already may have been made by a process that has died, or failed, before it came to that.
+// makeDir makes a directory and its parents. It syncs each parent, so that a crash cannot remove the path to the file. A
+// directory that exists already may have been made by a process that died or failed before it synced the parent, so the
+// parent is synced then too.
 func makeDir(dir string) error {
 	above := filepath.Dir(dir)
 	if above == dir {

@@ -10,11 +10,11 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// outcome turns the error of a bbolt commit into that of its callers.
+// outcome returns the error for the callers of transaction id, which bbolt has failed to commit with err.
 //
-// bbolt writes the pages, syncs, writes the meta page, and syncs again. Before the meta page is written nothing has
-// happened, since nothing points to the pages. Once it is written, and readers have its transaction, the disk may have
-// it or not.
+// bbolt writes the pages, syncs, writes the meta page, and syncs again. Until the meta page is written, nothing has
+// happened, because nothing points to the new pages. Once the meta page is written, readers see the transaction, but the
+// disk may or may not have it.
 func (s *Store) outcome(id uint64, err error) error {
 	var seen uint64
 	look := s.view(func(tx *bbolt.Tx) error {
@@ -27,25 +27,27 @@ func (s *Store) outcome(id uint64, err error) error {
 	case look != nil || seen >= id:
 		return fmt.Errorf("%w: %w", store.ErrUnknown, s.requireReopen(err))
 	case errors.As(err, &write) && write.Op == "write":
-		return fmt.Errorf("%s: %w", s.path, err) // the disk refused a page, and nothing has been synced since
+		return fmt.Errorf("%s: %w", s.path, err) // the disk refused a page; no sync has been tried since
 	}
 	return s.requireReopen(err)
 }
 
-// requireReopen has the store answer every later call with the error that it returns: it must be reopened, and why.
+// requireReopen makes every later call return an error, which requireReopen returns too. The error says that the store must
+// be reopened, and wraps the cause.
 //
-// After a failed sync the operating system takes the pages that it could not write for clean. It shows them to readers,
-// and never writes them; the next sync succeeds without them. So one failed sync means that nothing can be known of
-// what is on disk by way of this file, and a meta page that readers see may not be there: the transaction after it
-// would write over pages that the one on disk still needs. Only Open, with no transaction under way, can write it anew.
+// After a failed sync, the operating system marks the pages that it could not write as clean. It shows these pages to
+// readers but never writes them, and the next sync succeeds without them. After one failed sync, therefore, nothing read
+// through this file tells what is on disk. A meta page that readers see may not be on disk; the next transaction would
+// then overwrite pages that the meta page on disk still needs. Only Open can write the meta page anew, because no
+// transaction is under way there.
 func (s *Store) requireReopen(cause error) error {
 	err := fmt.Errorf("%w: %s must be reopened: %w", store.ErrClosed, s.path, cause)
 	s.mustReopen.Store(&err)
 	return err
 }
 
-// rewriteMeta makes sure that the newest meta page is on disk, and takes the newest revision from it. The pages that it
-// points to were synced before it was first written.
+// rewriteMeta writes and syncs the newest meta page, and takes the newest revision from its transaction. The pages that
+// the meta page points to were synced before the meta page was first written.
 func (s *Store) rewriteMeta() error {
 	tx, err := s.beginTx(false)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The two buckets of a file, and the records of the first. The name, the keys and the coding of ownerBucket stay what
-// they are in every later format, so that each program can tell by which one a file was written.
+// The two buckets of a file, and the records of ownerBucket. The name, the keys and the coding of ownerBucket are the same
+// in every later format, so that every version of the program can read which format a file has.
 const (
 	ownerBucket   = "conveyor"
 	formatKey     = "format"
@@ -18,7 +18,7 @@ const (
 	recordsBucket = "records"
 )
 
-// fileVersion is the version of what is in the buckets, and of their names.
+// fileVersion is the version of the contents of the buckets and of their names.
 const fileVersion = 1
 
 func putRevision(tx *bbolt.Tx, rev store.Revision) error {

@@ -7,7 +7,8 @@ import (
 	"runtime"
 )
 
-// checkSize makes sure that the pages of a transaction are in the file, before it grows by what is not.
+// checkSize returns an error if pages in use are not in the file. It must be called before the file grows, which would put
+// empty pages in their place.
 func (s *Store) checkSize(used int64) error {
 	if used <= s.fileSize {
 		return nil
@@ -21,10 +22,10 @@ func (s *Store) checkSize(used int64) error {
 
 // grow makes the file at least as large as a transaction is likely to need.
 //
-// bbolt would do it too, but reports a disk that is full or failing in words alone, without the error of the system, so
-// it is not allowed to: it gives up a transaction that needs more, for small records beside very large ones. Growing by
-// large steps keeps the change of size, which costs the disk a further write, out of most commits; the file has holes
-// until they are written to.
+// bbolt could grow the file itself, but it reports a full or failing disk as text only, without the error of the operating
+// system. Therefore bbolt is not allowed to grow the file. It fails a transaction that needs more than the estimate, which
+// happens with small records beside very large ones. Most commits do not change the size of the file, which would cost the
+// disk another write, because the file grows in large steps. The new part of the file is a hole until it is written to.
 func (s *Store) grow(size int64) error {
 	if size <= s.fileSize || !managesFileSize {
 		return nil
@@ -44,7 +45,7 @@ func (s *Store) grow(size int64) error {
 	return nil
 }
 
-// extend gives a file the size that it is to have, unless it is larger.
+// extend makes a file as large as size, unless it is as large already.
 func extend(f *os.File, size int64) error {
 	info, err := f.Stat()
 	if err != nil || info.Size() >= size {
@@ -53,16 +54,16 @@ func extend(f *os.File, size int64) error {
 	return f.Truncate(size)
 }
 
-// setFileSize notes the size of the file, and forbids bbolt to change it.
+// setFileSize notes the size of the file, and forbids bbolt to change the size.
 func (s *Store) setFileSize(size int64) {
 	s.fileSize, s.db.AllocSize = size, growStep
 	if managesFileSize {
-		s.db.AllocSize, s.db.MaxSize = 0, int(size) // it would ask for the former beyond what it needs
+		s.db.AllocSize, s.db.MaxSize = 0, int(size) // with an AllocSize, bbolt would ask for more than it needs
 	}
 }
 
-// managesFileSize says whether the store sets the size of its file. On Windows bbolt does, to that of its mapping.
+// managesFileSize reports whether the store sets the size of its file. On Windows bbolt sets it, to the size of its mapping.
 const managesFileSize = runtime.GOOS != "windows"
 
-// growStep is how much a file grows at a time. A smaller file doubles.
+// growStep is how many bytes a file grows at a time. A file smaller than growStep doubles its size instead.
 const growStep = 64 << 20

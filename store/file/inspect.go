@@ -9,18 +9,23 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// inspector is one inspection of one file.
+// inspector inspects a file before bbolt may write to it.
+//
+// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages bbolt panics, loops for ever, starts
+// goroutines that panic, or reports that a key is absent. The inspector therefore reads the pages first. Its rules detect
+// every flipped bit that matters: each byte of a page that has a meaning is checked against its neighbours, against the keys
+// around it, or by the checksum of a record.
 type inspector struct {
 	file       io.ReaderAt
-	readLeaves bool // look at leaves too, not only at what leads to them
+	readLeaves bool // read the leaves too, not only the pages that lead to them
 	meta       meta
-	used       []bool // by page id: reached from the root, or free
-	last       []byte // the greatest key so far in the bucket being walked, nil at its start
-	newest     store.Revision
+	used       []bool         // by page id: reached from the root, or free
+	last       []byte         // the greatest key so far in the bucket that is being walked; nil at its start
+	newest     store.Revision // of the store, as the file says
 }
 
-// inspect reports what is wrong with a store's file of that size. Without readLeaves it reads the pages that lead to the
-// records and not the records themselves, which is a hundredth of a large file.
+// inspect returns an error if a file of the given size is not a sound store. Without readLeaves it reads only the pages that
+// lead to the records, which are about a hundredth of a large file, and not the records.
 func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 	in := &inspector{file: f, readLeaves: readLeaves}
 	if err := in.readMetas(size); err != nil {
@@ -37,7 +42,7 @@ func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 	if owner == nil {
 		return errors.New("written by another program: it has no record of a Conveyor store")
 	}
-	// The owner comes first, so that a newer format is called that, whatever else it has changed.
+	// The owner bucket is read first, so that a newer format is reported as such, whatever else it has changed.
 	if err := in.readOwner(owner); err != nil {
 		return fmt.Errorf("bucket %s: %w", ownerBucket, err)
 	}
@@ -51,7 +56,7 @@ func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 		return err
 	}
 	if !readLeaves {
-		return nil // what the unread leaves use is unknown
+		return nil // which overflow pages the unread leaves use is unknown
 	}
 	for id, used := range in.used {
 		if !used {
@@ -61,8 +66,8 @@ func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 	return nil
 }
 
-// readMetas reads both meta pages. bbolt is content with one of them, and then goes on from the commit before the last:
-// a store may not forget what it has acknowledged, so both have to be whole and belong together.
+// readMetas reads both meta pages. Both must be sound and belong together. bbolt is content with one sound meta page, and
+// then goes on from the commit before the last one; but a store must not forget a commit that it has acknowledged.
 func (in *inspector) readMetas(size int64) error {
 	first, err := in.readMeta(0, size)
 	if err != nil {
@@ -103,7 +108,7 @@ func (in *inspector) readMeta(at uint64, size int64) (meta, error) {
 	return parseMeta(buf, at)
 }
 
-// readRoot returns the heads of the buckets by their names.
+// readRoot returns the values of the buckets by their names.
 func (in *inspector) readRoot() (map[string][]byte, error) {
 	buckets := map[string][]byte{}
 	err := in.walk(in.meta.root, nil, func(flags uint32, key, value []byte) error {
@@ -153,10 +158,10 @@ func (in *inspector) checkRecord(flags uint32, key, value []byte) error {
 	return nil
 }
 
-// leafFunc looks at one element of a leaf page.
+// leafFunc checks one element of a leaf.
 type leafFunc func(flags uint32, key, value []byte) error
 
-// walkBucket walks the records of a bucket, given its value.
+// walkBucket checks the pages of a bucket, given the value of the bucket.
 func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	in.last = nil
 	root, inline, err := parseBucket(bucket)
@@ -173,8 +178,9 @@ func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	return err
 }
 
-// walk walks the pages below id, whose first key is from. bbolt looks up the place of a page in the branch above by that
-// key when it writes the page anew, and adds it a second time if the branch has another.
+// walk checks page id and all pages below it. The first key must be from, unless from is nil. When bbolt writes a page anew,
+// it looks up the place of the page in the branch above by this key. If the branch had another key, bbolt would add the
+// page a second time.
 func (in *inspector) walk(id uint64, from []byte, visit leafFunc) error {
 	data, err := in.readPage(id)
 	if err != nil {
@@ -195,7 +201,7 @@ func (in *inspector) walk(id uint64, from []byte, visit leafFunc) error {
 	return nil
 }
 
-// walkLeaf walks the elements of a leaf, and returns where the last one ends.
+// walkLeaf checks the elements of a leaf, calls visit with each, and returns where the last one ends.
 func (in *inspector) walkLeaf(page *treePage, from []byte, visit leafFunc) (end int, err error) {
 	if page.count == 0 && from != nil {
 		return 0, errors.New("0 elements do not fit")
@@ -219,7 +225,7 @@ func (in *inspector) walkLeaf(page *treePage, from []byte, visit leafFunc) (end 
 }
 
 func (in *inspector) walkBranch(page *treePage, from []byte, visit leafFunc) error {
-	// The pages below a branch are all of one kind, so the first tells whether the others need to be read.
+	// The pages below a branch are all of one kind. If the first one is a leaf, the others need not be read.
 	unread := false
 	end := page.firstKey()
 	for i := range page.count {
@@ -255,7 +261,7 @@ func (in *inspector) isLeaf(id uint64) bool {
 	return err == nil && native.Uint16(header[8:]) == kindLeaf
 }
 
-// readFree checks the list of free pages: bbolt writes over those without looking at them.
+// readFree checks the list of free pages. bbolt overwrites free pages without looking at them.
 func (in *inspector) readFree() error {
 	page, err := in.readPage(in.meta.free)
 	if err != nil {
@@ -278,8 +284,8 @@ func (in *inspector) readFree() error {
 	return nil
 }
 
-// readPage reads a page with those that belong to it, and notes that they are in use. A page is used once, so that no
-// walk comes back to where it was.
+// readPage reads a page together with its overflow pages, and marks all of them as used. A page that is used twice is an
+// error, so a walk cannot run in a cycle.
 func (in *inspector) readPage(id uint64) ([]byte, error) {
 	if id < 2 || id >= in.meta.end {
 		return nil, fmt.Errorf("page %d is outside of the file", id)

@@ -16,37 +16,46 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Options says how [Open] opens a file. The zero value works.
+// Options says how [Open] and [Check] get hold of a file. The zero value works.
 type Options struct {
-	// Wait makes Open wait for as long as another owner has the file open, until its context ends. Unset, it gives up
-	// within a tenth of a second.
+	// Wait makes Open and Check wait while another owner has the file open, until the context ends. If Wait is false, they
+	// return ErrLocked within a tenth of a second.
 	Wait bool
 }
 
 const (
-	// lockTimeout is how long Open tries without Wait: another Open that is inspecting the file holds it for a moment.
+	// lockTimeout is how long Open tries to lock the file without Wait. It is not zero because another Open that is
+	// inspecting the file has the lock for a moment.
 	lockTimeout = 60 * time.Millisecond
-	// lockRetry is the time between two attempts to get hold of the file.
+	// lockRetry is the time between two attempts to lock the file.
 	lockRetry = 10 * time.Millisecond
-	// inspectAllUpTo is the size up to which Open inspects every record of a file. It reads somewhat less than a gigabyte
-	// in a second; a larger file is opened at once, and its records are checked as they are read, and by [Check].
+	// inspectAllUpTo is the size in bytes up to which Open inspects every record of a file. An inspection reads somewhat
+	// less than a gigabyte in a second. A larger file is opened at once; its records are checked when they are read, and
+	// by [Check].
 	inspectAllUpTo = 256 << 20
 )
 
-// Open opens the store in the file at path, or makes a new one, along with the directories that lead to it.
+// Open opens the store in the file at path. If there is no file, Open makes a new store, along with the directories that
+// lead to it.
 //
-// When it returns nil, the file and its name are on disk, and the caller owns the store until it calls Close. Open
-// returns ErrLocked while another owner, in this process or another one, has the file; ErrCorrupt, and leaves the file
-// as it is, if it is damaged, is not a file, or was written by another program or a newer version; and the cause of ctx
-// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting. What the system
-// refuses comes as its own error, such as syscall.ENOSPC, syscall.EROFS or fs.ErrPermission.
+// When Open returns a nil error, the file and its name are on disk, and the caller owns the store until it calls Close.
+// Open returns these errors:
 //
-// The owner is that of the file, whatever names it has, and as long as its process lives, also while that is stopped. A
-// process that is killed leaves no lock, unless one that it started has been given the open file: that one has the lock
-// then. A file that has been renamed stays with its owner, and the name is free for a new store.
+//   - ErrLocked while another owner, in this process or another one, has the file. If Open was waiting when ctx ended, the
+//     error wraps the cause of ctx too.
+//   - ErrCorrupt if the file is damaged, is not a regular file, or was written by another program or a newer version. The
+//     file is left unchanged.
+//   - The cause of ctx if ctx has ended before Open begins.
+//   - The error of the operating system if the system refuses something, such as syscall.ENOSPC, syscall.EROFS or
+//     fs.ErrPermission.
 //
-// The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
-// store never leaves one, so it is the remains of something.
+// A lock belongs to the file, not to a name of the file: the owner is found by every name. The owner keeps the lock as long
+// as its process lives, even while the process is stopped. A process that is killed leaves no lock, unless it has passed
+// the open file on to a process that it started; then that process has the lock. A file that has been renamed still belongs
+// to its owner, and its old name can be used for a new store.
+//
+// The directories and the file are made for the user alone, with modes 0700 and 0600. Open refuses an empty file with
+// ErrCorrupt: the store never leaves an empty file behind, so something else has made it or cut it off.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -64,14 +73,14 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	return s, err
 }
 
-// Check reads a whole file that is not open and returns what is wrong with it, as an error that wraps ErrCorrupt, or
-// nil. It changes nothing. What Open refuses, Check refuses; a file that Check finds nothing wrong with opens, and every
-// record can be read. Of ErrLocked and ctx the same holds as for [Open].
+// Check reads a whole file that is not open. It returns nil if the file is sound, and an error that wraps ErrCorrupt if the
+// file is damaged. Check changes nothing. Check refuses every file that Open refuses. If Check returns nil, the file can be
+// opened and every record can be read. Check returns ErrLocked and the cause of ctx under the same conditions as [Open].
 func Check(ctx context.Context, path string, opts Options) error {
 	return acquire(ctx, path, opts, func() error { return inspectFile(path, math.MaxInt64) })
 }
 
-// acquire calls fn until another owner no longer has the file.
+// acquire calls fn until it no longer fails because another owner has the file, or until the time for this is over.
 func acquire(ctx context.Context, path string, opts Options, fn func() error) error {
 	limit := ctx
 	if !opts.Wait {
@@ -97,8 +106,8 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	}
 }
 
-// open opens an existing file, and inspects it whole up to that size. The error wraps bbolt's ErrTimeout if another
-// owner has it.
+// open opens an existing file. It inspects all pages of a file of at most inspectAllUpTo bytes. The error wraps bbolt's
+// ErrTimeout if another owner has the file, and errReplaced if the file has lost its name meanwhile.
 func open(path string, inspectAllUpTo int64) (*Store, error) {
 	if err := inspectFile(path, inspectAllUpTo); err != nil {
 		return nil, err
@@ -109,7 +118,7 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 		if err != nil {
 			return err
 		}
-		// While this Open came for the lock, the file that it had opened may have been replaced by its owner.
+		// While this Open was waiting for the lock, the owner may have replaced the file that this Open has opened.
 		named, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -118,8 +127,8 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 			return errReplaced
 		}
 		s.setFileSize(info.Size())
-		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
-		// giving the file its name and syncing that.
+		// The last owner may have died, or the disk may have failed, before a meta page was synced, or before the name of
+		// the file was synced.
 		if err := s.rewriteMeta(); err != nil {
 			return err
 		}
@@ -138,11 +147,12 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 	return s, nil
 }
 
-// errReplaced reports that a file has lost its name to another one before it was locked.
+// errReplaced reports that, before the file was locked, another file has got its name.
 var errReplaced = errors.New("the file was replaced")
 
-// inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
-// by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
+// inspectFile returns an error if the file is not a sound store. It must be called before anything is written to the file.
+// It opens the file read-only with bbolt, which takes a shared lock, so that nobody writes meanwhile. bbolt reads only the
+// meta pages then.
 func inspectFile(path string, inspectAllUpTo int64) error {
 	info, err := os.Stat(path)
 	if err != nil {

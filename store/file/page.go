@@ -10,7 +10,7 @@ import (
 
 // The layout of a bbolt file, format version 2, in the byte order of the machine:
 //
-//	page    id u64, kind u16, count u16, overflow u32 (further pages that belong to it), then what its kind says
+//	page    id u64, kind u16, count u16, overflow u32 (the number of further pages that belong to it), then by its kind:
 //	meta    magic, version, page size, flags u32; root page, sequence, freelist page, pages in use, transaction u64; FNV-1a
 //	branch  count times: position u32, key size u32, page u64; then the keys
 //	leaf    count times: flags u32, position u32, key size u32, value size u32; then keys and values
@@ -67,8 +67,8 @@ func parseMeta(page []byte, at uint64) (meta, error) {
 	return m, nil
 }
 
-// parseBucket decodes the value of a bucket. It returns the number of the root page, or, if the number is 0, the root page
-// that is within the value.
+// parseBucket decodes the value of a bucket. It returns the number of the root page. If the number is 0, the root page is
+// within the value, and parseBucket returns the page.
 func parseBucket(value []byte) (root uint64, inline treePage, err error) {
 	damaged := errors.New("damaged head")
 	if len(value) < bucketHeader || native.Uint64(value[8:]) != 0 {
@@ -81,7 +81,7 @@ func parseBucket(value []byte) (root uint64, inline treePage, err error) {
 		}
 		return root, inline, nil
 	}
-	// A page within an element has no number. If it has one, bbolt gives up the page of that number with the next commit.
+	// A page within an element has no number. If it had one, bbolt would free the page of that number with the next commit.
 	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
 		return 0, inline, damaged
 	}
@@ -89,15 +89,15 @@ func parseBucket(value []byte) (root uint64, inline treePage, err error) {
 	return 0, inline, err
 }
 
-// treePage is a branch or a leaf, with the pages that belong to it.
+// treePage is a branch or a leaf, together with its overflow pages.
 type treePage struct {
-	id    uint64 // 0 for one that is within the element of its bucket
+	id    uint64 // 0 for a page within the element of its bucket
 	data  []byte
 	count int
 	leaf  bool
 }
 
-// parsePage looks at the header of a page, and whether its first key is where its elements end.
+// parsePage decodes the header of a branch or a leaf, and checks that its first key is where its elements end.
 func parsePage(id uint64, data []byte) (treePage, error) {
 	p := treePage{id: id, data: data}
 	p.count = int(native.Uint16(data[10:]))
@@ -154,7 +154,8 @@ func (p *treePage) elementAt(i, at int) (element, error) {
 	return e, nil
 }
 
-// search returns the first element whose key is not smaller. It goes the way that bbolt goes, on damaged pages too.
+// search returns the first element whose key is not smaller than key. It compares the same elements as bbolt does, so that
+// it finds the same element on a damaged page too.
 func (p *treePage) search(key []byte) (i int, exact bool) {
 	end := p.count
 	for i < end {
@@ -172,7 +173,8 @@ func (p *treePage) search(key []byte) (i int, exact bool) {
 	return i, exact
 }
 
-// key returns the key of an element. One that is not within the page makes the slice panic, which is left to guard.
+// key returns the key of element i. If the key is not within the page, the slice expression panics; guard turns the panic
+// into an error.
 func (p *treePage) key(i int) []byte {
 	e := p.data[pageHeader+elementSize*i:]
 	if p.leaf {
@@ -183,7 +185,7 @@ func (p *treePage) key(i int) []byte {
 	return e[at : at+size]
 }
 
-// value returns the value of an element of a leaf, and its flags.
+// value returns the value and the flags of element i of a leaf. It can panic as key does.
 func (p *treePage) value(i int) ([]byte, uint32) {
 	e := p.data[pageHeader+elementSize*i:]
 	at := uint64(native.Uint32(e[4:])) + uint64(native.Uint32(e[8:]))
@@ -193,7 +195,7 @@ func (p *treePage) value(i int) ([]byte, uint32) {
 
 func (p *treePage) child(i int) uint64 { return native.Uint64(p.data[pageHeader+elementSize*i+8:]) }
 
-// filled is how much of a page is filled.
+// filled returns how many bytes of a page are filled.
 func (p *treePage) filled() int {
 	if p.count == 0 {
 		return pageHeader

@@ -8,29 +8,33 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// request is a commit on its way through the queue. Its caller owns it, except between enqueue and the signal on ready,
-// when the leader does.
+// request is a commit on its way through the queue. Its caller owns the request before it is queued and after ready is
+// closed. In between, the leader owns it.
 type request struct {
 	ops []store.Op
 
-	// The leader closes ready, once the caller has either its answer or the lead. Nil for a caller that need not wait.
+	// The leader closes ready once the outcome is in rev and err, or once the caller has been made the leader. Nobody
+	// sends. Nil if the caller found the store idle and does not wait.
 	ready chan struct{}
-	leads bool
+	leads bool // the caller has waited and is now the leader
 
 	rev store.Revision
 	err error
 }
 
-// maxGroup is how many bytes of keys and values a group takes in before it leaves the rest to the next one. A group
-// always has one commit, however large.
+// maxGroup is the largest number of bytes of keys and values in a group. The remaining commits are left to the next group.
+// A group always has at least one commit, however large.
 const maxGroup = 16 << 20
 
-// enqueue gets a commit carried out, together with those that come at the same time.
+// enqueue commits ops, together with commits that arrive at the same time (group commit).
 //
-// The caller that finds the store idle leads: it carries out its own commit in a transaction. Those who come meanwhile
-// wait. When its transaction is done, it makes the caller that has waited longest the next leader, which carries out
-// all that wait in one transaction, and so on until nobody waits. So nobody leads more than one transaction, and there
-// is no goroutine of the store's own to start, to stop and to wait for.
+// A caller that finds the store idle becomes the leader: it carries out its own commit in a transaction. Callers that
+// arrive meanwhile wait. When the transaction is done, the leader makes the caller that has waited longest the next leader.
+// The next leader carries out all waiting commits in one transaction, and so on until nobody waits. No caller leads more
+// than one transaction, and the store needs no goroutine of its own.
+//
+// If ctx ends while the commit is still in the queue, enqueue returns the cause and nothing is written. A commit that has
+// been taken from the queue is finished, and enqueue returns its outcome.
 func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	req := &request{ops: ops}
 	if !s.join(req) {
@@ -47,8 +51,8 @@ func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, er
 		}
 	}
 	if req.leads {
-		// Let the callers that have just been answered come back with their next commit. They would wait for the
-		// transaction after this one otherwise, and with many callers each group would have half of them.
+		// The callers of the last group have just been answered. Give them time to return with their next commit.
+		// Otherwise they would miss this transaction, and with many callers each group would have only half of them.
 		for n, idle := s.queued(), 0; idle < 2; {
 			runtime.Gosched()
 			if m := s.queued(); m > n {
@@ -82,7 +86,8 @@ func (s *Store) join(req *request) (leads bool) {
 	return true
 }
 
-// withdraw takes a request out of the queue, unless it is under way or its caller leads.
+// withdraw removes a request from the queue and returns true. It returns false if the request is already being carried out
+// or its caller has been made the leader.
 func (s *Store) withdraw(req *request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +105,7 @@ func (s *Store) queued() int {
 	return len(s.queue)
 }
 
-// takeGroup removes a group from the front of the queue, where the leader's own request is.
+// takeGroup removes a group from the front of the queue. The first request of the queue is the leader's own.
 func (s *Store) takeGroup() []*request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +123,7 @@ func (s *Store) takeGroup() []*request {
 	return group
 }
 
-// promoteNext makes the caller that has waited longest the leader, if there is one.
+// promoteNext makes the caller that has waited longest the leader. If no caller waits, the store is idle again.
 func (s *Store) promoteNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

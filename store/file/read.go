@@ -10,7 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
-// check carries out a commit that writes nothing, on the snapshot of a read transaction.
+// check carries out a commit that writes nothing, in a read transaction.
 func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		if err := s.checkConditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
@@ -22,11 +22,12 @@ func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	return rev, err
 }
 
-// maxPage is how many bytes of values a page of a list has before it ends short of its number of records.
+// maxPage is how many bytes of values end a page of a list that does not have its number of records yet.
 const maxPage = 1 << 20
 
-// page fetches a part of a list in a read transaction of its own: were one open while the caller's code runs, bbolt
-// could not reclaim a page, nor grow, until that code is done, and a commit from within it would never return.
+// page is the [keyrange.Fetch] of a list. Each page has a read transaction of its own, so that none is open while the
+// caller's code runs. Otherwise bbolt could neither reuse a page nor grow its mapping until that code is done, and a commit
+// in that code would never return.
 func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
 	if err := s.enter(); err != nil {
 		return page, false, err
@@ -72,7 +73,7 @@ func (s *Store) lookUp(tx *bbolt.Tx, key []byte) ([]byte, error) {
 	return stored, nil
 }
 
-// record returns a record that does not depend on the transaction.
+// record returns a record that remains valid after the transaction.
 func (s *Store) record(key, stored []byte) (store.Record, error) {
 	rev, payload, err := s.decode(key, stored)
 	if err != nil {
@@ -81,7 +82,7 @@ func (s *Store) record(key, stored []byte) (store.Record, error) {
 	return store.Record{Key: string(key), Value: bytes.Clone(payload), Revision: rev}, nil
 }
 
-// decode is the function decode, with an error that names file and key.
+// decode calls the function decode and adds the file and the key to its error.
 func (s *Store) decode(key, stored []byte) (store.Revision, []byte, error) {
 	rev, payload, err := decode(key, stored)
 	if err != nil {

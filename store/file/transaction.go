@@ -13,8 +13,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so
-// that most pages are never added to again; half full, which is the default, would double the file.
+// fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so most
+// pages never get another record. bbolt's default, half full, would double the size of the file.
 const fillPercent = 0.9
 
 // commitGroup commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
@@ -25,7 +25,7 @@ func (s *Store) commitGroup(group []*request) {
 	}
 	before := s.newest
 	err := s.guard(func() error { return s.update(group) })
-	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the guess was too low
+	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the estimate in update was too low
 		s.newest = before
 		if err = s.grow(s.fileSize + 1); err == nil {
 			err = s.guard(func() error { return s.update(group) })
@@ -40,10 +40,10 @@ func (s *Store) commitGroup(group []*request) {
 	}
 }
 
-// usable tells why there can be no transaction any more, if that is so.
+// usable returns why there can be no transaction any more, or nil.
 func (s *Store) usable() error {
 	switch {
-	case s.mustReopen.Load() != nil: // since the group came into the queue
+	case s.mustReopen.Load() != nil: // set while the group was in the queue
 		return *s.mustReopen.Load()
 	case s.damaged != nil:
 		return s.damaged
@@ -53,16 +53,16 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// failAll answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
-// the same group, which now has not happened.
+// failAll puts one error in all requests of a group, also in those that had a conflict: the conflict may have been with a
+// commit of the same group, which has not happened now.
 func failAll(group []*request, err error) {
 	for _, req := range group {
 		req.rev, req.err = 0, err
 	}
 }
 
-// update is the write transaction of a group. Its requests see the writes of those before them, and nobody else sees
-// any until all are on disk.
+// update carries out a group in one write transaction. A request sees the writes of the requests before it. Nobody else
+// sees any of the writes until all pages of the transaction are on disk.
 func (s *Store) update(group []*request) error {
 	tx, err := s.beginTx(true)
 	if err != nil {
@@ -74,13 +74,13 @@ func (s *Store) update(group []*request) error {
 		return err
 	}
 	written, err := s.write(tx, &known, group)
-	if err != nil || written.ops == 0 { // every condition failed; nothing is left to write
+	if err != nil || written.ops == 0 { // no ops: every request has failed, and nothing is left to write
 		return err
 	}
 	if err := putRevision(tx, s.newest); err != nil {
 		return err
 	}
-	// A transaction writes anew each page that it changes, of which there are no more than there are pages.
+	// A transaction writes anew each page that it changes: at most one page for each op, and at most all pages in use.
 	changed := min(tx.Size(), int64(written.ops*os.Getpagesize()))
 	if err := s.grow(tx.Size() + changed + 4*int64(written.bytes)); err != nil {
 		return err
@@ -116,7 +116,7 @@ func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, er
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
 	s.reserveBuffer(group)
-	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
+	at := records.Cursor() // one cursor for all conditions; Bucket.Get would make one each time
 	lookUp := func(key []byte) ([]byte, error) {
 		if found, stored := at.Seek(key); bytes.Equal(found, key) {
 			return stored, nil
@@ -143,9 +143,9 @@ func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, er
 	return w, nil
 }
 
-// commit commits a transaction.
+// commit commits a transaction. Only when it returns nil is the transaction known to be on disk.
 func (s *Store) commit(tx *bbolt.Tx) error {
-	id := uint64(tx.ID()) // not known to tx any more after its commit
+	id := uint64(tx.ID()) // tx has no ID after its commit
 	switch err := s.commitTx(tx); {
 	case err == nil:
 		s.durableTx.Store(id)
@@ -157,8 +157,8 @@ func (s *Store) commit(tx *bbolt.Tx) error {
 	}
 }
 
-// checkPaths makes sure that bbolt can go to each of the keys, and finds out whether it is absent where that matters, by what
-// the pages were before the transaction.
+// checkPaths checks the pages on bbolt's way to the key of each op, as they were before the transaction. For an op with a
+// condition, it also checks that a key which seems absent is absent.
 func (s *Store) checkPaths(t *tree, ops []store.Op) error {
 	var buf [256]byte
 	for _, op := range ops {
@@ -172,10 +172,10 @@ func (s *Store) checkPaths(t *tree, ops []store.Op) error {
 
 // checkConditions returns the first condition of ops that does not hold.
 func (s *Store) checkConditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
-	var buf [256]byte // for a key of the usual length
+	var buf [256]byte // large enough for most keys
 	for _, op := range ops {
 		if op.Holds(0) && op.Holds(1) {
-			continue // of any revision; most writes read nothing
+			continue // the op has no condition; most writes read nothing
 		}
 		var rev store.Revision
 		key := append(buf[:0], op.Key()...)
@@ -205,8 +205,8 @@ func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) er
 	return nil
 }
 
-// reserveBuffer provides the memory for what a group writes, which bbolt refers to until the end of the transaction. It is
-// that of the transaction before, unless that is too small, or so large that it is not worth keeping.
+// reserveBuffer reserves the memory for what a group writes; bbolt refers to this memory until the transaction ends. The
+// memory of the last transaction is used again, unless it is too small, or so large that it is not worth keeping.
 func (s *Store) reserveBuffer(group []*request) {
 	const large = 1 << 20
 	size := 0

@@ -10,39 +10,40 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// tree reads the keys of a bucket in a snapshot, and takes nothing on trust.
+// tree reads the keys of a bucket in a snapshot and checks every page on its way.
 //
-// bbolt's own cursor believes what a page says. If one says that it is its own parent, it goes round until the process
-// has no memory left, and no recover helps against that; if one has lost some elements, their keys are absent. A file of
-// any size is inspected when it is opened, a large one not to the last page; but what damages it later, or in the part
-// that was not read, is met here. So each page on the way has to be what the page above says: its number, its kind, the
-// place of its first element, and the range of its keys.
+// bbolt's own cursor trusts the pages. If a page says that it is its own child, the cursor descends until the process has no
+// memory left, and recover does not help against that. If a page has lost elements, their keys are absent. Open inspects
+// every file, but not the leaves of a large file. Damage in the leaves that Open has not read, and damage that comes after
+// Open, is detected here: each page on the way must be what the page above says. This concerns the number and the kind of
+// the page, the place of its first element, and the range of its keys.
 type tree struct {
-	pages []byte // of the whole file, as far as they are in use, as they are mapped
+	pages []byte // all pages in use, as the file is mapped
 	size  uint64 // of a page
 	root  treePage
 
-	// Whether to look at all elements of the pages on a way, which a search among them relies on. A key that is found needs
-	// no more than itself.
+	// strict makes a search check all elements of each page on its way. Only a strict search proves that a key is absent. A
+	// key that is found needs no such check.
 	strict bool
-	// Before a transaction writes: the pages that were looked at so, for bbolt takes a page that it changes to pieces, and
-	// writes what it finds. Nil for one that reads.
+	// checked has the pages whose elements have been checked in this write transaction. bbolt splits a page that it changes
+	// into its elements and writes them anew, so damaged elements would be written too. Nil for a read transaction.
 	checked map[uint64]bool
-	// Whether the transaction is to remove the key, after which bbolt may merge its page with those on the sides.
+	// removes says that the transaction is going to remove the key. bbolt can then merge the page with its siblings.
 	removes bool
 }
 
-// leafSpan is a leaf with the part of the bucket that it stands for. The leaf has all keys that the bucket has from one
-// end up to the other, which is left out. Nil means no end.
+// leafSpan is a leaf with its range of keys. The leaf has all keys of the bucket from from, which is included, up to to,
+// which is excluded. Nil means that the range has no end on this side.
 type leafSpan struct {
 	treePage
 	from, to []byte
 }
 
-// maxDepth is more than a tree of all the pages in the world needs.
+// maxDepth is greater than the depth of any tree that fits on a disk.
 const maxDepth = 48
 
-// bucketTree returns the tree of a bucket in the snapshot of tx.
+// bucketTree returns the tree of a bucket in the snapshot of tx. The tree is strict if tx is a write transaction. It must
+// not be used after tx has ended.
 func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if tx.Writable() {
 		t.strict, t.checked = true, map[uint64]bool{}
@@ -75,7 +76,7 @@ func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	return t, err
 }
 
-// asStrict returns the tree with strict set.
+// asStrict returns a strict copy of the tree.
 func (t *tree) asStrict() (tree, error) {
 	strict := *t
 	strict.strict = true
@@ -85,7 +86,7 @@ func (t *tree) asStrict() (tree, error) {
 	return strict, strict.checkElements(&strict.root)
 }
 
-// page returns a page with those that belong to it.
+// page returns a page together with its overflow pages.
 func (t *tree) page(id uint64) (treePage, error) {
 	end := uint64(len(t.pages)) / t.size
 	if id < 2 || id >= end {
@@ -103,8 +104,8 @@ func (t *tree) page(id uint64) (treePage, error) {
 	return p, err
 }
 
-// checkFree looks at the head of the list of free pages that the transaction txn has left. bbolt gives up as many pages
-// as it says there, and writes over them.
+// checkFree checks the header of the list of free pages that transaction txn has written. bbolt frees as many pages as the
+// header says, and then overwrites them.
 func (t *tree) checkFree(txn uint64) error {
 	id := native.Uint64(t.pages[txn%2*t.size+pageHeader+32:])
 	end := uint64(len(t.pages)) / t.size
@@ -114,9 +115,9 @@ func (t *tree) checkFree(txn uint64) error {
 	head := t.pages[id*t.size:]
 	count, more := uint64(native.Uint16(head[10:])), uint64(native.Uint32(head[12:]))
 	if count == 0xffff {
-		count = 1 + native.Uint64(head[pageHeader:]) // itself, and what it says
+		count = 1 + native.Uint64(head[pageHeader:]) // the count itself is in the list too
 	}
-	// bbolt takes the pages for the list before it takes them off the list.
+	// The list can have spare pages: bbolt allocates its pages before it removes them from the list.
 	filled, most := pageHeader+8*count, pageHeader+8*(count+more+2)
 	if native.Uint64(head) != id || native.Uint16(head[8:]) != kindFree || more >= end-id ||
 		filled > (1+more)*t.size || more*t.size > most {
@@ -125,27 +126,16 @@ func (t *tree) checkFree(txn uint64) error {
 	return nil
 }
 
-// seek returns the leaf that the key belongs to.
+// seek returns the leaf whose range has the key.
 func (t *tree) seek(key []byte) (leafSpan, error) { return t.descend(key, false) }
 
-// seekBefore returns the leaf with the greatest keys that are smaller than key, or the last one if key is nil.
+// seekBefore returns the leaf with the greatest keys that are smaller than key. If key is nil, it returns the last leaf.
 func (t *tree) seekBefore(key []byte) (leafSpan, error) { return t.descend(key, true) }
 
-// childFor returns the element of a branch below which seek, or seekBefore, goes on.
-func (p *treePage) childFor(key []byte, before bool) int {
-	if before && key == nil {
-		return p.count - 1
-	}
-	i, exact := p.search(key)
-	if exact && !before {
-		return i
-	}
-	return max(i-1, 0)
-}
-
+// descend goes from the root to the leaf for key: the leaf of seekBefore if before is set, and the leaf of seek otherwise.
 func (t *tree) descend(key []byte, before bool) (leafSpan, error) {
 	at := leafSpan{treePage: t.root}
-	var first []byte // what the first key of the page has to be
+	var first []byte // the key that the first element of the page must have
 	for range maxDepth {
 		if first != nil && (at.count == 0 || !bytes.Equal(at.key(0), first)) ||
 			at.to != nil && bytes.Compare(at.key(at.count-1), at.to) >= 0 {
@@ -180,7 +170,20 @@ func (t *tree) descend(key []byte, before bool) (leafSpan, error) {
 	return at, errors.New("its pages go round in circles")
 }
 
-// checkSiblings looks at the pages on the sides of one that bbolt may take to pieces, with which it may be merged.
+// childFor returns the index of the element through which seek goes on from a branch, or seekBefore if before is set.
+func (p *treePage) childFor(key []byte, before bool) int {
+	if before && key == nil {
+		return p.count - 1
+	}
+	i, exact := p.search(key)
+	if exact && !before {
+		return i
+	}
+	return max(i-1, 0)
+}
+
+// checkSiblings checks child i of the page above, and the siblings next to it. bbolt can merge the child with them when it
+// removes a key. The siblings must be of the same kind, given by leaf.
 func (t *tree) checkSiblings(above *treePage, i int, leaf bool) error {
 	for j := max(i-1, 0); j < min(i+2, above.count); j++ {
 		id := above.child(j)
@@ -201,7 +204,7 @@ func (t *tree) checkSiblings(above *treePage, i int, leaf bool) error {
 	return nil
 }
 
-// checkElements looks at all elements of a page.
+// checkElements checks that the elements of a page are in place and their keys in order.
 func (t *tree) checkElements(p *treePage) error {
 	if t.checked[p.id] {
 		return nil
@@ -223,8 +226,9 @@ func (t *tree) checkElements(p *treePage) error {
 	return nil
 }
 
-// find returns the value of a key, which has to have those flags, or nil if it is absent. To make sure of that costs a
-// look at the other keys of the page, and is left out unless sure is set.
+// find returns the value of a key, or nil if it does not find the key. It returns an error if the element has other flags
+// than wanted. If sure is set, find also confirms that a key which it does not find is absent. This costs a check of the
+// other keys of the page.
 func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 	at, err := t.seek(key)
 	if err != nil {
@@ -244,9 +248,10 @@ func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 	return nil, err
 }
 
-// checkAbsent makes sure that a key which is not at its place i of a leaf is nowhere. The pages that led there, and those on
-// their sides, have to be in order; and the record may not be there under a damaged key, which is then still between the
-// same others. (If its value is damaged too, there is no telling whose it was.)
+// checkAbsent returns an error if it cannot confirm that the key is absent. The key is not at index i of its leaf, where it
+// would have to be. checkAbsent checks all elements of the pages on the way to the leaf. It also checks that the record is
+// not there under a damaged key, which would be at the same place. If the value is damaged too, nothing tells which key
+// the record had.
 func (t *tree) checkAbsent(at *leafSpan, i int, key []byte) error {
 	if !t.strict {
 		strict, err := t.asStrict()
@@ -272,7 +277,8 @@ func (t *tree) checkAbsent(at *leafSpan, i int, key []byte) error {
 	return nil
 }
 
-// hasRecordOf reports whether an element has the record of a key under another one of the same length.
+// hasRecordOf reports whether element i has the record of key under another key of the same length. The checksum of the
+// record includes its key, and so tells.
 func (p *treePage) hasRecordOf(i int, key []byte) bool {
 	stored, _ := p.value(i)
 	return len(p.key(i)) == len(key) && len(stored) >= headerSize && binary.LittleEndian.Uint32(stored[1:]) == checksum(key, stored)

@@ -7,7 +7,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
-// walk calls visit with the records of r in its order, until it returns false.
+// walk calls visit with the records of r, in the order of r, until visit returns false.
 func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
 	if r.Reverse {
 		return t.walkDown(r, visit)
@@ -75,8 +75,8 @@ func (t *tree) walkDown(r keyrange.Range, visit func(key, stored []byte) (more b
 	}
 }
 
-// seekEnd returns the leaf with the greatest keys that are smaller than to, and the index behind the last of these keys. An
-// empty string means the end of the bucket.
+// seekEnd returns the leaf with the greatest keys that are smaller than to, and the index after the last of these keys. If
+// to is empty, the leaf is the last one of the bucket.
 func (t *tree) seekEnd(to string) (at leafSpan, i int, err error) {
 	strict, err := t.asStrict()
 	if err != nil {
@@ -90,12 +90,12 @@ func (t *tree) seekEnd(to string) (at leafSpan, i int, err error) {
 		return at, 0, err
 	}
 	if i, _ = at.search([]byte(to)); i == at.count && at.to != nil {
-		_, err = t.nextLeaf(&at) // has to begin where at ends
+		_, err = t.nextLeaf(&at) // no leaf may be missing between at and to
 	}
 	return at, i, err
 }
 
-// nextLeaf returns the leaf after another, which has to begin where that one ends.
+// nextLeaf returns the leaf after at. It returns an error if the leaf does not begin where at ends.
 func (t *tree) nextLeaf(at *leafSpan) (leafSpan, error) {
 	next, err := t.seek(at.to)
 	if err == nil && !bytes.Equal(next.from, at.to) {
@@ -104,7 +104,7 @@ func (t *tree) nextLeaf(at *leafSpan) (leafSpan, error) {
 	return next, err
 }
 
-// previousLeaf returns the leaf before another, which has to end where that one begins.
+// previousLeaf returns the leaf before at. It returns an error if the leaf does not end where at begins.
 func (t *tree) previousLeaf(at *leafSpan) (leafSpan, error) {
 	next, err := t.seekBefore(at.from)
 	if err == nil && !bytes.Equal(next.to, at.from) {
