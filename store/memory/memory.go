@@ -1,7 +1,7 @@
 // Package memory is the reference store: it keeps records in the memory of the process and nowhere else.
 //
-// It is what the other stores are compared with, and what a program's tests run on. Nothing survives Close or the end
-// of the process.
+// The other stores are compared with this store, and the tests of a program run on it. Nothing survives Close or the end of
+// the process.
 package memory
 
 import (
@@ -18,14 +18,14 @@ import (
 
 // Store implements [store.Store] in memory. Make one with [New].
 type Store struct {
-	closed atomic.Bool // written with mu held, and read without it where nothing else is read
+	closed atomic.Bool // written with mu held; can be read without mu where nothing else is read
 
-	mu     sync.RWMutex // guards what follows; held for one commit or one page of a list, never while a caller's code runs
+	mu     sync.RWMutex // guards the fields below; held for one commit or one page of a list, never while a caller's code runs
 	newest store.Revision
 
-	// The same records twice: one finds a key at once however many there are, the other knows their order.
-	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has taken it may copy
-	// it after letting go of the lock.
+	// byKey and inOrder have the same records: byKey finds a key in constant time, inOrder keeps the order of the keys.
+	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has the slice can copy it
+	// after it has released the lock.
 	byKey   map[string]*store.Record
 	inOrder tree
 }
@@ -99,7 +99,7 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	}
 
 	writes := false
-	var room [16]*store.Record // for as many ops as a commit usually has
+	var room [16]*store.Record // large enough for most commits
 	found := room[:0]
 	for _, op := range ops {
 		rec, rev := s.byKey[op.Key()], store.Revision(0)
@@ -118,7 +118,7 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 
 	s.newest++
 	values := newChunk(ops)
-	for i, op := range ops { // no two of them are for one key, so that what was found still holds
+	for i, op := range ops { // no two ops have the same key, so the records found are still the current ones
 		switch {
 		case op.Removes() && found[i] != nil:
 			delete(s.byKey, op.Key())
@@ -155,7 +155,7 @@ func (c *chunk) clone(value []byte) []byte {
 	return (*c)[from:len(*c):len(*c)]
 }
 
-// putLocked writes a value into the record of a key, or into a new one.
+// putLocked writes a value into rec, the record of the key, or into a new record if rec is nil.
 func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	if rec == nil {
 		rec = &store.Record{Key: key}
@@ -165,7 +165,7 @@ func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	rec.Value, rec.Revision = value, s.newest
 }
 
-// Close implements [store.Store]. The records are dropped.
+// Close implements [store.Store]. It drops the records.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
