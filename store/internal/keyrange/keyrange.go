@@ -69,8 +69,8 @@ func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []by
 				page, more, err = fetch(page, rest, size)
 			}
 			for _, rec := range page {
-				if gone := alive(); gone != nil {
-					err = gone
+				if ended := alive(); ended != nil {
+					err = ended
 					break
 				}
 				if own != nil {
