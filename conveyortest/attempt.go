@@ -57,8 +57,8 @@ func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
 	return o
 }
 
-// tested names the step and the driver under test.
-const tested = "under-test"
+// underTest names the step and the driver under test.
+const underTest = "under-test"
 
 func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, err error) {
 	if d == nil {
@@ -88,7 +88,7 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 		e.Register("given", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			return conveyor.DoneWith(given.Outputs[req.Step.ID]), nil
 		})),
-		e.Register(tested, &once{driver: calls.Record(d)}),
+		e.Register(underTest, &firstCall{driver: calls.Record(d)}),
 		e.SavePipeline(ctx, pipeline),
 		e.Start(ctx),
 	)
@@ -107,7 +107,7 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 		if event.Kind == conveyor.EventRun && event.State.Final() {
 			break
 		}
-		if event.Step == tested && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
+		if event.Step == underTest && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
 			o.State, o.Reason = event.State, event.Reason
 			break
 		}
@@ -125,13 +125,13 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	if len(made) == 0 {
 		return o, fmt.Errorf("the driver was not called: %s", describe(run)) // an output given was refused
 	}
-	o.judge(run, made[0])
+	o.setResult(run, made[0])
 	return o, nil
 }
 
-// judge fills in what the driver returned, and what the engine made of it.
-func (o *Outcome) judge(run *conveyor.Run, call Call) {
-	step := run.Step(tested)
+// setResult fills in what the driver returned, and what the engine made of it.
+func (o *Outcome) setResult(run *conveyor.Run, call Call) {
+	step := run.Step(underTest)
 	o.Result, o.Err, o.Output = call.Result, call.Err, step.Output
 	if o.Err != nil && !errors.Is(o.Err, errNotReturned) || len(step.Attempts) == 0 || step.Attempts[0].Error == "" {
 		return
@@ -173,7 +173,7 @@ func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
 	for _, id := range slices.Sorted(maps.Keys(g.Outputs)) {
 		p.Steps = append(p.Steps, conveyor.Step{ID: id, Driver: "given", Retry: &conveyor.RetryPolicy{MaxAttempts: 1}})
 	}
-	step := conveyor.Step{ID: tested, Driver: tested, Timeout: conveyor.Duration(g.Timeout)}
+	step := conveyor.Step{ID: underTest, Driver: underTest, Timeout: conveyor.Duration(g.Timeout)}
 	if g.Settings != nil {
 		var err error
 		if step.With, err = json.Marshal(g.Settings); err != nil {
@@ -184,13 +184,13 @@ func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
 	return p, nil
 }
 
-// once keeps all calls but the first from its driver: they wait until the run is canceled.
-type once struct {
+// firstCall keeps all calls but the first from its driver: they wait until the run is canceled.
+type firstCall struct {
 	driver conveyor.Driver
 	called atomic.Bool
 }
 
-func (o *once) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+func (o *firstCall) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	if o.called.CompareAndSwap(false, true) {
 		return o.driver.Reconcile(ctx, req)
 	}

@@ -33,12 +33,12 @@ import (
 // the next life of it with [Engine.Reopen].
 type Engine struct {
 	*conveyor.Engine
-	t       testing.TB
-	opts    conveyor.Options
-	records *memory.Store
-	store   *mortal
-	calls   Recorder
-	dying   sync.WaitGroup // the shutdown that follows a crash
+	t         testing.TB
+	opts      conveyor.Options
+	records   *memory.Store
+	store     *crashStore
+	calls     Recorder
+	shutdowns sync.WaitGroup // the shutdown that follows a crash
 }
 
 // Drivers are the drivers of an engine by the names that steps use. One that is nil is done at once, always.
@@ -56,7 +56,7 @@ func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 func open(t testing.TB, records *memory.Store, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
 	e := &Engine{t: t, opts: opts, records: records}
-	e.store = &mortal{Store: records, died: e.abandon}
+	e.store = &crashStore{Store: records, onCrash: e.abandon}
 	var err error
 	if e.Engine, err = conveyor.New(e.store, opts); err != nil {
 		t.Fatalf("conveyortest: %v", err)
@@ -127,13 +127,13 @@ func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
 //
 // Calls that are under way at the crash go on until they return; their contexts end with [conveyor.ErrShutdown], and
 // what they return is lost. What needs the store of a crashed engine answers with an error.
-func (e *Engine) CrashAt(n int) { e.store.dieAt(n) }
+func (e *Engine) CrashAt(n int) { e.store.crashAt(n) }
 
 // Crash has the engine crash now, as [Engine.CrashAt] says. A driver may call it.
-func (e *Engine) Crash() { e.store.die() }
+func (e *Engine) Crash() { e.store.crash() }
 
 // Crashed reports whether the engine has crashed.
-func (e *Engine) Crashed() bool { return e.store.isDead() }
+func (e *Engine) Crashed() bool { return e.store.isCrashed() }
 
 // Reopen starts an engine on the same records with other drivers, as the next start of a program does: with the same
 // options, and no call recorded yet. The old engine crashes first, unless it has crashed or was shut down; it is of no
@@ -143,14 +143,14 @@ func (e *Engine) Crashed() bool { return e.store.isDead() }
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()
-	e.dying.Wait()
+	e.shutdowns.Wait()
 	return open(e.t, e.records, e.opts, drivers)
 }
 
 // abandon ends the goroutines of an engine that has crashed: nothing of what they still do reaches the store. It does
 // not wait, because a driver or a commit of that very engine may call it.
 func (e *Engine) abandon() {
-	e.dying.Go(func() {
+	e.shutdowns.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 		cancel()            // ends the contexts of attempts at once, and leaves drivers the rest of the time to return in
 		_ = e.Shutdown(ctx) // names drivers that have not returned; a process that died does not wait for them
@@ -159,7 +159,7 @@ func (e *Engine) abandon() {
 
 // stop is the end of the test.
 func (e *Engine) stop() {
-	defer e.dying.Wait() // last, because a shutdown commits and may so reach a crash
+	defer e.shutdowns.Wait() // last, because a shutdown commits and may so reach a crash
 	if e.Crashed() {
 		return
 	}

@@ -77,7 +77,7 @@ func (r *Recorder) Calls() []Call {
 	return slices.Clone(r.calls)
 }
 
-type method = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error)
+type reconcile = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error)
 
 type recorded struct {
 	recorder *Recorder
@@ -85,7 +85,7 @@ type recorded struct {
 }
 
 func (d recorded) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	return d.recorder.around(ctx, req, false, d.driver.Reconcile)
+	return d.recorder.record(ctx, req, false, d.driver.Reconcile)
 }
 
 type recordedFinalizer struct {
@@ -94,12 +94,12 @@ type recordedFinalizer struct {
 }
 
 func (d recordedFinalizer) Finalize(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	return d.recorder.around(ctx, req, true, d.finalizer.Finalize)
+	return d.recorder.record(ctx, req, true, d.finalizer.Finalize)
 }
 
 var errNotReturned = errors.New("conveyortest: the driver did not return: it panicked, or called runtime.Goexit")
 
-func (r *Recorder) around(ctx context.Context, req *conveyor.Request, finalize bool, call method) (result conveyor.Result, err error) {
+func (r *Recorder) record(ctx context.Context, req *conveyor.Request, finalize bool, call reconcile) (result conveyor.Result, err error) {
 	c := Call{
 		Driver: req.Step.Driver, Step: req.Step.ID, Resource: req.Resource.Key(), Generation: req.Resource.Generation,
 		Spec: bytes.Clone(req.Resource.Spec), Settings: bytes.Clone(req.Step.With), Run: req.Run, Cause: req.Cause,
