@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -72,7 +73,8 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	if err != nil {
 		return o, err
 	}
-	// What is retried has to be told from what is not, and never comes to it.
+	// The policy has no end of attempts, so that a step that would be retried differs from one that has failed for good. The
+	// second attempt never reaches the driver.
 	records := memory.New()
 	e, err := conveyor.New(records, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}})
 	if err != nil {
@@ -84,15 +86,7 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 		err = errors.Join(err, e.Shutdown(end), records.Close())
 	}()
 	var calls Recorder
-	err = errors.Join(
-		e.Register("given", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			return conveyor.DoneWith(given.Outputs[req.Step.ID]), nil
-		})),
-		e.Register(underTest, &firstCall{driver: calls.Record(d)}),
-		e.SavePipeline(ctx, pipeline),
-		e.Start(ctx),
-	)
-	if err != nil {
+	if err := given.start(ctx, e, pipeline, calls.Record(d)); err != nil {
 		return o, err
 	}
 	events := e.Watch(ctx, conveyor.WatchOptions{Resource: resource.Key()})
@@ -100,26 +94,12 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	if err != nil {
 		return o, err
 	}
-	for event, err := range events {
-		if err != nil {
-			return o, err
-		}
-		if event.Kind == conveyor.EventRun && event.State.Final() {
-			break
-		}
-		if event.Step == underTest && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
-			o.State, o.Reason = event.State, event.Reason
-			break
-		}
-	}
-	run, err := e.GetRun(ctx, applied.ID)
-	if err != nil {
+	if o.State, o.Reason, err = awaitStep(events); err != nil {
 		return o, err
 	}
-	if !run.State.Final() {
-		if err := e.Cancel(ctx, run.ID, "one attempt is enough"); err != nil && !errors.Is(err, conveyor.ErrConflict) {
-			return o, err
-		}
+	run, err := endRun(ctx, e, applied.ID)
+	if err != nil {
+		return o, err
 	}
 	made := calls.Calls()
 	if len(made) == 0 {
@@ -127,6 +107,49 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	}
 	o.setResult(run, made[0])
 	return o, nil
+}
+
+// start registers the driver under test and the driver of the earlier steps, and starts the engine.
+func (g *Given) start(ctx context.Context, e *conveyor.Engine, pipeline conveyor.PipelineSpec, d conveyor.Driver) error {
+	return errors.Join(
+		e.Register("given", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.DoneWith(g.Outputs[req.Step.ID]), nil
+		})),
+		e.Register(underTest, &firstCall{driver: d}),
+		e.SavePipeline(ctx, pipeline),
+		e.Start(ctx),
+	)
+}
+
+// awaitStep returns the state and the reason that the first call has given the step under test. The state is 0 if the run
+// has ended without such a call.
+func awaitStep(events iter.Seq2[conveyor.Event, error]) (state conveyor.State, reason string, err error) {
+	for event, err := range events {
+		if err != nil {
+			return 0, "", err
+		}
+		if event.Kind == conveyor.EventRun && event.State.Final() {
+			break
+		}
+		if event.Step == underTest && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
+			return event.State, event.Reason, nil
+		}
+	}
+	return 0, "", nil
+}
+
+// endRun cancels a run that has not ended, and returns the run as it was before.
+func endRun(ctx context.Context, e *conveyor.Engine, id string) (*conveyor.Run, error) {
+	run, err := e.GetRun(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if !run.State.Final() {
+		if err := e.Cancel(ctx, run.ID, "one attempt is enough"); err != nil && !errors.Is(err, conveyor.ErrConflict) {
+			return nil, err
+		}
+	}
+	return run, nil
 }
 
 // setResult fills in what the driver returned, and what the engine made of it.
