@@ -18,37 +18,40 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Given is what [Attempt] calls a driver with. The zero value works.
+// Given is the input of the call that [Attempt] makes. The zero value works.
 type Given struct {
-	// Resource is left as it is: the driver gets a copy. What is missing of its name and type is filled in.
+	// Resource is the resource of the run. The driver gets a copy, and Resource itself is not changed. A missing name, type
+	// or pipeline is filled in.
 	Resource conveyor.Resource
-	// Outputs are what earlier steps returned with [conveyor.DoneWith], by their ids.
+	// Outputs are the outputs that earlier steps returned with [conveyor.DoneWith], by the ids of the steps.
 	Outputs map[string]any
-	// Settings are the step's With, encoded as JSON.
+	// Settings are the settings of the step. They are encoded as JSON and become the With of the step.
 	Settings any
 	// Timeout limits the attempt. 0 means no limit.
 	Timeout time.Duration
 }
 
-// Outcome is what one call of a driver came to.
+// Outcome is the outcome of one call of a driver.
 type Outcome struct {
-	// State is what the step has become: succeeded, skipped, failed for good, retrying, or waiting.
+	// State is the state of the step after the call: succeeded, skipped, failed for good, retrying, or waiting.
 	State  conveyor.State
-	Reason string // as on record: of a skip, a halt, a failure
-	// Result and Err are what the driver returned. Err is a [*conveyor.PanicError] if it panicked, and what the engine
-	// has against the output if it was refused.
+	Reason string // the recorded reason of a skip, a halt or a failure
+	// Result and Err are what the driver returned. If the driver panicked, Err is a [*conveyor.PanicError]. If the engine
+	// refused the output, Err says why.
 	Result conveyor.Result
 	Err    error
-	// Output is the output as later steps find it.
+	// Output is the output as later steps read it.
 	Output json.RawMessage
 }
 
-// Permanent reports whether the step failed for good: a retry would not come.
+// Permanent reports whether the step failed for good, so that there would be no retry.
 func (o Outcome) Permanent() bool { return o.State == conveyor.StateFailed }
 
-// Attempt calls a driver once and returns what came of it. The call is made by an engine of its own, for the last step
-// of a pipeline whose earlier steps have returned the outputs given; so everything about the request works, and the
-// answer is judged as in production. That engine has ended when Attempt returns.
+// Attempt calls a driver once and returns the outcome.
+//
+// The call is made by a separate engine, for the last step of a pipeline. The earlier steps of the pipeline have returned the
+// given outputs. Therefore every method of the request works, and the engine handles the answer of the driver as in
+// production. The engine has ended when Attempt returns. Attempt fails the test if it cannot make the call.
 func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
 	t.Helper()
 	o, err := attempt(t.Context(), d, given)
@@ -103,7 +106,7 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	}
 	made := calls.Calls()
 	if len(made) == 0 {
-		return o, fmt.Errorf("the driver was not called: %s", describe(run)) // an output given was refused
+		return o, fmt.Errorf("the driver was not called: %s", describe(run)) // the engine has refused a given output
 	}
 	o.setResult(run, made[0])
 	return o, nil
@@ -152,7 +155,7 @@ func endRun(ctx context.Context, e *conveyor.Engine, id string) (*conveyor.Run, 
 	return run, nil
 }
 
-// setResult fills in what the driver returned, and what the engine made of it.
+// setResult sets Result, Err and Output to what the driver has returned and what the engine has recorded of it.
 func (o *Outcome) setResult(run *conveyor.Run, call Call) {
 	step := run.Step(underTest)
 	o.Result, o.Err, o.Output = call.Result, call.Err, step.Output
@@ -171,7 +174,7 @@ func (o *Outcome) setResult(run *conveyor.Run, call Call) {
 	}
 }
 
-// object returns the resource as the engine shall have it.
+// object returns a copy of the resource for the engine, with a name, a type and a pipeline.
 func (g *Given) object() (*conveyor.Object, error) {
 	o := new(conveyor.Object)
 	if g.Resource != nil {
@@ -190,7 +193,7 @@ func (g *Given) object() (*conveyor.Object, error) {
 	return o, nil
 }
 
-// pipeline returns one with a step for each output, and then the step under test.
+// pipeline returns a pipeline with a step for each output, followed by the step under test.
 func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
 	p := conveyor.PipelineSpec{Name: o.Pipeline, Resource: o.Type}
 	for _, id := range slices.Sorted(maps.Keys(g.Outputs)) {
@@ -207,7 +210,7 @@ func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
 	return p, nil
 }
 
-// firstCall keeps all calls but the first from its driver: they wait until the run is canceled.
+// firstCall passes only the first call on to its driver. Every later call waits until the run is canceled.
 type firstCall struct {
 	driver conveyor.Driver
 	called atomic.Bool

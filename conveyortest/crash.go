@@ -10,19 +10,18 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// errCrashed is what everybody gets from the store of a dead process. The engine does not try again after a
-// store.ErrClosed.
+// errCrashed is the error of every call after the crash. It wraps store.ErrClosed, after which the engine does not retry.
 var errCrashed = fmt.Errorf("conveyortest: the engine has crashed: %w", store.ErrClosed)
 
-// crashStore is a store that stops to answer, as if the process that uses it were no more.
+// crashStore is a store that refuses every call after a crash, as if the process that uses it had died.
 type crashStore struct {
 	store.Store
 	onCrash func() // called once, with mu held; must not use the store
 
-	// Guards what follows. It is held across a commit of the store below, which is in memory, so that no commit of
-	// the dead process comes after the crash.
+	// mu guards the fields below. It is held across a commit of the underlying store, which is in memory, so that no commit
+	// of the crashed process happens after the crash.
 	mu          sync.Mutex
-	commitsLeft int // commits until it dies, that one included; 0 for never
+	commitsLeft int // commits until the crash, including the one that crashes; 0 for never
 	crashed     bool
 }
 
@@ -57,7 +56,7 @@ func (s *crashStore) Commit(ctx context.Context, ops ...store.Op) (store.Revisio
 	return s.Store.Commit(ctx, ops...)
 }
 
-// crashAt has it die at the nth commit from now that writes something.
+// crashAt makes the store crash at the nth commit from now that writes something.
 func (s *crashStore) crashAt(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

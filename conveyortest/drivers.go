@@ -7,9 +7,9 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// InTurn returns a driver that gives its first call to the first of answers, the second call to the second, and all
-// calls after the last to the last. Without answers it is done at once, always. It is safe for concurrent use, and
-// no [conveyor.Finalizer], whatever the answers are.
+// InTurn returns a driver that passes its first call on to the first of answers, its second call to the second, and so on.
+// When it has come to the last answer, the last answer gets all further calls. Without answers, the driver always returns
+// [conveyor.Done]. The driver is safe for concurrent use. It is never a [conveyor.Finalizer], even if the answers are.
 func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 	if len(answers) == 0 {
 		return Return(conveyor.Done(), nil)
@@ -25,7 +25,7 @@ func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 	})
 }
 
-// Return returns a driver that always answers alike.
+// Return returns a driver that always returns result and err.
 func Return(result conveyor.Result, err error) conveyor.Driver {
 	return conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) { return result, err })
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// Recorder keeps what drivers were called with. The zero value is ready, and safe for concurrent use. An [Engine] has
-// one; make your own to record the drivers of another engine, on a store of your choice.
+// Recorder records the calls of drivers. The zero value is ready to use. A Recorder is safe for concurrent use. An [Engine]
+// has a Recorder of its own. Make a Recorder to record the drivers of another engine, on a store of your choice.
 type Recorder struct {
 	mu    sync.Mutex // guards calls; not held while a driver is called
 	calls []Call
@@ -32,18 +32,19 @@ type Call struct {
 	Cause      conveyor.Cause
 	Attempt    int
 	Resumed    bool
-	Finalize   bool   // of Finalize, not of Reconcile
+	Finalize   bool   // a call of Finalize, not of Reconcile
 	Key        string // the idempotency key
-	// Result and Err are what the driver returned. A Result has no methods, and is compared: with
-	// conveyor.DoneWith("/src"), say. Err of a driver that did not return but panicked is an error that says so.
+	// Result and Err are what the driver returned. A Result has no methods; compare it with another Result, such as
+	// conveyor.DoneWith("/src"). If the driver panicked and so did not return, Err is an error that says so.
 	Result conveyor.Result
 	Err    error
 	Began  time.Time
 	Ended  time.Time // zero while the call is under way
 }
 
-// String gives the name of the driver, and what is not ordinary about the call: "tester", "tester/2" for the second
-// attempt, "tester resumed" after a crash, "tester finalize".
+// String returns the name of the driver, followed by what is special about the call: "tester" for a first attempt, "tester/2"
+// for a second attempt, "tester finalize" for a call of Finalize, and "tester resumed" for a call that is repeated after a
+// crash.
 func (c Call) String() string {
 	text := c.Driver
 	if c.Attempt > 1 {
@@ -58,7 +59,8 @@ func (c Call) String() string {
 	return text
 }
 
-// Record returns a driver that does what d does, and has its calls kept. It is a [conveyor.Finalizer] if d is one.
+// Record returns a driver that passes each call on to d and records the call. The driver is a [conveyor.Finalizer] if d is
+// one. If d is nil, Record returns nil.
 func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
 	if d == nil {
 		return nil // for Register to refuse
@@ -70,7 +72,7 @@ func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
 	return plain
 }
 
-// Calls returns a copy of what was recorded so far, in the order in which the calls began.
+// Calls returns a copy of the calls recorded so far, in the order in which the calls began.
 func (r *Recorder) Calls() []Call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
