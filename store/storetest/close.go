@@ -75,8 +75,8 @@ func closed(t testing.TB, h Harness, keys ...string) store.Store {
 	return s
 }
 
-// closeDuringCommits closes a store that has the key "there" while others use it, and returns the keys whose commits
-// returned nil.
+// closeDuringCommits closes a store while other goroutines use it. It returns the keys whose commits returned nil. The store
+// must have the key "there".
 func closeDuringCommits(t testing.TB, s store.Store) []string {
 	t.Helper()
 	var (
