@@ -20,7 +20,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// version is what a record had once it was committed.
+// version is a revision of a record with its value.
 type version struct {
 	Revision store.Revision
 	Value    string
@@ -29,7 +29,7 @@ type version struct {
 // contents are the records of a store by their keys.
 type contents map[string]version
 
-// fixture is a sound file that gets damaged.
+// fixture is a sound file, which the cases damage.
 type fixture struct {
 	Name     string
 	PageSize int
@@ -41,12 +41,12 @@ type fixture struct {
 	Ever map[string][]version // all that was ever acknowledged, which old pages may bring back
 }
 
-// has reports whether a record was once acknowledged.
+// has reports whether a commit with this record was ever acknowledged.
 func (f *fixture) has(rec store.Record) bool {
 	return slices.Contains(f.Ever[rec.Key], version{rec.Revision, string(rec.Value)})
 }
 
-// author commits to a store, and keeps account of it.
+// author commits to a store and records its commits.
 type author struct {
 	t    testing.TB
 	s    store.Store
@@ -70,7 +70,7 @@ func (a *author) commit(ops ...store.Op) {
 	}
 }
 
-// fixtures returns all files. They are the same in each run, byte by byte, so that a case is known by its number.
+// fixtures returns all files. They are the same bytes in each run, so the number of a case identifies the case.
 func fixtures(t testing.TB) []*fixture {
 	t.Helper()
 	var all []*fixture
@@ -84,7 +84,7 @@ func fixtures(t testing.TB) []*fixture {
 		f.File = readFile(t, path)
 		f.Size, f.Before, f.Was = int64(len(f.File)), f.File, maps.Clone(a.now)
 		if len(a.now) > 0 {
-			// One more commit, so that there is a file from one commit before. It changes, adds and removes.
+			// One more commit changes, adds and removes a record, so that there is a file from one commit before.
 			keys := slices.Sorted(maps.Keys(a.now))
 			last := keys[len(keys)-1]
 			ops := []store.Op{store.Put(keys[0], []byte("the last commit")), store.Put(last[:len(last)-1]+"~", []byte(last))}
@@ -145,7 +145,7 @@ func fixtures(t testing.TB) []*fixture {
 		return key
 	}))
 
-	// A process that is killed in the middle of a commit leaves pages that no meta page points to yet.
+	// A process that is killed during a commit leaves pages to which no meta page points yet.
 	killed := *deep
 	killed.Name, killed.Now, killed.Was = "as a killed process leaves it", deep.Was, deep.Was
 	killed.File, killed.Before = bytes.Clone(deep.File), deep.Before
@@ -167,7 +167,7 @@ func goldenFixture(t testing.TB) *fixture {
 	for _, rec := range goldenRecords() {
 		f.Now[rec.Key] = version{rec.Revision, string(rec.Value)}
 	}
-	// The records that it had before: each was put once, in the order of its key, and a record without a value beside it.
+	// These records were there before: each was put once, in the order of its key, together with a record without a value.
 	for i := range 40 {
 		v := version{store.Revision(i + 1), strings.Repeat(fmt.Sprint(i, " "), 40)}
 		f.Ever[fmt.Sprintf("run/%03d", i)] = []version{v}
@@ -182,7 +182,7 @@ func goldenFixture(t testing.TB) *fixture {
 	return f.trimmed()
 }
 
-// trimmed cuts off what is behind the last page in use, which is a hole, and makes Before as long.
+// trimmed cuts off the hole after the last page in use, and makes Before as long as File.
 func (f *fixture) trimmed() *fixture {
 	end := 0
 	for page := range 2 {
@@ -247,8 +247,8 @@ func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 	}
 }
 
-// TestASoundFileIsNeverRefused has stores grow and shrink at random, with keys and values of all sizes, and looks at the file
-// again and again. What the inspection demands of a file must be what bbolt leaves, however it splits and merges its pages.
+// TestASoundFileIsNeverRefused grows and shrinks stores at random, with keys and values of all sizes, and inspects the file
+// again and again. The inspection must accept every file that bbolt writes, however bbolt splits and merges its pages.
 func TestASoundFileIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.MemoryDir(t), "store.db")
