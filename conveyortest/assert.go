@@ -11,8 +11,8 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// AssertCalls checks that calls are the wanted ones, in this order. Each call is compared in the form that [Call.String]
-// returns.
+// AssertCalls checks that calls are the wanted ones, in this order. Each call is compared in the form that
+// [Call.String] returns.
 func AssertCalls(t testing.TB, calls []Call, want ...string) {
 	t.Helper()
 	var got []string
@@ -31,8 +31,8 @@ func list(words []string) string {
 	return strings.Join(words, ", ")
 }
 
-// AssertRun checks the state of a run. If steps are given, it also checks that they are the states of all steps of the run, in
-// order.
+// AssertRun checks the state of a run. If steps are given, it also checks that they are the states of all steps of the
+// run, in order.
 func AssertRun(t testing.TB, run *conveyor.Run, want conveyor.State, steps ...conveyor.State) {
 	t.Helper()
 	if run == nil {
@@ -51,8 +51,8 @@ func AssertRun(t testing.TB, run *conveyor.Run, want conveyor.State, steps ...co
 	}
 }
 
-// AssertOutput checks the output that a step of a run has returned with [conveyor.DoneWith]. Both values are compared as JSON,
-// so the order of fields and the Go types make no difference. If want is nil, the step must have no output.
+// AssertOutput checks the output that a step of a run has returned with [conveyor.DoneWith]. Both values are compared
+// as JSON, so the order of fields and the Go types make no difference. If want is nil, the step must have no output.
 func AssertOutput(t testing.TB, run *conveyor.Run, step string, want any) {
 	t.Helper()
 	if run == nil {

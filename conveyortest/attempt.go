@@ -20,8 +20,8 @@ import (
 
 // Given is the input of the call that [Attempt] makes. The zero value works.
 type Given struct {
-	// Resource is the resource of the run. The driver gets a copy, and Resource itself is not changed. A missing name, type
-	// or pipeline is filled in.
+	// Resource is the resource of the run. The driver gets a copy, and Resource itself is not changed. A missing name,
+	// type or pipeline is filled in.
 	Resource conveyor.Resource
 	// Outputs are the outputs that earlier steps returned with [conveyor.DoneWith], by the ids of the steps.
 	Outputs map[string]any
@@ -36,8 +36,8 @@ type Outcome struct {
 	// State is the state of the step after the call: succeeded, skipped, failed for good, retrying, or waiting.
 	State  conveyor.State
 	Reason string // the recorded reason of a skip, a halt or a failure
-	// Result and Err are what the driver returned. If the driver panicked, Err is a [*conveyor.PanicError]. If the engine
-	// refused the output, Err says why.
+	// Result and Err are what the driver returned. If the driver panicked, Err is a [*conveyor.PanicError]. If the
+	// engine refused the output, Err says why.
 	Result conveyor.Result
 	Err    error
 	// Output is the output as later steps read it.
@@ -49,9 +49,10 @@ func (o Outcome) Permanent() bool { return o.State == conveyor.StateFailed }
 
 // Attempt calls a driver once and returns the outcome.
 //
-// The call is made by a separate engine, for the last step of a pipeline. The earlier steps of the pipeline have returned the
-// given outputs. Therefore every method of the request works, and the engine handles the answer of the driver as in
-// production. The engine has ended when Attempt returns. Attempt fails the test if it cannot make the call.
+// The call is made by a separate engine, for the last step of a pipeline. The earlier steps of the pipeline have
+// returned the given outputs. Therefore every method of the request works, and the engine handles the answer of the
+// driver as in production. The engine has ended when Attempt returns. Attempt fails the test if it cannot make the
+// call.
 func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
 	t.Helper()
 	o, err := attempt(t.Context(), d, given)
@@ -76,8 +77,8 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	if err != nil {
 		return o, err
 	}
-	// The policy has no end of attempts, so that a step that would be retried differs from one that has failed for good. The
-	// second attempt never reaches the driver.
+	// The policy has no end of attempts, so that a step that would be retried differs from one that has failed for
+	// good. The second attempt never reaches the driver.
 	records := memory.New()
 	e, err := conveyor.New(records, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}})
 	if err != nil {
@@ -124,8 +125,8 @@ func (g *Given) start(ctx context.Context, e *conveyor.Engine, pipeline conveyor
 	)
 }
 
-// awaitStep returns the state and the reason that the first call has given the step under test. The state is 0 if the run
-// has ended without such a call.
+// awaitStep returns the state and the reason that the first call has given the step under test. The state is 0 if the
+// run has ended without such a call.
 func awaitStep(events iter.Seq2[conveyor.Event, error]) (state conveyor.State, reason string, err error) {
 	for event, err := range events {
 		if err != nil {

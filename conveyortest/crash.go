@@ -10,7 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// errCrashed is the error of every call after the crash. It wraps store.ErrClosed, after which the engine does not retry.
+// errCrashed is the error of every call after the crash. It wraps store.ErrClosed, after which the engine does not
+// retry.
 var errCrashed = fmt.Errorf("conveyortest: the engine has crashed: %w", store.ErrClosed)
 
 // crashStore is a store that refuses every call after a crash, as if the process that uses it had died.
@@ -18,8 +19,8 @@ type crashStore struct {
 	store.Store
 	onCrash func() // called once, with mu held; must not use the store
 
-	// mu guards the fields below. It is held across a commit of the underlying store, which is in memory, so that no commit
-	// of the crashed process happens after the crash.
+	// mu guards the fields below. It is held across a commit of the underlying store, which is in memory, so that no
+	// commit of the crashed process happens after the crash.
 	mu          sync.Mutex
 	commitsLeft int // commits until the crash, including the one that crashes; 0 for never
 	crashed     bool

@@ -7,9 +7,10 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// InTurn returns a driver that passes its first call on to the first of answers, its second call to the second, and so on.
-// When it has come to the last answer, the last answer gets all further calls. Without answers, the driver always returns
-// [conveyor.Done]. The driver is safe for concurrent use. It is never a [conveyor.Finalizer], even if the answers are.
+// InTurn returns a driver that passes its first call on to the first of answers, its second call to the second, and so
+// on. When it has come to the last answer, the last answer gets all further calls. Without answers, the driver always
+// returns [conveyor.Done]. The driver is safe for concurrent use. It is never a [conveyor.Finalizer], even if the
+// answers are.
 func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 	if len(answers) == 0 {
 		return Return(conveyor.Done(), nil)

@@ -1,5 +1,5 @@
-// Package conveyortest helps with the unit tests of programs that use Conveyor. It provides an engine in one call, a record
-// of the calls of its drivers, assertions about runs and calls, and crashes on demand.
+// Package conveyortest helps with the unit tests of programs that use Conveyor. It provides an engine in one call, a
+// record of the calls of its drivers, assertions about runs and calls, and crashes on demand.
 //
 // [New] returns a started engine on the memory store. The engine is shut down when the test ends. Inside a bubble of
 // testing/synctest an hour between two attempts takes no time:
@@ -12,8 +12,8 @@
 //		conveyortest.AssertCalls(t, e.Calls(), "cloner", "tester")
 //	})
 //
-// [Attempt] calls one driver once and needs no pipeline of your own. [Engine.CrashAt] and [Engine.Reopen] show what becomes
-// of a run when the process dies.
+// [Attempt] calls one driver once and needs no pipeline of your own. [Engine.CrashAt] and [Engine.Reopen] show what
+// becomes of a run when the process dies.
 package conveyortest
 
 import (
@@ -29,8 +29,8 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Engine is a started [conveyor.Engine] that records the calls of its drivers and can crash. Make one with [New]. Start it
-// again after a crash with [Engine.Reopen].
+// Engine is a started [conveyor.Engine] that records the calls of its drivers and can crash. Make one with [New]. Start
+// it again after a crash with [Engine.Reopen].
 type Engine struct {
 	*conveyor.Engine
 	t         testing.TB
@@ -45,9 +45,9 @@ type Engine struct {
 // [conveyor.Done] at once.
 type Drivers map[string]conveyor.Driver
 
-// New starts an engine on a new memory store. When the test ends, the engine is shut down. The test fails if a driver does not
-// return within opts.ShutdownGrace after that; 0 means 2s here. If the test uses a bubble of testing/synctest, New must be
-// called inside the bubble.
+// New starts an engine on a new memory store. When the test ends, the engine is shut down. The test fails if a driver
+// does not return within opts.ShutdownGrace after that; 0 means 2s here. If the test uses a bubble of testing/synctest,
+// New must be called inside the bubble.
 func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
 	records := memory.New()
@@ -79,8 +79,8 @@ func open(t testing.TB, records *memory.Store, opts conveyor.Options, drivers Dr
 	return e
 }
 
-// Register calls [conveyor.Engine.Register], for a driver with options or for a driver that is registered after the start.
-// The calls of the driver are recorded too.
+// Register calls [conveyor.Engine.Register], for a driver with options or for a driver that is registered after the
+// start. The calls of the driver are recorded too.
 func (e *Engine) Register(name string, d conveyor.Driver, opts ...conveyor.DriverOption) error {
 	return e.Engine.Register(name, e.calls.Record(d), opts...)
 }
@@ -90,10 +90,10 @@ func (e *Engine) Calls() []Call { return e.calls.Calls() }
 
 // Finish applies a resource, waits until its run has ended, and returns the run, whether it succeeded or not.
 //
-// Finish fails the test if the resource cannot be applied or the run cannot be waited for, and if the run becomes blocked, for
-// example because the name of a driver is misspelt. If the engine crashes before the run has ended, Finish returns nil; the
-// resource may or may not have been recorded then. If the run needs something from the test meanwhile, such as a signal, call
-// Apply and Wait instead.
+// Finish fails the test if the resource cannot be applied or the run cannot be waited for, and if the run becomes
+// blocked, for example because the name of a driver is misspelt. If the engine crashes before the run has ended, Finish
+// returns nil; the resource may or may not have been recorded then. If the run needs something from the test meanwhile,
+// such as a signal, call Apply and Wait instead.
 func (e *Engine) Finish(r conveyor.Resource) *conveyor.Run {
 	e.t.Helper()
 	run, err := e.finish(r)
@@ -126,12 +126,13 @@ func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
 	return e.Wait(ctx, id)
 }
 
-// CrashAt makes the engine crash at its nth commit from now, counted from 1. This commit and all later ones do not happen. If
-// the commit was to record what a driver has returned, the driver is called again after [Engine.Reopen]. A run of N steps
-// that all succeed at once makes N+1 commits.
+// CrashAt makes the engine crash at its nth commit from now, counted from 1. This commit and all later ones do not
+// happen. If the commit was to record what a driver has returned, the driver is called again after [Engine.Reopen]. A
+// run of N steps that all succeed at once makes N+1 commits.
 //
-// Calls of drivers that are under way at the crash go on until they return. Their contexts end with [conveyor.ErrShutdown],
-// and what they return is lost. After the crash, every method of the engine that needs the store returns an error.
+// Calls of drivers that are under way at the crash go on until they return. Their contexts end with
+// [conveyor.ErrShutdown], and what they return is lost. After the crash, every method of the engine that needs the
+// store returns an error.
 func (e *Engine) CrashAt(n int) { e.store.crashAt(n) }
 
 // Crash makes the engine crash now, in the same way as [Engine.CrashAt]. A driver can call Crash.
@@ -140,13 +141,13 @@ func (e *Engine) Crash() { e.store.crash() }
 // Crashed reports whether the engine has crashed.
 func (e *Engine) Crashed() bool { return e.store.isCrashed() }
 
-// Reopen starts a new engine on the same records, as the next start of a program does. The new engine has the same options,
-// the given drivers, and no recorded calls yet. A pipeline that is a [conveyor.Planner] must be saved anew, as in every start
-// of a program.
+// Reopen starts a new engine on the same records, as the next start of a program does. The new engine has the same
+// options, the given drivers, and no recorded calls yet. A pipeline that is a [conveyor.Planner] must be saved anew, as
+// in every start of a program.
 //
-// The old engine crashes first, unless it has crashed or was shut down already. Afterwards only its Calls are of use. Calls of
-// drivers that are under way have a moment to return, so that they do not overlap with the calls of the new engine. Reopen
-// does not wait longer for a driver that ignores its context.
+// The old engine crashes first, unless it has crashed or was shut down already. Afterwards only its Calls are of use.
+// Calls of drivers that are under way have a moment to return, so that they do not overlap with the calls of the new
+// engine. Reopen does not wait longer for a driver that ignores its context.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()
@@ -154,8 +155,8 @@ func (e *Engine) Reopen(drivers Drivers) *Engine {
 	return open(e.t, e.records, e.opts, drivers)
 }
 
-// abandon ends the goroutines of an engine that has crashed. Nothing that they still do reaches the store. abandon does not
-// wait for them, because a driver or a commit of the same engine can be its caller.
+// abandon ends the goroutines of an engine that has crashed. Nothing that they still do reaches the store. abandon does
+// not wait for them, because a driver or a commit of the same engine can be its caller.
 func (e *Engine) abandon() {
 	e.shutdowns.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)

@@ -13,8 +13,9 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// Recorder records the calls of drivers. The zero value is ready to use. A Recorder is safe for concurrent use. An [Engine]
-// has a Recorder of its own. Make a Recorder to record the drivers of another engine, on a store of your choice.
+// Recorder records the calls of drivers. The zero value is ready to use. A Recorder is safe for concurrent use. An
+// [Engine] has a Recorder of its own. Make a Recorder to record the drivers of another engine, on a store of your
+// choice.
 type Recorder struct {
 	mu    sync.Mutex // guards calls; not held while a driver is called
 	calls []Call
@@ -42,9 +43,9 @@ type Call struct {
 	Ended  time.Time // zero while the call is under way
 }
 
-// String returns the name of the driver, followed by what is special about the call: "tester" for a first attempt, "tester/2"
-// for a second attempt, "tester finalize" for a call of Finalize, and "tester resumed" for a call that is repeated after a
-// crash.
+// String returns the name of the driver, followed by what is special about the call: "tester" for a first attempt,
+// "tester/2" for a second attempt, "tester finalize" for a call of Finalize, and "tester resumed" for a call that is
+// repeated after a crash.
 func (c Call) String() string {
 	text := c.Driver
 	if c.Attempt > 1 {
@@ -59,8 +60,8 @@ func (c Call) String() string {
 	return text
 }
 
-// Record returns a driver that passes each call on to d and records the call. The driver is a [conveyor.Finalizer] if d is
-// one. If d is nil, Record returns nil.
+// Record returns a driver that passes each call on to d and records the call. The driver is a [conveyor.Finalizer] if d
+// is one. If d is nil, Record returns nil.
 func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
 	if d == nil {
 		return nil // for Register to refuse

@@ -28,8 +28,8 @@ const (
 	ifAbsent
 )
 
-// Put returns an op that writes value under key. It adds a record or replaces the record of the key. Put does not copy the
-// value, which must not change until the commit has returned.
+// Put returns an op that writes value under key. It adds a record or replaces the record of the key. Put does not copy
+// the value, which must not change until the commit has returned.
 func Put(key string, value []byte) Op { return Op{kind: opPut, key: key, value: value} }
 
 // Delete returns an op that removes the record of key. Without a condition, it is no error if there is no such record.
@@ -49,7 +49,8 @@ func (o Op) If(rev Revision) Op {
 	return o
 }
 
-// IfAbsent returns a copy of the op that makes the commit fail with [ErrConflict] if there is a record with the op's key.
+// IfAbsent returns a copy of the op that makes the commit fail with [ErrConflict] if there is a record with the op's
+// key.
 func (o Op) IfAbsent() Op {
 	o.condition, o.revision = ifAbsent, 0
 	return o
@@ -58,8 +59,8 @@ func (o Op) IfAbsent() Op {
 // Key returns the key of the op.
 func (o Op) Key() string { return o.key }
 
-// Value returns the value that a Put writes, and nil for the other operations. It returns the slice that was given to Put,
-// not a copy.
+// Value returns the value that a Put writes, and nil for the other operations. It returns the slice that was given to
+// Put, not a copy.
 func (o Op) Value() []byte { return o.value }
 
 // Writes reports whether the op changes the store: true for a Put and a Delete, false for a Check.
@@ -71,8 +72,8 @@ func (o Op) Removes() bool { return o.kind == opDelete }
 // Conditional reports whether the op can make its commit fail with [ErrConflict].
 func (o Op) Conditional() bool { return o.condition != always }
 
-// Holds reports whether the op's condition holds for a record with the current revision. Zero means that there is no record.
-// An op without a condition always holds.
+// Holds reports whether the op's condition holds for a record with the current revision. Zero means that there is no
+// record. An op without a condition always holds.
 func (o Op) Holds(current Revision) bool {
 	switch o.condition {
 	case ifRevision:
@@ -84,9 +85,9 @@ func (o Op) Holds(current Revision) bool {
 	}
 }
 
-// CheckOps returns an error for the first malformed op, or nil. An op is malformed if it is the zero Op, if its key is empty
-// or longer than [MaxKey], if its value is longer than [MaxValue], or if an earlier op has the same key. The error wraps
-// none of the sentinels of this package. Every store calls CheckOps before it looks at a condition.
+// CheckOps returns an error for the first malformed op, or nil. An op is malformed if it is the zero Op, if its key is
+// empty or longer than [MaxKey], if its value is longer than [MaxValue], or if an earlier op has the same key. The
+// error wraps none of the sentinels of this package. Every store calls CheckOps before it looks at a condition.
 func CheckOps(ops []Op) error {
 	for i, o := range ops {
 		switch {

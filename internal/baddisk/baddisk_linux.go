@@ -10,9 +10,9 @@ import (
 	"unsafe"
 )
 
-// Install puts judge between this process and its files, until the process ends. judge is called for one system call at a
-// time, while the caller of the system call waits. judge must not use files itself. It can use standard output and can read
-// files from start to end, because these use other system calls, which are not intercepted.
+// Install puts judge between this process and its files, until the process ends. judge is called for one system call at
+// a time, while the caller of the system call waits. judge must not use files itself. It can use standard output and
+// can read files from start to end, because these use other system calls, which are not intercepted.
 func Install(judge func(Call) syscall.Errno) error {
 	listener, err := install()
 	if err != nil {
@@ -22,7 +22,8 @@ func Install(judge func(Call) syscall.Errno) error {
 	if err != nil {
 		return err
 	}
-	// A thread that waits for its answer still counts against GOMAXPROCS, so there must be more places than such threads.
+	// A thread that waits for its answer still counts against GOMAXPROCS, so there must be more places than such
+	// threads.
 	runtime.GOMAXPROCS(max(16, runtime.GOMAXPROCS(0)))
 	go serve(listener, memory, judge)
 	return nil

@@ -96,9 +96,9 @@ func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
 	})
 }
 
-// guard calls fn, which calls bbolt. bbolt panics on pages that make no sense, and causes a memory fault on pages that are
-// not in the file. guard is the only place that turns such a panic or fault into an error. No code of a caller of the
-// store runs inside guard.
+// guard calls fn, which calls bbolt. bbolt panics on pages that make no sense, and causes a memory fault on pages that
+// are not in the file. guard is the only place that turns such a panic or fault into an error. No code of a caller of
+// the store runs inside guard.
 func (s *Store) guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

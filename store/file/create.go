@@ -9,9 +9,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// create makes a file with an empty store at path. The file is written under a temporary name and gets its own name when it
-// is complete, so a crash in between leaves no partial store at path. If another process makes a file at path meanwhile,
-// the file of the other process stays.
+// create makes a file with an empty store at path. The file is written under a temporary name and gets its own name
+// when it is complete, so a crash in between leaves no partial store at path. If another process makes a file at path
+// meanwhile, the file of the other process stays.
 func create(path string) (err error) {
 	dir := filepath.Dir(path)
 	if err := makeDir(dir); err != nil {
@@ -64,9 +64,9 @@ func publish(temp, path string) error {
 	return os.Rename(temp, path)
 }
 
-// makeDir makes a directory and its parents. It syncs each parent, so that a crash cannot remove the path to the file. A
-// directory that exists already may have been made by a process that died or failed before it synced the parent, so the
-// parent is synced then too.
+// makeDir makes a directory and its parents. It syncs each parent, so that a crash cannot remove the path to the file.
+// A directory that exists already may have been made by a process that died or failed before it synced the parent, so
+// the parent is synced then too.
 func makeDir(dir string) error {
 	above := filepath.Dir(dir)
 	if above == dir {

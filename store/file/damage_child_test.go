@@ -86,7 +86,8 @@ const (
 	stale    outcome = "stale"    // some records are those of an older commit, or absent, and nothing tells
 )
 
-// begin sets up case n. Consecutive numbers go through the files first, then through the modes, then through the kinds of damage.
+// begin sets up case n. Consecutive numbers go through the files first, then through the modes, then through the kinds
+// of damage.
 func (w *worker) begin(n int) {
 	which := n % len(w.all)
 	rest := n / len(w.all)
@@ -255,8 +256,8 @@ func (w *worker) again(sound bool) {
 	}
 }
 
-// list reads all records in both directions and one by one, and returns them. If exact is set, they must be the records of
-// the model.
+// list reads all records in both directions and one by one, and returns them. If exact is set, they must be the records
+// of the model.
 func (w *worker) list(s *file.Store, sound, exact bool) contents {
 	got := contents{}
 	var keys []string

@@ -167,7 +167,8 @@ func goldenFixture(t testing.TB) *fixture {
 	for _, rec := range goldenRecords() {
 		f.Now[rec.Key] = version{rec.Revision, string(rec.Value)}
 	}
-	// These records were there before: each was put once, in the order of its key, together with a record without a value.
+	// These records were there before: each was put once, in the order of its key, together with a record without a
+	// value.
 	for i := range 40 {
 		v := version{store.Revision(i + 1), strings.Repeat(fmt.Sprint(i, " "), 40)}
 		f.Ever[fmt.Sprintf("run/%03d", i)] = []version{v}
@@ -247,8 +248,9 @@ func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 	}
 }
 
-// TestASoundFileIsNeverRefused grows and shrinks stores at random, with keys and values of all sizes, and inspects the file
-// again and again. The inspection must accept every file that bbolt writes, however bbolt splits and merges its pages.
+// TestASoundFileIsNeverRefused grows and shrinks stores at random, with keys and values of all sizes, and inspects the
+// file again and again. The inspection must accept every file that bbolt writes, however bbolt splits and merges its
+// pages.
 func TestASoundFileIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.MemoryDir(t), "store.db")

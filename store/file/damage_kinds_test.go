@@ -240,8 +240,8 @@ func (d *damage) extend() {
 	d.notef("%d bytes of garbage, then zeros up to %d", len(garbage), d.size)
 }
 
-// flip flips one bit in one of the places. Consecutive rounds go through all bytes of the places and then through the bits, if
-// the places are few.
+// flip flips one bit in one of the places. Consecutive rounds go through all bytes of the places and then through the
+// bits, if the places are few.
 func (d *damage) flip(places []span) {
 	total := 0
 	for _, p := range places {

@@ -27,10 +27,10 @@ const (
 	portion = 2000
 )
 
-// TestDamageIsFoundOrHarmless damages files in every way we could think of, before they are opened and while they are open.
-// Either Open refuses the damaged file and does not change it, or every read returns what was written or an error. An error
-// names the file, and the record if the damage is in a record. No process dies or hangs. Each case has a number and is the same
-// each time:
+// TestDamageIsFoundOrHarmless damages files in every way we could think of, before they are opened and while they are
+// open. Either Open refuses the damaged file and does not change it, or every read returns what was written or an
+// error. An error names the file, and the record if the damage is in a record. No process dies or hangs. Each case has
+// a number and is the same each time:
 //
 //	CONVEYOR_DAMAGE_CASE=4711 go test -v -run TestDamageIsFoundOrHarmless ./store/file
 func TestDamageIsFoundOrHarmless(t *testing.T) {
@@ -91,8 +91,8 @@ func (r *damageRun) given() bool {
 	return len(r.failed) >= 20
 }
 
-// work has children run a range of cases. If a child dies or hangs, its case has failed, and another child goes on with the
-// next case.
+// work has children run a range of cases. If a child dies or hangs, its case has failed, and another child goes on with
+// the next case.
 func (r *damageRun) work(from, to int) {
 	for from < to && !r.given() {
 		done, death := r.child(from, to)
@@ -106,7 +106,8 @@ func (r *damageRun) work(from, to int) {
 	}
 }
 
-// child has one child run a range of cases. It returns the first case that the child has not run, and how the child died.
+// child has one child run a range of cases. It returns the first case that the child has not run, and how the child
+// died.
 func (r *damageRun) child(from, to int) (next int, death string) {
 	cmd := childCommand(r.t, "damage", r.dir)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %d", rangeVariable, from, to), "GOMAXPROCS=2")

@@ -19,8 +19,8 @@ var update = flag.Bool("update", false, "write the file of the current format, i
 
 const golden = "testdata/v1.db"
 
-// goldenRecords returns the records of testdata/v1.db. They are enough for a branch page. The file also has pages that were
-// freed, empty values, and a value that is longer than a page.
+// goldenRecords returns the records of testdata/v1.db. They are enough for a branch page. The file also has pages that
+// were freed, empty values, and a value that is longer than a page.
 func goldenRecords() []store.Record {
 	var recs []store.Record
 	for i := range 40 {
@@ -137,8 +137,8 @@ func TestAFileThatIsCutOffWhileOpenIsCorrupt(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// TestAFileThatWasDestroyedWhileOpenCanBeReplaced closes a store whose meta pages are destroyed, so that bbolt must not be
-// called any more, and then opens a copy of the file.
+// TestAFileThatWasDestroyedWhileOpenCanBeReplaced closes a store whose meta pages are destroyed, so that bbolt must not
+// be called any more, and then opens a copy of the file.
 func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
 	content := readGolden(t)
 	path := filepath.Join(t.TempDir(), "store.db")
@@ -158,8 +158,8 @@ func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
 	require.Equal(t, printed(goldenRecords()), printed(recs))
 }
 
-// TestABitThatBboltWouldStumbleOverIsFound flips bits that do no harm until bbolt writes the page. Then bbolt would free pages
-// that are in use, or would not find the place of the page in the branch above.
+// TestABitThatBboltWouldStumbleOverIsFound flips bits that do no harm until bbolt writes the page. Then bbolt would
+// free pages that are in use, or would not find the place of the page in the branch above.
 func TestABitThatBboltWouldStumbleOverIsFound(t *testing.T) {
 	for _, c := range []struct {
 		name string

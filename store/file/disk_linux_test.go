@@ -17,7 +17,8 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// inMounts runs a child in a mount namespace of its own, with an empty directory on which the child can mount a file system.
+// inMounts runs a child in a mount namespace of its own, with an empty directory on which the child can mount a file
+// system.
 func inMounts(t *testing.T, name string) {
 	t.Helper()
 	testenv.NeedRoot(t)
@@ -186,8 +187,8 @@ func openReadOnly(t *childTest, dir string) {
 	remount := func(flags uintptr) error {
 		return syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=1m")
 	}
-	// The kernel refuses to make a file system read-only while a file on it is open for writing. The sweep tests a file system
-	// that becomes read-only because of an error.
+	// The kernel refuses to make a file system read-only while a file on it is open for writing. The sweep tests a file
+	// system that becomes read-only because of an error.
 	require.ErrorIs(t, remount(syscall.MS_RDONLY), syscall.EBUSY)
 	require.NoError(t, s.Close())
 
@@ -209,8 +210,9 @@ func openReadOnly(t *childTest, dir string) {
 	require.NoError(t, s.Close())
 }
 
-// TestAPageThatCannotBeReadIsAnError removes the pages of an open file from the disk, one at a time, and leaves no room for an
-// empty page. The kernel then sends SIGBUS for each access to the page, as it does when a disk cannot read a page.
+// TestAPageThatCannotBeReadIsAnError removes the pages of an open file from the disk, one at a time, and leaves no room
+// for an empty page. The kernel then sends SIGBUS for each access to the page, as it does when a disk cannot read a
+// page.
 func TestAPageThatCannotBeReadIsAnError(t *testing.T) { inMounts(t, "read where nothing can be read") }
 
 func init() { children["read where nothing can be read"] = readUnreadable }

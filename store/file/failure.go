@@ -13,8 +13,8 @@ import (
 // outcome returns the error for the callers of transaction id, which bbolt has failed to commit with err.
 //
 // bbolt writes the pages, syncs, writes the meta page, and syncs again. Until the meta page is written, nothing has
-// happened, because nothing points to the new pages. Once the meta page is written, readers see the transaction, but the
-// disk may or may not have it.
+// happened, because nothing points to the new pages. Once the meta page is written, readers see the transaction, but
+// the disk may or may not have it.
 func (s *Store) outcome(id uint64, err error) error {
 	var seen uint64
 	look := s.view(func(tx *bbolt.Tx) error {
@@ -32,13 +32,13 @@ func (s *Store) outcome(id uint64, err error) error {
 	return s.requireReopen(err)
 }
 
-// requireReopen makes every later call return an error, which requireReopen returns too. The error says that the store must
-// be reopened, and wraps the cause.
+// requireReopen makes every later call return an error, which requireReopen returns too. The error says that the store
+// must be reopened, and wraps the cause.
 //
 // After a failed sync, the operating system marks the pages that it could not write as clean. It shows these pages to
-// readers but never writes them, and the next sync succeeds without them. After one failed sync, therefore, nothing read
-// through this file tells what is on disk. A meta page that readers see may not be on disk; the next transaction would
-// then overwrite pages that the meta page on disk still needs. Only Open can write the meta page anew, because no
+// readers but never writes them, and the next sync succeeds without them. After one failed sync, therefore, nothing
+// read through this file tells what is on disk. A meta page that readers see may not be on disk; the next transaction
+// would then overwrite pages that the meta page on disk still needs. Only Open can write the meta page anew, because no
 // transaction is under way there.
 func (s *Store) requireReopen(cause error) error {
 	err := fmt.Errorf("%w: %s must be reopened: %w", store.ErrClosed, s.path, cause)

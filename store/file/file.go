@@ -14,23 +14,23 @@
 // A commit takes this way through the package. [Store.Commit] puts the commit in a queue (queue.go). One of the callers
 // takes all waiting commits and carries them out in one transaction (transaction.go), with a checksum on each value
 // (record.go). After a failed sync, every call returns an error until the store is opened again (failure.go). [Open]
-// (open.go) makes a new file in one step (create.go), and inspects an existing file (inspect.go) before bbolt may write to
-// it. Reads check every page on their way (tree.go, walk.go, page.go), and so does a commit before bbolt writes a page
-// anew. A panic of bbolt on a damaged page becomes an error (bolt.go).
+// (open.go) makes a new file in one step (create.go), and inspects an existing file (inspect.go) before bbolt may write
+// to it. Reads check every page on their way (tree.go, walk.go, page.go), and so does a commit before bbolt writes a
+// page anew. A panic of bbolt on a damaged page becomes an error (bolt.go).
 //
 // Damage is reported as an error that wraps [store.ErrCorrupt] and names the file, and the record if the damage is in a
-// record. Damage never causes a panic, and a read never returns a value that no commit wrote. Three kinds of damage cannot
-// be detected from the file:
+// record. Damage never causes a panic, and a read never returns a value that no commit wrote. Three kinds of damage
+// cannot be detected from the file:
 //
 //   - The disk has reported a page as written and lost the write. The older version of the page is in its place, and
 //     takes its records back to their older state, if the older version fits between its neighbours.
 //   - A page of another store is in place of a page, and fits between its neighbours.
-//   - A record whose key and value are both damaged is absent under its key until List or [Check] reads it. This applies
-//     only to a record that [Open] has not read: in a file of more than 256 MiB, or in a file that is damaged while it is
-//     open.
+//   - A record whose key and value are both damaged is absent under its key until List or [Check] reads it. This
+//     applies only to a record that [Open] has not read: in a file of more than 256 MiB, or in a file that is damaged
+//     while it is open.
 //
-// The file is in the byte order of the machine and cannot be moved to a machine of different byte order. The file must not
-// be on a network file system: neither the lock nor the order of writes is reliable there.
+// The file is in the byte order of the machine and cannot be moved to a machine of different byte order. The file must
+// not be on a network file system: neither the lock nor the order of writes is reliable there.
 package file
 
 import (
@@ -52,17 +52,17 @@ import (
 // Store implements [store.Store] in one file. Make one with [Open].
 //
 // When the disk refuses a write, for example because it is full, the commits that needed the write return the error of
-// the operating system, such as syscall.ENOSPC. Nothing of these commits is written. The store works again as soon as the
-// disk has room.
+// the operating system, such as syscall.ENOSPC. Nothing of these commits is written. The store works again as soon as
+// the disk has room.
 //
-// When the disk fails to sync, the store no longer trusts it: the disk may have lost what it has reported as written since
-// the last sync. The commits under way return the error of the operating system, and also [store.ErrUnknown] if their
-// outcome is not known. From then on every call except Close returns an error that says that the store must be reopened,
-// and that wraps [store.ErrClosed] and the error of the operating system. When the file has been deleted or replaced, the
-// next commit and every call after it return such an error too, with fs.ErrNotExist as its cause.
+// When the disk fails to sync, the store no longer trusts it: the disk may have lost what it has reported as written
+// since the last sync. The commits under way return the error of the operating system, and also [store.ErrUnknown] if
+// their outcome is not known. From then on every call except Close returns an error that says that the store must be
+// reopened, and that wraps [store.ErrClosed] and the error of the operating system. When the file has been deleted or
+// replaced, the next commit and every call after it return such an error too, with fs.ErrNotExist as its cause.
 //
-// After Close, [Open] reads what the file has, and returns only once that is on disk. From then on it is settled whether a
-// commit of unknown outcome has happened.
+// After Close, [Open] reads what the file has, and returns only once that is on disk. From then on it is settled
+// whether a commit of unknown outcome has happened.
 type Store struct {
 	// Lock order: open, then beginMu. mu is held alone, for a few lines, never while bbolt works.
 

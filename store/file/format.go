@@ -9,8 +9,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The two buckets of a file, and the records of ownerBucket. The name, the keys and the coding of ownerBucket are the same
-// in every later format, so that every version of the program can read which format a file has.
+// The two buckets of a file, and the records of ownerBucket. The name, the keys and the coding of ownerBucket are the
+// same in every later format, so that every version of the program can read which format a file has.
 const (
 	ownerBucket   = "conveyor"
 	formatKey     = "format"

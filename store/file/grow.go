@@ -7,8 +7,8 @@ import (
 	"runtime"
 )
 
-// checkSize returns an error if pages in use are not in the file. It must be called before the file grows, which would put
-// empty pages in their place.
+// checkSize returns an error if pages in use are not in the file. It must be called before the file grows, which would
+// put empty pages in their place.
 func (s *Store) checkSize(used int64) error {
 	if used <= s.fileSize {
 		return nil
@@ -22,10 +22,11 @@ func (s *Store) checkSize(used int64) error {
 
 // grow makes the file at least as large as a transaction is likely to need.
 //
-// bbolt could grow the file itself, but it reports a full or failing disk as text only, without the error of the operating
-// system. Therefore bbolt is not allowed to grow the file. It fails a transaction that needs more than the estimate, which
-// happens with small records beside very large ones. Most commits do not change the size of the file, which would cost the
-// disk another write, because the file grows in large steps. The new part of the file is a hole until it is written to.
+// bbolt could grow the file itself, but it reports a full or failing disk as text only, without the error of the
+// operating system. Therefore bbolt is not allowed to grow the file. It fails a transaction that needs more than the
+// estimate, which happens with small records beside very large ones. Most commits do not change the size of the file,
+// which would cost the disk another write, because the file grows in large steps. The new part of the file is a hole
+// until it is written to.
 func (s *Store) grow(size int64) error {
 	if size <= s.fileSize || !managesFileSize {
 		return nil
@@ -62,7 +63,8 @@ func (s *Store) setFileSize(size int64) {
 	}
 }
 
-// managesFileSize reports whether the store sets the size of its file. On Windows bbolt sets it, to the size of its mapping.
+// managesFileSize reports whether the store sets the size of its file. On Windows bbolt sets it, to the size of its
+// mapping.
 const managesFileSize = runtime.GOOS != "windows"
 
 // growStep is how many bytes a file grows at a time. A file smaller than growStep doubles its size instead.

@@ -11,10 +11,10 @@ import (
 
 // inspector inspects a file before bbolt may write to it.
 //
-// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages bbolt panics, loops for ever, starts
-// goroutines that panic, or reports that a key is absent. The inspector therefore reads the pages first. Its rules detect
-// every flipped bit that matters: each byte of a page that has a meaning is checked against its neighbours, against the keys
-// around it, or by the checksum of a record.
+// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages bbolt panics, loops for ever,
+// starts goroutines that panic, or reports that a key is absent. The inspector therefore reads the pages first. Its
+// rules detect every flipped bit that matters: each byte of a page that has a meaning is checked against its
+// neighbours, against the keys around it, or by the checksum of a record.
 type inspector struct {
 	file       io.ReaderAt
 	readLeaves bool // read the leaves too, not only the pages that lead to them
@@ -24,8 +24,8 @@ type inspector struct {
 	newest     store.Revision // of the store, as the file says
 }
 
-// inspect returns an error if a file of the given size is not a sound store. Without readLeaves it reads only the pages that
-// lead to the records, which are about a hundredth of a large file, and not the records.
+// inspect returns an error if a file of the given size is not a sound store. Without readLeaves it reads only the pages
+// that lead to the records, which are about a hundredth of a large file, and not the records.
 func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 	in := &inspector{file: f, readLeaves: readLeaves}
 	if err := in.readMetas(size); err != nil {
@@ -66,8 +66,8 @@ func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
 	return nil
 }
 
-// readMetas reads both meta pages. Both must be sound and belong together. bbolt is content with one sound meta page, and
-// then goes on from the commit before the last one; but a store must not forget a commit that it has acknowledged.
+// readMetas reads both meta pages. Both must be sound and belong together. bbolt is content with one sound meta page,
+// and then goes on from the commit before the last one; but a store must not forget a commit that it has acknowledged.
 func (in *inspector) readMetas(size int64) error {
 	first, err := in.readMeta(0, size)
 	if err != nil {
@@ -178,9 +178,9 @@ func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	return err
 }
 
-// walk checks page id and all pages below it. The first key must be from, unless from is nil. When bbolt writes a page anew,
-// it looks up the place of the page in the branch above by this key. If the branch had another key, bbolt would add the
-// page a second time.
+// walk checks page id and all pages below it. The first key must be from, unless from is nil. When bbolt writes a page
+// anew, it looks up the place of the page in the branch above by this key. If the branch had another key, bbolt would
+// add the page a second time.
 func (in *inspector) walk(id uint64, from []byte, visit leafFunc) error {
 	data, err := in.readPage(id)
 	if err != nil {
@@ -284,8 +284,8 @@ func (in *inspector) readFree() error {
 	return nil
 }
 
-// readPage reads a page together with its overflow pages, and marks all of them as used. A page that is used twice is an
-// error, so a walk cannot run in a cycle.
+// readPage reads a page together with its overflow pages, and marks all of them as used. A page that is used twice is
+// an error, so a walk cannot run in a cycle.
 func (in *inspector) readPage(id uint64) ([]byte, error) {
 	if id < 2 || id >= in.meta.end {
 		return nil, fmt.Errorf("page %d is outside of the file", id)

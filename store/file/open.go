@@ -18,8 +18,8 @@ import (
 
 // Options says how [Open] and [Check] get hold of a file. The zero value works.
 type Options struct {
-	// Wait makes Open and Check wait while another owner has the file open, until the context ends. If Wait is false, they
-	// return ErrLocked within a tenth of a second.
+	// Wait makes Open and Check wait while another owner has the file open, until the context ends. If Wait is false,
+	// they return ErrLocked within a tenth of a second.
 	Wait bool
 }
 
@@ -29,30 +29,30 @@ const (
 	lockTimeout = 60 * time.Millisecond
 	// lockRetry is the time between two attempts to lock the file.
 	lockRetry = 10 * time.Millisecond
-	// inspectAllUpTo is the size in bytes up to which Open inspects every record of a file. An inspection reads somewhat
-	// less than a gigabyte in a second. A larger file is opened at once; its records are checked when they are read, and
-	// by [Check].
+	// inspectAllUpTo is the size in bytes up to which Open inspects every record of a file. An inspection reads
+	// somewhat less than a gigabyte in a second. A larger file is opened at once; its records are checked when they are
+	// read, and by [Check].
 	inspectAllUpTo = 256 << 20
 )
 
-// Open opens the store in the file at path. If there is no file, Open makes a new store, along with the directories that
-// lead to it.
+// Open opens the store in the file at path. If there is no file, Open makes a new store, along with the directories
+// that lead to it.
 //
 // When Open returns a nil error, the file and its name are on disk, and the caller owns the store until it calls Close.
 // Open returns these errors:
 //
-//   - ErrLocked while another owner, in this process or another one, has the file. If Open was waiting when ctx ended, the
-//     error wraps the cause of ctx too.
-//   - ErrCorrupt if the file is damaged, is not a regular file, or was written by another program or a newer version. The
-//     file is left unchanged.
+//   - ErrLocked while another owner, in this process or another one, has the file. If Open was waiting when ctx ended,
+//     the error wraps the cause of ctx too.
+//   - ErrCorrupt if the file is damaged, is not a regular file, or was written by another program or a newer version.
+//     The file is left unchanged.
 //   - The cause of ctx if ctx has ended before Open begins.
 //   - The error of the operating system if the system refuses something, such as syscall.ENOSPC, syscall.EROFS or
 //     fs.ErrPermission.
 //
-// A lock belongs to the file, not to a name of the file: the owner is found by every name. The owner keeps the lock as long
-// as its process lives, even while the process is stopped. A process that is killed leaves no lock, unless it has passed
-// the open file on to a process that it started; then that process has the lock. A file that has been renamed still belongs
-// to its owner, and its old name can be used for a new store.
+// A lock belongs to the file, not to a name of the file: the owner is found by every name. The owner keeps the lock as
+// long as its process lives, even while the process is stopped. A process that is killed leaves no lock, unless it has
+// passed the open file on to a process that it started; then that process has the lock. A file that has been renamed
+// still belongs to its owner, and its old name can be used for a new store.
 //
 // The directories and the file are made for the user alone, with modes 0700 and 0600. Open refuses an empty file with
 // ErrCorrupt: the store never leaves an empty file behind, so something else has made it or cut it off.
@@ -73,9 +73,10 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	return s, err
 }
 
-// Check reads a whole file that is not open. It returns nil if the file is sound, and an error that wraps ErrCorrupt if the
-// file is damaged. Check changes nothing. Check refuses every file that Open refuses. If Check returns nil, the file can be
-// opened and every record can be read. Check returns ErrLocked and the cause of ctx under the same conditions as [Open].
+// Check reads a whole file that is not open. It returns nil if the file is sound, and an error that wraps ErrCorrupt if
+// the file is damaged. Check changes nothing. Check refuses every file that Open refuses. If Check returns nil, the
+// file can be opened and every record can be read. Check returns ErrLocked and the cause of ctx under the same
+// conditions as [Open].
 func Check(ctx context.Context, path string, opts Options) error {
 	return acquire(ctx, path, opts, func() error { return inspectFile(path, math.MaxInt64) })
 }
@@ -127,8 +128,8 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 			return errReplaced
 		}
 		s.setFileSize(info.Size())
-		// The last owner may have died, or the disk may have failed, before a meta page was synced, or before the name of
-		// the file was synced.
+		// The last owner may have died, or the disk may have failed, before a meta page was synced, or before the name
+		// of the file was synced.
 		if err := s.rewriteMeta(); err != nil {
 			return err
 		}
@@ -150,9 +151,9 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 // errReplaced reports that, before the file was locked, another file has got its name.
 var errReplaced = errors.New("the file was replaced")
 
-// inspectFile returns an error if the file is not a sound store. It must be called before anything is written to the file.
-// It opens the file read-only with bbolt, which takes a shared lock, so that nobody writes meanwhile. bbolt reads only the
-// meta pages then.
+// inspectFile returns an error if the file is not a sound store. It must be called before anything is written to the
+// file. It opens the file read-only with bbolt, which takes a shared lock, so that nobody writes meanwhile. bbolt reads
+// only the meta pages then.
 func inspectFile(path string, inspectAllUpTo int64) error {
 	info, err := os.Stat(path)
 	if err != nil {

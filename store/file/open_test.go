@@ -266,8 +266,8 @@ func newer(t *testing.T, path string) {
 	require.NoError(t, db.Close())
 }
 
-// formatTwo is the record of the format as a file of version 2 would have it: the format of the value, its checksum, its
-// revision, and the version.
+// formatTwo is the record of the format as a file of version 2 would have it: the format of the value, its checksum,
+// its revision, and the version.
 func formatTwo() []byte {
 	rest := "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x02\x00\x00\x00"
 	sum := crc32.Checksum([]byte("format"+rest), crc32.MakeTable(crc32.Castagnoli))

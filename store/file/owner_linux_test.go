@@ -104,8 +104,8 @@ func own(t *childTest, path string) {
 	require.NoError(t, s.Close())
 }
 
-// requireLocked checks that Open returns ErrLocked for each of these names of a file, with and without waiting. It returns how
-// long the slowest refusal took.
+// requireLocked checks that Open returns ErrLocked for each of these names of a file, with and without waiting. It
+// returns how long the slowest refusal took.
 func requireLocked(t *testing.T, paths ...string) (slowest time.Duration) {
 	t.Helper()
 	for _, path := range paths {
@@ -239,8 +239,8 @@ func BenchmarkRefusal(b *testing.B) {
 	}
 }
 
-// bequeath opens the store and starts a process that lives longer than this one. The process inherits the descriptor of the file
-// if with is set.
+// bequeath opens the store and starts a process that lives longer than this one. The process inherits the descriptor of
+// the file if with is set.
 func bequeath(t *childTest, path string, with bool) {
 	s, err := file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
@@ -292,7 +292,8 @@ func withHeir(t *testing.T, child, path string) (o *owner, end func()) {
 }
 
 // If an owner dies while a process that it has started still has the file open, that process has the lock: nothing
-// distinguishes it from a living owner. A process inherits the file only if it is passed on explicitly, as with ExtraFiles.
+// distinguishes it from a living owner. A process inherits the file only if it is passed on explicitly, as with
+// ExtraFiles.
 func TestAChildThatInheritsTheFileKeepsTheLockOfAKilledOwner(t *testing.T) {
 	t.Parallel()
 	path := realPath(t)
@@ -386,8 +387,8 @@ func (h *herd) end() {
 	h.all = nil
 }
 
-// race opens one store after the other. It opens a store when it reads a byte, prints the outcome, and closes the store when it
-// reads the next byte.
+// race opens one store after the other. It opens a store when it reads a byte, prints the outcome, and closes the store
+// when it reads the next byte.
 func race(t *childTest, dir string) {
 	starts, ends := os.NewFile(3, "starts"), os.NewFile(4, "ends")
 	for round := 0; ; round++ {
@@ -417,8 +418,8 @@ func race(t *childTest, dir string) {
 	}
 }
 
-// TestOneOfManyRacingProcessesOwnsTheStore has sixteen processes open the same file at once, in many rounds. In every other
-// round there is no file yet, so that each process tries to make the file.
+// TestOneOfManyRacingProcessesOwnsTheStore has sixteen processes open the same file at once, in many rounds. In every
+// other round there is no file yet, so that each process tries to make the file.
 func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 	t.Parallel()
 	rounds := testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", 100, 10)
@@ -465,8 +466,8 @@ func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 	testenv.Figure(t, "%d rounds of %d processes, one owner in each; the slowest refusal took %v", rounds, racers, slowest)
 }
 
-// takeTurns opens the store with Wait when it reads a byte. While it has the store, there is a marker file, which must not
-// exist before. It adds one to a counter. Every seventh process kills itself while it has the store open.
+// takeTurns opens the store with Wait when it reads a byte. While it has the store, there is a marker file, which must
+// not exist before. It adds one to a counter. Every seventh process kills itself while it has the store open.
 func takeTurns(t *childTest, dir string) {
 	if _, err := os.NewFile(3, "starts").Read(make([]byte, 1)); err != nil {
 		return
@@ -492,8 +493,8 @@ func takeTurns(t *childTest, dir string) {
 	require.NoError(t, s.Close())
 }
 
-// TestManyWaitingProcessesGetTheStoreOneAfterTheOther has sixteen processes wait for a store at once. Some of them die while
-// they have the store open.
+// TestManyWaitingProcessesGetTheStoreOneAfterTheOther has sixteen processes wait for a store at once. Some of them die
+// while they have the store open.
 func TestManyWaitingProcessesGetTheStoreOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	rounds := max(1, testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", 100, 10)/10)

@@ -67,8 +67,8 @@ func parseMeta(page []byte, at uint64) (meta, error) {
 	return m, nil
 }
 
-// parseBucket decodes the value of a bucket. It returns the number of the root page. If the number is 0, the root page is
-// within the value, and parseBucket returns the page.
+// parseBucket decodes the value of a bucket. It returns the number of the root page. If the number is 0, the root page
+// is within the value, and parseBucket returns the page.
 func parseBucket(value []byte) (root uint64, inline treePage, err error) {
 	damaged := errors.New("damaged head")
 	if len(value) < bucketHeader || native.Uint64(value[8:]) != 0 {
@@ -81,7 +81,8 @@ func parseBucket(value []byte) (root uint64, inline treePage, err error) {
 		}
 		return root, inline, nil
 	}
-	// A page within an element has no number. If it had one, bbolt would free the page of that number with the next commit.
+	// A page within an element has no number. If it had one, bbolt would free the page of that number with the next
+	// commit.
 	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
 		return 0, inline, damaged
 	}
@@ -130,8 +131,8 @@ type element struct {
 	end   int    // where the key and the value end
 }
 
-// elementAt decodes element i. It returns an error if the key does not begin at byte at of the page, or if the key and the
-// value are not within the page.
+// elementAt decodes element i. It returns an error if the key does not begin at byte at of the page, or if the key and
+// the value are not within the page.
 func (p *treePage) elementAt(i, at int) (element, error) {
 	start := pageHeader + elementSize*i
 	head := p.data[start : start+elementSize]
@@ -154,8 +155,8 @@ func (p *treePage) elementAt(i, at int) (element, error) {
 	return e, nil
 }
 
-// search returns the first element whose key is not smaller than key. It compares the same elements as bbolt does, so that
-// it finds the same element on a damaged page too.
+// search returns the first element whose key is not smaller than key. It compares the same elements as bbolt does, so
+// that it finds the same element on a damaged page too.
 func (p *treePage) search(key []byte) (i int, exact bool) {
 	end := p.count
 	for i < end {
@@ -173,8 +174,8 @@ func (p *treePage) search(key []byte) (i int, exact bool) {
 	return i, exact
 }
 
-// key returns the key of element i. If the key is not within the page, the slice expression panics; guard turns the panic
-// into an error.
+// key returns the key of element i. If the key is not within the page, the slice expression panics; guard turns the
+// panic into an error.
 func (p *treePage) key(i int) []byte {
 	e := p.data[pageHeader+elementSize*i:]
 	if p.leaf {

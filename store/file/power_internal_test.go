@@ -21,12 +21,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// TestWhatWasAcknowledgedSurvivesALossOfPower simulates many losses of power, each at a random write to a file to which several
-// callers commit. After a loss of power, everything that was synced is on the disk. Of each write since the last sync, the disk
-// has all, nothing, or some sectors. The store that is opened afterwards must have every acknowledged commit. It must have
-// each commit wholly or not at all, and no commit without the commits before it.
+// TestWhatWasAcknowledgedSurvivesALossOfPower simulates many losses of power, each at a random write to a file to which
+// several callers commit. After a loss of power, everything that was synced is on the disk. Of each write since the
+// last sync, the disk has all, nothing, or some sectors. The store that is opened afterwards must have every
+// acknowledged commit. It must have each commit wholly or not at all, and no commit without the commits before it.
 //
-// A sector is written wholly or not at all. Disks promise this, and both file systems and bbolt's meta pages rely on it.
+// A sector is written wholly or not at all. Disks promise this, and both file systems and bbolt's meta pages rely on
+// it.
 func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	losses := testenv.Bound(t, "CONVEYOR_POWER_LOSSES", 3000, 150)
 	const seed = 1
@@ -128,7 +129,8 @@ func (p *tape) len() int {
 	return len(p.writes)
 }
 
-// lastSync returns how many of the first n writes are certain to be synced. bbolt syncs before and after it writes a meta page.
+// lastSync returns how many of the first n writes are certain to be synced. bbolt syncs before and after it writes a
+// meta page.
 func (p *tape) lastSync(n int) int {
 	for i := n - 1; i >= 0; i-- {
 		if p.isMeta(i) {
@@ -199,8 +201,8 @@ func recordWrites(t *testing.T) (*tape, []written) {
 	return p, all
 }
 
-// requirePrefix opens a file, which must be sound and must have a prefix of the commits. It returns the revision of the last
-// commit of the prefix.
+// requirePrefix opens a file, which must be sound and must have a prefix of the commits. It returns the revision of the
+// last commit of the prefix.
 func requirePrefix(t *testing.T, path string, commits []written) (newest store.Revision) {
 	t.Helper()
 	require.NoError(t, Check(t.Context(), path, Options{}))

@@ -91,8 +91,8 @@ func TestAnotherProcessIsLockedOut(t *testing.T) {
 	require.NoError(t, holder.Wait())
 }
 
-// writers is the number of concurrent callers of a writing child. There are several, so that the child is killed within groups
-// of commits too.
+// writers is the number of concurrent callers of a writing child. There are several, so that the child is killed within
+// groups of commits too.
 const writers = 4
 
 // write makes commits of two records for ever. It prints the number and the revision of each commit once the commit is

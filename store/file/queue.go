@@ -22,19 +22,19 @@ type request struct {
 	err error
 }
 
-// maxGroup is the largest number of bytes of keys and values in a group. The remaining commits are left to the next group.
-// A group always has at least one commit, however large.
+// maxGroup is the largest number of bytes of keys and values in a group. The remaining commits are left to the next
+// group. A group always has at least one commit, however large.
 const maxGroup = 16 << 20
 
 // enqueue commits ops, together with commits that arrive at the same time (group commit).
 //
 // A caller that finds the store idle becomes the leader: it carries out its own commit in a transaction. Callers that
-// arrive meanwhile wait. When the transaction is done, the leader makes the caller that has waited longest the next leader.
-// The next leader carries out all waiting commits in one transaction, and so on until nobody waits. No caller leads more
-// than one transaction, and the store needs no goroutine of its own.
+// arrive meanwhile wait. When the transaction is done, the leader makes the caller that has waited longest the next
+// leader. The next leader carries out all waiting commits in one transaction, and so on until nobody waits. No caller
+// leads more than one transaction, and the store needs no goroutine of its own.
 //
-// If ctx ends while the commit is still in the queue, enqueue returns the cause and nothing is written. A commit that has
-// been taken from the queue is finished, and enqueue returns its outcome.
+// If ctx ends while the commit is still in the queue, enqueue returns the cause and nothing is written. A commit that
+// has been taken from the queue is finished, and enqueue returns its outcome.
 func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	req := &request{ops: ops}
 	if !s.join(req) {
@@ -86,8 +86,8 @@ func (s *Store) join(req *request) (leads bool) {
 	return true
 }
 
-// withdraw removes a request from the queue and returns true. It returns false if the request is already being carried out
-// or its caller has been made the leader.
+// withdraw removes a request from the queue and returns true. It returns false if the request is already being carried
+// out or its caller has been made the leader.
 func (s *Store) withdraw(req *request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

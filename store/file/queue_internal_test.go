@@ -36,7 +36,8 @@ func transactions(t *testing.T, s *Store) (n int) {
 	return n
 }
 
-// hold makes the leader of the next transaction of s wait until release is closed. It closes reached when the leader waits.
+// hold makes the leader of the next transaction of s wait until release is closed. It closes reached when the leader
+// waits.
 func hold(s *Store) (reached, release chan struct{}) {
 	reached, release = make(chan struct{}), make(chan struct{})
 	var once sync.Once

@@ -26,8 +26,8 @@ func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 const maxPage = 1 << 20
 
 // page is the [keyrange.Fetch] of a list. Each page has a read transaction of its own, so that none is open while the
-// caller's code runs. Otherwise bbolt could neither reuse a page nor grow its mapping until that code is done, and a commit
-// in that code would never return.
+// caller's code runs. Otherwise bbolt could neither reuse a page nor grow its mapping until that code is done, and a
+// commit in that code would never return.
 func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
 	if err := s.enter(); err != nil {
 		return page, false, err

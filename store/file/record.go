@@ -33,8 +33,8 @@ func encode(key string, rev store.Revision, payload []byte) (k, stored []byte) {
 	return k, stored
 }
 
-// encodeInto is encode into the free capacity of buf, or into new memory if that is too small. rest is buf, extended by what
-// was encoded.
+// encodeInto is encode into the free capacity of buf, or into new memory if that is too small. rest is buf, extended by
+// what was encoded.
 func encodeInto(buf []byte, key string, rev store.Revision, payload []byte) (k, stored, rest []byte) {
 	size := encodedSize(key, payload)
 	if cap(buf)-len(buf) < size {

@@ -24,9 +24,9 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// TestADiskThatFailsAtAnyCallLosesNothingAcknowledged has the disk fail at its first write, at its second write, and so on until
-// the workload ends before the failing write. It does the same for syncs and changes of size, and for failures that pass and
-// failures that last. See experiment for what must hold then.
+// TestADiskThatFailsAtAnyCallLosesNothingAcknowledged has the disk fail at its first write, at its second write, and so
+// on until the workload ends before the failing write. It does the same for syncs and changes of size, and for failures
+// that pass and failures that last. See experiment for what must hold then.
 func TestADiskThatFailsAtAnyCallLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	sweeps := testenv.Bound(t, "CONVEYOR_DISK_SWEEPS", 1, 1)
@@ -85,8 +85,8 @@ type model struct {
 	rnd     *rand.Rand
 }
 
-// answer lets a call happen or fail. A sync that succeeds brings all earlier writes to the disk. After a sync that fails, some
-// of these writes never reach the disk, because the operating system does not try again.
+// answer lets a call happen or fail. A sync that succeeds brings all earlier writes to the disk. After a sync that
+// fails, some of these writes never reach the disk, because the operating system does not try again.
 func (m *model) answer(c baddisk.Call) syscall.Errno {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -233,10 +233,11 @@ const (
 
 // experiment is a workload on a disk that fails once. The following must hold:
 //
-//   - Every call returns nil or the error of the operating system. No call that begins after a failed sync is acknowledged.
+//   - Every call returns nil or the error of the operating system. No call that begins after a failed sync is
+//     acknowledged.
 //   - Once the disk works again, the store works if no sync has failed. Otherwise it says that it must be reopened.
-//   - After a loss of power, and after another Open, every acknowledged commit is there. Every commit of unknown outcome is
-//     there as a whole or not at all. Every other commit is absent.
+//   - After a loss of power, and after another Open, every acknowledged commit is there. Every commit of unknown
+//     outcome is there as a whole or not at all. Every other commit is absent.
 //   - No revision is given twice.
 //   - What the store shows after an Open is still there after a loss of power right after the Open.
 type experiment struct {
@@ -338,8 +339,8 @@ func (x *experiment) commit(s *file.Store, key string, value []byte) {
 	}
 }
 
-// verify opens a file and compares its records with the acknowledged commits. It returns the records that it has found, and then
-// makes one more commit.
+// verify opens a file and compares its records with the acknowledged commits. It returns the records that it has found,
+// and then makes one more commit.
 func (x *experiment) verify(path string) (revisions map[string]store.Revision) {
 	t := x.t
 	require.NoError(t, file.Check(t.Context(), path, file.Options{}), x)
@@ -380,8 +381,9 @@ func (x *experiment) verify(path string) (revisions map[string]store.Revision) {
 	return revisions
 }
 
-// sweepOpen makes a store while the disk fails, at each call in turn. Either Open returns the error of the system and leaves no
-// partial file, or the next Open succeeds. The next Open syncs the directory first, because the failed one may not have done so.
+// sweepOpen makes a store while the disk fails, at each call in turn. Either Open returns the error of the system and
+// leaves no partial file, or the next Open succeeds. The next Open syncs the directory first, because the failed one
+// may not have done so.
 func sweepOpen(t *childTest, dir string) {
 	m := newModel(t)
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
@@ -431,8 +433,8 @@ func sweepOpen(t *childTest, dir string) {
 	}
 }
 
-// sweepReopen opens a store whose newest meta page is only in memory, while the disk fails at each call in turn, once or from
-// there on.
+// sweepReopen opens a store whose newest meta page is only in memory, while the disk fails at each call in turn, once
+// or from there on.
 func sweepReopen(t *childTest, dir string) {
 	m := newModel(t)
 	for _, f := range []fault{
@@ -502,8 +504,8 @@ func reopen(t *childTest, m *model, dir string, f fault, n int) (reached bool, f
 	return calls >= n, failure
 }
 
-// TestGrowthThatTheDiskRefusesIsItsError has small records next to very large ones. A change of the small records writes the
-// pages of both anew, so a transaction needs much more room than the records that it writes.
+// TestGrowthThatTheDiskRefusesIsItsError has small records next to very large ones. A change of the small records
+// writes the pages of both anew, so a transaction needs much more room than the records that it writes.
 func TestGrowthThatTheDiskRefusesIsItsError(t *testing.T) {
 	t.Parallel()
 	runChild(t, "refuse to grow", filepath.Join(t.TempDir(), "store.db"))

@@ -19,8 +19,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// syncOldDir is syncDir for a name that was in the directory before. It returns nil if the directory cannot be synced at
-// all, or not with the rights of this process: then no store has made the name.
+// syncOldDir is syncDir for a name that was in the directory before. It returns nil if the directory cannot be synced
+// at all, or not with the rights of this process: then no store has made the name.
 func syncOldDir(dir string) error {
 	err := syncDir(dir)
 	for _, never := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EINVAL} {

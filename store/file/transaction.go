@@ -13,8 +13,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so most
-// pages never get another record. bbolt's default, half full, would double the size of the file.
+// fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so
+// most pages never get another record. bbolt's default, half full, would double the size of the file.
 const fillPercent = 0.9
 
 // commitGroup commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
@@ -53,8 +53,8 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// failAll puts one error in all requests of a group, also in those that had a conflict: the conflict may have been with a
-// commit of the same group, which has not happened now.
+// failAll puts one error in all requests of a group, also in those that had a conflict: the conflict may have been with
+// a commit of the same group, which has not happened now.
 func failAll(group []*request, err error) {
 	for _, req := range group {
 		req.rev, req.err = 0, err
@@ -157,8 +157,8 @@ func (s *Store) commit(tx *bbolt.Tx) error {
 	}
 }
 
-// checkPaths checks the pages on bbolt's way to the key of each op, as they were before the transaction. For an op with a
-// condition, it also checks that a key which seems absent is absent.
+// checkPaths checks the pages on bbolt's way to the key of each op, as they were before the transaction. For an op with
+// a condition, it also checks that a key which seems absent is absent.
 func (s *Store) checkPaths(t *tree, ops []store.Op) error {
 	var buf [256]byte
 	for _, op := range ops {
@@ -205,8 +205,8 @@ func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) er
 	return nil
 }
 
-// reserveBuffer reserves the memory for what a group writes; bbolt refers to this memory until the transaction ends. The
-// memory of the last transaction is used again, unless it is too small, or so large that it is not worth keeping.
+// reserveBuffer reserves the memory for what a group writes; bbolt refers to this memory until the transaction ends.
+// The memory of the last transaction is used again, unless it is too small, or so large that it is not worth keeping.
 func (s *Store) reserveBuffer(group []*request) {
 	const large = 1 << 20
 	size := 0

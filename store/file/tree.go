@@ -12,28 +12,29 @@ import (
 
 // tree reads the keys of a bucket in a snapshot and checks every page on its way.
 //
-// bbolt's own cursor trusts the pages. If a page says that it is its own child, the cursor descends until the process has no
-// memory left, and recover does not help against that. If a page has lost elements, their keys are absent. Open inspects
-// every file, but not the leaves of a large file. Damage in the leaves that Open has not read, and damage that comes after
-// Open, is detected here: each page on the way must be what the page above says. This concerns the number and the kind of
-// the page, the place of its first element, and the range of its keys.
+// bbolt's own cursor trusts the pages. If a page says that it is its own child, the cursor descends until the process
+// has no memory left, and recover does not help against that. If a page has lost elements, their keys are absent. Open
+// inspects every file, but not the leaves of a large file. Damage in the leaves that Open has not read, and damage that
+// comes after Open, is detected here: each page on the way must be what the page above says. This concerns the number
+// and the kind of the page, the place of its first element, and the range of its keys.
 type tree struct {
 	pages []byte // all pages in use, as the file is mapped
 	size  uint64 // of a page
 	root  treePage
 
-	// strict makes a search check all elements of each page on its way. Only a strict search proves that a key is absent. A
-	// key that is found needs no such check.
+	// strict makes a search check all elements of each page on its way. Only a strict search proves that a key is
+	// absent. A key that is found needs no such check.
 	strict bool
-	// checked has the pages whose elements have been checked in this write transaction. bbolt splits a page that it changes
-	// into its elements and writes them anew, so damaged elements would be written too. Nil for a read transaction.
+	// checked has the pages whose elements have been checked in this write transaction. bbolt splits a page that it
+	// changes into its elements and writes them anew, so damaged elements would be written too. Nil for a read
+	// transaction.
 	checked map[uint64]bool
 	// removes says that the transaction is going to remove the key. bbolt can then merge the page with its siblings.
 	removes bool
 }
 
-// leafSpan is a leaf with its range of keys. The leaf has all keys of the bucket from from, which is included, up to to,
-// which is excluded. Nil means that the range has no end on this side.
+// leafSpan is a leaf with its range of keys. The leaf has all keys of the bucket from from, which is included, up to
+// to, which is excluded. Nil means that the range has no end on this side.
 type leafSpan struct {
 	treePage
 	from, to []byte
@@ -42,8 +43,8 @@ type leafSpan struct {
 // maxDepth is greater than the depth of any tree that fits on a disk.
 const maxDepth = 48
 
-// bucketTree returns the tree of a bucket in the snapshot of tx. The tree is strict if tx is a write transaction. It must
-// not be used after tx has ended.
+// bucketTree returns the tree of a bucket in the snapshot of tx. The tree is strict if tx is a write transaction. It
+// must not be used after tx has ended.
 func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if tx.Writable() {
 		t.strict, t.checked = true, map[uint64]bool{}
@@ -104,8 +105,8 @@ func (t *tree) page(id uint64) (treePage, error) {
 	return p, err
 }
 
-// checkFree checks the header of the list of free pages that transaction txn has written. bbolt frees as many pages as the
-// header says, and then overwrites them.
+// checkFree checks the header of the list of free pages that transaction txn has written. bbolt frees as many pages as
+// the header says, and then overwrites them.
 func (t *tree) checkFree(txn uint64) error {
 	id := native.Uint64(t.pages[txn%2*t.size+pageHeader+32:])
 	end := uint64(len(t.pages)) / t.size
@@ -129,10 +130,12 @@ func (t *tree) checkFree(txn uint64) error {
 // seek returns the leaf whose range has the key.
 func (t *tree) seek(key []byte) (leafSpan, error) { return t.descend(key, false) }
 
-// seekBefore returns the leaf with the greatest keys that are smaller than key. If key is nil, it returns the last leaf.
+// seekBefore returns the leaf with the greatest keys that are smaller than key. If key is nil, it returns the last
+// leaf.
 func (t *tree) seekBefore(key []byte) (leafSpan, error) { return t.descend(key, true) }
 
-// descend goes from the root to the leaf for key: the leaf of seekBefore if before is set, and the leaf of seek otherwise.
+// descend goes from the root to the leaf for key: the leaf of seekBefore if before is set, and the leaf of seek
+// otherwise.
 func (t *tree) descend(key []byte, before bool) (leafSpan, error) {
 	at := leafSpan{treePage: t.root}
 	var first []byte // the key that the first element of the page must have
@@ -182,8 +185,8 @@ func (p *treePage) childFor(key []byte, before bool) int {
 	return max(i-1, 0)
 }
 
-// checkSiblings checks child i of the page above, and the siblings next to it. bbolt can merge the child with them when it
-// removes a key. The siblings must be of the same kind, given by leaf.
+// checkSiblings checks child i of the page above, and the siblings next to it. bbolt can merge the child with them when
+// it removes a key. The siblings must be of the same kind, given by leaf.
 func (t *tree) checkSiblings(above *treePage, i int, leaf bool) error {
 	for j := max(i-1, 0); j < min(i+2, above.count); j++ {
 		id := above.child(j)
@@ -226,9 +229,9 @@ func (t *tree) checkElements(p *treePage) error {
 	return nil
 }
 
-// find returns the value of a key, or nil if it does not find the key. It returns an error if the element has other flags
-// than wanted. If sure is set, find also confirms that a key which it does not find is absent. This costs a check of the
-// other keys of the page.
+// find returns the value of a key, or nil if it does not find the key. It returns an error if the element has other
+// flags than wanted. If sure is set, find also confirms that a key which it does not find is absent. This costs a check
+// of the other keys of the page.
 func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 	at, err := t.seek(key)
 	if err != nil {
@@ -248,10 +251,10 @@ func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 	return nil, err
 }
 
-// checkAbsent returns an error if it cannot confirm that the key is absent. The key is not at index i of its leaf, where it
-// would have to be. checkAbsent checks all elements of the pages on the way to the leaf. It also checks that the record is
-// not there under a damaged key, which would be at the same place. If the value is damaged too, nothing tells which key
-// the record had.
+// checkAbsent returns an error if it cannot confirm that the key is absent. The key is not at index i of its leaf,
+// where it would have to be. checkAbsent checks all elements of the pages on the way to the leaf. It also checks that
+// the record is not there under a damaged key, which would be at the same place. If the value is damaged too, nothing
+// tells which key the record had.
 func (t *tree) checkAbsent(at *leafSpan, i int, key []byte) error {
 	if !t.strict {
 		strict, err := t.asStrict()

@@ -75,8 +75,8 @@ func (t *tree) walkDown(r keyrange.Range, visit func(key, stored []byte) (more b
 	}
 }
 
-// seekEnd returns the leaf with the greatest keys that are smaller than to, and the index after the last of these keys. If
-// to is empty, the leaf is the last one of the bucket.
+// seekEnd returns the leaf with the greatest keys that are smaller than to, and the index after the last of these keys.
+// If to is empty, the leaf is the last one of the bucket.
 func (t *tree) seekEnd(to string) (at leafSpan, i int, err error) {
 	strict, err := t.asStrict()
 	if err != nil {

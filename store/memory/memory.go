@@ -1,7 +1,7 @@
 // Package memory is the reference store: it keeps records in the memory of the process and nowhere else.
 //
-// The other stores are compared with this store, and the tests of a program run on it. Nothing survives Close or the end of
-// the process.
+// The other stores are compared with this store, and the tests of a program run on it. Nothing survives Close or the
+// end of the process.
 package memory
 
 import (
@@ -25,8 +25,8 @@ type Store struct {
 	newest store.Revision
 
 	// byKey and inOrder have the same records: byKey finds a key in constant time, inOrder keeps the order of the keys.
-	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has the slice can copy it
-	// after it has released the lock.
+	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has the slice can
+	// copy it after it has released the lock.
 	byKey   map[string]*store.Record
 	inOrder tree
 }
@@ -120,8 +120,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// findAllLocked appends to found the record of each op, or nil if there is none. It returns an error if the condition of an
-// op does not hold.
+// findAllLocked appends to found the record of each op, or nil if there is none. It returns an error if the condition
+// of an op does not hold.
 func (s *Store) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.Record, error) {
 	for _, op := range ops {
 		rec, rev := s.byKey[op.Key()], store.Revision(0)
@@ -160,8 +160,8 @@ func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	rec.Value, rec.Revision = value, s.newest
 }
 
-// arena is one piece of memory for the small values of one commit. A large value gets memory of its own, because the arena
-// is kept as long as one value in it is kept.
+// arena is one piece of memory for the small values of one commit. A large value gets memory of its own, because the
+// arena is kept as long as one value in it is kept.
 type arena []byte
 
 const smallValue = 1 << 10

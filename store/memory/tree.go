@@ -10,18 +10,19 @@ import (
 
 // tree keeps records in the order of their keys. It is a B-tree with two levels: one root and its leaves.
 //
-// An insertion into one sorted slice of a million records would move half of them. With leaves, an insertion moves a part of
-// one leaf. When a full leaf is split, the insertion also moves a part of the slice of leaves. At a million records there are
-// some thousands of leaves, so a third level would gain nothing.
+// An insertion into one sorted slice of a million records would move half of them. With leaves, an insertion moves a
+// part of one leaf. When a full leaf is split, the insertion also moves a part of the slice of leaves. At a million
+// records there are some thousands of leaves, so a third level would gain nothing.
 //
-// Invariant: a leaf has at most leafSize records, in ascending order of their keys. No key is smaller than the from of its
-// leaf, and every key is smaller than the from of the next leaf. The from of the first leaf is empty.
+// Invariant: a leaf has at most leafSize records, in ascending order of their keys. No key is smaller than the from of
+// its leaf, and every key is smaller than the from of the next leaf. The from of the first leaf is empty.
 type tree struct {
 	leaves []leaf
 }
 
 type leaf struct {
-	// The search for a leaf reads only this field. A removal does not change it, so from need not be the key of a record.
+	// The search for a leaf reads only this field. A removal does not change it, so from need not be the key of a
+	// record.
 	from    string
 	records []*store.Record
 }
@@ -80,10 +81,11 @@ func (t *tree) appendReverse(page []store.Record, r keyrange.Range, limit int) [
 	return page
 }
 
-// find returns the leaf l where key belongs, and its index i in the leaf: the index of the first key that is not smaller.
+// find returns the leaf l where key belongs, and its index i in the leaf: the index of the first key that is not
+// smaller.
 func (t *tree) find(key string) (l, i int) {
-	// This is the leaf before the first leaf that begins after key. The first leaf begins before every key, so there is such
-	// a leaf unless the tree is empty.
+	// This is the leaf before the first leaf that begins after key. The first leaf begins before every key, so there is
+	// such a leaf unless the tree is empty.
 	l = sort.Search(len(t.leaves), func(l int) bool { return t.leaves[l].from > key }) - 1
 	if l < 0 {
 		return 0, 0
@@ -104,7 +106,8 @@ func (t *tree) findEnd(to string) (l, i int) {
 func (t *tree) split(l, i int) {
 	at := leafSize / 2
 	if i == leafSize {
-		// Keys that grow with time are inserted at the end. This split leaves full leaves behind them, not half-empty ones.
+		// Keys that grow with time are inserted at the end. This split leaves full leaves behind them, not half-empty
+		// ones.
 		at = leafSize - 1
 	}
 	old := t.leaves[l].records

@@ -75,8 +75,8 @@ func closed(t testing.TB, h Harness, keys ...string) store.Store {
 	return s
 }
 
-// closeDuringCommits closes a store while other goroutines use it. It returns the keys whose commits returned nil. The store
-// must have the key "there".
+// closeDuringCommits closes a store while other goroutines use it. It returns the keys whose commits returned nil. The
+// store must have the key "there".
 func closeDuringCommits(t testing.TB, s store.Store) []string {
 	t.Helper()
 	var (
@@ -118,8 +118,8 @@ func getUntilClosed(t testing.TB, s store.Store, key string) {
 	}
 }
 
-// commitUntilClosed commits one key after the other until the store returns ErrClosed. It calls committed after each commit,
-// and returns the keys whose commits returned nil.
+// commitUntilClosed commits one key after the other until the store returns ErrClosed. It calls committed after each
+// commit, and returns the keys whose commits returned nil.
 func commitUntilClosed(t testing.TB, s store.Store, prefix string, committed func()) (keys []string) {
 	for i := 0; ; i++ {
 		key := fmt.Sprintf("%s/%d", prefix, i)

@@ -17,8 +17,8 @@ const (
 	rounds  = 12
 )
 
-// concurrently runs fn on n goroutines, numbered from 0, and waits for them. fn must report a failure with Errorf and not with
-// Fatalf, because only the goroutine of a test may end the test.
+// concurrently runs fn on n goroutines, numbered from 0, and waits for them. fn must report a failure with Errorf and
+// not with Fatalf, because only the goroutine of a test may end the test.
 func concurrently(n int, fn func(worker int)) {
 	var (
 		group sync.WaitGroup
@@ -92,7 +92,8 @@ var concurrencyClaims = []claim{
 		concurrently(workers, func(w int) {
 			for i := range rounds {
 				key := fmt.Sprintf("w%d/%d", w, i)
-				// The commits of odd workers conflict. Their writes must leave no trace, and must take no other write with them.
+				// The commits of odd workers conflict. Their writes must leave no trace, and must take no other write
+				// with them.
 				if w%2 == 1 {
 					_, err := s.Commit(t.Context(), store.Put(key, nil), store.Check("there", 0))
 					if !errors.Is(err, store.ErrConflict) {
@@ -143,8 +144,8 @@ var concurrencyClaims = []claim{
 
 	{"readers never see half a commit", func(t testing.TB, h Harness) {
 		s := open(t, h)
-		// Each commit writes one number to all three keys, and the numbers grow. A reader that has read a number from one key
-		// must therefore find no smaller number in another key afterwards.
+		// Each commit writes one number to all three keys, and the numbers grow. A reader that has read a number from
+		// one key must therefore find no smaller number in another key afterwards.
 		keys := []string{"a", "m", "z"}
 		put := func(n int) error {
 			var ops []store.Op

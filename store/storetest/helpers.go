@@ -10,8 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// errCause is the cause with which the contexts of the suite end. It shows if a store returns context.Canceled instead of the
-// cause.
+// errCause is the cause with which the contexts of the suite end. It shows if a store returns context.Canceled instead
+// of the cause.
 var errCause = errors.New("storetest: the caller has left")
 
 var sentinels = []error{

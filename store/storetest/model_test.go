@@ -105,7 +105,8 @@ var (
 	times = rapid.SampledFrom([]int{1, 1, 1, 500})
 )
 
-// compare makes the same calls on a store and on the model and compares the results. It returns the store that was opened last.
+// compare makes the same calls on a store and on the model and compares the results. It returns the store that was
+// opened last.
 func compare(t *rapid.T, s store.Store, reopen func() store.Store) store.Store {
 	ctx := context.Background()
 	m := &model{records: map[string]store.Record{}}

@@ -1,5 +1,5 @@
-// Package storetest checks a store against the contract of package store. There is one named subtest for each sentence of the
-// contract.
+// Package storetest checks a store against the contract of package store. There is one named subtest for each sentence
+// of the contract.
 //
 // The test of a store calls it like this:
 //
@@ -10,8 +10,8 @@
 //		})
 //	}
 //
-// The suite does not test crashes and damaged files, because no caller of a store can cause them. They are left to the tests
-// of each store.
+// The suite does not test crashes and damaged files, because no caller of a store can cause them. They are left to the
+// tests of each store.
 package storetest
 
 import (
@@ -26,9 +26,9 @@ type Harness struct {
 	// Open returns a new and empty store. The suite closes the store.
 	Open func(t testing.TB) store.Store
 
-	// Reopen opens a store again that Open or Reopen has returned and the suite has closed. It returns a store with the same
-	// records, which the suite closes. Reopen is nil for a store that claims to survive nothing. The subtests about
-	// durability are left out then.
+	// Reopen opens a store again that Open or Reopen has returned and the suite has closed. It returns a store with the
+	// same records, which the suite closes. Reopen is nil for a store that claims to survive nothing. The subtests
+	// about durability are left out then.
 	Reopen func(t testing.TB, closed store.Store) store.Store
 }
 
@@ -40,8 +40,8 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// claim is one sentence of the contract with its check. The check takes a testing.TB, so that the tests of the suite itself can
-// see the check fail.
+// claim is one sentence of the contract with its check. The check takes a testing.TB, so that the tests of the suite
+// itself can see the check fail.
 type claim struct {
 	name  string
 	check func(t testing.TB, h Harness)

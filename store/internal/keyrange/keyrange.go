@@ -40,21 +40,23 @@ func (r Range) after(key string) Range {
 // empty reports whether no key can lie in r.
 func (r Range) empty() bool { return r.To != "" && r.From >= r.To }
 
-// Fetch appends to page the first records of r, in the order of r, and at most limit of them. It returns the page, and whether
-// r may have more records. If Fetch returns an error, the page has the records that come before the fault.
+// Fetch appends to page the first records of r, in the order of r, and at most limit of them. It returns the page, and
+// whether r may have more records. If Fetch returns an error, the page has the records that come before the fault.
 type Fetch func(page []store.Record, r Range, limit int) (_ []store.Record, more bool, err error)
 
-// The number of records in the first page of a list and in the largest page. The size doubles from page to page. A range
-// that ends early has therefore fetched few records, and a long one rarely has to find its place again.
+// The number of records in the first page of a list and in the largest page. The size doubles from page to page. A
+// range that ends early has therefore fetched few records, and a long one rarely has to find its place again.
 const (
 	firstPage   = 16
 	largestPage = 256
 )
 
-// Pages yields the records that q selects. It fetches them page by page, so a store holds no lock and no transaction while the
-// body of the range runs. Pages calls alive before each record, and ends the sequence with the error that alive returns.
+// Pages yields the records that q selects. It fetches them page by page, so a store holds no lock and no transaction
+// while the body of the range runs. Pages calls alive before each record, and ends the sequence with the error that
+// alive returns.
 //
-// own returns a copy of a fetched value that the caller of List owns. If own is nil, the caller owns the fetched value itself.
+// own returns a copy of a fetched value that the caller of List owns. If own is nil, the caller owns the fetched value
+// itself.
 func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []byte) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
 		rest, left, size := Of(q), q.Limit, firstPage
