@@ -284,6 +284,13 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 			w.outcome = stale
 		}
 	}
+	w.listBack(s, sound, got, keys)
+	w.getEach(s, sound, got)
+	return got
+}
+
+// listBack reads all records in reverse. If the store is sound, they must be those that a list has got.
+func (w *worker) listBack(s *file.Store, sound bool, got contents, keys []string) {
 	var back []string
 	for rec, err := range s.List(w.t.Context(), store.Query{Reverse: true}) {
 		if err != nil {
@@ -301,6 +308,10 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 	if sound && !slices.Equal(keys, back) {
 		w.broken("List in reverse has other keys")
 	}
+}
+
+// getEach reads the records of the model one by one. If the store is sound, they must be those that a list has got.
+func (w *worker) getEach(s *file.Store, sound bool, got contents) {
 	for key := range w.model {
 		rec, err := s.Get(w.t.Context(), key)
 		switch {
@@ -324,7 +335,6 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 			}
 		}
 	}
-	return got
 }
 
 // telling reports whether the damage is of a kind that the store must detect wherever it matters.

@@ -166,6 +166,15 @@ func recordWrites(t *testing.T) (*tape, []written) {
 	}
 
 	const callers, each = 4, 100
+	all := commitConcurrently(t, s, p, callers, each)
+	require.NoError(t, s.Close())
+	require.Greater(t, len(p.writes), callers*each)
+	return p, all
+}
+
+// commitConcurrently has several callers make commits, and returns the commits in the order of their revisions.
+func commitConcurrently(t *testing.T, s *Store, p *tape, callers, each int) []written {
+	t.Helper()
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex
@@ -195,10 +204,8 @@ func recordWrites(t *testing.T) (*tape, []written) {
 		})
 	}
 	group.Wait()
-	require.NoError(t, s.Close())
-	require.Greater(t, len(p.writes), callers*each)
 	slices.SortFunc(all, func(a, b written) int { return cmp.Compare(a.rev, b.rev) })
-	return p, all
+	return all
 }
 
 // requirePrefix opens a file, which must be sound and must have a prefix of the commits. It returns the revision of the
