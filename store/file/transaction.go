@@ -80,7 +80,8 @@ func (s *Store) update(group []*request) error {
 	if err := putRevision(tx, s.newest); err != nil {
 		return err
 	}
-	// A transaction writes anew each page that it changes: at most one page for each op, and at most all pages in use.
+	// A transaction writes anew each page that it changes. The estimate is one page for each op, and no more than all
+	// pages in use.
 	changed := min(tx.Size(), int64(written.ops*os.Getpagesize()))
 	if err := s.grow(tx.Size() + changed + 4*int64(written.bytes)); err != nil {
 		return err
@@ -170,7 +171,8 @@ func (s *Store) checkPaths(t *tree, ops []store.Op) error {
 	return nil
 }
 
-// checkConditions returns the first condition of ops that does not hold.
+// checkConditions returns an error for the first op whose condition does not hold. lookUp returns the stored value of a
+// key, or nil.
 func (s *Store) checkConditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
 	var buf [256]byte // large enough for most keys
 	for _, op := range ops {
