@@ -173,7 +173,7 @@ func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	}
 	end, err := in.walkLeaf(&inline, nil, visit)
 	if err == nil && end != len(inline.data) {
-		err = errors.New("damaged head")
+		err = errDamagedHead
 	}
 	return err
 }

@@ -67,24 +67,26 @@ func parseMeta(page []byte, at uint64) (meta, error) {
 	return m, nil
 }
 
+// errDamagedHead reports a bucket whose value makes no sense.
+var errDamagedHead = errors.New("damaged head")
+
 // parseBucket decodes the value of a bucket. It returns the number of the root page. If the number is 0, the root page
 // is within the value, and parseBucket returns the page.
 func parseBucket(value []byte) (root uint64, inline treePage, err error) {
-	damaged := errors.New("damaged head")
 	if len(value) < bucketHeader || native.Uint64(value[8:]) != 0 {
-		return 0, inline, damaged
+		return 0, inline, errDamagedHead
 	}
 	root, page := native.Uint64(value), value[bucketHeader:]
 	if root != 0 {
 		if len(page) > 0 {
-			return 0, inline, damaged
+			return 0, inline, errDamagedHead
 		}
 		return root, inline, nil
 	}
 	// A page within an element has no number. If it had one, bbolt would free the page of that number with the next
 	// commit.
 	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
-		return 0, inline, damaged
+		return 0, inline, errDamagedHead
 	}
 	inline, err = parsePage(0, page)
 	return 0, inline, err
