@@ -93,15 +93,7 @@ func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, er
 	if err := given.start(ctx, e, pipeline, calls.Record(d)); err != nil {
 		return o, err
 	}
-	events := e.Watch(ctx, conveyor.WatchOptions{Resource: resource.Key()})
-	applied, err := e.Apply(ctx, resource)
-	if err != nil {
-		return o, err
-	}
-	if o.State, o.Reason, err = awaitStep(events); err != nil {
-		return o, err
-	}
-	run, err := endRun(ctx, e, applied.ID)
+	run, err := o.apply(ctx, e, resource)
 	if err != nil {
 		return o, err
 	}
@@ -123,6 +115,19 @@ func (g *Given) start(ctx context.Context, e *conveyor.Engine, pipeline conveyor
 		e.SavePipeline(ctx, pipeline),
 		e.Start(ctx),
 	)
+}
+
+// apply applies the resource, and sets State and Reason once the driver has been called. It returns the run at that time.
+func (o *Outcome) apply(ctx context.Context, e *conveyor.Engine, resource *conveyor.Object) (*conveyor.Run, error) {
+	events := e.Watch(ctx, conveyor.WatchOptions{Resource: resource.Key()})
+	applied, err := e.Apply(ctx, resource)
+	if err != nil {
+		return nil, err
+	}
+	if o.State, o.Reason, err = awaitStep(events); err != nil {
+		return nil, err
+	}
+	return endRun(ctx, e, applied.ID)
 }
 
 // awaitStep returns the state and the reason that the first call has given the step under test. The state is 0 if the
