@@ -11,7 +11,8 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// AssertCalls checks which calls there were, in which order, each as [Call.String] writes it.
+// AssertCalls checks that calls are the wanted ones, in this order. Each call is compared in the form that
+// [Call.String] returns.
 func AssertCalls(t testing.TB, calls []Call, want ...string) {
 	t.Helper()
 	var got []string
@@ -30,7 +31,8 @@ func list(words []string) string {
 	return strings.Join(words, ", ")
 }
 
-// AssertRun checks the state of a run and, if any are given, the states of all its steps in order.
+// AssertRun checks the state of a run. If steps are given, it also checks that they are the states of all steps of the
+// run, in order.
 func AssertRun(t testing.TB, run *conveyor.Run, want conveyor.State, steps ...conveyor.State) {
 	t.Helper()
 	if run == nil {
@@ -49,8 +51,8 @@ func AssertRun(t testing.TB, run *conveyor.Run, want conveyor.State, steps ...co
 	}
 }
 
-// AssertOutput checks what a step of a run gave to [conveyor.DoneWith]. Both sides are compared as JSON, so that the
-// order of fields and the Go types make no difference; want nil means no output.
+// AssertOutput checks the output that a step of a run has returned with [conveyor.DoneWith]. Both values are compared
+// as JSON, so the order of fields and the Go types make no difference. If want is nil, the step must have no output.
 func AssertOutput(t testing.TB, run *conveyor.Run, step string, want any) {
 	t.Helper()
 	if run == nil {
@@ -90,7 +92,7 @@ func orNone(data []byte) string {
 	return string(data)
 }
 
-// describe says how far a run is, one line for each step.
+// describe returns the state of a run as a text, with one line for each step.
 func describe(run *conveyor.Run) string {
 	text := fmt.Sprintf("run %s of %s: %s", run.ID, run.Resource, run.State)
 	if run.Reason != "" {

@@ -10,75 +10,75 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// errCrashed is what everybody gets from the store of a dead process. The engine does not try again after a
-// store.ErrClosed.
+// errCrashed is the error of every call after the crash. It wraps store.ErrClosed, after which the engine does not
+// retry.
 var errCrashed = fmt.Errorf("conveyortest: the engine has crashed: %w", store.ErrClosed)
 
-// mortal is a store that stops to answer, as if the process that uses it were no more.
-type mortal struct {
+// crashStore is a store that refuses every call after a crash, as if the process that uses it had died.
+type crashStore struct {
 	store.Store
-	died func() // called once, with mu held; must not use the store
+	onCrash func() // called once, with mu held; must not use the store
 
-	// Guards what follows. It is held across a commit of the store below, which is in memory, so that no commit of
-	// the dead process comes after the crash.
-	mu   sync.Mutex
-	left int // commits until it dies, that one included; 0 for never
-	dead bool
+	// mu guards the fields below. It is held across a commit of the underlying store, which is in memory, so that no
+	// commit of the crashed process happens after the crash.
+	mu          sync.Mutex
+	commitsLeft int // commits until the crash, including the one that crashes; 0 for never
+	crashed     bool
 }
 
-func (m *mortal) Get(ctx context.Context, key string) (store.Record, error) {
-	if m.isDead() {
+func (s *crashStore) Get(ctx context.Context, key string) (store.Record, error) {
+	if s.isCrashed() {
 		return store.Record{}, errCrashed
 	}
-	return m.Store.Get(ctx, key)
+	return s.Store.Get(ctx, key)
 }
 
-func (m *mortal) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+func (s *crashStore) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		if m.isDead() {
+		if s.isCrashed() {
 			yield(store.Record{}, errCrashed)
 			return
 		}
-		m.Store.List(ctx, q)(yield)
+		s.Store.List(ctx, q)(yield)
 	}
 }
 
-func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.left > 0 && slices.ContainsFunc(ops, store.Op.Writes) {
-		if m.left--; m.left == 0 {
-			m.dieLocked()
+func (s *crashStore) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.commitsLeft > 0 && slices.ContainsFunc(ops, store.Op.Writes) {
+		if s.commitsLeft--; s.commitsLeft == 0 {
+			s.crashLocked()
 		}
 	}
-	if m.dead {
+	if s.crashed {
 		return 0, errCrashed
 	}
-	return m.Store.Commit(ctx, ops...)
+	return s.Store.Commit(ctx, ops...)
 }
 
-// dieAt has it die at the nth commit from now that writes something.
-func (m *mortal) dieAt(n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.left = max(n, 1)
+// crashAt makes the store crash at the nth commit from now that writes something.
+func (s *crashStore) crashAt(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commitsLeft = max(n, 1)
 }
 
-func (m *mortal) die() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.dieLocked()
+func (s *crashStore) crash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crashLocked()
 }
 
-func (m *mortal) dieLocked() {
-	if !m.dead {
-		m.dead = true
-		m.died()
+func (s *crashStore) crashLocked() {
+	if !s.crashed {
+		s.crashed = true
+		s.onCrash()
 	}
 }
 
-func (m *mortal) isDead() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.dead
+func (s *crashStore) isCrashed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crashed
 }

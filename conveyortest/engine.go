@@ -1,8 +1,8 @@
-// Package conveyortest is for the unit tests of programs that use Conveyor: an engine in one call, a record of what its
-// drivers were asked, assertions about it, and crashes on demand.
+// Package conveyortest helps with the unit tests of programs that use Conveyor. It provides an engine in one call, a
+// record of the calls of its drivers, assertions about runs and calls, and crashes on demand.
 //
-// [New] returns an engine on the memory store, started, and shut down with the test. Inside a bubble of testing/synctest
-// an hour between two attempts takes no time:
+// [New] returns a started engine on the memory store. The engine is shut down when the test ends. Inside a bubble of
+// testing/synctest an hour between two attempts takes no time:
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		e := conveyortest.New(t, conveyor.Options{}, conveyortest.Drivers{"cloner": Cloner{}, "tester": nil})
@@ -12,7 +12,7 @@
 //		conveyortest.AssertCalls(t, e.Calls(), "cloner", "tester")
 //	})
 //
-// [Attempt] calls one driver once, without a pipeline of your own. [Engine.CrashAt] and [Engine.Reopen] show what
+// [Attempt] calls one driver once and needs no pipeline of your own. [Engine.CrashAt] and [Engine.Reopen] show what
 // becomes of a run when the process dies.
 package conveyortest
 
@@ -29,23 +29,25 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Engine is a started [conveyor.Engine] that records the calls of its drivers and can crash. Make one with [New], and
-// the next life of it with [Engine.Reopen].
+// Engine is a started [conveyor.Engine] that records the calls of its drivers and can crash. Make one with [New]. Start
+// it again after a crash with [Engine.Reopen].
 type Engine struct {
 	*conveyor.Engine
-	t       testing.TB
-	opts    conveyor.Options
-	records *memory.Store
-	store   *mortal
-	calls   Recorder
-	dying   sync.WaitGroup // the shutdown that follows a crash
+	t         testing.TB
+	opts      conveyor.Options
+	records   *memory.Store
+	store     *crashStore
+	calls     Recorder
+	shutdowns sync.WaitGroup // the goroutine that shuts the engine down after a crash
 }
 
-// Drivers are the drivers of an engine by the names that steps use. One that is nil is done at once, always.
+// Drivers are the drivers of an engine by the names that steps use. A nil driver is replaced by one that always returns
+// [conveyor.Done] at once.
 type Drivers map[string]conveyor.Driver
 
-// New starts an engine on a new memory store. When the test ends, it is shut down, which fails the test if a driver does
-// not return within opts.ShutdownGrace after that; 0 means 2s here. Inside a bubble of testing/synctest, call it there.
+// New starts an engine on a new memory store. When the test ends, the engine is shut down. The test fails if a driver
+// does not return within opts.ShutdownGrace after that; 0 means 2s here. If the test uses a bubble of testing/synctest,
+// New must be called inside the bubble.
 func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
 	records := memory.New()
@@ -56,7 +58,7 @@ func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 func open(t testing.TB, records *memory.Store, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
 	e := &Engine{t: t, opts: opts, records: records}
-	e.store = &mortal{Store: records, died: e.abandon}
+	e.store = &crashStore{Store: records, onCrash: e.abandon}
 	var err error
 	if e.Engine, err = conveyor.New(e.store, opts); err != nil {
 		t.Fatalf("conveyortest: %v", err)
@@ -77,18 +79,21 @@ func open(t testing.TB, records *memory.Store, opts conveyor.Options, drivers Dr
 	return e
 }
 
-// Register is [conveyor.Engine.Register], for a driver with options or one that comes late. Its calls are recorded too.
+// Register calls [conveyor.Engine.Register], for a driver with options or for a driver that is registered after the
+// start. The calls of the driver are recorded too.
 func (e *Engine) Register(name string, d conveyor.Driver, opts ...conveyor.DriverOption) error {
 	return e.Engine.Register(name, e.calls.Record(d), opts...)
 }
 
-// Calls returns what the drivers of this engine were called with so far, in the order in which the calls began.
+// Calls returns the calls of the drivers of this engine so far, in the order in which the calls began.
 func (e *Engine) Calls() []Call { return e.calls.Calls() }
 
-// Finish applies a resource and returns its run when that has ended, however it ended. It fails the test if that cannot
-// be done, and when the run becomes blocked, on a driver with a misspelt name, say. But when the engine crashes first,
-// it returns nil, and the resource may be on record or not. For a run that needs something from the test meanwhile, such
-// as a signal, call Apply and Wait instead.
+// Finish applies a resource, waits until its run has ended, and returns the run, whether it succeeded or not.
+//
+// Finish fails the test if the resource cannot be applied or the run cannot be waited for, and if the run becomes
+// blocked, for example because the name of a driver is misspelt. If the engine crashes before the run has ended, Finish
+// returns nil; the resource may or may not have been recorded then. If the run needs something from the test meanwhile,
+// such as a signal, call Apply and Wait instead.
 func (e *Engine) Finish(r conveyor.Resource) *conveyor.Run {
 	e.t.Helper()
 	run, err := e.finish(r)
@@ -121,45 +126,48 @@ func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
 	return e.Wait(ctx, id)
 }
 
-// CrashAt has the engine crash at its nth commit from now, counted from 1: that commit and all later ones do not happen.
-// So a driver whose outcome was to be committed has been called in vain, and is called again after [Engine.Reopen]. A
-// run of N steps that all succeed at once is N+1 commits.
+// CrashAt makes the engine crash at its nth commit from now, counted from 1. This commit and all later ones do not
+// happen. If the commit was to record what a driver has returned, the driver is called again after [Engine.Reopen]. A
+// run of N steps that all succeed at once makes N+1 commits.
 //
-// Calls that are under way at the crash go on until they return; their contexts end with [conveyor.ErrShutdown], and
-// what they return is lost. What needs the store of a crashed engine answers with an error.
-func (e *Engine) CrashAt(n int) { e.store.dieAt(n) }
+// Calls of drivers that are under way at the crash go on until they return. Their contexts end with
+// [conveyor.ErrShutdown], and what they return is lost. After the crash, every method of the engine that needs the
+// store returns an error.
+func (e *Engine) CrashAt(n int) { e.store.crashAt(n) }
 
-// Crash has the engine crash now, as [Engine.CrashAt] says. A driver may call it.
-func (e *Engine) Crash() { e.store.die() }
+// Crash makes the engine crash now, in the same way as [Engine.CrashAt]. A driver can call Crash.
+func (e *Engine) Crash() { e.store.crash() }
 
 // Crashed reports whether the engine has crashed.
-func (e *Engine) Crashed() bool { return e.store.isDead() }
+func (e *Engine) Crashed() bool { return e.store.isCrashed() }
 
-// Reopen starts an engine on the same records with other drivers, as the next start of a program does: with the same
-// options, and no call recorded yet. The old engine crashes first, unless it has crashed or was shut down; it is of no
-// use afterwards, but for its calls. Those under way have a moment to return in, so that they do not go on beside the
-// new ones; a driver that ignores its context is left behind. A pipeline that is a [conveyor.Planner] must be saved anew,
-// as in every start of a program.
+// Reopen starts a new engine on the same records, as the next start of a program does. The new engine has the same
+// options, the given drivers, and no recorded calls yet. A pipeline that is a [conveyor.Planner] must be saved anew, as
+// in every start of a program.
+//
+// The old engine crashes first, unless it has crashed or was shut down already. Afterwards only its Calls are of use.
+// Calls of drivers that are under way have a moment to return, so that they do not overlap with the calls of the new
+// engine. Reopen does not wait longer for a driver that ignores its context.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
 	e.Crash()
-	e.dying.Wait()
+	e.shutdowns.Wait()
 	return open(e.t, e.records, e.opts, drivers)
 }
 
-// abandon ends the goroutines of an engine that has crashed: nothing of what they still do reaches the store. It does
-// not wait, because a driver or a commit of that very engine may call it.
+// abandon ends the goroutines of an engine that has crashed. Nothing that they still do reaches the store. abandon does
+// not wait for them, because a driver or a commit of the same engine can be its caller.
 func (e *Engine) abandon() {
-	e.dying.Go(func() {
+	e.shutdowns.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
-		cancel()            // ends the contexts of attempts at once, and leaves drivers the rest of the time to return in
-		_ = e.Shutdown(ctx) // names drivers that have not returned; a process that died does not wait for them
+		cancel()            // ends the contexts of attempts at once; drivers have the rest of the time to return
+		_ = e.Shutdown(ctx) // the error names drivers that have not returned; a process that died does not wait for them
 	})
 }
 
-// stop is the end of the test.
+// stop shuts the engine down at the end of the test.
 func (e *Engine) stop() {
-	defer e.dying.Wait() // last, because a shutdown commits and may so reach a crash
+	defer e.shutdowns.Wait() // last, because a shutdown makes commits, and one of them can be the one of a crash
 	if e.Crashed() {
 		return
 	}

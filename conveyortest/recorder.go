@@ -13,8 +13,9 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// Recorder keeps what drivers were called with. The zero value is ready, and safe for concurrent use. An [Engine] has
-// one; make your own to record the drivers of another engine, on a store of your choice.
+// Recorder records the calls of drivers. The zero value is ready to use. A Recorder is safe for concurrent use. An
+// [Engine] has a Recorder of its own. Make a Recorder to record the drivers of another engine, on a store of your
+// choice.
 type Recorder struct {
 	mu    sync.Mutex // guards calls; not held while a driver is called
 	calls []Call
@@ -32,18 +33,19 @@ type Call struct {
 	Cause      conveyor.Cause
 	Attempt    int
 	Resumed    bool
-	Finalize   bool   // of Finalize, not of Reconcile
+	Finalize   bool   // a call of Finalize, not of Reconcile
 	Key        string // the idempotency key
-	// Result and Err are what the driver returned. A Result has no methods, and is compared: with
-	// conveyor.DoneWith("/src"), say. Err of a driver that did not return but panicked is an error that says so.
+	// Result and Err are what the driver returned. A Result has no methods; compare it with another Result, such as
+	// conveyor.DoneWith("/src"). If the driver panicked and so did not return, Err is an error that says so.
 	Result conveyor.Result
 	Err    error
 	Began  time.Time
 	Ended  time.Time // zero while the call is under way
 }
 
-// String gives the name of the driver, and what is not ordinary about the call: "tester", "tester/2" for the second
-// attempt, "tester resumed" after a crash, "tester finalize".
+// String returns the name of the driver, followed by what is special about the call: "tester" for a first attempt,
+// "tester/2" for a second attempt, "tester finalize" for a call of Finalize, and "tester resumed" for a call that is
+// repeated after a crash.
 func (c Call) String() string {
 	text := c.Driver
 	if c.Attempt > 1 {
@@ -58,7 +60,8 @@ func (c Call) String() string {
 	return text
 }
 
-// Record returns a driver that does what d does, and has its calls kept. It is a [conveyor.Finalizer] if d is one.
+// Record returns a driver that passes each call on to d and records the call. The driver is a [conveyor.Finalizer] if d
+// is one. If d is nil, Record returns nil.
 func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
 	if d == nil {
 		return nil // for Register to refuse
@@ -70,14 +73,14 @@ func (r *Recorder) Record(d conveyor.Driver) conveyor.Driver {
 	return plain
 }
 
-// Calls returns a copy of what was recorded so far, in the order in which the calls began.
+// Calls returns a copy of the calls recorded so far, in the order in which the calls began.
 func (r *Recorder) Calls() []Call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.calls)
 }
 
-type method = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error)
+type reconcile = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error)
 
 type recorded struct {
 	recorder *Recorder
@@ -85,7 +88,7 @@ type recorded struct {
 }
 
 func (d recorded) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	return d.recorder.around(ctx, req, false, d.driver.Reconcile)
+	return d.recorder.record(ctx, req, false, d.driver.Reconcile)
 }
 
 type recordedFinalizer struct {
@@ -94,12 +97,12 @@ type recordedFinalizer struct {
 }
 
 func (d recordedFinalizer) Finalize(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	return d.recorder.around(ctx, req, true, d.finalizer.Finalize)
+	return d.recorder.record(ctx, req, true, d.finalizer.Finalize)
 }
 
 var errNotReturned = errors.New("conveyortest: the driver did not return: it panicked, or called runtime.Goexit")
 
-func (r *Recorder) around(ctx context.Context, req *conveyor.Request, finalize bool, call method) (result conveyor.Result, err error) {
+func (r *Recorder) record(ctx context.Context, req *conveyor.Request, finalize bool, call reconcile) (result conveyor.Result, err error) {
 	c := Call{
 		Driver: req.Step.Driver, Step: req.Step.ID, Resource: req.Resource.Key(), Generation: req.Resource.Generation,
 		Spec: bytes.Clone(req.Resource.Spec), Settings: bytes.Clone(req.Step.With), Run: req.Run, Cause: req.Cause,
@@ -116,27 +119,4 @@ func (r *Recorder) around(ctx context.Context, req *conveyor.Request, finalize b
 		r.calls[n].Result, r.calls[n].Err, r.calls[n].Ended = result, err, time.Now()
 	}()
 	return call(ctx, req)
-}
-
-// InTurn returns a driver that gives its first call to the first of answers, the second call to the second, and all
-// calls after the last to the last. Without answers it is done at once, always. It is safe for concurrent use, and
-// no [conveyor.Finalizer], whatever the answers are.
-func InTurn(answers ...conveyor.Driver) conveyor.Driver {
-	if len(answers) == 0 {
-		return Return(conveyor.Done(), nil)
-	}
-	var mu sync.Mutex
-	next := 0
-	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		mu.Lock()
-		answer := answers[next]
-		next = min(next+1, len(answers)-1)
-		mu.Unlock()
-		return answer.Reconcile(ctx, req)
-	})
-}
-
-// Return returns a driver that always answers alike.
-func Return(result conveyor.Result, err error) conveyor.Driver {
-	return conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) { return result, err })
 }

@@ -2,8 +2,8 @@ package store
 
 import "fmt"
 
-// Op is one operation of a commit: a write, a removal, or a mere condition. Make one with [Put], [Delete] or [Check];
-// the zero Op is refused. An Op is a value: If and IfAbsent return a changed copy.
+// Op is one operation of a commit: a write, a removal, or only a condition. Make an Op with [Put], [Delete] or [Check];
+// every store refuses the zero Op. An Op is a value: If and IfAbsent return a changed copy.
 type Op struct {
 	kind      opKind
 	key       string
@@ -28,17 +28,19 @@ const (
 	ifAbsent
 )
 
-// Put writes value under key, whether or not a record is there.
+// Put returns an op that writes value under key. It adds a record or replaces the record of the key. Put does not copy
+// the value, which must not change until the commit has returned.
 func Put(key string, value []byte) Op { return Op{kind: opPut, key: key, value: value} }
 
-// Delete removes the record of key. Without a condition, removing what is not there is no fault.
+// Delete returns an op that removes the record of key. Without a condition, it is no error if there is no such record.
 func Delete(key string) Op { return Op{kind: opDelete, key: key} }
 
-// Check writes nothing; the commit fails unless the record of key has the revision. Revision zero stands for "absent".
+// Check returns an op that writes nothing and makes the commit fail with [ErrConflict] unless the record of key has the
+// revision. Revision zero means that there must be no record.
 func Check(key string, rev Revision) Op { return Op{kind: opCheck, key: key}.If(rev) }
 
-// If makes the commit fail with [ErrConflict] unless the record of the op's key has the revision. Revision zero
-// stands for "absent", as with IfAbsent.
+// If returns a copy of the op that makes the commit fail with [ErrConflict] unless the record of the op's key has the
+// revision. Revision zero means that there must be no record, as with IfAbsent.
 func (o Op) If(rev Revision) Op {
 	if rev == 0 {
 		return o.IfAbsent()
@@ -47,16 +49,18 @@ func (o Op) If(rev Revision) Op {
 	return o
 }
 
-// IfAbsent makes the commit fail with [ErrConflict] if there is a record with the op's key.
+// IfAbsent returns a copy of the op that makes the commit fail with [ErrConflict] if there is a record with the op's
+// key.
 func (o Op) IfAbsent() Op {
 	o.condition, o.revision = ifAbsent, 0
 	return o
 }
 
-// Key returns the key that the op is about.
+// Key returns the key of the op.
 func (o Op) Key() string { return o.key }
 
-// Value returns what a Put writes, not copied, and nil for the other operations.
+// Value returns the value that a Put writes, and nil for the other operations. It returns the slice that was given to
+// Put, not a copy.
 func (o Op) Value() []byte { return o.value }
 
 // Writes reports whether the op changes the store: true for a Put and a Delete, false for a Check.
@@ -68,7 +72,8 @@ func (o Op) Removes() bool { return o.kind == opDelete }
 // Conditional reports whether the op can make its commit fail with [ErrConflict].
 func (o Op) Conditional() bool { return o.condition != always }
 
-// Holds reports whether the op's condition is true of a record's current revision, zero standing for "absent".
+// Holds reports whether the op's condition holds for a record with the current revision. Zero means that there is no
+// record. An op without a condition always holds.
 func (o Op) Holds(current Revision) bool {
 	switch o.condition {
 	case ifRevision:
@@ -80,8 +85,9 @@ func (o Op) Holds(current Revision) bool {
 	}
 }
 
-// CheckOps reports the first malformed op: the zero Op, an empty or over-long key, an over-long value, or a second op
-// for one key. Every store calls it before it looks at a condition.
+// CheckOps returns an error for the first malformed op, or nil. An op is malformed if it is the zero Op, if its key is
+// empty or longer than [MaxKey], if its value is longer than [MaxValue], or if an earlier op has the same key. The
+// error wraps none of the sentinels of this package. Every store calls CheckOps before it looks at a condition.
 func CheckOps(ops []Op) error {
 	for i, o := range ops {
 		switch {
@@ -101,7 +107,7 @@ func CheckOps(ops []Op) error {
 	return nil
 }
 
-// repeated returns the index of the first op whose key an earlier op has, or -1.
+// repeated returns the index of the first op that has the key of an earlier op, or -1.
 func repeated(ops []Op) int {
 	if len(ops) > 16 {
 		seen := make(map[string]struct{}, len(ops))
@@ -113,7 +119,7 @@ func repeated(ops []Op) int {
 		}
 		return -1
 	}
-	// For a handful of ops, which is what the engine sends, comparing each with each needs no allocation.
+	// For a few ops, as the engine sends them, comparing each op with each other one needs no allocation.
 	for i, o := range ops {
 		for _, earlier := range ops[:i] {
 			if earlier.key == o.key {

@@ -1,9 +1,9 @@
 // Package store is the contract between Conveyor and the place where it keeps its records.
 //
-// A store is an ordered map from string keys to byte values with one way to write: [Store.Commit], which applies a
-// list of conditional operations wholly or not at all. Everything that the records mean belongs to the engine, so
-// that a store stays a page of code. Package memory is the reference, package file the durable one, and package
-// storetest checks any store against the sentences written here.
+// A store is an ordered map from string keys to byte values. There is one way to write: [Store.Commit] applies a list
+// of conditional operations, either all of them or none. Only the engine knows what the records mean, so a store is
+// small. Package memory is the reference store. Package file is the durable store. Package storetest checks any store
+// against the contract that is written here.
 package store
 
 import (
@@ -12,95 +12,103 @@ import (
 	"iter"
 )
 
-// Revision numbers a commit. The first commit that writes has a revision greater than zero, and every later one has
-// a greater revision than all before it, over the whole store and also after a reopen. Zero means "no revision".
+// Revision is the number of a commit. The first commit that writes has a revision greater than zero. Every later commit
+// that writes has a greater revision than all commits before it, over the whole store and also after the store was
+// opened again. Zero means "no revision".
 type Revision int64
 
-// Record is one key with its value, as some commit wrote it.
+// Record is one key with its value, as a commit wrote it.
 type Record struct {
 	Key      string
 	Value    []byte
-	Revision Revision // of the commit that wrote this value
+	Revision Revision // the revision of the commit that wrote this value
 }
 
-// Query selects records for [Store.List]. The zero value selects all of them, in ascending order of their keys.
+// Query selects records for [Store.List]. The zero value selects all records, in ascending order of their keys.
 type Query struct {
-	// Prefix limits the list to the keys that begin with it. Empty means every key.
+	// Prefix limits the list to the keys that begin with Prefix. Empty means every key.
 	Prefix string
-	// After limits the list to the keys that come after it in the order of the list: greater ones, or smaller ones
-	// when Reverse is set. The key itself is left out and need not exist. Empty means from the start.
+	// After limits the list to the keys that come after After in the order of the list: to greater keys, or to smaller
+	// keys if Reverse is set. The key After is not in the list and need not exist. Empty means that the list begins at
+	// its start.
 	After string
 	// Limit is the largest number of records to return. Zero or less means no limit.
 	Limit int
-	// Reverse lists in descending order of the keys.
+	// Reverse makes the order of the list descending.
 	Reverse bool
 }
 
-// The conditions that callers of a store branch on. A store wraps them with the key or the file they are about.
+// The conditions that callers of a store branch on. A store wraps such an error and adds the key or the file.
 var (
 	// ErrNotFound reports that no record has the key.
 	ErrNotFound = errors.New("store: not found")
-	// ErrConflict reports that a condition of a commit did not hold, so that nothing was written.
+	// ErrConflict reports that a condition of a commit did not hold. Nothing was written.
 	ErrConflict = errors.New("store: conflict")
-	// ErrClosed reports a call on a store after Close, or on one that has failed in a way that only opening it again
-	// can mend. The error wraps the cause of that.
+	// ErrClosed reports a call after Close, or a call on a store that has failed and must be opened again. In the
+	// second case the error also wraps the cause of the failure.
 	ErrClosed = errors.New("store: closed")
 	// ErrLocked reports that another owner has the store open.
 	ErrLocked = errors.New("store: locked by another owner")
-	// ErrCorrupt reports that what is stored is damaged, or was written by something else.
+	// ErrCorrupt reports that the stored data is damaged, or was written by another program.
 	ErrCorrupt = errors.New("store: corrupt")
-	// ErrUnknown reports that a commit may or may not have happened; reading its records back tells which. If it comes
-	// with ErrClosed, that can be done once the store has been opened again.
+	// ErrUnknown reports that a commit may or may not have happened. Reading its records shows which of the two is the
+	// case. If the error also wraps ErrClosed, the records can be read once the store has been opened again.
 	ErrUnknown = errors.New("store: outcome of the commit unknown")
 )
 
-// Store keeps records. All its methods may be called concurrently.
+// Store keeps records. All its methods can be called concurrently.
 //
-// Keys are non-empty strings of at most [MaxKey] bytes and are ordered by their bytes. Values may be empty; a store
-// does not tell nil from empty. The largest value is [MaxValue] bytes.
+// A key is a non-empty string of at most [MaxKey] bytes. Keys are ordered by their bytes. A value has at most
+// [MaxValue] bytes and can be empty. A store does not distinguish a nil value from an empty one.
 type Store interface {
 	// Get returns the record of key.
 	//
-	// It sees every commit that returned nil before Get was called. It returns ErrNotFound if no record has the
-	// key, ErrClosed after Close, ErrCorrupt if the record is damaged, ErrUnknown if a commit has returned ErrUnknown
-	// and the store cannot yet tell what came of it, and the cause of ctx if ctx has ended. The caller owns the
-	// returned value and may change it.
+	// Get sees every commit that returned nil before Get was called. The caller owns the returned value and can change
+	// it.
+	//
+	// Get returns ErrNotFound if no record has the key, ErrClosed after Close, ErrCorrupt if the record is damaged, and
+	// the cause of ctx if ctx has ended. It returns ErrUnknown if a commit has returned ErrUnknown and the store does
+	// not know yet whether the commit has happened.
 	Get(ctx context.Context, key string) (Record, error)
 
 	// List returns the records that q selects, in the order of their keys.
 	//
-	// The sequence may be ranged over more than once; each time it starts anew. It sees every commit that returned
-	// nil before the range began; of a commit made while it runs it may see all, some or none of the records, but
-	// each key comes at most once, in order, with a value that some commit wrote. The body of the range may call any
-	// method of the store, Commit too. An error is the last thing that the sequence yields, with a zero Record:
-	// ErrClosed, ErrCorrupt, ErrUnknown as for Get, or the cause of ctx if it ends on the way; a context that ends
-	// after the last record is not noticed. The caller owns the values.
+	// The sequence can be ranged over more than once. Each range starts anew. A range sees every commit that returned
+	// nil before the range began. Of a commit that is made during the range, the range sees all, some or none of the
+	// records. In every case each key comes at most once, in order, with a value that a commit wrote. The body of the
+	// range can call any method of the store, including Commit. The caller owns the values.
+	//
+	// An error is the last element that the sequence yields, together with a zero Record. The error is ErrClosed,
+	// ErrCorrupt or ErrUnknown under the same conditions as for Get, or the cause of ctx if ctx ends during the range.
+	// If ctx ends after the last record, the range ends without an error.
 	List(ctx context.Context, q Query) iter.Seq2[Record, error]
 
-	// Commit applies ops, all or none of them, and returns the revision that the written records now have.
+	// Commit applies ops, either all or none of them, and returns the revision that the written records now have.
 	//
-	// When it returns nil, every Get and List that begins later sees the writes, and they survive whatever the store
-	// claims to survive: for a durable store, a crash of the process and of the machine. When it returns an error
-	// other than ErrUnknown, nothing was written. ErrConflict: a condition did not hold. ErrUnknown: the writes may
-	// or may not have happened, but wholly or not at all. ErrClosed: after Close. A malformed op (an empty or
-	// over-long key, an over-long value, two ops for one key, the zero Op) is refused with an error that wraps none
-	// of the sentinels. If ctx has ended before the commit begins, nothing is written and its cause is returned; a
-	// commit that has begun is finished.
+	// When Commit returns a nil error, every Get and List that begins later sees the writes. The writes survive
+	// everything that the store claims to survive. For a durable store, this is a crash of the process and of the
+	// machine.
+	//
+	// When Commit returns an error other than ErrUnknown, nothing was written. Commit returns ErrConflict if a
+	// condition did not hold, and ErrClosed after Close. It returns ErrUnknown if the writes may or may not have
+	// happened; also then either all or none of them have happened. For a malformed op, it returns an error that wraps
+	// none of the errors above (see [CheckOps]). If ctx has ended before the commit begins, nothing is written and
+	// Commit returns the cause of ctx. A commit that has begun is finished even if ctx ends.
 	//
 	// Concurrent commits behave as if they had come one after the other. Commit keeps no reference to the values in
-	// ops. Without any ops, or with Checks alone, nothing is written, and the returned revision is the store's newest.
+	// ops. If there are no ops, or only Checks, nothing is written and Commit returns the newest revision of the store.
 	Commit(ctx context.Context, ops ...Op) (Revision, error)
 
-	// Close releases the store. It waits for calls that have begun, but not for the body of a range, which may itself
-	// call Close. Later calls return ErrClosed; so do sequences that are still being ranged over and have records
-	// left. Closing twice is fine and returns nil.
+	// Close releases the store. It waits for calls that have begun. It does not wait for the body of a range, which can
+	// itself call Close. Every later call returns ErrClosed. A sequence that is being ranged over and has records left
+	// yields ErrClosed. A second Close returns nil.
 	Close() error
 }
 
-// Watcher is an optional ability of a store that several processes share.
+// Watcher is an optional interface of a store that several processes share.
 //
-// Watch yields the key of each record under prefix that changes after the call, until ctx ends. It is a hint: keys
-// may be repeated or folded together, and only the records are the truth.
+// Watch yields the key of each record under prefix that changes after the call, until ctx ends. Watch gives only hints:
+// it can yield a key more than once, and can yield a key once for several changes. Only the records say what is stored.
 type Watcher interface {
 	Watch(ctx context.Context, prefix string) iter.Seq2[string, error]
 }

@@ -1,14 +1,15 @@
-// Package baddisk lets a test decide what becomes of each write, sync and read of its process. Only tests import it.
+// Package baddisk lets a test decide the outcome of each write, sync and read of its process. Only tests import the
+// package.
 //
-// The calls are intercepted by the kernel, with a seccomp filter whose notifications a goroutine of the same process
-// answers. So the code under test makes its real system calls on real files, through whatever library, and meets a disk
-// that fails at the very call that the test wants it to fail at. It needs Linux, and no rights. A process cannot get
-// rid of its filter, so it is installed in a process that the test starts for the purpose.
+// The kernel intercepts the calls with a seccomp filter. A goroutine of the same process answers the notifications of
+// the filter. The code under test therefore makes its real system calls on real files, through any library, and the
+// disk fails at exactly the call that the test has chosen. The package needs Linux, but no privileges. A process cannot
+// remove its filter, so a test installs the filter in a process that it starts for this purpose.
 package baddisk
 
 import "syscall"
 
-// Op is what a call does.
+// Op is the kind of a call.
 type Op int
 
 // The calls that are intercepted: pwrite, fsync and fdatasync, ftruncate, pread.
@@ -21,17 +22,18 @@ const (
 
 func (op Op) String() string { return [...]string{"any", "write", "sync", "truncate", "read"}[op] }
 
-// Call is a call that a thread of this process is in.
+// Call is a system call that a thread of this process is making.
 type Call struct {
 	Op     Op
-	Path   string // of the file, as /proc knows it
+	Path   string // of the file, as /proc reports it
 	Offset int64  // of a write or a read; the new size for Truncate
 	Data   []byte // of a write
 }
 
-// Through is the answer that lets a call go on to the real file; any other one is the error that it gets instead.
+// Through is the answer that lets a call go on to the real file. Every other answer, except [Done], is the error that
+// the call returns instead.
 const Through = syscall.Errno(0)
 
-// Done is the answer that says to the caller that a call has succeeded, and does nothing. A sync that only the
-// model of a disk needs to know of costs no time that way.
+// Done is the answer that makes a call return success without any effect. It saves the time of a sync that only the
+// test's model of a disk needs to know of.
 const Done = ^syscall.Errno(0)

@@ -10,9 +10,9 @@ import (
 	"unsafe"
 )
 
-// Install puts judge between this process and its files, for as long as the process lives. It is called for one call
-// at a time, while the caller waits, and must not use files itself. Standard output and the like are not files in this
-// sense, and neither are those that are read from start to end: other calls do that.
+// Install puts judge between this process and its files, until the process ends. judge is called for one system call at
+// a time, while the caller of the system call waits. judge must not use files itself. It can use standard output and
+// can read files from start to end, because these use other system calls, which are not intercepted.
 func Install(judge func(Call) syscall.Errno) error {
 	listener, err := install()
 	if err != nil {
@@ -22,29 +22,31 @@ func Install(judge func(Call) syscall.Errno) error {
 	if err != nil {
 		return err
 	}
-	// A thread that waits for its answer keeps its place among those that run, unless there are more places than are used.
+	// A thread that waits for its answer still counts against GOMAXPROCS, so there must be more places than such
+	// threads.
 	runtime.GOMAXPROCS(max(16, runtime.GOMAXPROCS(0)))
 	go serve(listener, memory, judge)
 	return nil
 }
 
-// What the kernel's headers say, and package syscall does not.
+// These constants of the kernel's headers are not in package syscall.
 const (
-	setNoNewPrivileges = 38 // prctl
-	setModeFilter      = 1  // seccomp
-	everyThread        = 1 << 0
-	newListener        = 1 << 3
-	everyThreadESRCH   = 1 << 4
-	notify             = 0x7fc00000
-	allow              = 0x7fff0000
-	receiveNotice      = 0xc0502100 // ioctl
-	sendAnswer         = 0xc0182101
-	goOn               = 1
+	setNoNewPrivileges = 38         // PR_SET_NO_NEW_PRIVS
+	setModeFilter      = 1          // SECCOMP_SET_MODE_FILTER
+	everyThread        = 1 << 0     // SECCOMP_FILTER_FLAG_TSYNC
+	newListener        = 1 << 3     // SECCOMP_FILTER_FLAG_NEW_LISTENER
+	everyThreadESRCH   = 1 << 4     // SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+	notify             = 0x7fc00000 // SECCOMP_RET_USER_NOTIF
+	allow              = 0x7fff0000 // SECCOMP_RET_ALLOW
+	receiveNotice      = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
+	sendAnswer         = 0xc0182101 // SECCOMP_IOCTL_NOTIF_SEND
+	goOn               = 1          // SECCOMP_USER_NOTIF_FLAG_CONTINUE
 )
 
 // seccompCall is the number of the system call, which package syscall lacks.
 var seccompCall = map[string]uintptr{"amd64": 317, "arm64": 277}
 
+// notice is struct seccomp_notif.
 type notice struct {
 	id    uint64
 	pid   uint32
@@ -55,6 +57,7 @@ type notice struct {
 	args  [6]uint64
 }
 
+// reply is struct seccomp_notif_resp.
 type reply struct {
 	id    uint64
 	value int64
@@ -99,7 +102,7 @@ func serve(listener uintptr, memory *os.File, judge func(Call) syscall.Errno) {
 		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, listener, receiveNotice, uintptr(unsafe.Pointer(&n)))
 		switch errno {
 		case 0:
-		case syscall.EINTR, syscall.ENOENT: // a signal, here or there; the call is made anew
+		case syscall.EINTR, syscall.ENOENT: // a signal in this thread or in the caller's; the call is repeated
 			continue
 		default:
 			panic(errno)

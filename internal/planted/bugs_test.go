@@ -245,17 +245,17 @@ var bugs = []bug{
 	// Failing disks, and one owner.
 	{
 		name: "a store goes on after a failed sync",
-		file: "store/file/doubt.go",
-		old:  "	s.gone.Store(&err)\n",
+		file: "store/file/failure.go",
+		old:  "	s.mustReopen.Store(&err)\n",
 		new: `	if !$BUG {
-		s.gone.Store(&err)
+		s.mustReopen.Store(&err)
 	}
 `,
 		in: "store/file", by: anyCall, says: "acknowledged after a failed sync",
 	},
 	{
 		name: "nothing is synced",
-		file: "store/file/open.go",
+		file: "store/file/bolt.go",
 		old:  "		NoStatistics:   true,\n",
 		new:  "		NoStatistics:   true,\n		NoSync:         $BUG,\n",
 		in:   "store/file", by: anyCall, says: "FAIL",
@@ -263,8 +263,8 @@ var bugs = []bug{
 	{
 		name: "a store gives up its lock when it is open",
 		file: "store/file/open.go",
-		old:  "		s.hasGrown(info.Size())\n",
-		new: `		s.hasGrown(info.Size())
+		old:  "		s.setFileSize(info.Size())\n",
+		new: `		s.setFileSize(info.Size())
 		if $BUG {
 			_ = unlock(s.file)
 		}

@@ -1,33 +1,61 @@
 package file
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"runtime/debug"
-
-	"go.etcd.io/bbolt"
+	"syscall"
 
 	"github.com/conveyor-go/conveyor/store"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
-// The two buckets of a file, and the records of the first. The name, the keys and the coding of ownerBucket stay what
-// they are in every later format, so that each program can tell by which one a file was written.
-const (
-	ownerBucket   = "conveyor"
-	formatKey     = "format"
-	revisionKey   = "revision"
-	recordsBucket = "records"
-)
+func boltOptions() *bbolt.Options {
+	return &bbolt.Options{
+		Timeout: 1, // one attempt to lock the file; acquire makes the others and watches the context
+		// The list of free pages is written with every commit. Without the list, Open would have to read the whole file
+		// to find the free pages, which costs more than the commits gain.
+		NoFreelistSync: false,
+		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
+		NoStatistics:   true,
+	}
+}
 
-// fileVersion is the version of what is in the buckets, and of their names.
-const fileVersion = 1
+// withBolt opens the file with bbolt and calls then. If either fails, withBolt closes the file and returns the error.
+func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
+	opts.OpenFile = s.openFile
+	err := s.guard(func() (err error) {
+		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
+			return s.corrupt(err)
+		}
+		return then()
+	})
+	switch {
+	case err == nil:
+		return nil
+	case s.db != nil:
+		_ = s.guard(s.db.Close)
+	case s.file != nil:
+		_, _ = unlock(s.file), s.file.Close() // bbolt has done both already, unless it panicked
+	}
+	return err
+}
 
-// begun begins a transaction. If bbolt panics in the middle, because both meta pages have been destroyed under it, it
-// keeps locks for which the next transaction, and its Close, would wait for ever.
-func (s *Store) begun(writable bool) (tx *bbolt.Tx, err error) {
-	s.beginning.Lock()
-	defer s.beginning.Unlock()
+// openFile opens the file for bbolt and keeps a reference to it.
+func (s *Store) openFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
+	// Without O_CREATE, a file that is removed between two steps of Open is not replaced by an empty one.
+	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
+	return s.file, err
+}
+
+// beginTx begins a transaction. bbolt panics here if both meta pages have been destroyed, and then keeps its locks: the
+// next transaction and bbolt's Close would wait for them for ever. beginTx notes this in stuck.
+func (s *Store) beginTx(writable bool) (tx *bbolt.Tx, err error) {
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
 	if s.stuck {
 		return nil, fmt.Errorf("%w: %s: it was destroyed while it was open", store.ErrCorrupt, s.path)
 	}
@@ -37,13 +65,14 @@ func (s *Store) begun(writable bool) (tx *bbolt.Tx, err error) {
 	return tx, err
 }
 
-// rollBack ends a transaction. On a damaged list of free pages bbolt may panic here too, with the same consequence.
-func (s *Store) rollBack(tx *bbolt.Tx) {
+// rollback ends a transaction. bbolt can panic here on a damaged list of free pages, with the same consequence as in
+// beginTx.
+func (s *Store) rollback(tx *bbolt.Tx) {
 	done := false
 	defer func() {
 		if !done {
-			s.beginning.Lock()
-			defer s.beginning.Unlock()
+			s.beginMu.Lock()
+			defer s.beginMu.Unlock()
 			s.stuck = true
 		}
 	}()
@@ -51,8 +80,25 @@ func (s *Store) rollBack(tx *bbolt.Tx) {
 	done = true
 }
 
-// guard calls bbolt, which panics on pages that make no sense, and faults on those that are not in the file. It is the
-// one place where that becomes an error. No code of a caller runs inside it.
+// view runs fn in a read transaction.
+func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
+	least := s.durableTx.Load()
+	return s.guard(func() error {
+		tx, err := s.beginTx(false)
+		if err != nil {
+			return err
+		}
+		defer s.rollback(tx)
+		if uint64(tx.ID()) < least { // bbolt falls back to the older meta page if the newer one is damaged
+			return s.corrupt(errors.New("its last commit is gone"))
+		}
+		return fn(tx)
+	})
+}
+
+// guard calls fn, which calls bbolt. bbolt panics on pages that make no sense, and causes a memory fault on pages that
+// are not in the file. guard is the only place that turns such a panic or fault into an error. No code of a caller of
+// the store runs inside guard.
 func (s *Store) guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -63,40 +109,15 @@ func (s *Store) guard(fn func() error) (err error) {
 	return fn()
 }
 
-func putRevision(tx *bbolt.Tx, rev store.Revision) error {
-	payload := binary.LittleEndian.AppendUint64(nil, uint64(rev))
-	return tx.Bucket([]byte(ownerBucket)).Put(encode(revisionKey, 0, payload))
-}
-
-func (s *Store) readRevision(tx *bbolt.Tx) (store.Revision, error) {
-	t, err := s.bucketOf(tx, ownerBucket)
-	if err != nil {
-		return 0, s.corrupt(err)
+// corrupt returns err as damage of the file, wrapped in ErrCorrupt, unless err comes from the operating system or says
+// that another owner has the file.
+func (s *Store) corrupt(err error) error {
+	var (
+		path  *fs.PathError
+		errno syscall.Errno
+	)
+	if errors.As(err, &path) || errors.As(err, &errno) || errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("open %s: %w", s.path, err)
 	}
-	stored, err := t.find([]byte(revisionKey), 0, true)
-	if err != nil {
-		return 0, s.corrupt(err)
-	}
-	_, payload, err := s.decode([]byte(revisionKey), stored)
-	if err == nil && len(payload) != 8 {
-		err = s.corrupt(errors.New("the newest revision is damaged"))
-	}
-	if err != nil {
-		return 0, err
-	}
-	return decodeRevision(payload), nil
-}
-
-func decodeRevision(payload []byte) store.Revision {
-	return store.Revision(binary.LittleEndian.Uint64(payload))
-}
-
-func checkFormat(payload []byte) error {
-	if len(payload) != 4 {
-		return errors.New("no record of its format")
-	}
-	if v := binary.LittleEndian.Uint32(payload); v != fileVersion {
-		return fmt.Errorf("written by another version of Conveyor: format %d, and this one reads format %d", v, fileVersion)
-	}
-	return nil
+	return fmt.Errorf("%w: %s: %w", store.ErrCorrupt, s.path, err)
 }

@@ -19,13 +19,12 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// The cases that a child works through, from one number up to another, which is left out.
+// The range of cases of a child: the first case, and the case before which the child ends.
 const rangeVariable = "CONVEYOR_DAMAGE_RANGE"
 
 func init() { children["damage"] = workThrough }
 
-// workThrough does a range of cases, and prints a line for each one when it is done, so that the parent knows which
-// one did not end.
+// workThrough runs a range of cases. It prints a line after each case, so that the parent knows which case did not end.
 func workThrough(t *childTest, dir string) {
 	limitMemory()
 	all, err := loadFixtures(filepath.Join(dir, "fixtures"))
@@ -48,14 +47,14 @@ func workThrough(t *childTest, dir string) {
 	}
 }
 
-// worker does one case after the other.
+// worker runs one case after the other.
 type worker struct {
 	t     *childTest
 	all   []*fixture
 	parts []*anatomy
 	path  string
 
-	// Of the case at hand.
+	// The fields below belong to the current case.
 	*damage
 	mode      mode
 	kind      string
@@ -66,7 +65,7 @@ type worker struct {
 	own       map[string][]version // what the case itself has committed
 }
 
-// mode is how a damaged file is met.
+// mode is how the store meets a damaged file.
 type mode string
 
 const (
@@ -77,7 +76,7 @@ const (
 
 var modes = []mode{whole, large, whole, underOpen}
 
-// outcome is how a case ended where no promise was broken.
+// outcome is how a case ended in which no promise was broken.
 type outcome string
 
 const (
@@ -87,7 +86,8 @@ const (
 	stale    outcome = "stale"    // some records are those of an older commit, or absent, and nothing tells
 )
 
-// begin makes case n. The numbers go round the files first, then the modes, then the kinds of damage.
+// begin sets up case n. Consecutive numbers go through the files first, then through the modes, then through the kinds
+// of damage.
 func (w *worker) begin(n int) {
 	which := n % len(w.all)
 	rest := n / len(w.all)
@@ -126,14 +126,14 @@ func (w *worker) String() string {
 	return text
 }
 
-// hash tells damage from damage.
+// hash returns a number that differs for different damage.
 func (w *worker) hash() uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, w.mode, w.of.Name, w.what)
 	return h.Sum64()
 }
 
-// broken notes that a promise was broken, the first of a case.
+// broken notes that a promise was broken. Only the first one of a case is kept.
 func (w *worker) broken(format string, args ...any) {
 	if w.fault == nil {
 		w.fault = fmt.Errorf(format, args...)
@@ -154,7 +154,7 @@ func (w *worker) run(n int) {
 	}
 }
 
-// write makes the file what it says.
+// write writes the file with the given content and size.
 func (w *worker) write(content []byte, size int64) {
 	require.NoError(w.t, os.WriteFile(w.path, content, 0o600))
 	require.NoError(w.t, os.Truncate(w.path, size))
@@ -198,7 +198,7 @@ func (w *worker) damageAndOpen() {
 	w.again(checked == nil)
 }
 
-// damageUnderOpen has the file damaged while it is open, as something else may do that writes to it, or the disk.
+// damageUnderOpen damages the file while it is open, as another program or the disk could.
 func (w *worker) damageUnderOpen() {
 	w.write(w.of.File, max(w.of.Size, int64(len(w.of.File))))
 	s, err := w.open()
@@ -220,7 +220,7 @@ func (w *worker) damageUnderOpen() {
 	w.again(false)
 }
 
-// use reads all records and commits some. A sound store has to do all of it.
+// use reads all records and makes some commits. If the store is sound, all of this must succeed.
 func (w *worker) use(s *file.Store, sound bool) {
 	if got := w.list(s, sound, w.crash || sound && w.telling()); sound {
 		w.model = got
@@ -235,7 +235,7 @@ func (w *worker) use(s *file.Store, sound bool) {
 	}
 }
 
-// again opens the file once more and reads it.
+// again opens the file a second time and reads it.
 func (w *worker) again(sound bool) {
 	checked := w.check()
 	w.damageOnly(checked, "Check afterwards")
@@ -256,7 +256,7 @@ func (w *worker) again(sound bool) {
 	}
 }
 
-// list reads all records, in both directions and one by one, and returns them. Where exact is set they have to be those
+// list reads all records in both directions and one by one, and returns them. If exact is set, they must be the records
 // of the model.
 func (w *worker) list(s *file.Store, sound, exact bool) contents {
 	got := contents{}
@@ -284,6 +284,13 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 			w.outcome = stale
 		}
 	}
+	w.listBack(s, sound, got, keys)
+	w.getEach(s, sound, got)
+	return got
+}
+
+// listBack reads all records in reverse. If the store is sound, they must be those that a list has got.
+func (w *worker) listBack(s *file.Store, sound bool, got contents, keys []string) {
 	var back []string
 	for rec, err := range s.List(w.t.Context(), store.Query{Reverse: true}) {
 		if err != nil {
@@ -301,6 +308,10 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 	if sound && !slices.Equal(keys, back) {
 		w.broken("List in reverse has other keys")
 	}
+}
+
+// getEach reads the records of the model one by one. If the store is sound, they must be those that a list has got.
+func (w *worker) getEach(s *file.Store, sound bool, got contents) {
 	for key := range w.model {
 		rec, err := s.Get(w.t.Context(), key)
 		switch {
@@ -324,13 +335,12 @@ func (w *worker) list(s *file.Store, sound, exact bool) contents {
 			}
 		}
 	}
-	return got
 }
 
-// telling reports whether the damage is of a kind that is found wherever it matters.
+// telling reports whether the damage is of a kind that the store must detect wherever it matters.
 func (w *worker) telling() bool { return !w.damage.stale && !w.foreign }
 
-// commit changes a record, adds one and removes one.
+// commit makes a commit that changes a record, adds one and removes one.
 func (w *worker) commit(s *file.Store, sound bool, nth int) {
 	ops := []store.Op{store.Put(fmt.Sprintf("new/%d", nth), []byte(w.kind)).IfAbsent()}
 	if len(w.model) > 1 {
@@ -366,7 +376,7 @@ func (w *worker) commit(s *file.Store, sound bool, nth int) {
 	}
 }
 
-// accept looks at a record that a read has returned.
+// accept checks a record that a read has returned: it must have been committed.
 func (w *worker) accept(rec store.Record, by string) {
 	v := version{rec.Revision, string(rec.Value)}
 	switch {
@@ -378,7 +388,7 @@ func (w *worker) accept(rec store.Record, by string) {
 	}
 }
 
-// damageOnly looks at an error, which has to be one that names damage and the file.
+// damageOnly checks that an error wraps ErrCorrupt and names the file.
 func (w *worker) damageOnly(err error, of string) {
 	switch {
 	case err == nil:

@@ -20,7 +20,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// version is what a record had once it was committed.
+// version is a revision of a record with its value.
 type version struct {
 	Revision store.Revision
 	Value    string
@@ -29,7 +29,7 @@ type version struct {
 // contents are the records of a store by their keys.
 type contents map[string]version
 
-// fixture is a sound file that gets damaged.
+// fixture is a sound file, which the cases damage.
 type fixture struct {
 	Name     string
 	PageSize int
@@ -41,12 +41,12 @@ type fixture struct {
 	Ever map[string][]version // all that was ever acknowledged, which old pages may bring back
 }
 
-// has reports whether a record was once acknowledged.
+// has reports whether a commit with this record was ever acknowledged.
 func (f *fixture) has(rec store.Record) bool {
 	return slices.Contains(f.Ever[rec.Key], version{rec.Revision, string(rec.Value)})
 }
 
-// author commits to a store, and keeps account of it.
+// author commits to a store and records its commits.
 type author struct {
 	t    testing.TB
 	s    store.Store
@@ -70,92 +70,106 @@ func (a *author) commit(ops ...store.Op) {
 	}
 }
 
-// fixtures returns all files. They are the same in each run, byte by byte, so that a case is known by its number.
+// fixtures returns all files. They are the same bytes in each run, so the number of a case identifies the case.
 func fixtures(t testing.TB) []*fixture {
 	t.Helper()
 	var all []*fixture
 	add := func(name string, pageSize int, write func(a *author, rnd *rand.Rand)) *fixture {
-		path := filepath.Join(testenv.MemoryDir(t), "store.db")
-		s, err := file.OpenRepeatable(path, pageSize)
-		require.NoError(t, err)
-		a := &author{t: t, s: s, now: contents{}, was: contents{}, ever: map[string][]version{}}
-		f := &fixture{Name: name, PageSize: pageSize}
-		write(a, rand.New(rand.NewPCG(1, uint64(pageSize))))
-		f.File = readFile(t, path)
-		f.Size, f.Before, f.Was = int64(len(f.File)), f.File, maps.Clone(a.now)
-		if len(a.now) > 0 {
-			// One more commit, so that there is a file from one commit before. It changes, adds and removes.
-			keys := slices.Sorted(maps.Keys(a.now))
-			last := keys[len(keys)-1]
-			ops := []store.Op{store.Put(keys[0], []byte("the last commit")), store.Put(last[:len(last)-1]+"~", []byte(last))}
-			if len(keys) > 1 {
-				ops = append(ops, store.Delete(keys[len(keys)/2]))
-			}
-			a.commit(ops...)
-			f.File = readFile(t, path)
-			f.Size, f.Was = int64(len(f.File)), a.was
-		}
-		require.NoError(t, s.Close())
-		f.Now, f.Ever = a.now, a.ever
-		all = append(all, f.trimmed())
+		f := newFixture(t, name, pageSize, write)
+		all = append(all, f)
 		return f
-	}
-	text := func(rnd *rand.Rand, most int) []byte {
-		return []byte(strings.Repeat(fmt.Sprintf("%08x ", rnd.Uint32()), 1+most/9))[:rnd.IntN(most+1)]
-	}
-	fill := func(n, most int, key func(i int) string) func(a *author, rnd *rand.Rand) {
-		return func(a *author, rnd *rand.Rand) {
-			for i := 0; i < n; i += 5 {
-				var ops []store.Op
-				for j := i; j < min(i+5, n); j++ {
-					ops = append(ops, store.Put(key(j), text(rnd, most)))
-				}
-				a.commit(ops...)
-			}
-			for i := range n / 8 {
-				a.commit(store.Delete(key(i*7%n)), store.Put(key(i*7%n+1), text(rnd, most)))
-			}
-		}
 	}
 	short := func(i int) string { return fmt.Sprintf("run/%03d", i) }
 	long := func(i int) string { return fmt.Sprintf("long/%03d/", i*i%97) + strings.Repeat("-", 170+i%50) }
 
 	all = append(all, goldenFixture(t))
 	add("an empty store", 4096, func(*author, *rand.Rand) {})
-	add("one record", 4096, fill(1, 20, short))
-	add("one leaf", 4096, fill(12, 150, short))
-	add("a branch", 4096, fill(60, 600, short))
-	add("large pages", 16384, fill(60, 900, short))
-	add("small pages", 1024, fill(80, 120, short))
-	deep := add("two levels of branches", 1024, fill(90, 60, long))
+	add("one record", 4096, manyRecords(1, 20, short))
+	add("one leaf", 4096, manyRecords(12, 150, short))
+	add("a branch", 4096, manyRecords(60, 600, short))
+	add("large pages", 16384, manyRecords(60, 900, short))
+	add("small pages", 1024, manyRecords(80, 120, short))
+	deep := add("two levels of branches", 1024, manyRecords(90, 60, long))
 	add("free pages", 1024, func(a *author, rnd *rand.Rand) {
-		fill(90, 700, short)(a, rnd)
+		manyRecords(90, 700, short)(a, rnd)
 		for i := range 85 {
 			a.commit(store.Delete(short(i)))
 		}
 		a.commit(store.Put(short(7), nil))
 	})
-	add("long values", 4096, fill(12, 20_000, short))
-	add("long values on small pages", 1024, fill(24, 5_000, short))
-	add("binary keys", 1024, fill(70, 80, func(i int) string {
+	add("long values", 4096, manyRecords(12, 20_000, short))
+	add("long values on small pages", 1024, manyRecords(24, 5_000, short))
+	add("binary keys", 1024, manyRecords(70, 80, func(i int) string {
 		key := strings.Repeat(string([]byte{0, 0xff, 0x80 + byte(i), '/', 0x7f}[i%5]), 1+i/5)
 		if i%14 == 3 {
 			key = strings.Repeat(key[:1], store.MaxKey-i)
 		}
 		return key
 	}))
+	return append(all, killedFixture(deep))
+}
 
-	// A process that is killed in the middle of a commit leaves pages that no meta page points to yet.
-	killed := *deep
-	killed.Name, killed.Now, killed.Was = "as a killed process leaves it", deep.Was, deep.Was
-	killed.File, killed.Before = bytes.Clone(deep.File), deep.Before
+// newFixture makes a file with write and one more commit.
+func newFixture(t testing.TB, name string, pageSize int, write func(a *author, rnd *rand.Rand)) *fixture {
+	t.Helper()
+	path := filepath.Join(testenv.MemoryDir(t), "store.db")
+	s, err := file.OpenRepeatable(path, pageSize)
+	require.NoError(t, err)
+	a := &author{t: t, s: s, now: contents{}, was: contents{}, ever: map[string][]version{}}
+	f := &fixture{Name: name, PageSize: pageSize}
+	write(a, rand.New(rand.NewPCG(1, uint64(pageSize))))
+	f.File = readFile(t, path)
+	f.Size, f.Before, f.Was = int64(len(f.File)), f.File, maps.Clone(a.now)
+	if len(a.now) > 0 {
+		// One more commit changes, adds and removes a record, so that there is a file from one commit before.
+		keys := slices.Sorted(maps.Keys(a.now))
+		last := keys[len(keys)-1]
+		ops := []store.Op{store.Put(keys[0], []byte("the last commit")), store.Put(last[:len(last)-1]+"~", []byte(last))}
+		if len(keys) > 1 {
+			ops = append(ops, store.Delete(keys[len(keys)/2]))
+		}
+		a.commit(ops...)
+		f.File = readFile(t, path)
+		f.Size, f.Was = int64(len(f.File)), a.was
+	}
+	require.NoError(t, s.Close())
+	f.Now, f.Ever = a.now, a.ever
+	return f.trimmed()
+}
+
+// manyRecords returns a function that commits n records with values of at most most bytes, and then replaces and removes
+// some of them.
+func manyRecords(n, most int, key func(i int) string) func(a *author, rnd *rand.Rand) {
+	text := func(rnd *rand.Rand) []byte {
+		return []byte(strings.Repeat(fmt.Sprintf("%08x ", rnd.Uint32()), 1+most/9))[:rnd.IntN(most+1)]
+	}
+	return func(a *author, rnd *rand.Rand) {
+		for i := 0; i < n; i += 5 {
+			var ops []store.Op
+			for j := i; j < min(i+5, n); j++ {
+				ops = append(ops, store.Put(key(j), text(rnd)))
+			}
+			a.commit(ops...)
+		}
+		for i := range n / 8 {
+			a.commit(store.Delete(key(i*7%n)), store.Put(key(i*7%n+1), text(rnd)))
+		}
+	}
+}
+
+// killedFixture returns a fixture as a process leaves it that is killed during the last commit: with pages to which no
+// meta page points yet.
+func killedFixture(f *fixture) *fixture {
+	killed := *f
+	killed.Name, killed.Now, killed.Was = "as a killed process leaves it", f.Was, f.Was
+	killed.File, killed.Before = bytes.Clone(f.File), f.Before
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for at := 0; at < len(killed.File); at += 512 {
 		if at < 2*killed.PageSize || rnd.IntN(2) == 0 {
 			copy(killed.File[at:at+512], killed.Before[at:])
 		}
 	}
-	return append(all, &killed)
+	return &killed
 }
 
 // goldenFixture is the file of the first release.
@@ -167,7 +181,8 @@ func goldenFixture(t testing.TB) *fixture {
 	for _, rec := range goldenRecords() {
 		f.Now[rec.Key] = version{rec.Revision, string(rec.Value)}
 	}
-	// The records that it had before: each was put once, in the order of its key, and a record without a value beside it.
+	// These records were there before: each was put once, in the order of its key, together with a record without a
+	// value.
 	for i := range 40 {
 		v := version{store.Revision(i + 1), strings.Repeat(fmt.Sprint(i, " "), 40)}
 		f.Ever[fmt.Sprintf("run/%03d", i)] = []version{v}
@@ -182,7 +197,7 @@ func goldenFixture(t testing.TB) *fixture {
 	return f.trimmed()
 }
 
-// trimmed cuts off what is behind the last page in use, which is a hole, and makes Before as long.
+// trimmed cuts off the hole after the last page in use, and makes Before as long as File.
 func (f *fixture) trimmed() *fixture {
 	end := 0
 	for page := range 2 {
@@ -247,8 +262,9 @@ func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 	}
 }
 
-// TestASoundFileIsNeverRefused has stores grow and shrink at random, with keys and values of all sizes, and looks at the file
-// again and again. What the inspection demands of a file must be what bbolt leaves, however it splits and merges its pages.
+// TestASoundFileIsNeverRefused grows and shrinks stores at random, with keys and values of all sizes, and inspects the
+// file again and again. The inspection must accept every file that bbolt writes, however bbolt splits and merges its
+// pages.
 func TestASoundFileIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.MemoryDir(t), "store.db")

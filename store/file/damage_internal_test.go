@@ -7,7 +7,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// OpenAsLarge opens an existing file as Open does one of more than wholeUpTo bytes, with its leaves unread.
+// OpenAsLarge opens an existing file as Open opens a file of more than inspectAllUpTo bytes: it does not read the
+// leaves.
 func OpenAsLarge(ctx context.Context, path string) (s *Store, err error) {
 	err = acquire(ctx, path, Options{}, func() error {
 		s, err = open(path, 0)
@@ -16,7 +17,8 @@ func OpenAsLarge(ctx context.Context, path string) (s *Store, err error) {
 	return s, err
 }
 
-// OpenRepeatable makes a store with pages of that size, in which the same commits always fill the same pages.
+// OpenRepeatable makes a store with pages of the given size. In this store, the same commits always fill the same
+// pages.
 func OpenRepeatable(path string, pageSize int) (*Store, error) {
 	opts := boltOptions()
 	opts.PageSize = pageSize
@@ -33,7 +35,7 @@ func OpenRepeatable(path string, pageSize int) (*Store, error) {
 		if err != nil {
 			return err
 		}
-		s.hasGrown(info.Size())
+		s.setFileSize(info.Size())
 		return s.rewriteMeta()
 	})
 }

@@ -9,13 +9,13 @@ import (
 	"slices"
 )
 
-// span is a part of a file, with what it means.
+// span is a part of a file and the name of its meaning.
 type span struct {
 	at, size int
 	what     string
 }
 
-// anatomy tells where the parts of a fixture's file are. The layout is explained in inspect.go.
+// anatomy has the places of the parts of a fixture's file. The layout is explained in page.go.
 type anatomy struct {
 	numbers  []span // of bbolt: in the headers of pages, in elements, in the heads of buckets, in meta pages
 	heads    []span // of records: format, checksum, revision
@@ -111,7 +111,7 @@ func dissect(f *fixture) *anatomy {
 	return a
 }
 
-// damage is one damaged file on its way.
+// damage is a copy of a fixture's file that is being damaged.
 type damage struct {
 	rnd   *rand.Rand
 	round int // counts the cases of a kind for a fixture; what has few places goes through them by it
@@ -123,7 +123,7 @@ type damage struct {
 	size int64
 	what []string // what was done to it
 
-	// What the damage may bring back, since nothing in the file tells it from what should be there.
+	// The records that the damage can bring back. Nothing in the file distinguishes them from the right ones.
 	stale   bool // older versions of records
 	foreign bool // records of the other store
 
@@ -148,7 +148,7 @@ func (d *damage) page(id int) []byte {
 
 func pick[T any](d *damage, from []T) T { return from[d.rnd.IntN(len(from))] }
 
-// somePage is one in use, as a rule.
+// somePage returns a page at random, in most cases one that is in use.
 func (d *damage) somePage() int {
 	if d.rnd.IntN(8) == 0 {
 		return d.rnd.IntN(len(d.of.File) / d.of.PageSize)
@@ -156,7 +156,7 @@ func (d *damage) somePage() int {
 	return pick(d, d.parts.pages)
 }
 
-// sum gives a meta page the checksum that its bytes have.
+// sum writes the right checksum of its bytes into a meta page.
 func (d *damage) sum(page int) {
 	if meta := d.page(page); meta != nil {
 		h := fnv.New64a()
@@ -196,13 +196,13 @@ var kinds = []struct {
 	{"a rewritten value", (*damage).rewriteValue, true},
 }
 
-// more flips a bit anywhere, where a kind of damage is used up or has done nothing.
+// more flips a bit anywhere. It is used when a kind of damage has no new case or has changed nothing.
 func (d *damage) more() {
 	d.flip([]span{{0, len(d.of.File), "file"}})
 	d.certain, d.crash, d.wide = d.size < int64(len(d.of.File)), false, true
 }
 
-// several does damage of several kinds.
+// several damages the file in several kinds at once.
 func (d *damage) several() {
 	d.wide = true
 	for range 2 + d.rnd.IntN(4) {
@@ -240,7 +240,8 @@ func (d *damage) extend() {
 	d.notef("%d bytes of garbage, then zeros up to %d", len(garbage), d.size)
 }
 
-// flip flips one bit in one of the places. The places take turns, byte by byte, and then the bits, if there are few.
+// flip flips one bit in one of the places. Consecutive rounds go through all bytes of the places and then through the
+// bits, if the places are few.
 func (d *damage) flip(places []span) {
 	total := 0
 	for _, p := range places {
@@ -321,7 +322,7 @@ func (d *damage) duplicate() {
 	d.notef("page %d copied over %d", a, b)
 }
 
-// lostWrite puts back what a page was before the last commit wrote it.
+// lostWrite restores a page to what it was before the last commit wrote it.
 func (d *damage) lostWrite() {
 	changed := d.changed(d.of.PageSize)
 	if len(changed) == 0 {
@@ -337,7 +338,7 @@ func (d *damage) lostWrite() {
 	d.notef("page %d as it was before the last commit", at/d.of.PageSize)
 }
 
-// changed returns where the last commit has written, in pieces of that size.
+// changed returns the places that the last commit has written, in pieces of the given size.
 func (d *damage) changed(piece int) (at []int) {
 	for i := 0; i+piece <= len(d.of.File); i += piece {
 		if !bytes.Equal(d.of.File[i:i+piece], d.of.Before[i:i+piece]) {
@@ -347,7 +348,7 @@ func (d *damage) changed(piece int) (at []int) {
 	return at
 }
 
-// tear mixes the sectors of the last commit with what was there before it.
+// tear mixes sectors that the last commit has written with the sectors that were there before.
 func (d *damage) tear() {
 	var back []int
 	changed := d.changed(512)
@@ -364,7 +365,7 @@ func (d *damage) tear() {
 	d.notef("sectors %v as they were before the last commit", back)
 }
 
-// interrupt leaves what a crash in the middle of the last commit would: its pages in part, and no meta page for them.
+// interrupt leaves what a crash during the last commit would leave: a part of its pages, and no meta page for them.
 func (d *damage) interrupt() {
 	if d.touched() || len(d.changed(512)) == 0 {
 		return
@@ -377,7 +378,7 @@ func (d *damage) interrupt() {
 
 func (d *damage) misdirect() {
 	if d.other.PageSize != d.of.PageSize {
-		// Pages of one size can take each other's place; of others, a part does.
+		// Pages of one size are exchanged as a whole. Of pages of different sizes, a part is exchanged.
 		d.notef("pages of %d bytes", d.other.PageSize)
 	}
 	a := d.somePage()
@@ -445,7 +446,7 @@ func (d *damage) forgeMeta() {
 	d.notef("with the right checksum")
 }
 
-// forge gives a number another value, of those that mean something.
+// forge gives a number another value that has a meaning.
 func (d *damage) forge(n span) {
 	if n.at+n.size > len(d.file) {
 		return
@@ -471,7 +472,7 @@ func (d *damage) forge(n span) {
 	d.notef("%s at %d is %#x instead of %#x", n.what, n.at, room[:n.size], old)
 }
 
-// forgeChild makes a branch point to itself, to the one above, or to another page of its tree.
+// forgeChild makes a branch point to itself, to the branch above, or to another page of its tree.
 func (d *damage) forgeChild() {
 	var children []span
 	for _, n := range d.parts.numbers {

@@ -21,15 +21,16 @@ import (
 )
 
 const (
-	// hang is how long a case may take. The usual one takes a thousandth of a second.
+	// hang is how long a case may take. Most cases take a millisecond.
 	hang = 20 * time.Second
 	// portion is how many cases a child gets at a time.
 	portion = 2000
 )
 
 // TestDamageIsFoundOrHarmless damages files in every way we could think of, before they are opened and while they are
-// open. Whatever is done to a file, Open refuses it and leaves it alone, or what is read is what was written; an
-// error names the file, and the record; and no process dies or hangs. Each case has a number, and is the same each time:
+// open. Either Open refuses the damaged file and does not change it, or every read returns what was written or an
+// error. An error names the file, and the record if the damage is in a record. No process dies or hangs. Each case has
+// a number and is the same each time:
 //
 //	CONVEYOR_DAMAGE_CASE=4711 go test -v -run TestDamageIsFoundOrHarmless ./store/file
 func TestDamageIsFoundOrHarmless(t *testing.T) {
@@ -57,7 +58,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	require.Empty(t, r.failed, "%d of the cases", len(r.failed))
 }
 
-// damageRun is a run of the parent.
+// damageRun is the state of the parent of the children that run the cases.
 type damageRun struct {
 	t     *testing.T
 	dir   string
@@ -71,7 +72,7 @@ type damageRun struct {
 	last     string
 }
 
-// portions works through portions of the cases until none is left.
+// portions has portions of the cases run until none is left.
 func (r *damageRun) portions() {
 	for {
 		to := int(r.next.Add(portion))
@@ -83,14 +84,15 @@ func (r *damageRun) portions() {
 	}
 }
 
-// given reports whether there are failures enough.
+// given reports whether there are so many failures that the run can end.
 func (r *damageRun) given() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.failed) >= 20
 }
 
-// work has children do a range of cases. One that dies, or does not get on, costs its case, and another goes on after it.
+// work has children run a range of cases. If a child dies or hangs, its case has failed, and another child goes on with
+// the next case.
 func (r *damageRun) work(from, to int) {
 	for from < to && !r.given() {
 		done, death := r.child(from, to)
@@ -104,7 +106,8 @@ func (r *damageRun) work(from, to int) {
 	}
 }
 
-// child has one child do cases from one number on, and returns the first that it has not done, and what became of it.
+// child has one child run a range of cases. It returns the first case that the child has not run, and how the child
+// died.
 func (r *damageRun) child(from, to int) (next int, death string) {
 	cmd := childCommand(r.t, "damage", r.dir)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %d", rangeVariable, from, to), "GOMAXPROCS=2")
@@ -137,7 +140,7 @@ func (r *damageRun) child(from, to int) (next int, death string) {
 	return next, fmt.Sprintf("%s%v: %s", death, err, text[:min(len(text), 3000)])
 }
 
-// note takes the line of a case.
+// note records the line that a child has printed for a case.
 func (r *damageRun) note(line string) {
 	var result, mode, outcome string
 	var n int
@@ -153,7 +156,7 @@ func (r *damageRun) note(line string) {
 	r.outcomes[mode+" "+outcome]++
 }
 
-// requireVariety makes sure that the run has tested what it is for: different cases, that end in all the ways there are.
+// requireVariety checks that the cases were different and have ended in all possible ways.
 func (r *damageRun) requireVariety() {
 	var text []string
 	for what, n := range r.outcomes {

@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the file of the current format, i
 
 const golden = "testdata/v1.db"
 
-// goldenRecords is what testdata/v1.db has in it: key, value and revision. Enough for a branch page, with pages that
+// goldenRecords returns the records of testdata/v1.db. They are enough for a branch page. The file also has pages that
 // were freed, empty values, and a value that is longer than a page.
 func goldenRecords() []store.Record {
 	var recs []store.Record
@@ -106,7 +106,7 @@ func TestADamagedRecordIsNamed(t *testing.T) {
 	_, err = s.Commit(t.Context(), store.Put("run/7", nil).IfAbsent())
 	require.ErrorIs(t, err, store.ErrCorrupt)
 
-	// The others are still there, and one that is written anew is sound again.
+	// The other records are still there, and a damaged record that is written again is sound.
 	_, err = s.Get(t.Context(), "run/8")
 	require.NoError(t, err)
 	_, err = s.Commit(t.Context(), store.Put("run/7", []byte("anew")))
@@ -137,8 +137,8 @@ func TestAFileThatIsCutOffWhileOpenIsCorrupt(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// TestAFileThatWasDestroyedWhileOpenCanBeReplaced closes a store whose meta pages are gone, after which bbolt cannot be
-// called any more, and goes on with a copy of it.
+// TestAFileThatWasDestroyedWhileOpenCanBeReplaced closes a store whose meta pages are destroyed, so that bbolt must not
+// be called any more, and then opens a copy of the file.
 func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
 	content := readGolden(t)
 	path := filepath.Join(t.TempDir(), "store.db")
@@ -158,8 +158,8 @@ func TestAFileThatWasDestroyedWhileOpenCanBeReplaced(t *testing.T) {
 	require.Equal(t, printed(goldenRecords()), printed(recs))
 }
 
-// TestABitThatBboltWouldStumbleOverIsFound flips bits that harm nothing until bbolt writes the page: it gives up pages that
-// are in use then, or loses its place in the branch above.
+// TestABitThatBboltWouldStumbleOverIsFound flips bits that do no harm until bbolt writes the page. Then bbolt would
+// free pages that are in use, or would not find the place of the page in the branch above.
 func TestABitThatBboltWouldStumbleOverIsFound(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -180,7 +180,7 @@ func TestABitThatBboltWouldStumbleOverIsFound(t *testing.T) {
 	}
 }
 
-// TestAPageThatChangesWhileOpenIsFound changes one page of a store that is open, which no inspection sees.
+// TestAPageThatChangesWhileOpenIsFound changes one page of an open store, where no inspection can find the change.
 func TestAPageThatChangesWhileOpenIsFound(t *testing.T) {
 	f := goldenFixture(t)
 	parts := dissect(f)
@@ -240,7 +240,7 @@ func records(t *testing.T, s store.Store) (recs []store.Record, err error) {
 	return recs, nil
 }
 
-// printed returns records in a form that does not tell nil from empty.
+// printed returns records as a text that does not distinguish a nil value from an empty one.
 func printed(recs []store.Record) string {
 	var b strings.Builder
 	for _, rec := range recs {
@@ -249,7 +249,7 @@ func printed(recs []store.Record) string {
 	return b.String()
 }
 
-// overwrite changes each place in a file where it says from.
+// overwrite replaces each from in a file by to.
 func overwrite(t *testing.T, path, from, to string) {
 	t.Helper()
 	content, err := os.ReadFile(path)

@@ -17,7 +17,8 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// inMounts runs a child that sees mounts of its own, with an empty directory for it to mount something on.
+// inMounts runs a child in a mount namespace of its own, with an empty directory on which the child can mount a file
+// system.
 func inMounts(t *testing.T, name string) {
 	t.Helper()
 	testenv.NeedRoot(t)
@@ -53,7 +54,7 @@ func init() {
 	children["open where nothing can be written"] = openReadOnly
 }
 
-// mountSmall mounts a file system of a megabyte, and takes a part of it away, which the returned function gives back.
+// mountSmall mounts a file system of a megabyte and fills a part of it. The returned function frees this part again.
 func mountSmall(t *childTest, dir string, taken int) (giveBack func()) {
 	require.NoError(t, syscall.Mount("none", dir, "tmpfs", 0, "size=1m"))
 	ballast := filepath.Join(dir, "ballast")
@@ -61,7 +62,7 @@ func mountSmall(t *childTest, dir string, taken int) (giveBack func()) {
 	return func() { require.NoError(t, os.Remove(ballast)) }
 }
 
-// requireFull checks the error of a commit that was refused for want of room.
+// requireFull checks the error of a commit that failed because the disk was full.
 func requireFull(t *childTest, err error) {
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NotErrorIs(t, err, store.ErrUnknown)
@@ -69,7 +70,7 @@ func requireFull(t *childTest, err error) {
 	require.NotErrorIs(t, err, store.ErrCorrupt)
 }
 
-// fill commits until nothing fits any more, three times, each time with more room than before.
+// fill commits until the disk is full. It does so three times, each time on a larger disk.
 func fill(t *childTest, dir string, callers, size int) {
 	giveBack := mountSmall(t, dir, 600<<10)
 	path := filepath.Join(dir, "store.db")
@@ -110,7 +111,7 @@ func fill(t *childTest, dir string, callers, size int) {
 	require.NoError(t, s.Close())
 	require.NoError(t, file.Check(t.Context(), path, file.Options{}))
 
-	// It opens while it is full, and as soon as there is room it takes more.
+	// The store opens while the disk is full, and commits again as soon as the disk has room.
 	s, err = file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
 	requireAll(t, s, acknowledged)
@@ -186,8 +187,8 @@ func openReadOnly(t *childTest, dir string) {
 	remount := func(flags uintptr) error {
 		return syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=1m")
 	}
-	// The kernel does not let a file system become read-only under a file that is open for writing. One that becomes so
-	// by an error is among the faults of the sweep.
+	// The kernel refuses to make a file system read-only while a file on it is open for writing. The sweep tests a file
+	// system that becomes read-only because of an error.
 	require.ErrorIs(t, remount(syscall.MS_RDONLY), syscall.EBUSY)
 	require.NoError(t, s.Close())
 
@@ -209,9 +210,9 @@ func openReadOnly(t *childTest, dir string) {
 	require.NoError(t, s.Close())
 }
 
-// TestAPageThatCannotBeReadIsAnError takes the pages of an open file away, one at a time: there is nothing on disk for
-// them, and no room to make an empty one, so that the kernel answers to each look at them with SIGBUS, as it does when a
-// disk cannot read them.
+// TestAPageThatCannotBeReadIsAnError removes the pages of an open file from the disk, one at a time, and leaves no room
+// for an empty page. The kernel then sends SIGBUS for each access to the page, as it does when a disk cannot read a
+// page.
 func TestAPageThatCannotBeReadIsAnError(t *testing.T) { inMounts(t, "read where nothing can be read") }
 
 func init() { children["read where nothing can be read"] = readUnreadable }
@@ -287,7 +288,7 @@ func readUnreadable(t *childTest, dir string) {
 	require.NoError(t, file.Check(t.Context(), path, file.Options{}))
 }
 
-// TestAStoreWhoseFileIsGoneAcknowledgesNothingMore takes the file away from under a store, while it is being written.
+// TestAStoreWhoseFileIsGoneAcknowledgesNothingMore deletes or replaces the file of a store while callers commit.
 func TestAStoreWhoseFileIsGoneAcknowledgesNothingMore(t *testing.T) {
 	for _, c := range []struct {
 		name string

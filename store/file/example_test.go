@@ -11,7 +11,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// A store is checked while nobody has it open, before it is backed up for instance.
+// A store can be checked while nobody has it open, for example before a backup.
 func ExampleCheck() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "")

@@ -6,26 +6,31 @@
 //	}
 //	defer st.Close()
 //
-// What Commit has acknowledged survives a crash of the process and of the machine, as far as the disk keeps what it has
-// reported as written. Commits that come at the same time share one write to the disk, so many callers at once are not
-// much slower than one. A reader may see a commit a moment before the disk has it and the caller of Commit knows of it.
+// A commit that Commit has acknowledged survives a crash of the process and of the machine, as long as the disk keeps
+// what it has reported as written. Commits that arrive at the same time share one write to the disk (group commit), so
+// many concurrent callers are not much slower than one. A reader can see a commit a moment before the commit is on disk
+// and before its caller knows of it.
 //
-// The way of a commit through the package: [Store.Commit] puts it in a queue (queue.go), where one of the callers takes
-// all that wait and carries them out in one transaction (transaction.go), with a checksum on each value (record.go). Once
-// a sync has failed, the store answers every call with an error until it is opened again (doubt.go). [Open] (open.go)
-// makes a new file in one step, and has an existing one inspected (inspect.go) before bbolt may touch it. Reads, and the
-// look at the pages before bbolt writes them anew, take nothing on trust either (tree.go). What bbolt does with damage it
-// meets all the same is contained in bolt.go.
+// A commit takes this way through the package. [Store.Commit] puts the commit in a queue (queue.go). One of the callers
+// takes all waiting commits and carries them out in one transaction (transaction.go), with a checksum on each value
+// (record.go). After a failed sync, every call returns an error until the store is opened again (failure.go). [Open]
+// (open.go) makes a new file in one step (create.go), and inspects an existing file (inspect.go) before bbolt may write
+// to it. Reads check every page on their way (tree.go, walk.go, page.go), and so does a commit before bbolt writes a
+// page anew. A panic of bbolt on a damaged page becomes an error (bolt.go).
 //
-// Damage is an error that wraps [store.ErrCorrupt] and names the file, and the record if it is one; never a panic, and never
-// a value that no commit wrote. Three things nothing in a file can tell. A page that the disk has reported as written and
-// lost, so that an older version of it is in its place, takes its records back to what they were, if it fits between its
-// neighbours; so does a page of another store. And where [Open] has not read the records, in a file of more than 256 MiB or
-// one that is damaged while it is open, a record whose key is damaged along with its value is absent under its key, until
-// List or [Check] comes to it.
+// Damage is reported as an error that wraps [store.ErrCorrupt] and names the file, and the record if the damage is in a
+// record. Damage never causes a panic, and a read never returns a value that no commit wrote. Three kinds of damage
+// cannot be detected from the file:
 //
-// The file is in the byte order of the machine and does not move between machines of different order. It does not
-// belong on a network file system: neither the lock nor the order of writes can be relied on there.
+//   - The disk has reported a page as written and lost the write. The older version of the page is in its place, and
+//     takes its records back to their older state, if the older version fits between its neighbours.
+//   - A page of another store is in place of a page, and fits between its neighbours.
+//   - A record whose key and value are both damaged is absent under its key until List or [Check] reads it. This
+//     applies only to a record that [Open] has not read: in a file of more than 256 MiB, or in a file that is damaged
+//     while it is open.
+//
+// The file is in the byte order of the machine and cannot be moved to a machine of different byte order. The file must
+// not be on a network file system: neither the lock nor the order of writes is reliable there.
 package file
 
 import (
@@ -34,6 +39,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -45,44 +51,48 @@ import (
 
 // Store implements [store.Store] in one file. Make one with [Open].
 //
-// A disk that refuses a write, because it is full for instance, fails the commits that needed it with the error of the
-// system (syscall.ENOSPC, say); nothing of them is written, and the store goes on when there is room again.
+// When the disk refuses a write, for example because it is full, the commits that needed the write return the error of
+// the operating system, such as syscall.ENOSPC. Nothing of these commits is written. The store works again as soon as
+// the disk has room.
 //
-// A disk that fails to sync is not trusted any more: what it has reported as written before may be all that it has. The
-// commits under way return the error of the system, along with [store.ErrUnknown] if their outcome is open, and from
-// then on every call but Close returns an error that wraps [store.ErrClosed] and the error of the system, and says that
-// the store must be reopened. So does a store whose file has been deleted or replaced under it, from its next commit
-// on, with fs.ErrNotExist. After Close, [Open] begins with what the file has, and returns only once that is on disk;
-// then a commit of unknown outcome is there or not, for good.
+// When the disk fails to sync, the store no longer trusts it: the disk may have lost what it has reported as written
+// since the last sync. The commits under way return the error of the operating system, and also [store.ErrUnknown] if
+// their outcome is not known. From then on every call except Close returns an error that says that the store must be
+// reopened, and that wraps [store.ErrClosed] and the error of the operating system. When the file has been deleted or
+// replaced, the next commit and every call after it return such an error too, with fs.ErrNotExist as its cause.
+//
+// After Close, [Open] reads what the file has, and returns only once that is on disk. From then on it is settled
+// whether a commit of unknown outcome has happened.
 type Store struct {
-	// Locks are taken in the order open, beginning; mu is held alone, for a few lines, never while bbolt works.
+	// Lock order: open, then beginMu. mu is held alone, for a few lines, never while bbolt works.
 
 	path string
-	file *os.File // that of db, for what bbolt does not do; closed by db
+	file *os.File // the file of db, for calls that bbolt does not offer; closed by db
 	db   *bbolt.DB
 
 	closed atomic.Bool  // written with open held
-	open   sync.RWMutex // held for reading by every call, so that Close waits for those that have begun
+	open   sync.RWMutex // held for reading by every call, so that Close waits for the calls that have begun
 
-	txn atomic.Uint64 // the last transaction that is known to be on disk; written by the leader
+	durableTx atomic.Uint64 // the newest transaction that is known to be on disk; written by the leader
 
-	mu      sync.Mutex // guards the two below
-	queue   []*request // commits that wait for their turn, the oldest first
-	leading bool       // one of the callers is carrying out a group of commits, or has been told to
+	mu      sync.Mutex // guards queue and leading
+	queue   []*request // commits that wait to be carried out, the oldest first
+	leading bool       // a caller is carrying out a group of commits, or has been made the leader
 
 	// Owned by the leader, so unguarded.
-	newest  store.Revision // of the last transaction
-	grown   int64          // the size that the file was last made to have
-	damaged error          // bbolt panicked in a transaction; nothing is written any more
-	room    []byte         // memory for what a transaction writes
+	newest   store.Revision // of the newest transaction
+	fileSize int64          // the size that the file was last set to
+	damaged  error          // set when bbolt has panicked in a transaction; nothing is written any more
+	buffer   []byte         // memory for what a transaction writes
 
-	// Why the store must be reopened, once it must; see giveUp. Invariant: nothing is acknowledged once it is set.
-	gone atomic.Pointer[error]
+	// The error that every call returns once the store must be reopened; see requireReopen. Nil until then.
+	// Invariant: no commit is acknowledged once it is set.
+	mustReopen atomic.Pointer[error]
 
-	beginning sync.Mutex // guards stuck; held while bbolt begins a transaction, which it does one at a time anyway
-	stuck     bool       // bbolt has panicked with its locks held, and must not be called any more
+	beginMu sync.Mutex // guards stuck; held while bbolt begins a transaction, which bbolt does one at a time anyway
+	stuck   bool       // bbolt has panicked while it held its locks, and must not be called any more
 
-	commitTx func(*bbolt.Tx) error // (*bbolt.Tx).Commit; tests put a failing disk in its place
+	commitTx func(*bbolt.Tx) error // (*bbolt.Tx).Commit, except in tests that need a failing disk
 }
 
 var _ store.Store = (*Store)(nil)
@@ -92,10 +102,10 @@ func (s *Store) Get(ctx context.Context, key string) (rec store.Record, err erro
 	if ctx.Err() != nil {
 		return store.Record{}, context.Cause(ctx)
 	}
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return store.Record{}, err
 	}
-	defer s.end()
+	defer s.leave()
 	err = s.view(func(tx *bbolt.Tx) error {
 		stored, err := s.lookUp(tx, []byte(key))
 		if err != nil {
@@ -132,28 +142,28 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return 0, err
 	}
-	defer s.end()
-	if !writes(ops) {
+	defer s.leave()
+	if !slices.ContainsFunc(ops, store.Op.Writes) {
 		return s.check(ops)
 	}
 	return s.enqueue(ctx, ops)
 }
 
-// Close implements [store.Store]. The file may be opened again when it returns.
+// Close implements [store.Store]. When Close returns, the file can be opened again.
 func (s *Store) Close() error {
 	s.open.Lock()
 	defer s.open.Unlock()
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.beginning.Lock()
-	defer s.beginning.Unlock()
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
 	closing := s.db.Close
 	if s.stuck {
-		closing = s.letGo
+		closing = s.closeFile
 	}
 	if err := s.guard(closing); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
@@ -161,16 +171,17 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// letGo closes the file of a bbolt that must not be called any more. Its mapping stays to the end of the process.
-func (s *Store) letGo() error { return errors.Join(unlock(s.file), s.file.Close()) }
+// closeFile closes the file of a bbolt that must not be called any more. The file stays mapped until the process ends.
+func (s *Store) closeFile() error { return errors.Join(unlock(s.file), s.file.Close()) }
 
-// begin keeps the store open until end is called.
-func (s *Store) begin() (err error) {
+// enter keeps the store open until leave is called. It returns an error, and leave must not be called, if the store is
+// closed or must be reopened.
+func (s *Store) enter() (err error) {
 	s.open.RLock()
 	if s.closed.Load() {
 		err = store.ErrClosed
-	} else if gone := s.gone.Load(); gone != nil {
-		err = *gone
+	} else if cause := s.mustReopen.Load(); cause != nil {
+		err = *cause
 	}
 	if err != nil {
 		s.open.RUnlock()
@@ -178,13 +189,4 @@ func (s *Store) begin() (err error) {
 	return err
 }
 
-func (s *Store) end() { s.open.RUnlock() }
-
-func writes(ops []store.Op) bool {
-	for _, op := range ops {
-		if op.Writes() {
-			return true
-		}
-	}
-	return false
-}
+func (s *Store) leave() { s.open.RUnlock() }

@@ -14,7 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// BenchmarkSync is what a disk asks for one write: the yardstick for the commits below. A commit takes two of them.
+// BenchmarkSync measures one write with its sync, to compare the commits below with. A commit needs two of them.
 func BenchmarkSync(b *testing.B) {
 	f, err := os.Create(filepath.Join(b.TempDir(), "file"))
 	require.NoError(b, err)
@@ -32,7 +32,7 @@ func BenchmarkSync(b *testing.B) {
 	}
 }
 
-// BenchmarkCommit has callers that commit one after the other, each commit with three small puts and a condition. One
+// BenchmarkCommit measures commits of several concurrent callers. Each commit has three small puts and a condition. One
 // operation is one commit.
 func BenchmarkCommit(b *testing.B) {
 	for _, callers := range []int{1, 100, 1000} {

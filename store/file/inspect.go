@@ -2,66 +2,32 @@ package file
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// The inspection of a file, before bbolt is given it to write.
+// inspector inspects a file before bbolt may write to it.
 //
-// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages it panics, runs in circles, starts
-// goroutines that panic, or answers that a key is absent. So the pages are read here first, by rules that leave no room
-// for a flipped bit: every byte of a page that means anything is accounted for by its neighbours, by the keys around
-// it, or by the checksum of a record. The layout is that of bbolt's format version 2, in the byte order of the machine:
-//
-//	page    id u64, kind u16, count u16, overflow u32 (further pages that belong to it), then what its kind says
-//	meta    magic, version, page size, flags u32; root page, sequence, freelist page, pages in use, transaction u64; FNV-1a
-//	branch  count times: position u32, key size u32, page u64; then the keys
-//	leaf    count times: flags u32, position u32, key size u32, value size u32; then keys and values
-//	free    count page ids u64; if count is 0xffff, the first of them is the count
-//
-// A leaf element with the flag 1 is a bucket: root page, sequence u64; if the root page is 0, a page of kind leaf follows.
-// Positions count from the start of their element.
-const (
-	pageHeader  = 16
-	elementSize = 16
-	metaSize    = 64
-
-	kindBranch = 0x01
-	kindLeaf   = 0x02
-	kindMeta   = 0x04
-	kindFree   = 0x10
-
-	boltMagic   = 0xED0CDAED
-	boltVersion = 2
-)
-
-var native = binary.NativeEndian
-
-// inspector is one inspection of one file.
+// bbolt puts a checksum on its two meta pages and on nothing else. On damaged pages bbolt panics, loops for ever,
+// starts goroutines that panic, or reports that a key is absent. The inspector therefore reads the pages first. Its
+// rules detect every flipped bit that matters: each byte of a page that has a meaning is checked against its
+// neighbours, against the keys around it, or by the checksum of a record.
 type inspector struct {
-	file   io.ReaderAt
-	whole  bool // look at leaves too, not only at what leads to them
-	meta   meta
-	used   []bool // by page id: reached from the root, or free
-	last   []byte // the greatest key so far in the bucket being walked, nil at its start
-	newest store.Revision
+	file       io.ReaderAt
+	readLeaves bool // read the leaves too, not only the pages that lead to them
+	meta       meta
+	used       []bool         // by page id: reached from the root, or free
+	last       []byte         // the greatest key so far in the bucket that is being walked; nil at its start
+	newest     store.Revision // of the store, as the file says
 }
 
-// meta is a decoded meta page.
-type meta struct {
-	pageSize             uint64
-	root, free, end, txn uint64
-}
-
-// inspect reports what is wrong with a store's file of that size. Without whole it reads the pages that lead to the
-// records and not the records themselves, which is a hundredth of a large file.
-func inspect(f io.ReaderAt, size int64, whole bool) error {
-	in := &inspector{file: f, whole: whole}
+// inspect returns an error if a file of the given size is not a sound store. Without readLeaves it reads only the pages
+// that lead to the records, which are about a hundredth of a large file, and not the records.
+func inspect(f io.ReaderAt, size int64, readLeaves bool) error {
+	in := &inspector{file: f, readLeaves: readLeaves}
 	if err := in.readMetas(size); err != nil {
 		return err
 	}
@@ -76,7 +42,7 @@ func inspect(f io.ReaderAt, size int64, whole bool) error {
 	if owner == nil {
 		return errors.New("written by another program: it has no record of a Conveyor store")
 	}
-	// The owner comes first, so that a newer format is called that, whatever else it has changed.
+	// The owner bucket is read first, so that a newer format is reported as such, whatever else it has changed.
 	if err := in.readOwner(owner); err != nil {
 		return fmt.Errorf("bucket %s: %w", ownerBucket, err)
 	}
@@ -89,8 +55,8 @@ func inspect(f io.ReaderAt, size int64, whole bool) error {
 	if err := in.readFree(); err != nil {
 		return err
 	}
-	if !whole {
-		return nil // what the unread leaves use is unknown
+	if !readLeaves {
+		return nil // which overflow pages the unread leaves use is unknown
 	}
 	for id, used := range in.used {
 		if !used {
@@ -100,8 +66,8 @@ func inspect(f io.ReaderAt, size int64, whole bool) error {
 	return nil
 }
 
-// readMetas reads both meta pages. bbolt is content with one of them, and then goes on from the commit before the last:
-// a store may not forget what it has acknowledged, so both have to be whole and belong together.
+// readMetas reads both meta pages. Both must be sound and belong together. bbolt is content with one sound meta page,
+// and then goes on from the commit before the last one; but a store must not forget a commit that it has acknowledged.
 func (in *inspector) readMetas(size int64) error {
 	first, err := in.readMeta(0, size)
 	if err != nil {
@@ -139,33 +105,14 @@ func (in *inspector) readMeta(at uint64, size int64) (meta, error) {
 		}
 		return meta{}, err
 	}
-	b := buf[pageHeader:]
-	sum := fnv.New64a()
-	sum.Write(b[:metaSize-8])
-	m := meta{
-		pageSize: uint64(native.Uint32(b[8:])),
-		root:     native.Uint64(b[16:]), free: native.Uint64(b[32:]), end: native.Uint64(b[40:]), txn: native.Uint64(b[48:]),
-	}
-	switch {
-	case native.Uint32(b) != boltMagic:
-		return meta{}, errors.New("not a bbolt file, or its meta pages are damaged")
-	case native.Uint32(b[4:]) != boltVersion:
-		return meta{}, fmt.Errorf("bbolt format version %d, not %d", native.Uint32(b[4:]), boltVersion)
-	case native.Uint64(b[metaSize-8:]) != sum.Sum64():
-		return meta{}, errors.New("meta page is damaged: checksum does not match")
-	case m.pageSize < 1<<9 || m.pageSize > 1<<24 || m.pageSize&(m.pageSize-1) != 0:
-		return meta{}, fmt.Errorf("page size %d", m.pageSize)
-	case native.Uint64(buf) != at/m.pageSize || native.Uint16(buf[8:]) != kindMeta:
-		return meta{}, errors.New("meta page is damaged: wrong header")
-	}
-	return m, nil
+	return parseMeta(buf, at)
 }
 
-// readRoot returns the heads of the buckets by their names.
+// readRoot returns the values of the buckets by their names.
 func (in *inspector) readRoot() (map[string][]byte, error) {
 	buckets := map[string][]byte{}
 	err := in.walk(in.meta.root, nil, func(flags uint32, key, value []byte) error {
-		if flags != 1 || len(value) < 16 {
+		if flags != bucketFlag || len(value) < bucketHeader {
 			return fmt.Errorf("%q at the root is not a bucket", key)
 		}
 		buckets[string(key)] = bytes.Clone(value)
@@ -211,46 +158,42 @@ func (in *inspector) checkRecord(flags uint32, key, value []byte) error {
 	return nil
 }
 
-// leafFunc looks at one element of a leaf page.
+// leafFunc checks one element of a leaf.
 type leafFunc func(flags uint32, key, value []byte) error
 
-// walkBucket walks what a bucket's element has as its value.
-func (in *inspector) walkBucket(bucket []byte, look leafFunc) error {
+// walkBucket checks the pages of a bucket, given the value of the bucket.
+func (in *inspector) walkBucket(bucket []byte, visit leafFunc) error {
 	in.last = nil
-	if len(bucket) < 16 || native.Uint64(bucket[8:]) != 0 {
-		return errors.New("damaged head")
+	root, inline, err := parseBucket(bucket)
+	switch {
+	case err != nil:
+		return err
+	case root != 0:
+		return in.walk(root, nil, visit)
 	}
-	if root := native.Uint64(bucket); root != 0 && len(bucket) == 16 {
-		return in.walk(root, nil, look)
-	} else if root != 0 {
-		return errors.New("damaged head")
-	}
-	page := bucket[16:]
-	// A page within an element has no number. If it has one, bbolt gives up the page of that number with the next commit.
-	if len(page) < pageHeader || native.Uint64(page) != 0 || native.Uint16(page[8:]) != kindLeaf || native.Uint32(page[12:]) != 0 {
-		return errors.New("damaged head")
-	}
-	end, err := in.walkLeaf(page, nil, look)
-	if err == nil && end != len(page) {
-		err = errors.New("damaged head")
+	end, err := in.walkLeaf(&inline, nil, visit)
+	if err == nil && end != len(inline.data) {
+		err = errDamagedHead
 	}
 	return err
 }
 
-// walk walks the pages below id, whose first key is from. bbolt looks up the place of a page in the branch above by that
-// key when it writes the page anew, and adds it a second time if the branch has another.
-func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
-	page, err := in.readPage(id)
+// walk checks page id and all pages below it. The first key must be from, unless from is nil. When bbolt writes a page
+// anew, it looks up the place of the page in the branch above by this key. If the branch had another key, bbolt would
+// add the page a second time.
+func (in *inspector) walk(id uint64, from []byte, visit leafFunc) error {
+	data, err := in.readPage(id)
 	if err != nil {
 		return err
 	}
-	switch kind := native.Uint16(page[8:]); kind {
-	case kindLeaf:
-		_, err = in.walkLeaf(page, from, look)
-	case kindBranch:
-		err = in.walkBranch(page, from, look)
-	default:
-		err = fmt.Errorf("kind %#x where keys should be", kind)
+	page, err := parsePage(id, data)
+	if err != nil {
+		return err
+	}
+	if page.leaf {
+		_, err = in.walkLeaf(&page, from, visit)
+	} else {
+		err = in.walkBranch(&page, from, visit)
 	}
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
@@ -258,67 +201,55 @@ func (in *inspector) walk(id uint64, from []byte, look leafFunc) error {
 	return nil
 }
 
-// walkLeaf walks the elements of a leaf, and returns where the last one ends.
-func (in *inspector) walkLeaf(page, from []byte, look leafFunc) (end int, err error) {
-	count := int(native.Uint16(page[10:]))
-	at := pageHeader + elementSize*count
-	if at > len(page) || count == 0 && from != nil {
-		return 0, fmt.Errorf("%d elements do not fit", count)
+// walkLeaf checks the elements of a leaf, calls visit with each, and returns where the last one ends.
+func (in *inspector) walkLeaf(page *treePage, from []byte, visit leafFunc) (end int, err error) {
+	if page.count == 0 && from != nil {
+		return 0, errors.New("0 elements do not fit")
 	}
-	for i := range count {
-		e := page[pageHeader+elementSize*i:]
-		flags, pos := native.Uint32(e), native.Uint32(e[4:])
-		keySize, valueSize := uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
-		if int(pos)+pageHeader+elementSize*i != at || keySize+valueSize > uint64(len(page)-at) {
-			return 0, fmt.Errorf("element %d is out of place", i)
+	end = page.firstKey()
+	for i := range page.count {
+		e, err := page.elementAt(i, end)
+		if err != nil {
+			return 0, err
 		}
-		key := page[at : at+int(keySize)]
-		at += int(keySize)
-		value := page[at : at+int(valueSize)]
-		at += int(valueSize)
-		if i == 0 && from != nil && !bytes.Equal(key, from) || in.last != nil && bytes.Compare(key, in.last) <= 0 {
+		end = e.end
+		if i == 0 && from != nil && !bytes.Equal(e.key, from) || in.last != nil && bytes.Compare(e.key, in.last) <= 0 {
 			return 0, fmt.Errorf("element %d is out of order", i)
 		}
-		in.last = append(in.last[:0], key...)
-		if err := look(flags, key, value); err != nil {
+		in.last = append(in.last[:0], e.key...)
+		if err := visit(e.flags, e.key, e.value); err != nil {
 			return 0, err
 		}
 	}
-	return at, nil
+	return end, nil
 }
 
-func (in *inspector) walkBranch(page, from []byte, look leafFunc) error {
-	count := int(native.Uint16(page[10:]))
-	at := pageHeader + elementSize*count
-	if count == 0 || at > len(page) {
-		return fmt.Errorf("%d elements do not fit", count)
-	}
-	// The pages below a branch are all of one kind, so the first tells whether the others need to be read.
+func (in *inspector) walkBranch(page *treePage, from []byte, visit leafFunc) error {
+	// The pages below a branch are all of one kind. If the first one is a leaf, the others need not be read.
 	unread := false
-	for i := range count {
-		e := page[pageHeader+elementSize*i:]
-		pos, keySize, child := native.Uint32(e), uint64(native.Uint32(e[4:])), native.Uint64(e[8:])
-		if int(pos)+pageHeader+elementSize*i != at || keySize > uint64(len(page)-at) {
-			return fmt.Errorf("element %d is out of place", i)
-		}
-		key := page[at : at+int(keySize)]
-		at += int(keySize)
-		switch {
-		case i == 0 && from != nil && !bytes.Equal(key, from), i > 0 && bytes.Compare(key, in.last) <= 0:
-			return fmt.Errorf("element %d is out of order", i)
-		case unread:
-			if child < 2 || child >= uint64(len(in.used)) || in.used[child] {
-				return fmt.Errorf("element %d points to page %d", i, child)
-			}
-			in.used[child] = true
-			in.last = bytes.Clone(key)
-			continue
-		}
-		if err := in.walk(child, key, look); err != nil {
+	end := page.firstKey()
+	for i := range page.count {
+		e, err := page.elementAt(i, end)
+		if err != nil {
 			return err
 		}
-		if !in.whole && i == 0 {
-			unread = in.isLeaf(child)
+		end = e.end
+		switch {
+		case i == 0 && from != nil && !bytes.Equal(e.key, from), i > 0 && bytes.Compare(e.key, in.last) <= 0:
+			return fmt.Errorf("element %d is out of order", i)
+		case unread:
+			if e.child < 2 || e.child >= uint64(len(in.used)) || in.used[e.child] {
+				return fmt.Errorf("element %d points to page %d", i, e.child)
+			}
+			in.used[e.child] = true
+			in.last = bytes.Clone(e.key)
+			continue
+		}
+		if err := in.walk(e.child, e.key, visit); err != nil {
+			return err
+		}
+		if !in.readLeaves && i == 0 {
+			unread = in.isLeaf(e.child)
 		}
 	}
 	return nil
@@ -330,7 +261,7 @@ func (in *inspector) isLeaf(id uint64) bool {
 	return err == nil && native.Uint16(header[8:]) == kindLeaf
 }
 
-// readFree checks the list of free pages: bbolt writes over those without looking at them.
+// readFree checks the list of free pages. bbolt overwrites free pages without looking at them.
 func (in *inspector) readFree() error {
 	page, err := in.readPage(in.meta.free)
 	if err != nil {
@@ -353,8 +284,8 @@ func (in *inspector) readFree() error {
 	return nil
 }
 
-// readPage reads a page with those that belong to it, and notes that they are in use. A page is used once, so that no
-// walk comes back to where it was.
+// readPage reads a page together with its overflow pages, and marks all of them as used. A page that is used twice is
+// an error, so a walk cannot run in a cycle.
 func (in *inspector) readPage(id uint64) ([]byte, error) {
 	if id < 2 || id >= in.meta.end {
 		return nil, fmt.Errorf("page %d is outside of the file", id)

@@ -6,7 +6,8 @@ import (
 	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
-// limitMemory makes a process that takes ever more memory die of it, before the machine does.
+// limitMemory limits the memory of this process. A process that needs more and more memory dies before it harms the
+// machine.
 func limitMemory() {
 	if !testenv.Race { // which takes terabytes of addresses
 		_ = syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: 4 << 30, Max: 4 << 30})

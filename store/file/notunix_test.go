@@ -2,5 +2,5 @@
 
 package file_test
 
-// modesCount says whether files have the permissions that they were made with.
+// modesCount says whether the system keeps the permissions of a file.
 const modesCount = false

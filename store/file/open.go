@@ -2,14 +2,12 @@ package file
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,37 +16,46 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Options says how [Open] opens a file. The zero value works.
+// Options says how [Open] and [Check] get hold of a file. The zero value works.
 type Options struct {
-	// Wait makes Open wait for as long as another owner has the file open, until its context ends. Unset, it gives up
-	// within a tenth of a second.
+	// Wait makes Open and Check wait while another owner has the file open, until the context ends. If Wait is false,
+	// they return ErrLocked within a tenth of a second.
 	Wait bool
 }
 
 const (
-	// patience is how long Open tries without Wait: another Open that is inspecting the file holds it for a moment.
-	patience = 60 * time.Millisecond
-	// retry is the time between two attempts to get hold of the file.
-	retry = 10 * time.Millisecond
-	// wholeUpTo is the size up to which Open inspects every record of a file. It reads somewhat less than a gigabyte
-	// in a second; a larger file is opened at once, and its records are checked as they are read, and by [Check].
-	wholeUpTo = 256 << 20
+	// lockTimeout is how long Open tries to lock the file without Wait. It is not zero because another Open that is
+	// inspecting the file has the lock for a moment.
+	lockTimeout = 60 * time.Millisecond
+	// lockRetry is the time between two attempts to lock the file.
+	lockRetry = 10 * time.Millisecond
+	// inspectAllUpTo is the size in bytes up to which Open inspects every record of a file. An inspection reads
+	// somewhat less than a gigabyte in a second. A larger file is opened at once; its records are checked when they are
+	// read, and by [Check].
+	inspectAllUpTo = 256 << 20
 )
 
-// Open opens the store in the file at path, or makes a new one, along with the directories that lead to it.
+// Open opens the store in the file at path. If there is no file, Open makes a new store, along with the directories
+// that lead to it.
 //
-// When it returns nil, the file and its name are on disk, and the caller owns the store until it calls Close. Open
-// returns ErrLocked while another owner, in this process or another one, has the file; ErrCorrupt, and leaves the file
-// as it is, if it is damaged, is not a file, or was written by another program or a newer version; and the cause of ctx
-// if it ends first. The error that wraps ErrLocked wraps the cause of ctx too if Open was waiting. What the system
-// refuses comes as its own error, such as syscall.ENOSPC, syscall.EROFS or fs.ErrPermission.
+// When Open returns a nil error, the file and its name are on disk, and the caller owns the store until it calls Close.
+// Open returns these errors:
 //
-// The owner is that of the file, whatever names it has, and as long as its process lives, also while that is stopped. A
-// process that is killed leaves no lock, unless one that it started has been given the open file: that one has the lock
-// then. A file that has been renamed stays with its owner, and the name is free for a new store.
+//   - ErrLocked while another owner, in this process or another one, has the file. If Open was waiting when ctx ended,
+//     the error wraps the cause of ctx too.
+//   - ErrCorrupt if the file is damaged, is not a regular file, or was written by another program or a newer version.
+//     The file is left unchanged.
+//   - The cause of ctx if ctx has ended before Open begins.
+//   - The error of the operating system if the system refuses something, such as syscall.ENOSPC, syscall.EROFS or
+//     fs.ErrPermission.
 //
-// The directories are made for the user alone, mode 0700, and so is the file, mode 0600. An empty file is refused: the
-// store never leaves one, so it is the remains of something.
+// A lock belongs to the file, not to a name of the file: the owner is found by every name. The owner keeps the lock as
+// long as its process lives, even while the process is stopped. A process that is killed leaves no lock, unless it has
+// passed the open file on to a process that it started; then that process has the lock. A file that has been renamed
+// still belongs to its owner, and its old name can be used for a new store.
+//
+// The directories and the file are made for the user alone, with modes 0700 and 0600. Open refuses an empty file with
+// ErrCorrupt: the store never leaves an empty file behind, so something else has made it or cut it off.
 func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -60,28 +67,29 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	}
 	var s *Store
 	err := acquire(ctx, path, opts, func() (err error) {
-		s, err = open(path, wholeUpTo)
+		s, err = open(path, inspectAllUpTo)
 		return err
 	})
 	return s, err
 }
 
-// Check reads a whole file that is not open and returns what is wrong with it, as an error that wraps ErrCorrupt, or
-// nil. It changes nothing. What Open refuses, Check refuses; a file that Check finds nothing wrong with opens, and every
-// record can be read. Of ErrLocked and ctx the same holds as for [Open].
+// Check reads a whole file that is not open. It returns nil if the file is sound, and an error that wraps ErrCorrupt if
+// the file is damaged. Check changes nothing. Check refuses every file that Open refuses. If Check returns nil, the
+// file can be opened and every record can be read. Check returns ErrLocked and the cause of ctx under the same
+// conditions as [Open].
 func Check(ctx context.Context, path string, opts Options) error {
 	return acquire(ctx, path, opts, func() error { return inspectFile(path, math.MaxInt64) })
 }
 
-// acquire calls fn until another owner no longer has the file.
+// acquire calls fn until it no longer fails because another owner has the file, or until the time for this is over.
 func acquire(ctx context.Context, path string, opts Options, fn func() error) error {
 	limit := ctx
 	if !opts.Wait {
 		var stop context.CancelFunc
-		limit, stop = context.WithTimeout(ctx, patience)
+		limit, stop = context.WithTimeout(ctx, lockTimeout)
 		defer stop()
 	}
-	again := time.NewTicker(retry)
+	again := time.NewTicker(lockRetry)
 	defer again.Stop()
 	for {
 		err := fn()
@@ -99,97 +107,10 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 	}
 }
 
-// create makes a file with an empty store in it. It is made under another name, which is changed when it is complete,
-// so that a crash on the way leaves no half of a store. If another process makes one meanwhile, that one stays.
-func create(path string) (err error) {
-	dir := filepath.Dir(path)
-	if err := makeDir(dir); err != nil {
-		return err
-	}
-	temp, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	if err := fill(temp.Name(), boltOptions()); err != nil {
-		return err
-	}
-	if err := publish(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// fill writes an empty store to an empty file.
-func fill(path string, opts *bbolt.Options) error {
-	s := &Store{path: path}
-	err := s.withBolt(opts, func() error {
-		if growsByItself {
-			if err := lengthen(s.file, 8*int64(s.db.Info().PageSize)); err != nil {
-				return err
-			}
-		}
-		return s.db.Update(emptyStore)
-	})
-	if err != nil {
-		return err
-	}
-	return s.db.Close()
-}
-
-func emptyStore(tx *bbolt.Tx) error {
-	owner, err := tx.CreateBucket([]byte(ownerBucket))
-	if err != nil {
-		return err
-	}
-	if err := owner.Put(encode(formatKey, 0, binary.LittleEndian.AppendUint32(nil, fileVersion))); err != nil {
-		return err
-	}
-	if _, err := tx.CreateBucket([]byte(recordsBucket)); err != nil {
-		return err
-	}
-	return putRevision(tx, 0)
-}
-
-// publish gives a file its name, unless there is one of that name.
-func publish(temp, path string) error {
-	err := os.Link(temp, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// Some file systems have no links. A rename would take the place of a file made since, so look once more.
-	if _, err := os.Lstat(path); err == nil {
-		return fs.ErrExist
-	}
-	return os.Rename(temp, path)
-}
-
-// makeDir makes a directory and those above it, and syncs each one above, so that a crash cannot take away what leads to
-// the file. One that is there already may have been made by a process that has died, or failed, before it came to that.
-func makeDir(dir string) error {
-	above := filepath.Dir(dir)
-	if above == dir {
-		return nil
-	}
-	if err := makeDir(above); err != nil {
-		return err
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return syncOldDir(above)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(above)
-}
-
-// open opens an existing file, and inspects it whole up to that size. The error wraps bbolt's ErrTimeout if another
-// owner has it.
-func open(path string, wholeUpTo int64) (*Store, error) {
-	if err := inspectFile(path, wholeUpTo); err != nil {
+// open opens an existing file. It inspects all pages of a file of at most inspectAllUpTo bytes. The error wraps bbolt's
+// ErrTimeout if another owner has the file, and errReplaced if the file has lost its name meanwhile.
+func open(path string, inspectAllUpTo int64) (*Store, error) {
+	if err := inspectFile(path, inspectAllUpTo); err != nil {
 		return nil, err
 	}
 	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
@@ -198,7 +119,7 @@ func open(path string, wholeUpTo int64) (*Store, error) {
 		if err != nil {
 			return err
 		}
-		// While this Open came for the lock, the file that it had opened may have been replaced by its owner.
+		// While this Open was waiting for the lock, the owner may have replaced the file that this Open has opened.
 		named, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -206,9 +127,9 @@ func open(path string, wholeUpTo int64) (*Store, error) {
 		if !os.SameFile(info, named) {
 			return errReplaced
 		}
-		s.hasGrown(info.Size())
-		// The process before may have died, or the disk failed, between writing a meta page and syncing it, or between
-		// giving the file its name and syncing that.
+		s.setFileSize(info.Size())
+		// The last owner may have died, or the disk may have failed, before a meta page was synced, or before the name
+		// of the file was synced.
 		if err := s.rewriteMeta(); err != nil {
 			return err
 		}
@@ -227,12 +148,13 @@ func open(path string, wholeUpTo int64) (*Store, error) {
 	return s, nil
 }
 
-// errReplaced reports that a file has lost its name to another one before it was locked.
+// errReplaced reports that, before the file was locked, another file has got its name.
 var errReplaced = errors.New("the file was replaced")
 
-// inspectFile refuses a file that is not a sound store, before anything is written to it. It keeps others from writing
-// by opening the file for bbolt to read, which takes a shared lock and looks at the meta pages alone.
-func inspectFile(path string, wholeUpTo int64) error {
+// inspectFile returns an error if the file is not a sound store. It must be called before anything is written to the
+// file. It opens the file read-only with bbolt, which takes a shared lock, so that nobody writes meanwhile. bbolt reads
+// only the meta pages then.
+func inspectFile(path string, inspectAllUpTo int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -250,7 +172,7 @@ func inspectFile(path string, wholeUpTo int64) error {
 		if err != nil {
 			return err
 		}
-		if err := inspect(s.file, info.Size(), info.Size() <= wholeUpTo); err != nil {
+		if err := inspect(s.file, info.Size(), info.Size() <= inspectAllUpTo); err != nil {
 			return s.corrupt(err)
 		}
 		return nil
@@ -259,54 +181,4 @@ func inspectFile(path string, wholeUpTo int64) error {
 		return s.db.Close()
 	}
 	return err
-}
-
-// withBolt has bbolt open the file, and calls then. If either fails, the file is closed again.
-func (s *Store) withBolt(opts *bbolt.Options, then func() error) error {
-	opts.OpenFile = s.keepFile
-	err := s.guard(func() (err error) {
-		if s.db, err = bbolt.Open(s.path, 0o600, opts); err != nil {
-			return s.corrupt(err)
-		}
-		return then()
-	})
-	switch {
-	case err == nil:
-		return nil
-	case s.db != nil:
-		_ = s.guard(s.db.Close)
-	case s.file != nil:
-		_, _ = unlock(s.file), s.file.Close() // bbolt has done so, unless it panicked
-	}
-	return err
-}
-
-// corrupt tells damage from an operating system that refuses, and from an owner who has the file.
-func (s *Store) corrupt(err error) error {
-	var (
-		path  *fs.PathError
-		errno syscall.Errno
-	)
-	if errors.As(err, &path) || errors.As(err, &errno) || errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("open %s: %w", s.path, err)
-	}
-	return fmt.Errorf("%w: %s: %w", store.ErrCorrupt, s.path, err)
-}
-
-// keepFile opens the file for bbolt and keeps a reference to it.
-func (s *Store) keepFile(path string, flag int, mode fs.FileMode) (f *os.File, err error) {
-	// Whoever removes the file between two steps of Open does not get an empty one in its place.
-	s.file, err = os.OpenFile(path, flag&^os.O_CREATE, mode)
-	return s.file, err
-}
-
-func boltOptions() *bbolt.Options {
-	return &bbolt.Options{
-		Timeout: 1, // one attempt to lock the file; acquire makes the others, with an eye on the context
-		// The list of free pages is written with every commit. Without it Open would have to find them by reading the
-		// whole file, which costs more than the commits gain.
-		NoFreelistSync: false,
-		FreelistType:   bbolt.FreelistMapType, // the array is slow once there are many
-		NoStatistics:   true,
-	}
 }

@@ -172,7 +172,7 @@ func TestCheckOfNoFileMakesNone(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-// written returns the bytes of a store with some records, closed.
+// written returns the bytes of a closed store with some records.
 func written(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store.db")
@@ -193,7 +193,7 @@ func content(bytes string) func(t *testing.T, path string) {
 	return func(t *testing.T, path string) { require.NoError(t, os.WriteFile(path, []byte(bytes), 0o600)) }
 }
 
-// bolt makes a file by way of bbolt alone.
+// bolt makes a file with bbolt, without the store.
 func bolt(opts *bbolt.Options, buckets ...string) func(t *testing.T, path string) {
 	return func(t *testing.T, path string) {
 		db, err := bbolt.Open(path, 0o600, opts)
@@ -228,7 +228,7 @@ func program(t *testing.T, path string) {
 	content(string(bytes[:1<<18]))(t, path)
 }
 
-// older makes a file with meta pages of a version of bbolt before the one that is read here.
+// older makes a file whose meta pages have an older format version of bbolt.
 func older(t *testing.T, path string) {
 	bytes := []byte(written(t))
 	for page := range 2 {
@@ -252,7 +252,7 @@ func newerRecord(t *testing.T, path string) {
 	require.NoError(t, db.Close())
 }
 
-// newer makes a file as a later version would, with a bucket that this one does not know.
+// newer makes a file as a later version would make it, with a bucket that this version does not know.
 func newer(t *testing.T, path string) {
 	require.NoError(t, open(t, path).Close())
 	db, err := bbolt.Open(path, 0o600, nil)
@@ -266,7 +266,7 @@ func newer(t *testing.T, path string) {
 	require.NoError(t, db.Close())
 }
 
-// formatTwo is the record of the format as version 2 of the file would have it: the format of the value, its checksum,
+// formatTwo is the record of the format as a file of version 2 would have it: the format of the value, its checksum,
 // its revision, and the version.
 func formatTwo() []byte {
 	rest := "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x02\x00\x00\x00"

@@ -22,7 +22,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// late is how long a call may take before a test takes it for stuck. None comes near it.
+// late is how long a call may take before a test counts it as hung. Every call is much faster.
 const late = time.Minute
 
 // owner is a process that has a store open.
@@ -60,14 +60,14 @@ func (o *owner) signal(s os.Signal) {
 	require.NoError(o.t, o.cmd.Process.Signal(s))
 }
 
-// killed kills the process and waits until it is gone.
+// killed kills the process and waits until it has ended.
 func (o *owner) killed() {
 	o.t.Helper()
 	o.signal(syscall.SIGKILL)
 	require.ErrorContains(o.t, o.cmd.Wait(), "killed")
 }
 
-// commits has the owner commit, and tells whether it was acknowledged.
+// commits has the owner make a commit, and checks that the commit was acknowledged.
 func (o *owner) commits() {
 	o.t.Helper()
 	_, err := io.WriteString(o.in, "commit\n")
@@ -91,7 +91,7 @@ func init() {
 	children["take turns"] = takeTurns
 }
 
-// own opens the store and commits once for each line that it reads. It closes it when its input ends.
+// own opens the store and commits once for each line of its input. It closes the store when the input ends.
 func own(t *childTest, path string) {
 	s, err := file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
@@ -104,8 +104,8 @@ func own(t *childTest, path string) {
 	require.NoError(t, s.Close())
 }
 
-// requireLocked checks that a file cannot be opened by any of these names, with and without waiting, and returns how
-// long the slowest refusal took.
+// requireLocked checks that Open returns ErrLocked for each of these names of a file, with and without waiting. It
+// returns how long the slowest refusal took.
 func requireLocked(t *testing.T, paths ...string) (slowest time.Duration) {
 	t.Helper()
 	for _, path := range paths {
@@ -133,7 +133,7 @@ func requireFree(t *testing.T, path string) {
 	require.NoError(t, s.Close())
 }
 
-// names returns a path under which there will be a store, and others that lead to the same file once it is there.
+// names returns a path for a store, and a function that returns several names of the same file once the file exists.
 func names(t *testing.T) (path string, others func() []string) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "real"), 0o700))
@@ -160,7 +160,7 @@ func TestAnOwnerInThisProcessIsFoundByEveryNameOfItsFile(t *testing.T) {
 	path, others := names(t)
 	s := open(t, path)
 	t.Logf("refused within %v", requireLocked(t, others()...))
-	// The descriptors of those who were refused are closed by now, and have not taken the lock with them.
+	// The refused calls have closed their descriptors. This must not have released the lock.
 	requireLocked(t, path)
 	_, err := s.Commit(t.Context(), store.Put("key", nil))
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestAStoppedOwnerKeepsItsStore(t *testing.T) {
 	requireFree(t, path)
 }
 
-// BenchmarkRefusal measures how long Open takes to find out that there is an owner.
+// BenchmarkRefusal measures how long Open takes to return ErrLocked.
 func BenchmarkRefusal(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "store.db")
 	open(b, path)
@@ -239,7 +239,8 @@ func BenchmarkRefusal(b *testing.B) {
 	}
 }
 
-// bequeath opens the store and starts a process that outlives this one, with or without the descriptor of the file.
+// bequeath opens the store and starts a process that lives longer than this one. The process inherits the descriptor of
+// the file if with is set.
 func bequeath(t *childTest, path string, with bool) {
 	s, err := file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
@@ -260,7 +261,7 @@ func bequeath(t *childTest, path string, with bool) {
 	}
 }
 
-// descriptorOf finds the descriptor by which this process has a file open.
+// descriptorOf returns a duplicate of the descriptor with which this process has a file open.
 func descriptorOf(t *childTest, path string) *os.File {
 	entries, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
@@ -290,8 +291,9 @@ func withHeir(t *testing.T, child, path string) (o *owner, end func()) {
 	return o, func() { require.NoError(t, rest.Close()) }
 }
 
-// An owner that dies while a process that it started still has its file open leaves the lock to that one: nobody can
-// tell it from an owner that lives. Nothing but ExtraFiles and the like makes a process inherit the file.
+// If an owner dies while a process that it has started still has the file open, that process has the lock: nothing
+// distinguishes it from a living owner. A process inherits the file only if it is passed on explicitly, as with
+// ExtraFiles.
 func TestAChildThatInheritsTheFileKeepsTheLockOfAKilledOwner(t *testing.T) {
 	t.Parallel()
 	path := realPath(t)
@@ -329,7 +331,7 @@ func TestAChildInheritsNothingOfItself(t *testing.T) {
 	end()
 }
 
-// realPath is a path for a store that is what the kernel calls it.
+// realPath returns a path for a store without symbolic links, as the kernel reports it.
 func realPath(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -339,7 +341,7 @@ func realPath(t *testing.T) string {
 
 const racers = 16
 
-// herd is a number of processes that all wait for the same two pipes.
+// herd is a group of processes that all wait for the same two pipes.
 type herd struct {
 	t     *testing.T
 	all   []*owner
@@ -369,14 +371,14 @@ func startHerd(t *testing.T, child, dir string) *herd {
 	return h
 }
 
-// lets has all of them go on at once, which wait for a byte from that pipe.
+// lets releases all processes of the herd that wait for a byte from the pipe.
 func (h *herd) lets(pipe int) {
 	h.t.Helper()
 	_, err := h.pipes[pipe].Write(make([]byte, racers))
 	require.NoError(h.t, err)
 }
 
-// end closes the pipes, with which the processes end.
+// end closes the pipes, which ends the processes, and waits for them.
 func (h *herd) end() {
 	_, _ = h.pipes[0].Close(), h.pipes[1].Close()
 	for _, o := range h.all {
@@ -385,7 +387,8 @@ func (h *herd) end() {
 	h.all = nil
 }
 
-// race opens one store after the other, each when a byte comes, says what came of it, and closes it at the next byte.
+// race opens one store after the other. It opens a store when it reads a byte, prints the outcome, and closes the store
+// when it reads the next byte.
 func race(t *childTest, dir string) {
 	starts, ends := os.NewFile(3, "starts"), os.NewFile(4, "ends")
 	for round := 0; ; round++ {
@@ -415,8 +418,8 @@ func race(t *childTest, dir string) {
 	}
 }
 
-// TestOneOfManyRacingProcessesOwnsTheStore has sixteen processes open the same file at once, a hundred times; every
-// other time there is no file yet, so that each of them tries to make it.
+// TestOneOfManyRacingProcessesOwnsTheStore has sixteen processes open the same file at once, in many rounds. In every
+// other round there is no file yet, so that each process tries to make the file.
 func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 	t.Parallel()
 	rounds := testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", testenv.Some(t, 20, 100), 10)
@@ -463,8 +466,8 @@ func TestOneOfManyRacingProcessesOwnsTheStore(t *testing.T) {
 	testenv.Figure(t, "%d rounds of %d processes, one owner in each; the slowest refusal took %v", rounds, racers, slowest)
 }
 
-// takeTurns opens the store, waiting, when a byte comes. While it has it, a marker beside the file says so; there must
-// be none before. Then it adds one to a counter. Every seventh of them kills itself with the store open.
+// takeTurns opens the store with Wait when it reads a byte. While it has the store, there is a marker file, which must
+// not exist before. It adds one to a counter. Every seventh process kills itself while it has the store open.
 func takeTurns(t *childTest, dir string) {
 	if _, err := os.NewFile(3, "starts").Read(make([]byte, 1)); err != nil {
 		return
@@ -490,7 +493,8 @@ func takeTurns(t *childTest, dir string) {
 	require.NoError(t, s.Close())
 }
 
-// TestManyWaitingProcessesGetTheStoreOneAfterTheOther has sixteen of them wait for it at once, and some die with it.
+// TestManyWaitingProcessesGetTheStoreOneAfterTheOther has sixteen processes wait for a store at once. Some of them die
+// while they have the store open.
 func TestManyWaitingProcessesGetTheStoreOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	rounds := max(1, testenv.Bound(t, "CONVEYOR_OWNER_ROUNDS", testenv.Some(t, 20, 100), 10)/10)

@@ -21,16 +21,17 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// TestWhatWasAcknowledgedSurvivesALossOfPower takes the power away again and again, at a random write of a file that
-// several callers write to. What was synced is on the disk then; of each write since, the disk has all, nothing, or some
-// of its sectors. What is opened afterwards must hold each commit that was acknowledged, each commit wholly or not at
-// all, and none without those before it.
+// TestWhatWasAcknowledgedSurvivesALossOfPower simulates many losses of power, each at a random write to a file to which
+// several callers commit. After a loss of power, everything that was synced is on the disk. Of each write since the
+// last sync, the disk has all, nothing, or some sectors. The store that is opened afterwards must have every
+// acknowledged commit. It must have each commit wholly or not at all, and no commit without the commits before it.
 //
-// A sector is written whole or not at all: disks promise that, and both file systems and bbolt's meta pages build on it.
+// A sector is written wholly or not at all. Disks promise this, and both file systems and bbolt's meta pages rely on
+// it.
 func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	losses := testenv.Bound(t, "CONVEYOR_POWER_LOSSES", testenv.Some(t, 600, 3000), 150)
 	const seed = 1
-	t.Logf("seed %d", seed) // of the losses; what the callers have written by then is not the same each time
+	t.Logf("seed %d", seed) // of the losses; the writes of the callers differ from run to run
 	random := rand.New(rand.NewPCG(seed, 0))
 	tape, commits := recordWrites(t)
 	points := make([]int, losses)
@@ -55,7 +56,7 @@ func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 		newest := requirePrefix(t, path, commits)
 		heard := point
 		if synced < point && tape.isMeta(point-1) {
-			heard-- // nobody has been answered before the last write was synced
+			heard-- // no commit is acknowledged before its last write is synced
 		}
 		for _, c := range commits {
 			switch {
@@ -74,7 +75,7 @@ func TestWhatWasAcknowledgedSurvivesALossOfPower(t *testing.T) {
 	testenv.Figure(t, "%d losses of power at %d writes by %d commits, 0 lost", losses, len(tape.writes), len(commits))
 }
 
-// written is a commit, with what is there after it and those before it.
+// written is a commit with its writes.
 type written struct {
 	rev      store.Revision
 	answered int // the number of writes when it was acknowledged
@@ -104,7 +105,7 @@ func (w write) onto(image []byte) []byte {
 	return image
 }
 
-// partly is what a disk may have of a write that was not synced.
+// partly returns what a disk may have of a write that was not synced.
 func (w write) partly(random *rand.Rand) write {
 	w.parts = make([]bool, (len(w.data)+sectorSize-1)/sectorSize)
 	kind := random.IntN(3)
@@ -128,11 +129,12 @@ func (p *tape) len() int {
 	return len(p.writes)
 }
 
-// lastSync returns how many of the first n writes were surely synced. bbolt syncs before it writes a meta page, and after.
+// lastSync returns how many of the first n writes are certain to be synced. bbolt syncs before and after it writes a
+// meta page.
 func (p *tape) lastSync(n int) int {
 	for i := n - 1; i >= 0; i-- {
 		if p.isMeta(i) {
-			return min(i+1, n-1) // the last write of all has perhaps not been synced
+			return min(i+1, n-1) // the last of the n writes may not have been synced yet
 		}
 	}
 	return 0
@@ -140,7 +142,7 @@ func (p *tape) lastSync(n int) int {
 
 func (p *tape) isMeta(i int) bool { return p.writes[i].at < int64(2*os.Getpagesize()) }
 
-// recordWrites has several callers commit to a new store, and keeps all that is written to its file.
+// recordWrites has several callers commit to a new store, and records everything that is written to its file.
 func recordWrites(t *testing.T) (*tape, []written) {
 	t.Helper()
 	s := openInternal(t)
@@ -148,7 +150,7 @@ func recordWrites(t *testing.T) (*tape, []written) {
 	before, err := os.ReadFile(s.path)
 	require.NoError(t, err)
 	p := &tape{before: before}
-	// bbolt has no hook for this. Were it to call it something else, FieldByName would find nothing, and panic.
+	// bbolt has no hook for this. If bbolt renames the field, FieldByName finds nothing and the next call panics.
 	field := reflect.ValueOf(s.db).Elem().FieldByName("ops").FieldByName("writeAt")
 	writeAt := (*func([]byte, int64) (int, error))(unsafe.Pointer(field.UnsafeAddr()))
 	original := *writeAt
@@ -164,6 +166,15 @@ func recordWrites(t *testing.T) (*tape, []written) {
 	}
 
 	const callers, each = 4, 100
+	all := commitConcurrently(t, s, p, callers, each)
+	require.NoError(t, s.Close())
+	require.Greater(t, len(p.writes), callers*each)
+	return p, all
+}
+
+// commitConcurrently has several callers make commits, and returns the commits in the order of their revisions.
+func commitConcurrently(t *testing.T, s *Store, p *tape, callers, each int) []written {
+	t.Helper()
 	var (
 		group sync.WaitGroup
 		mu    sync.Mutex
@@ -193,14 +204,12 @@ func recordWrites(t *testing.T) (*tape, []written) {
 		})
 	}
 	group.Wait()
-	require.NoError(t, s.Close())
-	require.Greater(t, len(p.writes), callers*each)
 	slices.SortFunc(all, func(a, b written) int { return cmp.Compare(a.rev, b.rev) })
-	return p, all
+	return all
 }
 
-// requirePrefix opens a file, which must be sound and hold the first commits, and returns the revision of the last of
-// them.
+// requirePrefix opens a file, which must be sound and must have a prefix of the commits. It returns the revision of the
+// last commit of the prefix.
 func requirePrefix(t *testing.T, path string, commits []written) (newest store.Revision) {
 	t.Helper()
 	require.NoError(t, Check(t.Context(), path, Options{}))

@@ -19,10 +19,10 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// childVariable names what the test binary does in a process of its own, instead of running tests.
+// childVariable is the environment variable that names what a child process does instead of running tests.
 const childVariable = "CONVEYOR_FILE_TEST_CHILD"
 
-// children are the things that a process of its own can do, with the path of a store.
+// children are the functions that a child process can run, by name. Each gets the path of a store.
 var children = map[string]func(t *childTest, path string){
 	"hold":  hold,
 	"write": write,
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// childTest lets a child use require. A failure ends the process.
+// childTest lets a child process use require. A failure ends the process.
 type childTest struct{}
 
 func (*childTest) Context() context.Context { return context.Background() }
@@ -55,7 +55,7 @@ func childCommand(t *testing.T, name, path string) *exec.Cmd {
 	return cmd
 }
 
-// hold opens the store, says so, and closes it when its input ends.
+// hold opens the store, prints a line, and closes the store when its input ends.
 func hold(t *childTest, path string) {
 	s, err := file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
@@ -91,11 +91,12 @@ func TestAnotherProcessIsLockedOut(t *testing.T) {
 	require.NoError(t, holder.Wait())
 }
 
-// writers is how many callers a writing child has, so that it is killed within groups too.
+// writers is the number of concurrent callers of a writing child. There are several, so that the child is killed within
+// groups of commits too.
 const writers = 4
 
-// write commits two records at a time for ever, and prints the number of each commit and its revision once it is
-// acknowledged. The numbers go on from those that are there.
+// write makes commits of two records for ever. It prints the number and the revision of each commit once the commit is
+// acknowledged. The numbers continue those in the store.
 func write(t *childTest, path string) {
 	s, err := file.Open(t.Context(), path, file.Options{})
 	require.NoError(t, err)
@@ -139,7 +140,7 @@ func TestWhatAKilledProcessHasAcknowledgedIsThere(t *testing.T) {
 			if n == lines {
 				require.NoError(t, writer.Process.Kill())
 			}
-			// A line is one write to the pipe, so that a killed process leaves it out or whole.
+			// A line is one write to the pipe, so a killed process has written either the whole line or nothing of it.
 			_, err := fmt.Sscanf(scanner.Text(), "%s %d", &key, &rev)
 			require.NoError(t, err)
 			acknowledged[key] = rev

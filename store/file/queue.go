@@ -8,64 +8,68 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// request is a commit on its way through the queue. Its caller owns it, except between enqueue and the signal on turn,
-// when the leader does.
+// request is a commit on its way through the queue. Its caller owns the request before it is queued and after ready is
+// closed. In between, the leader owns it.
 type request struct {
 	ops []store.Op
 
-	// The leader closes turn, once the caller has either its answer or the lead. Nil for a caller that need not wait.
-	turn  chan struct{}
-	leads bool
+	// The leader closes ready once the outcome is in rev and err, or once the caller has been made the leader. Nobody
+	// sends. Nil if the caller found the store idle and does not wait.
+	ready chan struct{}
+	leads bool // the caller has waited and is now the leader
 
 	rev store.Revision
 	err error
 }
 
-// maxGroup is how many bytes of keys and values a group takes in before it leaves the rest to the next one. A group
-// always has one commit, however large.
+// maxGroup is the largest number of bytes of keys and values in a group. The remaining commits are left to the next
+// group. A group always has at least one commit, however large.
 const maxGroup = 16 << 20
 
-// enqueue gets a commit carried out, together with those that come at the same time.
+// enqueue commits ops, together with commits that arrive at the same time (group commit).
 //
-// The caller that finds the store idle leads: it carries out its own commit in a transaction. Those who come meanwhile
-// wait. When its transaction is done, it makes the caller that has waited longest the next leader, which carries out
-// all that wait in one transaction, and so on until nobody waits. So nobody leads more than one transaction, and there
-// is no goroutine of the store's own to start, to stop and to wait for.
+// A caller that finds the store idle becomes the leader: it carries out its own commit in a transaction. Callers that
+// arrive meanwhile wait. When the transaction is done, the leader makes the caller that has waited longest the next
+// leader. The next leader carries out all waiting commits in one transaction, and so on until nobody waits. No caller
+// leads more than one transaction, and the store needs no goroutine of its own.
+//
+// If ctx ends while the commit is still in the queue, enqueue returns the cause and nothing is written. A commit that
+// has been taken from the queue is finished, and enqueue returns its outcome.
 func (s *Store) enqueue(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	req := &request{ops: ops}
 	if !s.join(req) {
 		select {
-		case <-req.turn:
+		case <-req.ready:
 		case <-ctx.Done():
 			if s.withdraw(req) {
 				return 0, context.Cause(ctx)
 			}
-			<-req.turn
+			<-req.ready
 		}
 		if !req.leads {
 			return req.rev, req.err
 		}
 	}
 	if req.leads {
-		// Let the callers that have just been answered come back with their next commit. They would wait for the
-		// transaction after this one otherwise, and with many callers each group would have half of them.
-		for n, idle := s.waiting(), 0; idle < 2; {
+		// The callers of the last group have just been answered. Give them time to return with their next commit.
+		// Otherwise they would miss this transaction, and with many callers each group would have only half of them.
+		for n, idle := s.queued(), 0; idle < 2; {
 			runtime.Gosched()
-			if m := s.waiting(); m > n {
+			if m := s.queued(); m > n {
 				n, idle = m, 0
 			} else {
 				idle++
 			}
 		}
 	}
-	group := s.take()
-	s.carryOut(group)
+	group := s.takeGroup()
+	s.commitGroup(group)
 	for _, other := range group {
 		if other != req {
-			close(other.turn)
+			close(other.ready)
 		}
 	}
-	s.handOver()
+	s.promoteNext()
 	return req.rev, req.err
 }
 
@@ -75,14 +79,15 @@ func (s *Store) join(req *request) (leads bool) {
 	defer s.mu.Unlock()
 	s.queue = append(s.queue, req)
 	if s.leading {
-		req.turn = make(chan struct{})
+		req.ready = make(chan struct{})
 		return false
 	}
 	s.leading = true
 	return true
 }
 
-// withdraw takes a request out of the queue, unless it is under way or its caller leads.
+// withdraw removes a request from the queue and returns true. It returns false if the request is already being carried
+// out or its caller has been made the leader.
 func (s *Store) withdraw(req *request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,14 +99,14 @@ func (s *Store) withdraw(req *request) bool {
 	return true
 }
 
-func (s *Store) waiting() int {
+func (s *Store) queued() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.queue)
 }
 
-// take removes a group from the front of the queue, where the leader's own request is.
-func (s *Store) take() []*request {
+// takeGroup removes a group from the front of the queue. The first request of the queue is the leader's own.
+func (s *Store) takeGroup() []*request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, size := 0, 0
@@ -118,8 +123,8 @@ func (s *Store) take() []*request {
 	return group
 }
 
-// handOver makes the caller that has waited longest the leader, if there is one.
-func (s *Store) handOver() {
+// promoteNext makes the caller that has waited longest the leader. If no caller waits, the store is idle again.
+func (s *Store) promoteNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
@@ -128,5 +133,5 @@ func (s *Store) handOver() {
 	}
 	next := s.queue[0]
 	next.leads = true
-	close(next.turn)
+	close(next.ready)
 }

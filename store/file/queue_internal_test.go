@@ -36,7 +36,8 @@ func transactions(t *testing.T, s *Store) (n int) {
 	return n
 }
 
-// hold makes the next transaction of s wait, in its leader, until release is closed. It closes reached when it waits.
+// hold makes the leader of the next transaction of s wait until release is closed. It closes reached when the leader
+// waits.
 func hold(s *Store) (reached, release chan struct{}) {
 	reached, release = make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -66,7 +67,7 @@ func TestCommitsThatComeDuringATransactionShareTheNextOne(t *testing.T) {
 		for i := range 100 {
 			group.Go(func() { commit(fmt.Sprint("later", i)) })
 		}
-		synctest.Wait() // all are in the queue
+		synctest.Wait() // until all are in the queue
 		close(release)
 		group.Wait()
 
@@ -161,7 +162,7 @@ func TestNobodyLeadsMoreThanOneTransaction(t *testing.T) {
 			<-steps[n-1]
 			return tx.Commit()
 		}
-		// Each commit comes while the one before it is carried out, so the store is never idle.
+		// Each commit arrives while the commit before it is carried out, so the store is never idle.
 		done := make([]bool, len(steps))
 		var group sync.WaitGroup
 		for i := range steps {
@@ -308,7 +309,7 @@ func TestAConflictWithACommitThatFailsIsNone(t *testing.T) {
 	})
 }
 
-// requireGone checks that a store answers every call with what made it give up.
+// requireGone checks that every call on a store returns the cause for which the store must be reopened.
 func requireGone(t *testing.T, s *Store, cause error) {
 	t.Helper()
 	_, get := s.Get(t.Context(), "key")

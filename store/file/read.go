@@ -2,7 +2,6 @@ package file
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -11,10 +10,10 @@ import (
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
-// check carries out a commit that writes nothing, on the snapshot of a read transaction.
+// check carries out a commit that writes nothing, in a read transaction.
 func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
-		if err := s.conditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
+		if err := s.checkConditions(ops, func(key []byte) ([]byte, error) { return s.lookUp(tx, key) }); err != nil {
 			return err
 		}
 		rev, err = s.readRevision(tx)
@@ -23,18 +22,19 @@ func (s *Store) check(ops []store.Op) (rev store.Revision, err error) {
 	return rev, err
 }
 
-// maxPage is how many bytes of values a page of a list has before it ends short of its number of records.
+// maxPage is how many bytes of values end a page of a list that does not have its number of records yet.
 const maxPage = 1 << 20
 
-// page fetches a part of a list in a read transaction of its own: were one open while the caller's code runs, bbolt
-// could not reclaim a page, nor grow, until that code is done, and a commit from within it would never return.
+// page is the [keyrange.Fetch] of a list. Each page has a read transaction of its own, so that none is open while the
+// caller's code runs. Otherwise bbolt could neither reuse a page nor grow its mapping until that code is done, and a
+// commit in that code would never return.
 func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
-	if err := s.begin(); err != nil {
+	if err := s.enter(); err != nil {
 		return page, false, err
 	}
-	defer s.end()
+	defer s.leave()
 	err = s.view(func(tx *bbolt.Tx) error {
-		t, err := s.bucketOf(tx, recordsBucket)
+		t, err := s.bucketTree(tx, recordsBucket)
 		if err != nil {
 			return s.corrupt(err)
 		}
@@ -62,7 +62,7 @@ func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []stor
 
 // lookUp returns the stored value of a key in the snapshot of tx, or nil if there is none.
 func (s *Store) lookUp(tx *bbolt.Tx, key []byte) ([]byte, error) {
-	t, err := s.bucketOf(tx, recordsBucket)
+	t, err := s.bucketTree(tx, recordsBucket)
 	if err != nil {
 		return nil, s.corrupt(err)
 	}
@@ -73,7 +73,7 @@ func (s *Store) lookUp(tx *bbolt.Tx, key []byte) ([]byte, error) {
 	return stored, nil
 }
 
-// record returns a record that does not depend on the transaction.
+// record returns a record that remains valid after the transaction.
 func (s *Store) record(key, stored []byte) (store.Record, error) {
 	rev, payload, err := s.decode(key, stored)
 	if err != nil {
@@ -82,27 +82,11 @@ func (s *Store) record(key, stored []byte) (store.Record, error) {
 	return store.Record{Key: string(key), Value: bytes.Clone(payload), Revision: rev}, nil
 }
 
-// decode is the function decode, with an error that names file and key.
+// decode calls the function decode and adds the file and the key to its error.
 func (s *Store) decode(key, stored []byte) (store.Revision, []byte, error) {
 	rev, payload, err := decode(key, stored)
 	if err != nil {
 		return 0, nil, fmt.Errorf("%w: %s: record %q: %w", store.ErrCorrupt, s.path, key, err)
 	}
 	return rev, payload, nil
-}
-
-// view runs fn in a read transaction.
-func (s *Store) view(fn func(tx *bbolt.Tx) error) error {
-	least := s.txn.Load()
-	return s.guard(func() error {
-		tx, err := s.begun(false)
-		if err != nil {
-			return err
-		}
-		defer s.rollBack(tx)
-		if uint64(tx.ID()) < least { // bbolt goes back to the older meta page if the newer one is damaged
-			return s.corrupt(errors.New("its last commit is gone"))
-		}
-		return fn(tx)
-	})
 }

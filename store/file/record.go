@@ -14,9 +14,9 @@ import (
 //	1 byte   the version of this format
 //	4 bytes  CRC-32C of the key, of the revision as it is stored, and of the payload; little-endian
 //	8 bytes  the revision; little-endian
-//	         the payload: what the caller of Commit gave
+//	         the payload: the value that the caller of Commit gave
 //
-// The key is in the checksum so that a value which turns up under another key is found out.
+// The checksum includes the key, so that a value under the wrong key is detected.
 const (
 	valueVersion = 1
 	headerSize   = 1 + 4 + 8
@@ -27,13 +27,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // errDamaged reports a stored value that is not what was written.
 var errDamaged = errors.New("checksum does not match")
 
-// encode returns the stored form of a record, and its key, in one piece of memory.
+// encode returns the key and the stored value of a record, in one piece of memory.
 func encode(key string, rev store.Revision, payload []byte) (k, stored []byte) {
 	k, stored, _ = encodeInto(nil, key, rev, payload)
 	return k, stored
 }
 
-// encodeInto is encode into the free room of buf, which it returns without that part; or elsewhere, if it is too small.
+// encodeInto is encode into the free capacity of buf, or into new memory if that is too small. rest is buf, extended by
+// what was encoded.
 func encodeInto(buf []byte, key string, rev store.Revision, payload []byte) (k, stored, rest []byte) {
 	size := encodedSize(key, payload)
 	if cap(buf)-len(buf) < size {
@@ -53,7 +54,7 @@ func encodeInto(buf []byte, key string, rev store.Revision, payload []byte) (k, 
 
 func encodedSize(key string, payload []byte) int { return len(key) + headerSize + len(payload) }
 
-// decode returns the revision and the payload of a stored value. The payload is part of the stored value.
+// decode returns the revision and the payload of a stored value. The payload shares the memory of stored.
 func decode(key, stored []byte) (store.Revision, []byte, error) {
 	switch {
 	case len(stored) < headerSize:

@@ -24,9 +24,9 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// TestADiskThatFailsAtAnyCallLosesNothingAcknowledged has the disk fail at its first write, at its second, and so on
-// until the workload ends without getting there; likewise for syncs and changes of size, for failures that pass and for
-// those that last. See experiment for what must hold then.
+// TestADiskThatFailsAtAnyCallLosesNothingAcknowledged has the disk fail at its first write, at its second write, and so
+// on until the workload ends before the failing write. It does the same for syncs and changes of size, and for failures
+// that pass and failures that last. See experiment for what must hold then.
 func TestADiskThatFailsAtAnyCallLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	sweeps := testenv.Bound(t, "CONVEYOR_DISK_SWEEPS", 1, 1)
@@ -43,19 +43,19 @@ func TestADiskThatFailsAtAnyCallLosesNothingAcknowledged(t *testing.T) {
 	testenv.Figure(t, "%d failures of the disk, %d commits acknowledged, 0 lost", points, acknowledged)
 }
 
-// TestADiskThatFailsWhileAStoreIsMade has it fail at each call of an Open that makes a new file.
+// TestADiskThatFailsWhileAStoreIsMade has the disk fail at each call of an Open that makes a new file.
 func TestADiskThatFailsWhileAStoreIsMade(t *testing.T) {
 	t.Parallel()
 	runChild(t, "sweep of open", t.TempDir())
 }
 
-// TestADiskThatFailsWhileAStoreIsOpened has it fail at each call of an Open that finds a file.
+// TestADiskThatFailsWhileAStoreIsOpened has the disk fail at each call of an Open that finds a file.
 func TestADiskThatFailsWhileAStoreIsOpened(t *testing.T) {
 	t.Parallel()
 	runChild(t, "sweep of reopen", t.TempDir())
 }
 
-// runChild runs a child and passes on what it prints.
+// runChild runs a child process, logs its output, and returns the output.
 func runChild(t *testing.T, name, path string, env ...string) (said string) {
 	t.Helper()
 	cmd := childCommand(t, name, path)
@@ -75,7 +75,7 @@ func init() {
 	children["sweep of reopen"] = sweepReopen
 }
 
-// model is what a disk has of one file, apart from what the operating system shows.
+// model is what the disk has of one file, which can differ from what the operating system shows.
 type model struct {
 	mu      sync.Mutex
 	path    string
@@ -85,8 +85,8 @@ type model struct {
 	rnd     *rand.Rand
 }
 
-// answer lets a call happen or fail. A sync that succeeds brings to the disk what was written before it; one that fails
-// leaves some of it out for good, for the operating system does not try again.
+// answer lets a call happen or fail. A sync that succeeds brings all earlier writes to the disk. After a sync that
+// fails, some of these writes never reach the disk, because the operating system does not try again.
 func (m *model) answer(c baddisk.Call) syscall.Errno {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -112,7 +112,7 @@ func (m *model) answer(c baddisk.Call) syscall.Errno {
 	return errno
 }
 
-// cut returns what the disk has if the power fails now.
+// cut returns what the disk has after a loss of power at this moment.
 func (m *model) cut() []byte {
 	image := bytes.Clone(m.disk)
 	for _, w := range m.unsaved {
@@ -147,7 +147,7 @@ func (m *model) within(fn func() bool) bool {
 	return fn()
 }
 
-// watch makes the model that of another file, all of which is on disk.
+// watch makes the model that of another file. All of this file is on disk.
 func (m *model) watch(t *childTest, path string) {
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -156,7 +156,7 @@ func (m *model) watch(t *childTest, path string) {
 	m.path, m.disk, m.unsaved, m.judge = path, content, nil, nil
 }
 
-// powerCut writes what would be left to a file of its own.
+// powerCut writes what the disk has after a loss of power to a new file.
 func (m *model) powerCut(t *childTest, path string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,7 +164,7 @@ func (m *model) powerCut(t *childTest, path string) {
 }
 
 func newModel(t *childTest) *model {
-	debug.SetGCPercent(1000) // most of the time would go into it
+	debug.SetGCPercent(1000) // otherwise most of the time would be spent on it
 	seed := rand.Uint64()
 	m := &model{rnd: rand.New(rand.NewPCG(seed, 0))}
 	require.NoError(t, baddisk.Install(m.answer))
@@ -231,13 +231,15 @@ const (
 	commits    = 5
 )
 
-// experiment is a workload on a disk that fails once.
+// experiment is a workload on a disk that fails once. The following must hold:
 //
-// Every call answers with the error of the system, or nil. Nothing is acknowledged to a call that begins after a sync
-// has failed. Once the disk is well again, the store works if no sync has failed, and else says that it must be
-// reopened. What is found after a cut of the power, and after another Open, is all that was acknowledged, and of the
-// rest each commit as a whole or nothing; commits that were not of unknown outcome are absent. No revision is given
-// twice. What an Open shows stays, if the power fails right after it.
+//   - Every call returns nil or the error of the operating system. No call that begins after a failed sync is
+//     acknowledged.
+//   - Once the disk works again, the store works if no sync has failed. Otherwise it says that it must be reopened.
+//   - After a loss of power, and after another Open, every acknowledged commit is there. Every commit of unknown
+//     outcome is there as a whole or not at all. Every other commit is absent.
+//   - No revision is given twice.
+//   - What the store shows after an Open is still there after a loss of power right after the Open.
 type experiment struct {
 	t     *childTest
 	model *model
@@ -337,7 +339,8 @@ func (x *experiment) commit(s *file.Store, key string, value []byte) {
 	}
 }
 
-// verify opens a file and compares it with what was acknowledged. It returns what it finds, before a last commit.
+// verify opens a file and compares its records with the acknowledged commits. It returns the records that it has found,
+// and then makes one more commit.
 func (x *experiment) verify(path string) (revisions map[string]store.Revision) {
 	t := x.t
 	require.NoError(t, file.Check(t.Context(), path, file.Options{}), x)
@@ -378,8 +381,9 @@ func (x *experiment) verify(path string) (revisions map[string]store.Revision) {
 	return revisions
 }
 
-// sweepOpen makes a store with the disk failing at each call. The Open fails with the error of the system and leaves
-// no half of a file; or the next one succeeds, and syncs the directory before it does, because the first may not have.
+// sweepOpen makes a store while the disk fails, at each call in turn. Either Open returns the error of the system and
+// leaves no partial file, or the next Open succeeds. The next Open syncs the directory first, because the failed one
+// may not have done so.
 func sweepOpen(t *childTest, dir string) {
 	m := newModel(t)
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
@@ -429,8 +433,8 @@ func sweepOpen(t *childTest, dir string) {
 	}
 }
 
-// sweepReopen opens a store that has its newest meta page in memory alone, with the disk failing at each call, once or
-// from there on.
+// sweepReopen opens a store whose newest meta page is only in memory, while the disk fails at each call in turn, once
+// or from there on.
 func sweepReopen(t *childTest, dir string) {
 	m := newModel(t)
 	for _, f := range []fault{
@@ -500,8 +504,8 @@ func reopen(t *childTest, m *model, dir string, f fault, n int) (reached bool, f
 	return calls >= n, failure
 }
 
-// TestGrowthThatTheDiskRefusesIsItsError has small records beside very large ones. A change of the small ones writes the
-// pages of both anew, so that a transaction needs much more room than what it writes.
+// TestGrowthThatTheDiskRefusesIsItsError has small records next to very large ones. A change of the small records
+// writes the pages of both anew, so a transaction needs much more room than the records that it writes.
 func TestGrowthThatTheDiskRefusesIsItsError(t *testing.T) {
 	t.Parallel()
 	runChild(t, "refuse to grow", filepath.Join(t.TempDir(), "store.db"))
@@ -546,7 +550,7 @@ func init() {
 	}
 }
 
-// TestAFileThatIsReplacedOnTheWayToItsLockIsNotMistaken replaces the file at each read of an Open in turn.
+// TestAFileThatIsReplacedOnTheWayToItsLockIsNotMistaken replaces the file during Open, at each read in turn.
 func TestAFileThatIsReplacedOnTheWayToItsLockIsNotMistaken(t *testing.T) {
 	t.Parallel()
 	runChild(t, "replace on the way", t.TempDir())

@@ -4,10 +4,11 @@ package file
 
 import "os"
 
-// syncDir does nothing where a directory cannot be synced: on Windows the file system records names in its own journal.
+// syncDir does nothing, because a directory cannot be synced here. On Windows the file system records names in its own
+// journal.
 func syncDir(string) error { return nil }
 
 func syncOldDir(string) error { return nil }
 
-// nameless reports that an open file was deleted, which Windows does not allow.
-func nameless(*os.File) bool { return false }
+// unlinked returns false: Windows does not allow an open file to be deleted.
+func unlinked(*os.File) bool { return false }

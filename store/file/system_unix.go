@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// syncDir makes the names in a directory survive a crash.
+// syncDir syncs a directory, so that the names in it survive a crash.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -19,8 +19,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// syncOldDir is syncDir for a directory with a name in it that was there before. If it cannot be synced for want of
-// rights, or ever, the name is not from a store.
+// syncOldDir is syncDir for a name that was in the directory before. It returns nil if the directory cannot be synced
+// at all, or not with the rights of this process: then no store has made the name.
 func syncOldDir(dir string) error {
 	err := syncDir(dir)
 	for _, never := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EINVAL} {
@@ -31,8 +31,8 @@ func syncOldDir(dir string) error {
 	return err
 }
 
-// nameless reports that an open file has no name any more, so that what is written to it is lost when it is closed.
-func nameless(f *os.File) bool {
+// unlinked reports whether an open file has no name any more. What is written to such a file is lost when it is closed.
+func unlinked(f *os.File) bool {
 	var stat syscall.Stat_t
 	return syscall.Fstat(int(f.Fd()), &stat) == nil && stat.Nlink == 0
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/bits"
 	"os"
-	"runtime"
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
@@ -16,20 +14,20 @@ import (
 )
 
 // fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so
-// that most pages are never added to again; half full, which is the default, would double the file.
+// most pages never get another record. bbolt's default, half full, would double the size of the file.
 const fillPercent = 0.9
 
-// carryOut commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
-func (s *Store) carryOut(group []*request) {
+// commitGroup commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
+func (s *Store) commitGroup(group []*request) {
 	if err := s.usable(); err != nil {
-		fail(group, err)
+		failAll(group, err)
 		return
 	}
 	before := s.newest
 	err := s.guard(func() error { return s.update(group) })
-	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the guess was too low
+	for errors.Is(err, bbolterrors.ErrMaxSizeReached) { // the estimate in update was too low
 		s.newest = before
-		if err = s.grow(s.grown + 1); err == nil {
+		if err = s.grow(s.fileSize + 1); err == nil {
 			err = s.guard(func() error { return s.update(group) })
 		}
 	}
@@ -38,97 +36,120 @@ func (s *Store) carryOut(group []*request) {
 		if errors.Is(err, store.ErrCorrupt) {
 			s.damaged = err
 		}
-		fail(group, err)
+		failAll(group, err)
 	}
 }
 
-// usable tells why there can be no transaction any more, if that is so.
+// usable returns why there can be no transaction any more, or nil.
 func (s *Store) usable() error {
 	switch {
-	case s.gone.Load() != nil: // since the group came into the queue
-		return *s.gone.Load()
+	case s.mustReopen.Load() != nil: // set while the group was in the queue
+		return *s.mustReopen.Load()
 	case s.damaged != nil:
 		return s.damaged
-	case nameless(s.file):
-		return s.giveUp(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
+	case unlinked(s.file):
+		return s.requireReopen(fmt.Errorf("it was deleted or replaced: %w", fs.ErrNotExist))
 	}
 	return nil
 }
 
-// fail answers all requests of a group with one error, also those that had a conflict: it may have been with a commit of
-// the same group, which now has not happened.
-func fail(group []*request, err error) {
+// failAll puts one error in all requests of a group, also in those that had a conflict: the conflict may have been with
+// a commit of the same group, which has not happened now.
+func failAll(group []*request, err error) {
 	for _, req := range group {
 		req.rev, req.err = 0, err
 	}
 }
 
-// update is the write transaction of a group. Its requests see the writes of those before them, and nobody else sees
-// any until all are on disk.
+// update carries out a group in one write transaction. A request sees the writes of the requests before it. Nobody else
+// sees any of the writes until all pages of the transaction are on disk.
 func (s *Store) update(group []*request) error {
-	tx, err := s.begun(true)
+	tx, err := s.beginTx(true)
 	if err != nil {
 		return err
 	}
-	defer s.rollBack(tx) // no effect after a commit
-	id := uint64(tx.ID())
-	known, err := s.bucketOf(tx, recordsBucket)
+	defer s.rollback(tx) // no effect after a commit
+	known, err := s.checkTx(tx)
 	if err != nil {
-		return s.corrupt(err)
+		return err
 	}
-	if err := known.checkFree(id - 1); err != nil {
-		return s.corrupt(err)
+	written, err := s.write(tx, &known, group)
+	if err != nil || written.ops == 0 { // no ops: every request has failed, and nothing is left to write
+		return err
+	}
+	if err := putRevision(tx, s.newest); err != nil {
+		return err
+	}
+	// A transaction writes anew each page that it changes. The estimate is one page for each op, and no more than all
+	// pages in use.
+	changed := min(tx.Size(), int64(written.ops*os.Getpagesize()))
+	if err := s.grow(tx.Size() + changed + 4*int64(written.bytes)); err != nil {
+		return err
+	}
+	return s.commit(tx)
+}
+
+// checkTx checks what a write transaction relies on, before it changes anything. It returns the records as they were
+// before the transaction.
+func (s *Store) checkTx(tx *bbolt.Tx) (tree, error) {
+	known, err := s.bucketTree(tx, recordsBucket)
+	if err != nil {
+		return known, s.corrupt(err)
+	}
+	if err := known.checkFree(uint64(tx.ID()) - 1); err != nil {
+		return known, s.corrupt(err)
 	}
 	if err := s.checkSize(tx.Size()); err != nil {
-		return err
+		return known, err
 	}
-	if rev, err := s.readRevision(tx); err != nil {
-		return err
-	} else if rev != s.newest {
-		return s.corrupt(fmt.Errorf("its newest revision is %d instead of %d", rev, s.newest))
+	rev, err := s.readRevision(tx)
+	if err == nil && rev != s.newest {
+		err = s.corrupt(fmt.Errorf("its newest revision is %d instead of %d", rev, s.newest))
 	}
+	return known, err
+}
+
+// volume is how much a transaction has written: operations, and bytes of records.
+type volume struct{ ops, bytes int }
+
+// write applies the requests of a group whose conditions hold, and puts the outcome in each request.
+func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, err error) {
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
-	s.makeRoom(group)
-
-	at := records.Cursor() // one for all conditions: a look-up by the bucket makes one each time
-	size, pages := 0, 0
+	s.reserveBuffer(group)
+	at := records.Cursor() // one cursor for all conditions; Bucket.Get would make one each time
+	lookUp := func(key []byte) ([]byte, error) {
+		if found, stored := at.Seek(key); bytes.Equal(found, key) {
+			return stored, nil
+		}
+		return nil, nil
+	}
 	for _, req := range group {
-		if req.err = s.reach(&known, req.ops); req.err != nil {
+		if req.err = s.checkPaths(known, req.ops); req.err != nil {
 			continue
 		}
-		if req.err = s.conditions(req.ops, func(key []byte) ([]byte, error) {
-			if found, stored := at.Seek(key); bytes.Equal(found, key) {
-				return stored, nil
-			}
-			return nil, nil
-		}); req.err != nil {
+		if req.err = s.checkConditions(req.ops, lookUp); req.err != nil {
 			continue
 		}
 		s.newest++
 		req.rev = s.newest
 		for _, op := range req.ops {
-			size += headerSize + len(op.Key()) + len(op.Value())
-			pages++
+			w.ops++
+			w.bytes += headerSize + len(op.Key()) + len(op.Value())
 			if err := s.apply(records, op, req.rev); err != nil {
-				return err
+				return w, err
 			}
 		}
 	}
-	if size == 0 {
-		return nil // every condition failed; nothing is left to write
-	}
-	if err := putRevision(tx, s.newest); err != nil {
-		return err
-	}
-	// A transaction writes anew each page that it changes, of which there are no more than there are pages.
-	changed := min(tx.Size(), int64(pages*os.Getpagesize()))
-	if err := s.grow(tx.Size() + changed + 4*int64(size)); err != nil {
-		return err
-	}
+	return w, nil
+}
+
+// commit commits a transaction. Only when it returns nil is the transaction known to be on disk.
+func (s *Store) commit(tx *bbolt.Tx) error {
+	id := uint64(tx.ID()) // tx has no ID after its commit
 	switch err := s.commitTx(tx); {
 	case err == nil:
-		s.txn.Store(id)
+		s.durableTx.Store(id)
 		return nil
 	case errors.Is(err, bbolterrors.ErrMaxSizeReached):
 		return err
@@ -137,88 +158,29 @@ func (s *Store) update(group []*request) error {
 	}
 }
 
-// checkSize makes sure that the pages of a transaction are in the file, before it grows by what is not.
-func (s *Store) checkSize(used int64) error {
-	if used <= s.grown {
-		return nil
-	}
-	info, err := s.file.Stat()
-	if err == nil && used > info.Size() {
-		err = s.corrupt(fmt.Errorf("file has %d bytes, and %d are in use", info.Size(), used))
-	}
-	return err
-}
-
-// grow makes the file at least as large as a transaction is likely to need.
-//
-// bbolt would do it too, but reports a disk that is full or failing in words alone, without the error of the system, so
-// it is not allowed to: it gives up a transaction that needs more, for small records beside very large ones. Growing by
-// large steps keeps the change of size, which costs the disk a further write, out of most commits; the file has holes
-// until they are written to.
-func (s *Store) grow(size int64) error {
-	if size <= s.grown || !growsByItself {
-		return nil
-	}
-	if size < growStep {
-		size = 1 << bits.Len64(uint64(size))
-	} else {
-		size += growStep
-	}
-	if err := lengthen(s.file, size); err != nil {
-		return fmt.Errorf("grow: %w", err)
-	}
-	if err := s.file.Sync(); err != nil {
-		return s.giveUp(fmt.Errorf("grow: %w", err))
-	}
-	s.hasGrown(size)
-	return nil
-}
-
-// lengthen gives a file the size that it is to have, unless it is larger.
-func lengthen(f *os.File, size int64) error {
-	info, err := f.Stat()
-	if err != nil || info.Size() >= size {
-		return err
-	}
-	return f.Truncate(size)
-}
-
-// hasGrown notes the size of the file, and forbids bbolt to change it.
-func (s *Store) hasGrown(size int64) {
-	s.grown, s.db.AllocSize = size, growStep
-	if growsByItself {
-		s.db.AllocSize, s.db.MaxSize = 0, int(size) // it would ask for the former beyond what it needs
-	}
-}
-
-// growsByItself says whether the store sets the size of its file. On Windows bbolt does, to that of its mapping.
-const growsByItself = runtime.GOOS != "windows"
-
-// growStep is how much a file grows at a time. A smaller file doubles.
-const growStep = 64 << 20
-
-// reach makes sure that bbolt can go to each of the keys, and finds out whether it is absent where that matters, by what
-// the pages were before the transaction.
-func (s *Store) reach(t *tree, ops []store.Op) error {
-	var room [256]byte
+// checkPaths checks the pages on bbolt's way to the key of each op, as they were before the transaction. For an op with
+// a condition, it also checks that a key which seems absent is absent.
+func (s *Store) checkPaths(t *tree, ops []store.Op) error {
+	var buf [256]byte
 	for _, op := range ops {
 		t.removes = op.Removes()
-		if _, err := t.find(append(room[:0], op.Key()...), 0, op.Conditional()); err != nil {
+		if _, err := t.find(append(buf[:0], op.Key()...), 0, op.Conditional()); err != nil {
 			return s.corrupt(err)
 		}
 	}
 	return nil
 }
 
-// conditions returns the first condition of ops that does not hold.
-func (s *Store) conditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
-	var room [256]byte // for a key of the usual length
+// checkConditions returns an error for the first op whose condition does not hold. lookUp returns the stored value of a
+// key, or nil.
+func (s *Store) checkConditions(ops []store.Op, lookUp func(key []byte) ([]byte, error)) error {
+	var buf [256]byte // large enough for most keys
 	for _, op := range ops {
 		if op.Holds(0) && op.Holds(1) {
-			continue // of any revision; most writes read nothing
+			continue // the op has no condition; most writes read nothing
 		}
 		var rev store.Revision
-		key := append(room[:0], op.Key()...)
+		key := append(buf[:0], op.Key()...)
 		stored, err := lookUp(key)
 		if err == nil && stored != nil {
 			rev, _, err = s.decode(key, stored)
@@ -239,15 +201,15 @@ func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) er
 		return records.Delete([]byte(op.Key()))
 	case op.Writes():
 		var k, stored []byte
-		k, stored, s.room = encodeInto(s.room, op.Key(), rev, op.Value())
+		k, stored, s.buffer = encodeInto(s.buffer, op.Key(), rev, op.Value())
 		return records.Put(k, stored)
 	}
 	return nil
 }
 
-// makeRoom provides the memory for what a group writes, which bbolt refers to until the end of the transaction. It is
-// that of the transaction before, unless that is too small, or so large that it is not worth keeping.
-func (s *Store) makeRoom(group []*request) {
+// reserveBuffer reserves the memory for what a group writes; bbolt refers to this memory until the transaction ends.
+// The memory of the last transaction is used again, unless it is too small, or so large that it is not worth keeping.
+func (s *Store) reserveBuffer(group []*request) {
 	const large = 1 << 20
 	size := 0
 	for _, req := range group {
@@ -255,8 +217,8 @@ func (s *Store) makeRoom(group []*request) {
 			size += encodedSize(op.Key(), op.Value())
 		}
 	}
-	if size > cap(s.room) || cap(s.room) > large {
-		s.room = make([]byte, 0, size)
+	if size > cap(s.buffer) || cap(s.buffer) > large {
+		s.buffer = make([]byte, 0, size)
 	}
-	s.room = s.room[:0]
+	s.buffer = s.buffer[:0]
 }

@@ -8,54 +8,46 @@ import (
 	"unsafe"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
-// tree reads the keys of a bucket in a snapshot, and takes nothing on trust.
+// tree reads the keys of a bucket in a snapshot and checks every page on its way.
 //
-// bbolt's own cursor believes what a page says. If one says that it is its own parent, it goes round until the process
-// has no memory left, and no recover helps against that; if one has lost some elements, their keys are absent. A file of
-// any size is inspected when it is opened, a large one not to the last page; but what damages it later, or in the part
-// that was not read, is met here. So each page on the way has to be what the page above says: its number, its kind, the
-// place of its first element, and the range of its keys.
+// bbolt's own cursor trusts the pages. If a page says that it is its own child, the cursor descends until the process
+// has no memory left, and recover does not help against that. If a page has lost elements, their keys are absent. Open
+// inspects every file, but not the leaves of a large file. Damage in the leaves that Open has not read, and damage that
+// comes after Open, is detected here: each page on the way must be what the page above says. This concerns the number
+// and the kind of the page, the place of its first element, and the range of its keys.
 type tree struct {
-	pages []byte // of the whole file, as far as they are in use, as they are mapped
+	pages []byte // all pages in use, as the file is mapped
 	size  uint64 // of a page
 	root  treePage
 
-	// Whether to look at all elements of the pages on a way, which a search among them relies on. A key that is found needs
-	// no more than itself.
+	// strict makes a search check all elements of each page on its way. Only a strict search proves that a key is
+	// absent. A key that is found needs no such check.
 	strict bool
-	// Before a transaction writes: the pages that were looked at so, for bbolt takes a page that it changes to pieces, and
-	// writes what it finds. Nil for one that reads.
-	sound map[uint64]bool
-	// Whether the transaction is to remove the key, after which bbolt may merge its page with those on the sides.
+	// checked has the pages whose elements have been checked in this write transaction. bbolt splits a page that it
+	// changes into its elements and writes them anew, so damaged elements would be written too. Nil for a read
+	// transaction.
+	checked map[uint64]bool
+	// removes says that the transaction is going to remove the key. bbolt can then merge the page with its siblings.
 	removes bool
 }
 
-// treePage is a branch or a leaf, with the pages that belong to it.
-type treePage struct {
-	id    uint64 // 0 for one that is within the element of its bucket
-	data  []byte
-	count int
-	leaf  bool
-}
-
-// stretch is a leaf with the part of the bucket that it stands for. The leaf has all keys that the bucket has from one
-// end up to the other, which is left out. Nil means no end.
-type stretch struct {
+// leafSpan is a leaf with its range of keys. The leaf has all keys of the bucket from from, which is included, up to
+// to, which is excluded. Nil means that the range has no end on this side.
+type leafSpan struct {
 	treePage
 	from, to []byte
 }
 
-// maxDepth is more than a tree of all the pages in the world needs.
+// maxDepth is greater than the depth of any tree that fits on a disk.
 const maxDepth = 48
 
-// bucketOf returns the tree of a bucket in the snapshot of tx.
-func (s *Store) bucketOf(tx *bbolt.Tx, bucket string) (t tree, err error) {
+// bucketTree returns the tree of a bucket in the snapshot of tx. The tree is strict if tx is a write transaction. It
+// must not be used after tx has ended.
+func (s *Store) bucketTree(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if tx.Writable() {
-		t.strict, t.sound = true, map[uint64]bool{}
+		t.strict, t.checked = true, map[uint64]bool{}
 	}
 	info := s.db.Info()
 	t.size = uint64(info.PageSize)
@@ -63,35 +55,39 @@ func (s *Store) bucketOf(tx *bbolt.Tx, bucket string) (t tree, err error) {
 	if t.root, err = t.page(uint64(tx.Cursor().Bucket().Root())); err != nil {
 		return t, err
 	}
-	head, err := t.find([]byte(bucket), 1, true)
+	value, err := t.find([]byte(bucket), bucketFlag, true)
+	if err != nil {
+		return t, err
+	}
+	if value == nil {
+		return t, fmt.Errorf("bucket %s is missing", bucket)
+	}
+	root, inline, err := parseBucket(value)
 	switch {
 	case err != nil:
-	case len(head) < 16:
-		err = fmt.Errorf("bucket %s is missing", bucket)
-	case native.Uint64(head) != 0:
-		t.root, err = t.page(native.Uint64(head))
-	case len(head) < 16+pageHeader || native.Uint64(head[16:]) != 0 || native.Uint32(head[16+12:]) != 0:
-		err = fmt.Errorf("bucket %s has a damaged head", bucket)
+		err = fmt.Errorf("bucket %s: %w", bucket, err)
+	case root != 0:
+		t.root, err = t.page(root)
 	default:
-		t.root, err = parsePage(0, head[16:])
+		t.root = inline
 	}
 	if err == nil && t.strict {
-		err = t.whole(&t.root)
+		err = t.checkElements(&t.root)
 	}
 	return t, err
 }
 
-// strictly returns the tree with strict set.
-func (t *tree) strictly() (tree, error) {
+// asStrict returns a strict copy of the tree.
+func (t *tree) asStrict() (tree, error) {
 	strict := *t
 	strict.strict = true
 	if t.strict {
 		return strict, nil
 	}
-	return strict, strict.whole(&strict.root)
+	return strict, strict.checkElements(&strict.root)
 }
 
-// page returns a page with those that belong to it.
+// page returns a page together with its overflow pages.
 func (t *tree) page(id uint64) (treePage, error) {
 	end := uint64(len(t.pages)) / t.size
 	if id < 2 || id >= end {
@@ -103,14 +99,14 @@ func (t *tree) page(id uint64) (treePage, error) {
 		return treePage{}, fmt.Errorf("page %d has a damaged header", id)
 	}
 	p, err := parsePage(id, data[:(1+more)*t.size:(1+more)*t.size])
-	if err == nil && uint64(p.length()-1)/t.size != more {
-		err = fmt.Errorf("page %d: %d bytes do not fill %d pages", id, p.length(), 1+more)
+	if err == nil && uint64(p.filled()-1)/t.size != more {
+		err = fmt.Errorf("page %d: %d bytes do not fill %d pages", id, p.filled(), 1+more)
 	}
 	return p, err
 }
 
-// checkFree looks at the head of the list of free pages that the transaction txn has left. bbolt gives up as many pages
-// as it says there, and writes over them.
+// checkFree checks the header of the list of free pages that transaction txn has written. bbolt frees as many pages as
+// the header says, and then overwrites them.
 func (t *tree) checkFree(txn uint64) error {
 	id := native.Uint64(t.pages[txn%2*t.size+pageHeader+32:])
 	end := uint64(len(t.pages)) / t.size
@@ -120,9 +116,9 @@ func (t *tree) checkFree(txn uint64) error {
 	head := t.pages[id*t.size:]
 	count, more := uint64(native.Uint16(head[10:])), uint64(native.Uint32(head[12:]))
 	if count == 0xffff {
-		count = 1 + native.Uint64(head[pageHeader:]) // itself, and what it says
+		count = 1 + native.Uint64(head[pageHeader:]) // the count itself is in the list too
 	}
-	// bbolt takes the pages for the list before it takes them off the list.
+	// The list can have spare pages: bbolt allocates its pages before it removes them from the list.
 	filled, most := pageHeader+8*count, pageHeader+8*(count+more+2)
 	if native.Uint64(head) != id || native.Uint16(head[8:]) != kindFree || more >= end-id ||
 		filled > (1+more)*t.size || more*t.size > most {
@@ -131,100 +127,18 @@ func (t *tree) checkFree(txn uint64) error {
 	return nil
 }
 
-// parsePage looks at the header of a page, and whether its first key is where its elements end.
-func parsePage(id uint64, data []byte) (treePage, error) {
-	p := treePage{id: id, data: data}
-	p.count = int(native.Uint16(data[10:]))
-	position := 0
-	switch native.Uint16(data[8:]) {
-	case kindLeaf:
-		p.leaf, position = true, 4
-	case kindBranch:
-	default:
-		return p, fmt.Errorf("page %d: kind %#x where keys should be", id, native.Uint16(data[8:]))
-	}
-	switch {
-	case p.count == 0 && p.leaf:
-	case p.count == 0 || pageHeader+elementSize*p.count > len(data),
-		int(native.Uint32(data[pageHeader+position:])) != elementSize*p.count:
-		return p, fmt.Errorf("page %d: %d elements do not fit", id, p.count)
-	}
-	return p, nil
-}
+// seek returns the leaf whose range has the key.
+func (t *tree) seek(key []byte) (leafSpan, error) { return t.descend(key, false) }
 
-// key returns the key of an element. One that is not within the page makes the slice panic, which is left to guard.
-func (p *treePage) key(i int) []byte {
-	e := p.data[pageHeader+elementSize*i:]
-	if p.leaf {
-		at, size := uint64(native.Uint32(e[4:])), uint64(native.Uint32(e[8:]))
-		return e[at : at+size]
-	}
-	at, size := uint64(native.Uint32(e)), uint64(native.Uint32(e[4:]))
-	return e[at : at+size]
-}
+// seekBefore returns the leaf with the greatest keys that are smaller than key. If key is nil, it returns the last
+// leaf.
+func (t *tree) seekBefore(key []byte) (leafSpan, error) { return t.descend(key, true) }
 
-// length is how much of a page is filled.
-func (p *treePage) length() int {
-	if p.count == 0 {
-		return pageHeader
-	}
-	at := pageHeader + elementSize*(p.count-1)
-	e := p.data[at:]
-	if p.leaf {
-		return at + int(native.Uint32(e[4:])) + int(native.Uint32(e[8:])) + int(native.Uint32(e[12:]))
-	}
-	return at + int(native.Uint32(e)) + int(native.Uint32(e[4:]))
-}
-
-// value returns the value of an element of a leaf, and its flags.
-func (p *treePage) value(i int) ([]byte, uint32) {
-	e := p.data[pageHeader+elementSize*i:]
-	at := uint64(native.Uint32(e[4:])) + uint64(native.Uint32(e[8:]))
-	end := at + uint64(native.Uint32(e[12:]))
-	return e[at:end:end], native.Uint32(e)
-}
-
-func (p *treePage) child(i int) uint64 { return native.Uint64(p.data[pageHeader+elementSize*i+8:]) }
-
-// search returns the first element whose key is not smaller. It goes the way that bbolt goes, on damaged pages too.
-func (p *treePage) search(key []byte) (i int, exact bool) {
-	end := p.count
-	for i < end {
-		mid := (i + end) / 2
-		switch bytes.Compare(p.key(mid), key) {
-		case -1:
-			i = mid + 1
-		case 0:
-			exact = true
-			end = mid
-		default:
-			end = mid
-		}
-	}
-	return i, exact
-}
-
-// seek returns the leaf that the key belongs to.
-func (t *tree) seek(key []byte) (stretch, error) { return t.descend(key, false) }
-
-// before returns the leaf with the greatest keys that are smaller than key, or the last one if key is nil.
-func (t *tree) before(key []byte) (stretch, error) { return t.descend(key, true) }
-
-// way returns the element of a branch below which seek, or before, goes on.
-func (p *treePage) way(key []byte, before bool) int {
-	if before && key == nil {
-		return p.count - 1
-	}
-	i, exact := p.search(key)
-	if exact && !before {
-		return i
-	}
-	return max(i-1, 0)
-}
-
-func (t *tree) descend(key []byte, before bool) (stretch, error) {
-	at := stretch{treePage: t.root}
-	var first []byte // what the first key of the page has to be
+// descend goes from the root to the leaf for key: the leaf of seekBefore if before is set, and the leaf of seek
+// otherwise.
+func (t *tree) descend(key []byte, before bool) (leafSpan, error) {
+	at := leafSpan{treePage: t.root}
+	var first []byte // the key that the first element of the page must have
 	for range maxDepth {
 		if first != nil && (at.count == 0 || !bytes.Equal(at.key(0), first)) ||
 			at.to != nil && bytes.Compare(at.key(at.count-1), at.to) >= 0 {
@@ -233,7 +147,7 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 		if at.leaf {
 			return at, nil
 		}
-		i := at.way(key, before)
+		i := at.childFor(key, before)
 		first = at.key(i)
 		if i > 0 {
 			at.from = first
@@ -246,10 +160,10 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 		}
 		next, err := t.page(at.child(i))
 		if err == nil && t.strict {
-			err = t.whole(&next)
+			err = t.checkElements(&next)
 		}
 		if err == nil && t.removes {
-			err = t.beside(&at.treePage, i, next.leaf)
+			err = t.checkSiblings(&at.treePage, i, next.leaf)
 		}
 		if err != nil {
 			return at, err
@@ -259,16 +173,29 @@ func (t *tree) descend(key []byte, before bool) (stretch, error) {
 	return at, errors.New("its pages go round in circles")
 }
 
-// beside looks at the pages on the sides of one that bbolt may take to pieces, with which it may be merged.
-func (t *tree) beside(above *treePage, i int, leaf bool) error {
+// childFor returns the index of the element through which seek goes on from a branch, or seekBefore if before is set.
+func (p *treePage) childFor(key []byte, before bool) int {
+	if before && key == nil {
+		return p.count - 1
+	}
+	i, exact := p.search(key)
+	if exact && !before {
+		return i
+	}
+	return max(i-1, 0)
+}
+
+// checkSiblings checks child i of the page above, and the siblings next to it. bbolt can merge the child with them when
+// it removes a key. The siblings must be of the same kind, given by leaf.
+func (t *tree) checkSiblings(above *treePage, i int, leaf bool) error {
 	for j := max(i-1, 0); j < min(i+2, above.count); j++ {
 		id := above.child(j)
-		if t.sound[id] {
+		if t.checked[id] {
 			continue
 		}
 		side, err := t.page(id)
 		if err == nil {
-			err = t.whole(&side)
+			err = t.checkElements(&side)
 		}
 		if err != nil {
 			return err
@@ -280,36 +207,31 @@ func (t *tree) beside(above *treePage, i int, leaf bool) error {
 	return nil
 }
 
-// whole looks at all elements of a page.
-func (t *tree) whole(p *treePage) error {
-	if t.sound[p.id] {
+// checkElements checks that the elements of a page are in place and their keys in order.
+func (t *tree) checkElements(p *treePage) error {
+	if t.checked[p.id] {
 		return nil
 	}
-	at, last := pageHeader+elementSize*p.count, []byte(nil)
+	end, last := p.firstKey(), []byte(nil)
 	for i := range p.count {
-		e := p.data[pageHeader+elementSize*i:]
-		position, keySize, valueSize := uint64(native.Uint32(e)), uint64(native.Uint32(e[4:])), uint64(0)
-		if p.leaf {
-			position, keySize, valueSize = keySize, uint64(native.Uint32(e[8:])), uint64(native.Uint32(e[12:]))
+		e, err := p.elementAt(i, end)
+		if err != nil {
+			return fmt.Errorf("page %d: %w", p.id, err)
 		}
-		if uint64(pageHeader+elementSize*i)+position != uint64(at) || keySize+valueSize > uint64(len(p.data)-at) {
-			return fmt.Errorf("page %d: element %d is out of place", p.id, i)
-		}
-		key := p.data[at : at+int(keySize)]
-		at += int(keySize + valueSize)
-		if i > 0 && bytes.Compare(last, key) >= 0 {
+		if i > 0 && bytes.Compare(last, e.key) >= 0 {
 			return fmt.Errorf("page %d: element %d is out of order", p.id, i)
 		}
-		last = key
+		end, last = e.end, e.key
 	}
-	if t.sound != nil && p.id != 0 {
-		t.sound[p.id] = true
+	if t.checked != nil && p.id != 0 {
+		t.checked[p.id] = true
 	}
 	return nil
 }
 
-// find returns the value of a key, which has to have those flags, or nil if it is absent. To make sure of that costs a
-// look at the other keys of the page, and is left out unless sure is set.
+// find returns the value of a key, or nil if it does not find the key. It returns an error if the element has other
+// flags than wanted. If sure is set, find also confirms that a key which it does not find is absent. This costs a check
+// of the other keys of the page.
 func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 	at, err := t.seek(key)
 	if err != nil {
@@ -324,17 +246,18 @@ func (t *tree) find(key []byte, wanted uint32, sure bool) ([]byte, error) {
 		return value, nil
 	}
 	if sure {
-		err = t.absent(&at, i, key)
+		err = t.checkAbsent(&at, i, key)
 	}
 	return nil, err
 }
 
-// absent makes sure that a key which is not at its place i of a leaf is nowhere. The pages that led there, and those on
-// their sides, have to be in order; and the record may not be there under a damaged key, which is then still between the
-// same others. (If its value is damaged too, there is no telling whose it was.)
-func (t *tree) absent(at *stretch, i int, key []byte) error {
+// checkAbsent returns an error if it cannot confirm that the key is absent. The key is not at index i of its leaf,
+// where it would have to be. checkAbsent checks all elements of the pages on the way to the leaf. It also checks that
+// the record is not there under a damaged key, which would be at the same place. If the value is damaged too, nothing
+// tells which key the record had.
+func (t *tree) checkAbsent(at *leafSpan, i int, key []byte) error {
 	if !t.strict {
-		strict, err := t.strictly()
+		strict, err := t.asStrict()
 		if err == nil {
 			_, err = strict.seek(key)
 		}
@@ -343,13 +266,13 @@ func (t *tree) absent(at *stretch, i int, key []byte) error {
 		}
 	}
 	for j := max(i-1, 0); j < min(i+1, at.count); j++ {
-		if at.hides(j, key) {
+		if at.hasRecordOf(j, key) {
 			return fmt.Errorf("record %q: its key is damaged", string(key))
 		}
 	}
 	if i == at.count && at.to != nil {
-		next, err := t.after(at)
-		if err == nil && next.hides(0, key) {
+		next, err := t.nextLeaf(at)
+		if err == nil && next.hasRecordOf(0, key) {
 			err = fmt.Errorf("record %q: its key is damaged", string(key))
 		}
 		return err
@@ -357,111 +280,9 @@ func (t *tree) absent(at *stretch, i int, key []byte) error {
 	return nil
 }
 
-// hides reports whether an element has the record of a key under another one of the same length.
-func (p *treePage) hides(i int, key []byte) bool {
+// hasRecordOf reports whether element i has the record of key under another key of the same length. The checksum of the
+// record includes its key, and so tells.
+func (p *treePage) hasRecordOf(i int, key []byte) bool {
 	stored, _ := p.value(i)
 	return len(p.key(i)) == len(key) && len(stored) >= headerSize && binary.LittleEndian.Uint32(stored[1:]) == checksum(key, stored)
-}
-
-// after returns the leaf after another, which has to begin where that one ends.
-func (t *tree) after(at *stretch) (stretch, error) {
-	next, err := t.seek(at.to)
-	if err == nil && !bytes.Equal(next.from, at.to) {
-		err = fmt.Errorf("page %d does not follow on page %d", next.id, at.id)
-	}
-	return next, err
-}
-
-// ahead returns the leaf before another, which has to end where that one begins.
-func (t *tree) ahead(at *stretch) (stretch, error) {
-	next, err := t.before(at.from)
-	if err == nil && !bytes.Equal(next.to, at.from) {
-		err = fmt.Errorf("page %d does not go before page %d", next.id, at.id)
-	}
-	return next, err
-}
-
-// walk calls visit with the records of r in its order, until it returns false.
-func (t *tree) walk(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
-	if r.Reverse {
-		return t.walkBack(r, visit)
-	}
-	strict, err := t.strictly()
-	if err != nil {
-		return err
-	}
-	at, err := strict.seek([]byte(r.From))
-	if err != nil {
-		return err
-	}
-	i, _ := at.search([]byte(r.From))
-	for last := []byte(nil); ; i = 0 {
-		for ; i < at.count; i++ {
-			key := at.key(i)
-			if last != nil && bytes.Compare(key, last) <= 0 {
-				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
-			}
-			last = key
-			if r.To != "" && string(key) >= r.To {
-				return nil
-			}
-			stored, _ := at.value(i)
-			if !visit(key, stored) {
-				return nil
-			}
-		}
-		if at.to == nil || r.To != "" && string(at.to) >= r.To {
-			return nil
-		}
-		if at, err = t.after(&at); err != nil {
-			return err
-		}
-	}
-}
-
-// walkBack is walk in descending order.
-func (t *tree) walkBack(r keyrange.Range, visit func(key, stored []byte) (more bool)) error {
-	var to []byte
-	if r.To != "" {
-		to = []byte(r.To)
-	}
-	strict, err := t.strictly()
-	if err != nil {
-		return err
-	}
-	at, err := strict.before(to)
-	if err != nil {
-		return err
-	}
-	i := at.count
-	if to != nil {
-		i, _ = at.search(to)
-		if i == at.count && at.to != nil {
-			if _, err := t.after(&at); err != nil {
-				return err
-			}
-		}
-	}
-	for last := []byte(nil); ; i = at.count {
-		for i--; i >= 0; i-- {
-			key := at.key(i)
-			if last != nil && bytes.Compare(key, last) >= 0 {
-				return fmt.Errorf("page %d: element %d is out of order", at.id, i)
-			}
-			last = key
-			if string(key) < r.From {
-				return nil
-			}
-			stored, _ := at.value(i)
-			if !visit(key, stored) {
-				return nil
-			}
-		}
-		if at.from == nil || string(at.from) <= r.From {
-			return nil
-		}
-		if at, err = t.ahead(&at); err != nil {
-			return err
-		}
-	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
-// modesCount says whether files have the permissions that they were made with.
+// modesCount says whether the system keeps the permissions of a file.
 const modesCount = true
 
 func TestOpenRefusesWhatIsNoFileAndDoesNotHang(t *testing.T) {
@@ -113,7 +113,7 @@ func entriesOf(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-// TestAFileOfSomebodyElseIsNotCorrupt is about permissions, which do not count for root, so that a child gives its rights up.
+// TestAFileOfSomebodyElseIsNotCorrupt tests permissions. They have no effect for root, so a child gives up its rights.
 func TestAFileOfSomebodyElseIsNotCorrupt(t *testing.T) {
 	dir, err := os.MkdirTemp("", "conveyor-") // unlike TempDir, it can be made one that others may enter
 	require.NoError(t, err)

@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-// unlock gives up the lock that bbolt has on a file. To close the file is not enough while it is mapped: the mapping
-// refers to what was opened, and so keeps the lock.
+// unlock releases the lock that bbolt has on a file. Closing the file is not enough while the file is mapped: the
+// mapping keeps the open file, and with it the lock.
 func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

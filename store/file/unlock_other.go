@@ -4,5 +4,5 @@ package file
 
 import "os"
 
-// unlock does nothing where closing a file gives up the lock on it, mapped or not.
+// unlock does nothing: here, closing a file releases its lock even while the file is mapped.
 func unlock(*os.File) error { return nil }

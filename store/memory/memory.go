@@ -1,7 +1,7 @@
 // Package memory is the reference store: it keeps records in the memory of the process and nowhere else.
 //
-// It is what the other stores are compared with, and what a program's tests run on. Nothing survives Close or the end
-// of the process.
+// The other stores are compared with this store, and the tests of a program run on it. Nothing survives Close or the
+// end of the process.
 package memory
 
 import (
@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,14 +19,14 @@ import (
 
 // Store implements [store.Store] in memory. Make one with [New].
 type Store struct {
-	closed atomic.Bool // written with mu held, and read without it where nothing else is read
+	closed atomic.Bool // written with mu held; can be read without mu where nothing else is read
 
-	mu     sync.RWMutex // guards what follows; held for one commit or one page of a list, never while a caller's code runs
+	mu     sync.RWMutex // guards the fields below; held for one commit or one page of a list, never while a caller's code runs
 	newest store.Revision
 
-	// The same records twice: one finds a key at once however many there are, the other knows their order.
-	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has taken it may copy
-	// it after letting go of the lock.
+	// byKey and inOrder have the same records: byKey finds a key in constant time, inOrder keeps the order of the keys.
+	// Invariant: the bytes of a value never change. A commit replaces the slice, so a reader that has the slice can
+	// copy it after it has released the lock.
 	byKey   map[string]*store.Record
 	inOrder tree
 }
@@ -98,27 +99,47 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 		return 0, store.ErrClosed
 	}
 
-	writes := false
-	var room [16]*store.Record // for as many ops as a commit usually has
-	found := room[:0]
+	var buf [16]*store.Record // large enough for most commits
+	found, err := s.findAllLocked(buf[:0], ops)
+	if err != nil {
+		return 0, err
+	}
+	if slices.ContainsFunc(ops, store.Op.Writes) {
+		s.newest++
+		s.applyLocked(ops, found)
+	}
+	return s.newest, nil
+}
+
+// Close implements [store.Store]. It drops the records.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed.Store(true)
+	s.byKey, s.inOrder = nil, tree{}
+	return nil
+}
+
+// findAllLocked appends to found the record of each op, or nil if there is none. It returns an error if the condition
+// of an op does not hold.
+func (s *Store) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.Record, error) {
 	for _, op := range ops {
 		rec, rev := s.byKey[op.Key()], store.Revision(0)
 		if rec != nil {
 			rev = rec.Revision
 		}
 		if !op.Holds(rev) {
-			return 0, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
+			return nil, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
 		}
 		found = append(found, rec)
-		writes = writes || op.Writes()
 	}
-	if !writes {
-		return s.newest, nil
-	}
+	return found, nil
+}
 
-	s.newest++
-	values := newChunk(ops)
-	for i, op := range ops { // no two of them are for one key, so that what was found still holds
+// applyLocked carries out ops, whose records are in found.
+func (s *Store) applyLocked(ops []store.Op, found []*store.Record) {
+	values := newArena(ops)
+	for i, op := range ops { // no two ops have the same key, so the records found are still the current ones
 		switch {
 		case op.Removes() && found[i] != nil:
 			delete(s.byKey, op.Key())
@@ -127,35 +148,9 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 			s.putLocked(found[i], op.Key(), values.clone(op.Value()))
 		}
 	}
-	return s.newest, nil
 }
 
-// chunk is room for the small values of one commit, so that they are copied into one piece of memory. A large value
-// gets its own, since the chunk stays as long as one value in it does.
-type chunk []byte
-
-const smallValue = 1 << 10
-
-func newChunk(ops []store.Op) chunk {
-	size := 0
-	for _, op := range ops {
-		if n := len(op.Value()); n <= smallValue {
-			size += n
-		}
-	}
-	return make(chunk, 0, size)
-}
-
-func (c *chunk) clone(value []byte) []byte {
-	if len(value) > smallValue {
-		return bytes.Clone(value)
-	}
-	from := len(*c)
-	*c = append(*c, value...)
-	return (*c)[from:len(*c):len(*c)]
-}
-
-// putLocked writes a value into the record of a key, or into a new one.
+// putLocked writes a value into rec, the record of the key, or into a new record if rec is nil.
 func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	if rec == nil {
 		rec = &store.Record{Key: key}
@@ -165,11 +160,27 @@ func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
 	rec.Value, rec.Revision = value, s.newest
 }
 
-// Close implements [store.Store]. The records are dropped.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed.Store(true)
-	s.byKey, s.inOrder = nil, tree{}
-	return nil
+// arena is one piece of memory for the small values of one commit. A large value gets memory of its own, because the
+// arena is kept as long as one value in it is kept.
+type arena []byte
+
+const smallValue = 1 << 10
+
+func newArena(ops []store.Op) arena {
+	size := 0
+	for _, op := range ops {
+		if n := len(op.Value()); n <= smallValue {
+			size += n
+		}
+	}
+	return make(arena, 0, size)
+}
+
+func (a *arena) clone(value []byte) []byte {
+	if len(value) > smallValue {
+		return bytes.Clone(value)
+	}
+	from := len(*a)
+	*a = append(*a, value...)
+	return (*a)[from:len(*a):len(*a)]
 }

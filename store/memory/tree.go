@@ -8,27 +8,28 @@ import (
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
-// tree keeps records in the order of their keys: a B-tree cut off below its root.
+// tree keeps records in the order of their keys. It is a B-tree with two levels: one root and its leaves.
 //
-// One sorted slice of a million records would move half of them at each insertion. Cut into leaves, an insertion moves
-// part of one leaf and, when a full leaf is split, part of the slice of leaves. At a million records the latter has
-// some thousands of entries, so a third level would gain nothing.
+// An insertion into one sorted slice of a million records would move half of them. With leaves, an insertion moves a
+// part of one leaf. When a full leaf is split, the insertion also moves a part of the slice of leaves. At a million
+// records there are some thousands of leaves, so a third level would gain nothing.
 //
-// Invariant: no leaf is longer than leafSize, and its keys ascend, none before its from and all before that of the
-// next leaf; the first leaf's from is empty.
+// Invariant: a leaf has at most leafSize records, in ascending order of their keys. No key is smaller than the from of
+// its leaf, and every key is smaller than the from of the next leaf. The from of the first leaf is empty.
 type tree struct {
 	leaves []leaf
 }
 
 type leaf struct {
-	// The search among the leaves reads these alone. A removal leaves it as it is: it need not be a key in use.
+	// The search for a leaf reads only this field. A removal does not change it, so from need not be the key of a
+	// record.
 	from    string
 	records []*store.Record
 }
 
 const leafSize = 256
 
-// insert adds a record whose key the tree does not have.
+// insert adds a record. The tree must not have its key yet.
 func (t *tree) insert(rec *store.Record) {
 	if len(t.leaves) == 0 {
 		t.leaves = []leaf{{}}
@@ -41,7 +42,7 @@ func (t *tree) insert(rec *store.Record) {
 	t.leaves[l].records = slices.Insert(t.leaves[l].records, i, rec)
 }
 
-// remove takes out the record of a key that the tree has.
+// remove removes the record of a key. The tree must have the key.
 func (t *tree) remove(key string) {
 	l, i := t.find(key)
 	t.leaves[l].records = slices.Delete(t.leaves[l].records, i, i+1)
@@ -50,7 +51,7 @@ func (t *tree) remove(key string) {
 	}
 }
 
-// appendRange appends the first records of r in its order until the page has limit of them.
+// appendRange appends the first records of r, in the order of r, until the page has limit records.
 func (t *tree) appendRange(page []store.Record, r keyrange.Range, limit int) []store.Record {
 	if r.Reverse {
 		return t.appendReverse(page, r, limit)
@@ -80,10 +81,11 @@ func (t *tree) appendReverse(page []store.Record, r keyrange.Range, limit int) [
 	return page
 }
 
-// find returns the leaf where key belongs, and its place there: that of the first key which is not smaller.
+// find returns the leaf l where key belongs, and its index i in the leaf: the index of the first key that is not
+// smaller.
 func (t *tree) find(key string) (l, i int) {
-	// The leaf before the first one that begins after key. The first begins before every key, so there is one, unless
-	// the tree is empty.
+	// This is the leaf before the first leaf that begins after key. The first leaf begins before every key, so there is
+	// such a leaf unless the tree is empty.
 	l = sort.Search(len(t.leaves), func(l int) bool { return t.leaves[l].from > key }) - 1
 	if l < 0 {
 		return 0, 0
@@ -92,7 +94,7 @@ func (t *tree) find(key string) (l, i int) {
 	return l, sort.Search(len(records), func(i int) bool { return records[i].Key >= key })
 }
 
-// findEnd is find for the end of a range, where an empty string stands for the end of the tree.
+// findEnd is find for the end of a range. An empty string means the end of the tree.
 func (t *tree) findEnd(to string) (l, i int) {
 	if to == "" || len(t.leaves) == 0 {
 		return len(t.leaves) - 1, leafSize
@@ -100,11 +102,12 @@ func (t *tree) findEnd(to string) (l, i int) {
 	return t.find(to)
 }
 
-// split makes two of a full leaf, so that a record can be inserted at its place i.
+// split divides a full leaf in two, so that a record can be inserted at index i of the leaf.
 func (t *tree) split(l, i int) {
 	at := leafSize / 2
 	if i == leafSize {
-		// Keys that grow with time are inserted at the end; they leave full leaves behind, not half-empty ones.
+		// Keys that grow with time are inserted at the end. This split leaves full leaves behind them, not half-empty
+		// ones.
 		at = leafSize - 1
 	}
 	old := t.leaves[l].records
@@ -113,8 +116,8 @@ func (t *tree) split(l, i int) {
 	t.leaves = slices.Insert(t.leaves, l+1, upper)
 }
 
-// merge joins a leaf and the next one if together they are at most half full, so that a store that has shrunk is not
-// made of empty leaves, and the next insertion does not split again what was just joined.
+// merge joins leaf l and the next leaf if they have at most half of leafSize records together. A store that has shrunk
+// therefore does not consist of empty leaves, and the next insertion does not split the joined leaf again.
 func (t *tree) merge(l int) {
 	a, b := &t.leaves[l], &t.leaves[l+1]
 	if len(a.records)+len(b.records) > leafSize/2 {

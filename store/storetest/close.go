@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,8 +75,8 @@ func closed(t testing.TB, h Harness, keys ...string) store.Store {
 	return s
 }
 
-// closeDuringCommits closes a store that has the key "there" while others use it, and returns the keys whose commits
-// returned nil.
+// closeDuringCommits closes a store while other goroutines use it. It returns the keys whose commits returned nil. The
+// store must have the key "there".
 func closeDuringCommits(t testing.TB, s store.Store) []string {
 	t.Helper()
 	var (
@@ -91,37 +92,46 @@ func closeDuringCommits(t testing.TB, s store.Store) []string {
 			if err := s.Close(); err != nil {
 				t.Errorf("close: %v", err)
 			}
-		case workers + 1: // reads until it is refused
-			for {
-				if _, err := s.Get(t.Context(), "there"); errors.Is(err, store.ErrClosed) {
-					return
-				} else if err != nil {
-					t.Errorf("get: %v", err)
-					return
-				}
-			}
+		case workers + 1:
+			getUntilClosed(t, s, "there")
 		default:
 			defer begin()
-			for i := 0; ; i++ {
-				key := fmt.Sprintf("w%d/%d", w, i)
-				_, err := s.Commit(t.Context(), store.Put(key, nil))
-				if errors.Is(err, store.ErrClosed) {
-					return
-				}
-				if err != nil {
-					t.Errorf("commit: %v", err)
-					return
-				}
-				done[w] = append(done[w], key)
+			done[w] = commitUntilClosed(t, s, fmt.Sprint("w", w), func() {
 				if count.Add(1) == workers*2 {
 					begin()
 				}
-			}
+			})
 		}
 	})
-	var keys []string
-	for _, of := range done {
-		keys = append(keys, of...)
+	return slices.Concat(done[:]...)
+}
+
+// getUntilClosed gets a record again and again until the store returns ErrClosed.
+func getUntilClosed(t testing.TB, s store.Store, key string) {
+	for {
+		if _, err := s.Get(t.Context(), key); errors.Is(err, store.ErrClosed) {
+			return
+		} else if err != nil {
+			t.Errorf("get: %v", err)
+			return
+		}
 	}
-	return keys
+}
+
+// commitUntilClosed commits one key after the other until the store returns ErrClosed. It calls committed after each
+// commit, and returns the keys whose commits returned nil.
+func commitUntilClosed(t testing.TB, s store.Store, prefix string, committed func()) (keys []string) {
+	for i := 0; ; i++ {
+		key := fmt.Sprintf("%s/%d", prefix, i)
+		_, err := s.Commit(t.Context(), store.Put(key, nil))
+		if errors.Is(err, store.ErrClosed) {
+			return keys
+		}
+		if err != nil {
+			t.Errorf("commit: %v", err)
+			return keys
+		}
+		keys = append(keys, key)
+		committed()
+	}
 }

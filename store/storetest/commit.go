@@ -212,7 +212,8 @@ var commitClaims = []claim{
 	}},
 }
 
-// wantMalformed commits ops, one of which is malformed, after a good one.
+// wantMalformed commits a good op followed by ops, of which one is malformed. It expects an error that wraps none of
+// the sentinels, and that nothing was written.
 func wantMalformed(t testing.TB, s store.Store, what string, ops ...store.Op) {
 	t.Helper()
 	_, err := s.Commit(t.Context(), append([]store.Op{store.Put("good", nil)}, ops...)...)

@@ -11,15 +11,14 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Enough goroutines to be in each other's way, and enough rounds that they are, while a durable store still gets
-// through them quickly.
+// These are enough goroutines and rounds for calls to meet, and few enough for a durable store to be quick.
 const (
 	workers = 8
 	rounds  = 12
 )
 
-// concurrently runs fn on several goroutines, numbered from 0, and waits for them. They report through Errorf, since
-// only the goroutine of a test may end it.
+// concurrently runs fn on n goroutines, numbered from 0, and waits for them. fn must report a failure with Errorf and
+// not with Fatalf, because only the goroutine of a test may end the test.
 func concurrently(n int, fn func(worker int)) {
 	var (
 		group sync.WaitGroup
@@ -93,7 +92,8 @@ var concurrencyClaims = []claim{
 		concurrently(workers, func(w int) {
 			for i := range rounds {
 				key := fmt.Sprintf("w%d/%d", w, i)
-				// The odd ones lose; what they wrote must go without a trace, and nothing else with it.
+				// The commits of odd workers conflict. Their writes must leave no trace, and must take no other write
+				// with them.
 				if w%2 == 1 {
 					_, err := s.Commit(t.Context(), store.Put(key, nil), store.Check("there", 0))
 					if !errors.Is(err, store.ErrConflict) {
@@ -144,8 +144,8 @@ var concurrencyClaims = []claim{
 
 	{"readers never see half a commit", func(t testing.TB, h Harness) {
 		s := open(t, h)
-		// Each commit writes one number to all three keys. So whoever has read a number from one key finds no smaller
-		// one in another key afterwards.
+		// Each commit writes one number to all three keys, and the numbers grow. A reader that has read a number from
+		// one key must therefore find no smaller number in another key afterwards.
 		keys := []string{"a", "m", "z"}
 		put := func(n int) error {
 			var ops []store.Op
@@ -270,7 +270,7 @@ var concurrencyClaims = []claim{
 	}},
 }
 
-// inspect ranges over the store once, and describes what is wrong with what it saw.
+// inspect ranges over the store once and returns what is wrong with what it has seen, or an empty string.
 func inspect(ctx context.Context, s store.Store, reverse bool, standing int) string {
 	last, seen := "", 0
 	for rec, err := range s.List(ctx, store.Query{Prefix: "k", Reverse: reverse}) {

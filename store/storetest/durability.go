@@ -44,7 +44,7 @@ var durabilityClaims = []claim{
 		var last store.Revision
 		for range 3 {
 			commit(t, s, store.Put("b", nil))
-			// The newest revision belongs to no record, and must be remembered all the same.
+			// The store must remember its newest revision even though no record has this revision.
 			last = commit(t, s, store.Delete("b"))
 			s = reopen(t, h, s)
 			if got := commit(t, s); got != last {

@@ -18,7 +18,7 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// TestEveryFaultIsCaught runs the suite's claims against stores that break one promise each.
+// TestEveryFaultIsCaught runs the claims of the suite against faulty stores. Each faulty store breaks one promise.
 func TestEveryFaultIsCaught(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
@@ -110,7 +110,7 @@ var faults = []struct {
 						if rev, err = s.Commit(ctx, op); err != nil {
 							return rev, err
 						}
-						// Let the readers, if there are any, go round all keys.
+						// Give readers time to read all keys.
 						for n, spins := reads.Load(), 0; reads.Load() < n+10 && spins < 10_000; spins++ {
 							runtime.Gosched()
 						}

@@ -12,7 +12,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// recorder is a test that notes its failures and passes all the same.
+// recorder is a testing.TB that collects failures instead of failing.
 type recorder struct {
 	testing.TB
 	cleanups []func()
@@ -34,7 +34,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// harness returns one whose stores are kept in memory, even when closed, and made faulty by wrap.
+// harness returns a Harness whose stores are made faulty by wrap. Their records stay in memory after a close.
 func harness(wrap func(store.Store) store.Store) Harness {
 	wrapped := func(disk store.Store) store.Store { return &handle{Store: wrap(&session{Store: disk}), disk: disk} }
 	return Harness{
@@ -43,13 +43,13 @@ func harness(wrap func(store.Store) store.Store) Harness {
 	}
 }
 
-// handle remembers where the records of a wrapped store are.
+// handle is a wrapped store together with the store that has its records.
 type handle struct {
 	store.Store
 	disk store.Store
 }
 
-// session is a store over another one that outlives it.
+// session is a store on another store. Closing a session does not close the other store.
 type session struct {
 	store.Store
 	mu     sync.RWMutex
@@ -111,7 +111,7 @@ func (s *session) Close() error {
 	return nil
 }
 
-// faulty passes each call on, unless it has a function that does something else.
+// faulty passes each call on to a store, unless it has a function that replaces the call.
 type faulty struct {
 	store.Store
 	get    func(ctx context.Context, key string) (store.Record, error)
@@ -148,7 +148,7 @@ func (f *faulty) Close() error {
 	return f.close()
 }
 
-// The ways to make a faulty store out of one function.
+// The functions below make a faulty store from one function.
 
 type (
 	getFunc    = func(ctx context.Context, key string) (store.Record, error)
@@ -168,14 +168,14 @@ func onCommit(change func(s store.Store) commitFunc) func(store.Store) store.Sto
 	return func(s store.Store) store.Store { return &faulty{Store: s, commit: change(s)} }
 }
 
-// onQuery changes what is asked of List.
+// onQuery changes the query of each List.
 func onQuery(change func(q store.Query) store.Query) func(store.Store) store.Store {
 	return onList(func(s store.Store) listFunc {
 		return func(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] { return s.List(ctx, change(q)) }
 	})
 }
 
-// onOps changes what is asked of Commit.
+// onOps changes the ops of each Commit.
 func onOps(change func(ops []store.Op) []store.Op) func(store.Store) store.Store {
 	return onCommit(func(s store.Store) commitFunc {
 		return func(ctx context.Context, ops ...store.Op) (store.Revision, error) {
@@ -184,7 +184,7 @@ func onOps(change func(ops []store.Op) []store.Op) func(store.Store) store.Store
 	})
 }
 
-// unconditional returns the op without its condition; a Check becomes one that always holds, by way of a stranger.
+// unconditional returns the op without its condition. For a Check it returns a Check of another key that always holds.
 func unconditional(op store.Op) store.Op {
 	switch {
 	case op.Removes():
@@ -206,7 +206,7 @@ func each(change func(op store.Op) store.Op) func(ops []store.Op) []store.Op {
 	}
 }
 
-// collect ranges over everything before the first record is yielded.
+// collect returns all records of a sequence, or those before its error.
 func collect(seq iter.Seq2[store.Record, error]) (recs []store.Record, err error) {
 	for rec, err := range seq {
 		if err != nil {
@@ -228,7 +228,7 @@ func replay(recs []store.Record, err error, yield func(store.Record, error) bool
 	}
 }
 
-// onRecords changes what List found.
+// onRecords changes the records that each List yields.
 func onRecords(change func(q store.Query, recs []store.Record) []store.Record) func(store.Store) store.Store {
 	return onList(func(s store.Store) listFunc {
 		return func(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {

@@ -10,7 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// errCause is what the contexts of the suite end with, so that a store which answers context.Canceled is found out.
+// errCause is the cause with which the contexts of the suite end. It shows if a store returns context.Canceled instead
+// of the cause.
 var errCause = errors.New("storetest: the caller has left")
 
 var sentinels = []error{
@@ -24,7 +25,7 @@ func open(t testing.TB, h Harness) store.Store {
 	return s
 }
 
-// openWith opens a store that has a record for each key, whose value is "v:" and the key.
+// openWith opens a store that has a record for each key. The value of a record is "v:" followed by the key.
 func openWith(t testing.TB, h Harness, keys ...string) store.Store {
 	t.Helper()
 	s := open(t, h)
@@ -32,7 +33,7 @@ func openWith(t testing.TB, h Harness, keys ...string) store.Store {
 	return s
 }
 
-// fill commits the keys fifty at a time, in an order that is not theirs.
+// fill commits records for the keys, fifty in a commit, in reverse order.
 func fill(t testing.TB, s store.Store, keys ...string) {
 	t.Helper()
 	shuffled := slices.Clone(keys)
@@ -82,7 +83,7 @@ func commit(t testing.TB, s store.Store, ops ...store.Op) store.Revision {
 	return rev
 }
 
-// refused commits ops and expects the error.
+// refused commits ops and expects an error that wraps want.
 func refused(t testing.TB, s store.Store, want error, ops ...store.Op) {
 	t.Helper()
 	if _, err := s.Commit(t.Context(), ops...); !errors.Is(err, want) {
@@ -134,7 +135,7 @@ func show(rec store.Record) string {
 	return fmt.Sprintf("{%q %q revision %d}", rec.Key, value, rec.Revision)
 }
 
-// list returns all that q selects.
+// list returns all records that q selects.
 func list(t testing.TB, s store.Store, q store.Query) []store.Record {
 	t.Helper()
 	var recs []store.Record
@@ -164,7 +165,7 @@ func wantKeys(t testing.TB, s store.Store, q store.Query, want ...string) {
 	}
 }
 
-// wantOnlyError expects that a sequence yields the error, with a zero record, and nothing after it.
+// wantOnlyError expects that a list yields the error want, with a zero record, and nothing else.
 func wantOnlyError(t testing.TB, ctx context.Context, s store.Store, want error) {
 	t.Helper()
 	n := 0

@@ -9,13 +9,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// awkward has keys around the ends of each other's prefixes, in ascending order.
+// awkward has keys that lie around the ends of the ranges of each other as prefixes, in ascending order.
 var awkward = []string{
 	"\x00", "a", "a/", "a/\x00", "a/1", "a/10", "a/2", "a/\xff", "a/\xff\x00", "a/\xff\xff", "a0", "a\xff", "a\xff\xff",
 	"b", "b/", "\xfe\xff", "\xff", "\xff\x00", "\xff\xff", "\xff\xffa",
 }
 
-// many is more records than a store is likely to fetch at once.
+// many is a number of records that a store is not likely to fetch at once.
 const many = 700
 
 var listClaims = []claim{
@@ -166,7 +166,7 @@ var listClaims = []claim{
 			if len(seen)%50 != 1 {
 				continue
 			}
-			// Enough bytes that a store has to grow under the range.
+			// These are enough bytes to make a store grow during the range.
 			commit(t, s, store.Put("other/"+rec.Key, make([]byte, 100<<10)), store.Delete(rec.Key))
 			wantAbsent(t, s, rec.Key)
 		}
@@ -219,7 +219,7 @@ var listClaims = []claim{
 	}},
 }
 
-// selected applies a query to sorted keys, with as little cleverness as possible.
+// selected returns those of the sorted keys that a query selects. It is written as simply as possible.
 func selected(sorted []string, q store.Query) []string {
 	var keys []string
 	for _, key := range sorted {

@@ -49,7 +49,7 @@ func TestFileAgreesWithAModel(t *testing.T) {
 	})
 }
 
-// model is the store that is plain to see: a map, sorted when it is listed.
+// model is the simplest possible store: a map that is sorted for each list.
 type model struct {
 	records map[string]store.Record
 	newest  store.Revision
@@ -101,11 +101,12 @@ var (
 	someKey = rapid.StringOfN(rapid.RuneFrom([]rune("ab/\x00\u00ff")), 1, 4, -1)
 	anyKey  = rapid.StringOfN(rapid.RuneFrom([]rune("ab/\x00\u00ff")), 0, 3, -1)
 	value   = rapid.SliceOfN(rapid.Byte(), 0, 3)
-	// Long enough that a few fill a page of a file.
+	// These values are so long that a few of them fill a page of a file.
 	times = rapid.SampledFrom([]int{1, 1, 1, 500})
 )
 
-// compare does the same to a store and to the model, and returns the store as it was opened last.
+// compare makes the same calls on a store and on the model and compares the results. It returns the store that was
+// opened last.
 func compare(t *rapid.T, s store.Store, reopen func() store.Store) store.Store {
 	ctx := context.Background()
 	m := &model{records: map[string]store.Record{}}

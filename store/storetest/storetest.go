@@ -1,6 +1,7 @@
-// Package storetest checks a store against the contract of package store, one named subtest for each of its sentences.
+// Package storetest checks a store against the contract of package store. There is one named subtest for each sentence
+// of the contract.
 //
-// A store's own test calls it like this:
+// The test of a store calls it like this:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, storetest.Harness{
@@ -9,7 +10,8 @@
 //		})
 //	}
 //
-// What no caller can bring about, a crash and a damaged file, is left to the tests of the store.
+// The suite does not test crashes and damaged files, because no caller of a store can cause them. They are left to the
+// tests of each store.
 package storetest
 
 import (
@@ -19,17 +21,18 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Harness says how to get at the store under test. Its functions report their own failures through t.
+// Harness says how to open the store under test. Its functions report their failures through t.
 type Harness struct {
-	// Open returns a new and empty store. The suite closes it.
+	// Open returns a new and empty store. The suite closes the store.
 	Open func(t testing.TB) store.Store
 
-	// Reopen opens again what a store returned by Open, or by Reopen, left behind when it was closed. It is nil for a
-	// store that claims to survive nothing; the subtests about durability are then left out.
+	// Reopen opens a store again that Open or Reopen has returned and the suite has closed. It returns a store with the
+	// same records, which the suite closes. Reopen is nil for a store that claims to survive nothing. The subtests
+	// about durability are left out then.
 	Reopen func(t testing.TB, closed store.Store) store.Store
 }
 
-// Run runs the whole suite, each claim as a subtest on a store of its own.
+// Run runs the whole suite. Each claim is a subtest with a store of its own.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
 	for _, c := range claims(h) {
@@ -37,14 +40,14 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// claim is one sentence of the contract. Its check takes the interface, so that the tests of the suite itself can see
-// it fail.
+// claim is one sentence of the contract with its check. The check takes a testing.TB, so that the tests of the suite
+// itself can see the check fail.
 type claim struct {
 	name  string
 	check func(t testing.TB, h Harness)
 }
 
-// claims returns what a store with this harness promises.
+// claims returns the claims that a store with this harness must meet.
 func claims(h Harness) []claim {
 	all := slices.Concat(getClaims, listClaims, commitClaims, concurrencyClaims, closeClaims)
 	if h.Reopen != nil {

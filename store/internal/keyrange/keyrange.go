@@ -7,13 +7,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Range is the interval of keys from From, which belongs to it, to To, which does not. An empty To means no end.
+// Range is the interval of keys from From, which is included, to To, which is excluded. An empty To means no end.
 type Range struct {
 	From, To string
 	Reverse  bool // walk from To down to From
 }
 
-// Of returns the keys that q selects, before its limit.
+// Of returns the range of the keys that q selects, without regard to its limit.
 func Of(q store.Query) Range {
 	r := Range{From: q.Prefix, To: successor(q.Prefix), Reverse: q.Reverse}
 	if q.After == "" {
@@ -27,7 +27,7 @@ func Of(q store.Query) Range {
 	return r
 }
 
-// after returns what is left of r once key has been walked past.
+// after returns the part of r that comes after key in its order.
 func (r Range) after(key string) Range {
 	if r.Reverse {
 		r.To = key
@@ -40,21 +40,23 @@ func (r Range) after(key string) Range {
 // empty reports whether no key can lie in r.
 func (r Range) empty() bool { return r.To != "" && r.From >= r.To }
 
-// Fetch appends to page the first records of r, in its order, at most limit of them, and reports whether r may have
-// more after them. Beside an error it returns the records that come before the fault.
+// Fetch appends to page the first records of r, in the order of r, and at most limit of them. It returns the page, and
+// whether r may have more records. If Fetch returns an error, the page has the records that come before the fault.
 type Fetch func(page []store.Record, r Range, limit int) (_ []store.Record, more bool, err error)
 
-// The number of records in the first page of a list and in the largest one. Pages double in between, so that a list
-// that is left early has fetched little, and a long one spends little on finding its place again.
+// The number of records in the first page of a list and in the largest page. The size doubles from page to page. A
+// range that ends early has therefore fetched few records, and a long one rarely has to find its place again.
 const (
 	firstPage   = 16
 	largestPage = 256
 )
 
-// Pages yields the records that q selects, fetched page by page, so that a store holds no lock and no transaction
-// while the body of the loop runs. It asks alive before each record, and ends with its error.
+// Pages yields the records that q selects. It fetches them page by page, so a store holds no lock and no transaction
+// while the body of the range runs. Pages calls alive before each record, and ends the sequence with the error that
+// alive returns.
 //
-// own turns a fetched value into one that the caller of List may keep; nil means that it already is.
+// own returns a copy of a fetched value that the caller of List owns. If own is nil, the caller owns the fetched value
+// itself.
 func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []byte) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
 		rest, left, size := Of(q), q.Limit, firstPage
@@ -69,8 +71,8 @@ func Pages(q store.Query, alive func() error, fetch Fetch, own func([]byte) []by
 				page, more, err = fetch(page, rest, size)
 			}
 			for _, rec := range page {
-				if gone := alive(); gone != nil {
-					err = gone
+				if ended := alive(); ended != nil {
+					err = ended
 					break
 				}
 				if own != nil {
@@ -106,7 +108,7 @@ func successor(prefix string) string {
 // next returns the smallest string that is greater than key.
 func next(key string) string { return key + "\x00" }
 
-// lower returns the smaller of two ends, "" being the greatest.
+// lower returns the smaller of two ends of a range. The empty string is the greatest end.
 func lower(a, b string) string {
 	if a == "" || b != "" && b < a {
 		return b
