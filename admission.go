@@ -78,7 +78,7 @@ func (s *scheduler) releaseRoom(a *attempt, release func()) {
 }
 
 // refuse has the step wait for room. It has not been called, so what was to be told to its driver stays.
-func (s *stepRecord) refuse(o *outcome) {
+func refuse(s *stepRecord, o *outcome) {
 	s.State, s.Again, s.Due = StateWaiting, true, toInstant(o.ended).after(o.result.delay)
 	s.Reason = "waits for room on the host"
 }

@@ -77,11 +77,15 @@ func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, er
 	if err != nil {
 		return PipelineSpec{}, err
 	}
-	spec, err := e.ledger.definition(ctx, name, head.Hash)
+	r, err := e.ledger.document(ctx, name, head.Hash)
 	if err != nil {
 		return PipelineSpec{}, err
 	}
-	return *spec, nil
+	var spec PipelineSpec
+	if err := decode(r, &spec); err != nil {
+		return PipelineSpec{}, fmt.Errorf("definition of pipeline %s: %w", name, err)
+	}
+	return spec, nil
 }
 
 // Pipelines returns the current definitions of all pipelines, in the order of their names. If the store fails or ctx
@@ -189,7 +193,7 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
 	}
-	*r.ResourceMeta() = head.meta(o.Key())
+	*r.ResourceMeta() = metaOf(o.Key(), head)
 	return run, nil
 }
 
@@ -384,7 +388,7 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 	}
 	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts. It is read
 	// before the commit, so that nothing that fails after it makes a call that has done its work return an error.
-	run, err := e.ledger.describe(ctx, next.Status.Run)
+	run, err := describeRun(ctx, e.ledger, next.Status.Run)
 	if err != nil || !want.write {
 		return run, err
 	}
@@ -400,7 +404,7 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
 		// worker, and that run may have the last one; or for room.
-		if by := next.displacement(); by != nil && err == nil {
+		if by := displacementOf(next); by != nil && err == nil {
 			e.sched.displace(k, by)
 		}
 		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
@@ -446,7 +450,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	var first *attempt
 	var run *Run
 	if err == nil {
-		run = j.run.describe(nil)
+		run = runOf(j.run, nil)
 		*want.next = *d.head
 		if want.write {
 			s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
@@ -499,7 +503,7 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 			d.turn = turn
 		}
 	} else if d.head.Active != "" {
-		d.displace = d.head.displacement()
+		d.displace = displacementOf(d.head)
 	} else if d.head.Pending == j.ID {
 		d.turn = true
 	}

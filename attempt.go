@@ -98,7 +98,7 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 	a.logger = *slog.New(&a.handler)
 	rec := &j.run.rec
 	a.request = Request{
-		Resource: j.object.Clone(), Cause: rec.Cause, Run: j.ID, Step: a.step.clone(),
+		Resource: objectOfRun(rec, j.spec), Cause: rec.Cause, Run: j.ID, Step: a.step.clone(),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: rec.Outcome, OutcomeReason: rec.outcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
@@ -222,7 +222,7 @@ func (a *attempt) run(o *outcome) {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
 	case o.result.kind == resultPlan:
-		o.plan, o.err = a.plan.planned(o.result.output.([]Step), limits)
+		o.plan, o.err = plannedBy(a.plan, o.result.output.([]Step), limits)
 	case o.result.output != nil:
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
@@ -267,14 +267,14 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 
 // settle changes the record of a step by what an attempt of it came to, and returns the record of the attempt if it
 // failed. It is the one place that says what an answer of a driver means.
-func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limits Limits) *attemptRecord {
+func settle(s *stepRecord, o *outcome, policy RetryPolicy, stop stopKind, limits Limits) *attemptRecord {
 	if o.err == nil && o.result.kind == resultRefused {
-		s.refuse(o)
+		refuse(s, o)
 		return nil
 	}
 	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
 	if o.err == nil {
-		s.succeed(o, limits)
+		succeed(s, o, limits)
 		return nil
 	}
 	if errors.Is(o.cause, ErrShutdown) || errors.Is(o.cause, ErrSuperseded) {
@@ -303,7 +303,7 @@ func (s *stepRecord) settle(o *outcome, policy RetryPolicy, stop stopKind, limit
 	return failed
 }
 
-func (s *stepRecord) succeed(o *outcome, limits Limits) {
+func succeed(s *stepRecord, o *outcome, limits Limits) {
 	s.Reason = text.Truncate(o.result.reason, limits.ErrorText)
 	if o.result.kind == resultRequeue {
 		s.State, s.Again = StateWaiting, true
@@ -314,7 +314,7 @@ func (s *stepRecord) succeed(o *outcome, limits Limits) {
 	}
 	s.Signal, s.TimedOut = nil, false
 	if o.result.kind == resultAwait {
-		s.await(o)
+		await(s, o)
 		return
 	}
 	s.State, s.Ended, s.Output = StateSucceeded, toInstant(o.ended), o.output
@@ -324,7 +324,7 @@ func (s *stepRecord) succeed(o *outcome, limits Limits) {
 }
 
 // await parks the step until a signal comes.
-func (s *stepRecord) await(o *outcome) {
+func await(s *stepRecord, o *outcome) {
 	s.State, s.Again, s.Await = StateWaiting, true, o.result.reason
 	s.Reason = "waits for signal " + s.Await
 	if o.result.delay > 0 {

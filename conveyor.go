@@ -135,7 +135,7 @@ func (o Options) validate(f *fault.Fields) {
 	if o.ShutdownGrace < 0 {
 		f.Add(fault.Invalidf("ShutdownGrace", "%s is negative", o.ShutdownGrace))
 	}
-	o.Retry.validate("Retry", f)
+	validateRetry(o.Retry, "Retry", f)
 	o.Limits.validate(f)
 	o.Retention.validate(f)
 }

@@ -23,7 +23,7 @@ type draft struct {
 	rec      runRecord
 	pipeline *pipelineRecord // of the run, when it begins; nil if it has none, or that is gone
 	plan     *plan
-	object   *Object
+	spec     json.RawMessage // that the run has pinned
 	host     hosting
 	grants   granter // host, as the decision sees it
 	begun    bool    // the run starts in this draft
@@ -100,7 +100,7 @@ func (s *scheduler) draft(j *journey, inbox []message, spare bool) (*draft, erro
 	if err := s.open(j); err != nil {
 		return d, err
 	}
-	d.rec, d.plan, d.object = j.run.rec, j.run.plan, j.object
+	d.rec, d.plan, d.spec = j.run.rec, j.run.plan, j.spec
 	d.readStates(j.run.steps)
 	for _, m := range inbox {
 		if m.outcome != nil {
@@ -167,7 +167,7 @@ func (d *draft) settle(o *outcome) error {
 	limits := d.s.opts.Limits
 	rec := d.step(a.index)
 	policy := retryPolicy(a.step.Retry, d.plan.Retry, a.driver.opts.retry, d.s.opts.Retry)
-	failed := rec.settle(o, policy, d.stopOf(a.index), limits)
+	failed := settle(rec, o, policy, d.stopOf(a.index), limits)
 	rec.Lines = d.j.log.lines(a.step.ID)
 	d.states[a.index] = rec.State
 	d.settled = append(d.settled, a)
@@ -578,7 +578,7 @@ func (d *draft) apply(rev store.Revision) {
 	if d.begun || d.extended {
 		run.plan, run.steps = d.plan, append(make([]stepState, 0, len(d.states)), run.steps[:min(len(run.steps), 1)]...)
 		run.steps = run.steps[:len(d.states)]
-		j.object = d.object
+		j.spec = d.spec
 	}
 	for i := range d.steps {
 		c := &d.steps[i]

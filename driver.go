@@ -323,6 +323,6 @@ func (o *driverOptions) validate() []fault.Field {
 	if o.timeout < 0 {
 		f.Add(fault.Invalidf("Timeout", "%s is negative", o.timeout))
 	}
-	o.retry.validate("Retry", &f)
+	validateRetry(o.retry, "Retry", &f)
 	return f.List()
 }

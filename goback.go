@@ -90,8 +90,8 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 // fromStart is no id of a step.
 const fromStart = "/"
 
-// kept returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
-func (r *runState) kept(p *plan, from string) []*stepRecord {
+// keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
+func keptSteps(r *runState, p *plan, from string) []*stepRecord {
 	kept := make([]*stepRecord, len(p.Steps))
 	again := make([]bool, p.len())
 	if from == fromStart {
@@ -139,7 +139,7 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 		if err != nil {
 			return nil, err
 		}
-		o := &Object{Meta: head.meta(k), Spec: revision.Spec}
+		o := &Object{Meta: metaOf(k, head), Spec: revision.Spec}
 		o.Pipeline = revision.Pipeline
 		return e.change(ctx, o, head, false)
 	})

@@ -81,14 +81,14 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 	known, limit := rec != nil, 0
 	var asOf int64
 	if known {
-		limit, asOf = rec.MaxRuns, int64(rec.rev)
+		limit, asOf = rec.MaxRuns, int64(rec.Rev)
 	}
 	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.j.task)
 	h.room = entered
 	if first && known {
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
 		// deleted from here on keeps them as long as this run is in the room.
-		read := rec.rev
+		read := rec.Rev
 		rec, _, err = s.ledger.pipeline(s.base, name)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -96,7 +96,7 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 		case err != nil:
 			return false, rec, err
 		default:
-			s.limitRuns(name, rec.MaxRuns, rec.rev, false)
+			s.limitRuns(name, rec.MaxRuns, rec.Rev, false)
 		}
 	}
 	return entered, rec, nil

@@ -30,10 +30,10 @@ type journey struct {
 	log     *runLog
 
 	// Owned by whoever set busy. nil when they must be read from the store.
-	run    *runState
-	object *Object // as pinned
-	head   *resourceRecord
-	rev    store.Revision // of head
+	run  *runState
+	spec json.RawMessage // as pinned
+	head *resourceRecord
+	rev  store.Revision // of head
 }
 
 // message is something that happened to a run. The zero message is a mere "look again".
@@ -236,9 +236,11 @@ func (s *scheduler) open(j *journey) error {
 		if log.seq, err = s.ledger.lastLine(s.base, j.ID); err != nil {
 			return err
 		}
-		if j.object, err = s.pinned(run); err != nil {
+		revision, err := s.ledger.revision(s.base, run.rec.key(), run.rec.Generation)
+		if err != nil {
 			return err
 		}
+		j.spec = revision.Spec
 		for i := range run.steps {
 			rec := &run.steps[i].rec
 			id := run.plan.step(i).ID
@@ -259,28 +261,6 @@ func (s *scheduler) open(j *journey) error {
 	j.log, j.outputs = log, outputs
 	j.mu.Unlock()
 	return nil
-}
-
-// pinned puts the resource together as it was when the run started.
-func (s *scheduler) pinned(run *runState) (*Object, error) {
-	rec := &run.rec
-	revision, err := s.ledger.revision(s.base, rec.key(), rec.Generation)
-	if err != nil {
-		return nil, err
-	}
-	return rec.object(revision.Spec), nil
-}
-
-func (r *runRecord) object(spec json.RawMessage) *Object {
-	o := &Object{Spec: spec, Meta: Meta{
-		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version,
-		Generation: r.Generation, CreatedAt: r.MadeAt.time(), UpdatedAt: r.UpdatedAt.time(),
-	}}
-	if r.DeletedAt != 0 {
-		at := r.DeletedAt.time()
-		o.DeletedAt = &at
-	}
-	return o
 }
 
 // output is [Request.Output] for the attempts of this run.
@@ -383,7 +363,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 	j := d.j
 	if d.over {
 		for _, w := range s.drop(j, d.rec.State) {
-			w <- j.run.whole()
+			w <- wholeRun(j.run)
 		}
 		j.unload() // or else what wakes it now would end it once more
 		j.mu.Lock()
@@ -415,7 +395,7 @@ func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.
 func (j *journey) unload() {
-	j.run, j.object, j.head, j.rev = nil, nil, nil, 0
+	j.run, j.spec, j.head, j.rev = nil, nil, nil, 0
 	j.mu.Lock()
 	j.log, j.outputs, j.read = nil, nil, nil
 	j.mu.Unlock()

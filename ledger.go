@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -65,40 +66,23 @@ func (l *ledger) revision(ctx context.Context, k Key, generation int64) (*revisi
 	return r, nil
 }
 
-// object puts a resource together; nil if there is none.
-func (l *ledger) object(ctx context.Context, k Key) (*Object, error) {
-	for {
-		head, rev, err := l.resource(ctx, k)
-		if err != nil || head == nil {
-			return nil, err
-		}
-		revision, err := l.revision(ctx, k, head.Generation)
-		if err == nil {
-			return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
-		}
-		if !l.overtaken(ctx, k, rev, err) {
-			return nil, err
-		}
-	}
-}
-
 // overtaken explains an error: a record that belongs to a resource, its newest run for one, was not found, since the
 // resource's own record, read before, is another one by now, or gone. Then all of it is to be read again, and so if that
 // cannot be told, for the reading will say why.
 func (l *ledger) overtaken(ctx context.Context, k Key, rev store.Revision, err error) bool {
-	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrNotFound) {
+	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fault.NotFound) {
 		return false
 	}
 	_, now, err := l.resource(ctx, k)
 	return err != nil || now != rev
 }
 
-// pipeline returns the record of a pipeline, not to be changed; ErrNotFound if there is none. Every apply and every run
+// pipeline returns the record of a pipeline, not to be changed; fault.NotFound if there is none. Every apply and every run
 // reads it, so it is decoded once for each of its revisions.
 func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, store.Revision, error) {
 	r, err := l.store.Get(ctx, pipelineKey(name))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, 0, fmt.Errorf("%w: pipeline %q", ErrNotFound, name)
+		return nil, 0, fmt.Errorf("%w: pipeline %q", fault.NotFound, name)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -109,7 +93,7 @@ func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, st
 	if known.rev == r.Revision {
 		return known.rec, known.rev, nil
 	}
-	rec := &pipelineRecord{rev: r.Revision}
+	rec := &pipelineRecord{Rev: r.Revision}
 	if err := decode(r, rec); err != nil {
 		return nil, 0, err
 	}
@@ -122,20 +106,30 @@ func (l *ledger) pipeline(ctx context.Context, name string) (*pipelineRecord, st
 	return rec, r.Revision, nil
 }
 
-func (l *ledger) definition(ctx context.Context, name, hash string) (*PipelineSpec, error) {
+// document returns the record of a definition of a pipeline.
+func (l *ledger) document(ctx context.Context, name, hash string) (store.Record, error) {
 	key := definitionKey(name, hash)
 	r, err := l.store.Get(ctx, key)
 	if err == nil && definitionHash(r.Value) != hash {
 		err = damaged(key, errors.New("is not what its key says"))
 	}
-	spec := new(PipelineSpec)
-	if err == nil {
-		err = decode(r, spec)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("definition of pipeline %s: %w", name, dangling(err))
+		return r, fmt.Errorf("definition of pipeline %s: %w", name, dangling(err))
 	}
-	return spec, nil
+	return r, nil
+}
+
+// definition returns the plan of the steps that a definition of a pipeline lists.
+func (l *ledger) definition(ctx context.Context, name, hash string) (*plan, error) {
+	r, err := l.document(ctx, name, hash)
+	if err != nil {
+		return nil, err
+	}
+	p := new(plan)
+	if err := json.Unmarshal(r.Value, p); err != nil {
+		return nil, fmt.Errorf("definition of pipeline %s: %w", name, damaged(r.Key, errors.New(unfit(err))))
+	}
+	return p.ready(), nil
 }
 
 // dangling makes an ErrCorrupt of an error that says that a record was not found which another one refers to. Whoever
@@ -173,11 +167,11 @@ func (l *ledger) plan(ctx context.Context, run string, rec *runRecord) (*plan, e
 	if p != nil {
 		return p, nil
 	}
-	spec, err := l.definition(ctx, rec.Pipeline, rec.Hash)
-	if err != nil {
+	if p, err := l.definition(ctx, rec.Pipeline, rec.Hash); err != nil {
 		return nil, err
+	} else {
+		return l.keepPlan(key, p), nil
 	}
-	return l.keepPlan(key, spec.plan()), nil
 }
 
 func (l *ledger) keepPlan(key string, p *plan) *plan {
@@ -287,11 +281,11 @@ type stepState struct {
 	key string // of the record, once it was written
 }
 
-// run reads what is recorded of a run; ErrNotFound if there is nothing.
+// run reads what is recorded of a run; fault.NotFound if there is nothing.
 func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	rec, rev, err := load[runRecord](ctx, l, runKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
+		return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
 	}
 	if err != nil {
 		return nil, err
@@ -311,7 +305,7 @@ func (l *ledger) run(ctx context.Context, id string) (*runState, error) {
 	}
 	if r.plan, err = l.plan(ctx, id, rec); err != nil {
 		if l.gone(ctx, id, err) {
-			return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
+			return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
 		}
 		return nil, err
 	}
@@ -338,9 +332,15 @@ func (l *ledger) gone(ctx context.Context, run string, err error) bool {
 	return errors.Is(err, store.ErrNotFound)
 }
 
+// keptAttempt is a failed attempt that is kept.
+type keptAttempt struct {
+	number int
+	rec    attemptRecord
+}
+
 // attempts reads the failed attempts that are kept of a run, by step id, the oldest first.
-func (l *ledger) attempts(ctx context.Context, run string) (map[string][]Attempt, error) {
-	attempts := map[string][]Attempt{}
+func (l *ledger) attempts(ctx context.Context, run string) (map[string][]keptAttempt, error) {
+	attempts := map[string][]keptAttempt{}
 	prefix := attemptsOf(run)
 	for found, err := range l.store.List(ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
@@ -351,14 +351,11 @@ func (l *ledger) attempts(ctx context.Context, run string) (map[string][]Attempt
 		if err != nil {
 			return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, found.Key)
 		}
-		var rec attemptRecord
-		if err := decode(found, &rec); err != nil {
+		kept := keptAttempt{number: int(n)}
+		if err := decode(found, &kept.rec); err != nil {
 			return nil, err
 		}
-		attempts[step] = append(attempts[step], Attempt{
-			Number: int(n), StartedAt: rec.Started.time(), EndedAt: rec.Ended.time(),
-			Error: rec.Error, Stack: rec.Stack, kind: rec.Kind,
-		})
+		attempts[step] = append(attempts[step], kept)
 	}
 	return attempts, nil
 }
@@ -369,154 +366,6 @@ func (l *ledger) signaled(ctx context.Context, run string) (bool, error) {
 		return err == nil, err
 	}
 	return false, nil
-}
-
-// describe reads a run as a value for the program.
-func (l *ledger) describe(ctx context.Context, id string) (*Run, error) {
-	state, err := l.run(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	attempts, err := l.attempts(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	run := state.describe(attempts)
-	if state.rec.State == StateQueued {
-		// It has pinned nothing: it is shown with what it would take up if it started now.
-		head, rev, err := l.resource(ctx, run.Resource)
-		if err != nil {
-			return nil, err
-		}
-		if head == nil || head.Pending != id {
-			_, now, err := load[runRecord](ctx, l, runKey(id))
-			if err == nil && now == state.rev {
-				run.Reason = "waits for the runs queued before it"
-				return run, nil
-			}
-			return l.describe(ctx, id) // it has begun since it was read, or ended
-		}
-		if head.Active != "" {
-			run.Reason = "waits for the end of run " + head.Active
-		}
-		run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, head.Cause
-		if head.Keeps != 0 && head.Keeps != head.Generation {
-			w, err := l.takesUp(ctx, run.Resource, head)
-			switch {
-			case err == nil:
-				run.Generation, run.Pipeline = w.generation, w.pipeline
-			case l.overtaken(ctx, run.Resource, rev, err):
-				return l.describe(ctx, id)
-			default:
-				return nil, err
-			}
-		}
-	}
-	return run, nil
-}
-
-// describe makes a value for the program of a run's records.
-func (r *runState) describe(attempts map[string][]Attempt) *Run {
-	rec := &r.rec
-	run := &Run{
-		ID: r.id, Resource: rec.key(), ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
-		Cause: rec.Cause, State: rec.State, Reason: rec.Reason,
-		CreatedAt: rec.Created.time(), StartedAt: rec.Started.time(), EndedAt: rec.Ended.time(), Deadline: rec.Deadline.time(),
-		Of: rec.Of, stop: rec.Stop, failed: -1,
-	}
-	if r.plan == nil {
-		return run
-	}
-	run.Steps = make([]StepRun, len(r.steps))
-	ended := make([]Attempt, 0, len(r.steps)) // the last ones, which are on record with their steps
-	for i := range r.steps {
-		step := r.plan.step(i)
-		run.Steps[i] = r.steps[i].rec.describe(*step, attempts[step.ID], &ended)
-		run.Steps[i].Finally = i >= len(r.plan.Steps)
-		if step.ID == rec.FailedStep {
-			run.failed = i
-		}
-		if rec.State.Final() {
-			run.Steps[i].endWith(rec)
-		}
-	}
-	if rec.State == StateRunning {
-		run.State, run.Reason = doing(run.Steps)
-	}
-	return run
-}
-
-// whole makes a value for the program of a run whose every attempt is in memory, or nil if some must be read: those
-// that failed.
-func (r *runState) whole() *Run {
-	for i := range r.steps {
-		if s := &r.steps[i].rec; s.Attempt > 1 || s.State == StateFailed || s.State == StateCanceled || s.State == StateRetrying {
-			return nil
-		}
-	}
-	return r.describe(nil)
-}
-
-// describe makes a value for the program of a step's record. Where the step has one attempt alone, it is kept in ended.
-func (s *stepRecord) describe(step Step, attempts []Attempt, ended *[]Attempt) StepRun {
-	run := StepRun{
-		Step: step.clone(), State: s.State, Reason: s.Reason, Attempt: s.Attempt, Attempts: attempts,
-		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
-		StartedAt: s.Started.time(), EndedAt: s.Ended.time(), Due: s.Due.time(), Awaiting: s.Await,
-	}
-	for _, w := range s.Waits {
-		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.time(), To: w.To.time(), TimedOut: w.TimedOut})
-	}
-	if s.Ended != 0 && (s.State == StateSucceeded || s.State == StateSkipped) {
-		last := Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt}
-		if len(attempts) == 0 {
-			*ended = append(*ended, last)
-			n := len(*ended)
-			run.Attempts = (*ended)[n-1 : n : n]
-		} else {
-			run.Attempts = append(run.Attempts, last)
-		}
-	}
-	return run
-}
-
-// endWith gives a step that a run left unfinished the state that follows from the run's end. It is derived, not
-// recorded, so that the end of a run costs the same however many steps it leaves.
-func (s *StepRun) endWith(rec *runRecord) {
-	if s.State.Final() {
-		return
-	}
-	s.Due = time.Time{}
-	switch {
-	case s.State == StateUnset:
-	case rec.Stop == stopCancel:
-		s.State, s.Reason = StateCanceled, rec.Reason
-		return
-	case rec.Stop == stopSupersede:
-		s.State, s.Reason = StateSuperseded, rec.Reason
-		return
-	case rec.Stop == stopTimeout: // it waited, or the process died in it
-		s.State, s.Reason = StateFailed, rec.StopReason
-		return
-	}
-	s.State = StateSkipped
-	switch {
-	case rec.Stop == stopTimeout, rec.Stop == stopHalt:
-		s.Reason = rec.StopReason
-	case rec.FailedStep != "":
-		s.Reason = "step " + rec.FailedStep + " failed"
-	default:
-		s.Reason = "the run ended before this step: " + rec.State.String()
-	}
-}
-
-// doing derives what a run that has begun is about: the liveliest of its steps' states.
-func doing(steps []StepRun) (State, string) {
-	i := liveliest(len(steps), func(i int) State { return steps[i].State })
-	if i < 0 || steps[i].State == StateRunning {
-		return StateRunning, ""
-	}
-	return steps[i].State, "step " + steps[i].ID + ": " + steps[i].Reason
 }
 
 // state is the same for a run as it is recorded.

@@ -14,7 +14,7 @@ import (
 // is not valid. It returns the error of w.
 func (s PipelineSpec) Mermaid(w io.Writer) error {
 	s = s.normalized()
-	c := chart{plan: s.plan()}
+	c := chart{plan: planOfSpec(s)}
 	return c.write(w)
 }
 

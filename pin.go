@@ -27,7 +27,7 @@ func (d *draft) begin() (proceed bool, err error) {
 	case !known:
 		return true, d.finishWith(StateFailed, "the resource no longer has this run")
 	case head.Active != "":
-		d.displace = head.displacement()
+		d.displace = displacementOf(head)
 		d.head = nil // it stays as it is
 		return false, nil
 	case head.Deleted != 0 && head.Cause != CauseDeleted:
@@ -92,7 +92,7 @@ func (d *draft) pin(w *target) error {
 		head.Status.Phase, head.Status.Message = StateRunning, ""
 	}
 	d.rec.DeletedAt = head.Deleted
-	d.object = d.rec.object(w.spec)
+	d.spec = w.spec
 	switch {
 	case d.rec.Cause == CauseDeleted:
 		return d.pinFinalizers()
@@ -133,11 +133,11 @@ func (d *draft) pinDefinition() (err error) {
 		d.plan, err = d.s.ledger.plan(d.s.base, d.j.ID, &d.rec)
 		return err
 	}
-	spec, err := d.s.ledger.definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
+	p, err := d.s.ledger.definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
 	if err != nil {
 		return err
 	}
-	d.pinPlan(spec.unplanned())
+	d.pinPlan(p.unplanned(d.rec.Pipeline))
 	return nil
 }
 
@@ -183,7 +183,7 @@ func originalGone(run string) string {
 
 // keep takes over what another run has done of the steps.
 func (d *draft) keep(old *runState) {
-	for i, done := range old.kept(d.plan, d.rec.From) {
+	for i, done := range keptSteps(old, d.plan, d.rec.From) {
 		if done != nil {
 			*d.step(i) = *done
 			d.states[i] = done.State
@@ -191,8 +191,8 @@ func (d *draft) keep(old *runState) {
 	}
 }
 
-// displacement asks for the end of the run at work, if the one that waits behind it is not to wait for that.
-func (r *resourceRecord) displacement() *displacement {
+// displacementOf asks for the end of the run at work, if the one that waits behind it is not to wait for that.
+func displacementOf(r *resourceRecord) *displacement {
 	switch {
 	case r.Active == "":
 		return nil
@@ -223,13 +223,12 @@ func (d *draft) pinFinalizers() error {
 		if d.pipeline == nil {
 			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
 		}
-		spec, err := d.s.ledger.definition(d.s.base, name, d.pipeline.Hash)
-		if err != nil {
+		var err error
+		if p, err = d.s.ledger.definition(d.s.base, name, d.pipeline.Hash); err != nil {
 			return err
 		}
-		p = spec.plan()
 		if d.pipeline.Planned {
-			p = spec.unplanned()
+			p = p.unplanned(name)
 		}
 	}
 	d.pinPlan(p.backwards())

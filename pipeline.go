@@ -239,7 +239,7 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 		f.Add(fault.Invalidf("onChange", "%d is no change policy", s.OnChange))
 	}
 	if s.Retry != nil {
-		s.Retry.validate("retry", &f)
+		validateRetry(*s.Retry, "retry", &f)
 	}
 	if doc, err := document.Marshal(s); err != nil {
 		if !f.Any() { // or else that is why
@@ -271,7 +271,7 @@ func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 func validateSteps(list string, steps []Step, positions map[string]string, f *fault.Fields, limits Limits) {
 	for i, step := range steps[:min(len(steps), limits.Steps)] {
 		field := fmt.Sprintf("%s[%d]", list, i)
-		step.validate(field, f, limits)
+		validateStep(step, field, f, limits)
 		if first, taken := positions[step.ID]; taken {
 			f.Add(fault.Invalidf(field+".id", "%q is the id of %s too", text.Truncate(step.ID, text.MaxName), first))
 		} else {
@@ -280,7 +280,7 @@ func validateSteps(list string, steps []Step, positions map[string]string, f *fa
 	}
 }
 
-func (s Step) validate(field string, f *fault.Fields, limits Limits) {
+func validateStep(s Step, field string, f *fault.Fields, limits Limits) {
 	f.Name(field+".id", s.ID)
 	f.Text(field+".name", s.Name)
 	f.Name(field+".driver", s.Driver)
@@ -288,7 +288,7 @@ func (s Step) validate(field string, f *fault.Fields, limits Limits) {
 		f.Add(fault.Invalidf(field+".timeout", "%s is negative", s.Timeout))
 	}
 	if s.Retry != nil {
-		s.Retry.validate(field+".retry", f)
+		validateRetry(*s.Retry, field+".retry", f)
 	}
 	if len(s.With) > 0 {
 		f.Add(document.Check(field+".with", s.With, limits.document(), 3)...)
@@ -313,7 +313,7 @@ type plan struct {
 	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
 }
 
-func (s PipelineSpec) plan() *plan {
+func planOfSpec(s PipelineSpec) *plan {
 	return (&plan{Steps: s.Steps, Finally: s.Finally, Timeout: s.Timeout, Resync: s.Resync, Retry: s.Retry}).ready()
 }
 
@@ -441,7 +441,7 @@ func only(i int) []int {
 }
 
 // positions are in their places, so that the usual plan needs no memory to say what comes next.
-var positions = func() (p [defaultSteps]int) {
+var positions = func() (p [256]int) {
 	for i := range p {
 		p[i] = i
 	}

@@ -37,7 +37,10 @@ const PlanStep = ".plan"
 // planner is the driver of that step. It is registered under a name that no driver of a program can have.
 type planner struct{ Planner }
 
-func plannerName(pipeline string) string { return PlanStep + "/" + pipeline }
+// plannerStep is PlanStep for those below.
+const plannerStep = ".plan"
+
+func plannerName(pipeline string) string { return plannerStep + "/" + pipeline }
 
 func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	steps, err := p.Plan(ctx, req.Resource)
@@ -47,19 +50,19 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	return Result{kind: resultPlan, output: steps}, nil
 }
 
-// unplanned is the plan of a run whose steps are to be planned.
-func (s PipelineSpec) unplanned() *plan {
-	p := s.plan()
-	p.Steps = []Step{{ID: PlanStep, Name: "Plan the steps", Driver: plannerName(s.Name)}}
-	p.Planned = true
-	return p
+// unplanned is the plan of a run of a pipeline whose steps are to be planned.
+func (p *plan) unplanned(pipeline string) *plan {
+	u := *p
+	u.Steps = []Step{{ID: plannerStep, Name: "Plan the steps", Driver: plannerName(pipeline)}}
+	u.Planned = true
+	return &u
 }
 
 // plans says that the step at a position is the one that plans the others.
 func (p *plan) plans(i int) bool { return p.Planned && i == 0 }
 
-// planned returns the plan with the steps that its first one came to.
-func (p *plan) planned(steps []Step, limits Limits) (*plan, error) {
+// plannedBy returns the plan with the steps that its first one came to.
+func plannedBy(p *plan, steps []Step, limits Limits) (*plan, error) {
 	steps = cloneSteps(steps)
 	giveIDs(steps, 0)
 	var f fault.Fields

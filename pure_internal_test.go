@@ -263,7 +263,7 @@ func TestStepRecordSettle(t *testing.T) {
 				got.Attempt, want.Attempt = c.attempt, c.attempt
 			}
 			c.outcome.ended = ended
-			failed := got.settle(&c.outcome, policy, c.stop, Limits{ErrorText: 80 + len(text.CutMark)})
+			failed := settle(&got, &c.outcome, policy, c.stop, Limits{ErrorText: 80 + len(text.CutMark)})
 			require.Equal(t, want, got)
 			require.Equal(t, c.failed, failed)
 		})
@@ -276,7 +276,7 @@ func TestStepRecordBeginCountsAttemptsOnly(t *testing.T) {
 	call := func(o outcome) (number int, resumed bool) {
 		s.begin(1)
 		number, resumed = s.Attempt, s.Resumed
-		s.settle(&o, defaultRetry, stopNone, limits)
+		settle(&s, &o, defaultRetry, stopNone, limits)
 		return number, resumed
 	}
 	for i, c := range []struct {
@@ -362,7 +362,7 @@ func TestRetryPolicyDelayStaysWithinTheJitter(t *testing.T) {
 			Jitter:      rapid.OneOf(rapid.Just(-1.0), rapid.Float64Range(0, 1)).Draw(t, "jitter"),
 		}
 		var f fault.Fields
-		p.validate("retry", &f)
+		validateRetry(p, "retry", &f)
 		require.Empty(t, f.List())
 		n := rapid.IntRange(1, math.MaxInt32).Draw(t, "n")
 		middle := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max), longestDelay)

@@ -17,7 +17,7 @@ func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
 	}
-	o, err := e.ledger.object(ctx, k)
+	o, err := readObject(ctx, e.ledger, k)
 	if err == nil && o == nil {
 		err = noResource(k)
 	}
@@ -84,12 +84,12 @@ func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
 	k := Key{Type: kind, Name: name}
 	revision, err := e.ledger.revision(ctx, k, head.Generation)
 	if errors.Is(err, store.ErrNotFound) {
-		return e.ledger.object(ctx, k) // which sees whether the resource has changed since it was listed
+		return readObject(ctx, e.ledger, k) // which sees whether the resource has changed since it was listed
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Object{Meta: head.meta(k), Spec: revision.Spec}, nil
+	return &Object{Meta: metaOf(k, &head), Spec: revision.Spec}, nil
 }
 
 // Revisions returns the generations of a resource that are kept, the oldest first. Each has its spec, its pipeline
@@ -139,7 +139,7 @@ func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if text.NameFault(runID) != "" {
 		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
 	}
-	return e.ledger.describe(ctx, runID)
+	return describeRun(ctx, e.ledger, runID)
 }
 
 // RunFilter selects runs. The zero value selects all of them, the oldest first.
@@ -181,7 +181,7 @@ func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 				yield(nil, err)
 				return
 			}
-			run, err := e.ledger.describe(ctx, r.Key[len(q.Prefix):])
+			run, err := describeRun(ctx, e.ledger, r.Key[len(q.Prefix):])
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
 				continue // the first is of a run that was removed meanwhile (see [Retention])
 			}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -156,19 +155,6 @@ type resourceRecord struct {
 	Resync     instant           `json:"resync,omitempty"`    // when it is to be run again, if nothing comes before
 }
 
-func (r *resourceRecord) meta(k Key) Meta {
-	m := Meta{
-		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata),
-		Version: r.Version, Generation: r.Generation, Status: r.Status,
-		CreatedAt: r.Created.time(), UpdatedAt: r.Updated.time(),
-	}
-	if r.Deleted != 0 {
-		at := r.Deleted.time()
-		m.DeletedAt = &at
-	}
-	return m
-}
-
 // revisionRecord is written once for each generation.
 type revisionRecord struct {
 	Pipeline string            `json:"pipeline,omitempty"`
@@ -198,8 +184,9 @@ type pipelineRecord struct {
 	MaxRuns  int          `json:"maxRuns,omitempty"`
 	Planned  bool         `json:"planned,omitempty"` // the steps are not in the definition
 
-	rev   store.Revision // under which it was read
-	Saved instant        `json:"saved"`
+	Saved instant `json:"saved"`
+	// Rev is the revision under which the record was read. It is not part of the record.
+	Rev store.Revision `json:"-"`
 }
 
 // runRecord is the part of a run that its steps do not change. State is queued, running or final; what a running run
@@ -298,7 +285,7 @@ func decode(r store.Record, into any) error {
 		return damaged(r.Key, errors.New("is null"))
 	}
 	if c, ok := into.(checker); ok {
-		if problem := c.check(); problem != "" {
+		if problem := c.Check(); problem != "" {
 			return damaged(r.Key, errors.New(problem))
 		}
 	}
@@ -326,13 +313,13 @@ func damaged(key string, err error) error {
 // checker is a record that knows what no program has ever written. It is asked when it was read, so that what follows
 // may rely on it: a record that is damaged, and still JSON, must not pass for another one.
 type checker interface {
-	// check says what is wrong, or nothing.
-	check() string
+	// Check says what is wrong, or nothing.
+	Check() string
 }
 
-func (f *formatRecord) check() string { return unless(f.Format >= 1, "has no format") }
+func (f *formatRecord) Check() string { return unless(f.Format >= 1, "has no format") }
 
-func (r *resourceRecord) check() string {
+func (r *resourceRecord) Check() string {
 	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.Keeps < 0 || r.Keeps > r.Generation || r.Queued < 0 {
 		return "has impossible numbers"
 	}
@@ -342,21 +329,21 @@ func (r *resourceRecord) check() string {
 	return unless(r.ID != "" && r.Status.Run != "" && refers(r.Status.Run), "has no id, or no run")
 }
 
-func (r *revisionRecord) check() string {
+func (r *revisionRecord) Check() string {
 	return unless(r.Version >= 1 && refers(r.Pipeline), "has no version, or no pipeline that can be")
 }
 
-func (g *graveRecord) check() string { return unless(g.Generation >= 1, "has no generation") }
+func (g *graveRecord) Check() string { return unless(g.Generation >= 1, "has no generation") }
 
-func (q *queueRecord) check() string {
+func (q *queueRecord) Check() string {
 	return unless(q.Run != "" && refers(q.Run) && q.Generation >= 1 && q.Cause != 0, "has no run, no generation or no cause")
 }
 
-func (p *pipelineRecord) check() string {
+func (p *pipelineRecord) Check() string {
 	return unless(p.Hash != "" && refers(p.Hash) && p.Resource != "", "has no definition, or no type")
 }
 
-func (r *runRecord) check() string {
+func (r *runRecord) Check() string {
 	switch {
 	case text.NameFault(r.Type) != "" || text.NameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
 		return "has no resource, or no cause"
@@ -370,12 +357,12 @@ func (r *runRecord) check() string {
 	return unless(r.Started == 0 || r.Generation >= 1, "has begun without a generation")
 }
 
-func (s *stepRecord) check() string {
+func (s *stepRecord) Check() string {
 	return unless(s.State != StateUnset && s.Attempt >= 0, "is a step that has not begun")
 }
 
-// check keeps [plan.ready] from finding no step for an id.
-func (p *plan) check() string {
+// Check keeps [plan.ready] from finding no step for an id.
+func (p *plan) Check() string {
 	var f fault.Fields
 	validateGraph(p.Steps, &f)
 	if f.Any() {

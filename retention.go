@@ -42,8 +42,15 @@ func (r Retention) validate(f *fault.Fields) {
 // tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
 const tidyEvery = 256
 
+// keepRules say what of the past is kept; see [Retention].
+type keepRules struct {
+	Runs      int
+	Age       time.Duration
+	Revisions int
+}
+
 // tidy removes what of a resource's past is not to be kept.
-func (l *ledger) tidy(ctx context.Context, k Key, keep Retention, now time.Time) error {
+func (l *ledger) tidy(ctx context.Context, k Key, keep keepRules, now time.Time) error {
 	head, _, err := l.resource(ctx, k)
 	if err != nil {
 		return err

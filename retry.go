@@ -24,7 +24,7 @@ var defaultRetry = RetryPolicy{
 	MaxAttempts: 3, Initial: Duration(time.Second), Max: Duration(time.Minute), Multiplier: 2, Jitter: 0.2,
 }
 
-func (p RetryPolicy) validate(field string, f *fault.Fields) {
+func validateRetry(p RetryPolicy, field string, f *fault.Fields) {
 	if p.MaxAttempts < -1 {
 		f.Add(fault.Invalidf(field+".maxAttempts", "%d is less than -1", p.MaxAttempts))
 	}

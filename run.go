@@ -254,7 +254,7 @@ func (e enum[T]) text(v T) string {
 
 func (e enum[T]) marshal(v T) ([]byte, error) {
 	if int(v) >= len(e.names) {
-		return nil, fmt.Errorf("%w: %s %d", ErrInvalid, e.what, v)
+		return nil, fmt.Errorf("%w: %s %d", fault.Invalid, e.what, v)
 	}
 	return []byte(e.names[v]), nil
 }

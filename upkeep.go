@@ -173,7 +173,7 @@ func (u *upkeep) pruneAll() {
 		if !ok {
 			return
 		}
-		if err := u.sched.ledger.tidy(u.sched.base, k, u.sched.opts.Retention, time.Now()); err != nil {
+		if err := u.sched.ledger.tidy(u.sched.base, k, keepRules(u.sched.opts.Retention), time.Now()); err != nil {
 			// What is too much stays until the next run of the resource ends.
 			u.sched.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
 		}
