@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -62,8 +64,8 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 		}
 	}()
 	return by.Admit(a.ctx, StepInfo{
-		Resource: a.journey.Key, Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
-		Step: a.step.clone(), Attempt: a.number,
+		Resource: Key(a.journey.Key), Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
+		Step: fromStep(*a.step), Attempt: a.number,
 	})
 }
 
@@ -78,7 +80,7 @@ func (s *scheduler) releaseRoom(a *attempt, release func()) {
 }
 
 // refuse has the step wait for room. It has not been called, so what was to be told to its driver stays.
-func refuse(s *stepRecord, o *outcome) {
-	s.State, s.Again, s.Due = StateWaiting, true, toInstant(o.ended).after(o.result.delay)
+func refuse(s *record.Step, o *outcome) {
+	s.State, s.Again, s.Due = plan.Waiting, true, record.TimeOf(o.ended).Add(o.result.delay)
 	s.Reason = "waits for room on the host"
 }

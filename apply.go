@@ -10,6 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -33,10 +37,10 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
 		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
 	}
-	document := encode(spec)
-	hash := definitionHash(document)
+	doc := record.Encode(spec)
+	hash := ledger.DefinitionHash(doc)
 	for {
-		old, rev, err := e.ledger.pipeline(ctx, spec.Name)
+		old, rev, err := e.ledger.Pipeline(ctx, spec.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
@@ -46,14 +50,14 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return nil
 		}
 		now := time.Now()
-		head := pipelineRecord{
-			Hash: hash, Resource: spec.Resource, OnChange: spec.OnChange, Resync: spec.Resync, MaxRuns: spec.MaxRuns,
-			Planned: planned, Saved: toInstant(now),
+		head := record.Pipeline{
+			Hash: hash, Resource: spec.Resource, OnChange: record.ChangePolicy(spec.OnChange), Resync: document.Duration(spec.Resync), MaxRuns: spec.MaxRuns,
+			Planned: planned, Saved: record.TimeOf(now),
 		}
-		rev, err = e.ledger.commit(ctx, []store.Op{
-			store.Put(pipelineKey(spec.Name), encode(head)).If(rev),
+		rev, err = e.ledger.Commit(ctx, []store.Op{
+			store.Put(record.PipelineKey(spec.Name), record.Encode(head)).If(rev),
 			// Under its hash the definition is always the same, so that writing it again changes nothing.
-			store.Put(definitionKey(spec.Name, hash), document),
+			store.Put(record.DefinitionKey(spec.Name, hash), doc),
 		})
 		if errors.Is(err, store.ErrConflict) {
 			continue
@@ -73,16 +77,16 @@ func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, er
 	if text.NameFault(name) != "" {
 		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
 	}
-	head, _, err := e.ledger.pipeline(ctx, name)
+	head, _, err := e.ledger.Pipeline(ctx, name)
 	if err != nil {
 		return PipelineSpec{}, err
 	}
-	r, err := e.ledger.document(ctx, name, head.Hash)
+	r, err := e.ledger.Document(ctx, name, head.Hash)
 	if err != nil {
 		return PipelineSpec{}, err
 	}
 	var spec PipelineSpec
-	if err := decode(r, &spec); err != nil {
+	if err := record.Decode(r, &spec); err != nil {
 		return PipelineSpec{}, fmt.Errorf("definition of pipeline %s: %w", name, err)
 	}
 	return spec, nil
@@ -92,12 +96,12 @@ func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, er
 // ends, the last element is the error of the store or the cause of ctx.
 func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 	return func(yield func(PipelineSpec, error) bool) {
-		for r, err := range e.ledger.store.List(ctx, store.Query{Prefix: pipelinePrefix}) {
+		for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.PipelinePrefix}) {
 			if err != nil {
 				yield(PipelineSpec{}, err)
 				return
 			}
-			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, pipelinePrefix))
+			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, record.PipelinePrefix))
 			if errors.Is(err, ErrNotFound) {
 				continue // deleted since
 			}
@@ -119,12 +123,12 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
 	}
 	for {
-		_, rev, err := e.ledger.pipeline(ctx, name)
+		_, rev, err := e.ledger.Pipeline(ctx, name)
 		if err != nil {
 			return err
 		}
 		// Its definitions stay, for the runs that have pinned them.
-		rev, err = e.ledger.commit(ctx, []store.Op{store.Delete(pipelineKey(name)).If(rev)})
+		rev, err = e.ledger.Commit(ctx, []store.Op{store.Delete(record.PipelineKey(name)).If(rev)})
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
@@ -187,7 +191,7 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 			return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
 		}
 	}
-	run, head, err := e.submit(ctx, o.Key(), func(head *resourceRecord) (*submission, error) {
+	run, head, err := e.submit(ctx, keyOf(o), func(head *record.Resource) (*submission, error) {
 		return e.change(ctx, o, head, create)
 	})
 	if err != nil {
@@ -204,15 +208,15 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
 	}
-	return e.rerun(ctx, k, CauseTriggered, func(*resourceRecord) bool { return true })
+	return e.rerun(ctx, record.Key(k), record.Triggered, func(*record.Resource) bool { return true })
 }
 
 // rerun makes a run of an unchanged resource, if it still wants one.
-func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*resourceRecord) bool) (*Run, error) {
+func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 	}
-	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
+	run, _, err := e.submit(ctx, k, func(head *record.Resource) (*submission, error) {
 		if head == nil {
 			return nil, ErrNotFound
 		}
@@ -227,7 +231,7 @@ func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*res
 		if err != nil {
 			return nil, err
 		}
-		revision, err := e.ledger.revision(ctx, k, head.Generation)
+		revision, err := e.ledger.Revision(ctx, k, head.Generation)
 		if err != nil {
 			return nil, err
 		}
@@ -241,18 +245,18 @@ func (e *Engine) rerun(ctx context.Context, k Key, cause Cause, wanted func(*res
 
 // submission is what a call wants to become of a resource.
 type submission struct {
-	next  *resourceRecord
+	next  *record.Resource
 	write bool // next differs from what is recorded
 	extra []store.Op
-	cause Cause           // of the run that is wanted; 0 for none
-	keep  bool            // the run shall reconcile this very generation
-	along *pipelineRecord // of the resource's pipeline, if it was read; the run goes along it if it starts at once
+	cause record.Cause     // of the run that is wanted; 0 for none
+	keep  bool             // the run shall reconcile this very generation
+	along *record.Pipeline // of the resource's pipeline, if it was read; the run goes along it if it starts at once
 	spec  json.RawMessage
-	of    runRecord // what the run's record shall have besides, if it repeats another: Of, From, Newest
+	of    record.Run // what the run's record shall have besides, if it repeats another: Of, From, Newest
 }
 
 // change works out what applying o to a resource changes.
-func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, create bool) (*submission, error) {
+func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, create bool) (*submission, error) {
 	switch {
 	case head != nil && head.Deleted != 0:
 		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
@@ -263,15 +267,15 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 	case o.Version != 0 && head.Version != o.Version:
 		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one", ErrConflict, o.Version, head.Version)
 	}
-	pipeline, missing := e.checkPipeline(ctx, o.Key(), o.Pipeline)
+	pipeline, missing := e.checkPipeline(ctx, keyOf(o), o.Pipeline)
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := instant(e.clock.Next(time.Now()))
+	now := record.Time(e.clock.Next(time.Now()))
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}
-	old, err := e.ledger.revision(ctx, o.Key(), head.Generation)
+	old, err := e.ledger.Revision(ctx, keyOf(o), head.Generation)
 	if err != nil {
 		return nil, err
 	}
@@ -282,8 +286,8 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 			return nil, missing // a deleted pipeline matters only to what would have to run
 		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
-		next.Supersede = head.Active != "" && pipeline.OnChange == Supersede
-		return withRevision(o, &next, pipeline, CauseUpdated), nil
+		next.Supersede = head.Active != "" && pipeline.OnChange == record.Supersede
+		return withRevision(o, &next, pipeline, record.Updated), nil
 	}
 	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
 		return &submission{next: head}, nil
@@ -293,42 +297,42 @@ func (e *Engine) change(ctx context.Context, o *Object, head *resourceRecord, cr
 }
 
 // firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
-func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *pipelineRecord, now instant) (*submission, error) {
-	grave, rev, err := load[graveRecord](ctx, e.ledger, graveKey(o.Key()))
+func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *record.Pipeline, now record.Time) (*submission, error) {
+	grave, rev, err := ledger.Load[record.Tombstone](ctx, e.ledger, record.TombstoneKey(keyOf(o)))
 	if errors.Is(err, store.ErrNotFound) {
-		grave, err = new(graveRecord), nil
+		grave, err = new(record.Tombstone), nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	first := grave.Generation + 1
-	want := withRevision(o, &resourceRecord{
-		ID: e.ids.Next(now.time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
+	want := withRevision(o, &record.Resource{
+		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
-	}, pipeline, CauseCreated)
+	}, pipeline, record.Created)
 	// That there is no resource is not enough: one may have come and gone meanwhile, and taken the generation.
-	want.extra = append(want.extra, store.Check(graveKey(o.Key()), rev))
+	want.extra = append(want.extra, store.Check(record.TombstoneKey(keyOf(o)), rev))
 	return want, nil
 }
 
 // withRevision is a new generation of a resource, to be reconciled along its pipeline.
-func withRevision(o *Object, next *resourceRecord, pipeline *pipelineRecord, cause Cause) *submission {
-	revision := &revisionRecord{
+func withRevision(o *Object, next *record.Resource, pipeline *record.Pipeline, cause record.Cause) *submission {
+	revision := &record.Revision{
 		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, Spec: o.Spec,
 	}
-	put := store.Put(revisionKey(o.Key(), next.Generation), encode(revision)).IfAbsent()
+	put := store.Put(record.RevisionKey(keyOf(o), next.Generation), record.Encode(revision)).IfAbsent()
 	return &submission{
-		next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}, keep: pipeline.OnChange == Queue, along: pipeline,
+		next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}, keep: pipeline.OnChange == record.Queue, along: pipeline,
 	}
 }
 
 // checkPipeline makes sure that a pipeline exists and is for the resource's type, and returns its record. No name is
 // fine, and has a record of its own.
-func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) (*pipelineRecord, error) {
+func (e *Engine) checkPipeline(ctx context.Context, k record.Key, name string) (*record.Pipeline, error) {
 	if name == "" {
-		return new(pipelineRecord), nil
+		return new(record.Pipeline), nil
 	}
-	p, _, err := e.ledger.pipeline(ctx, name)
+	p, _, err := e.ledger.Pipeline(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -340,48 +344,48 @@ func (e *Engine) checkPipeline(ctx context.Context, k Key, name string) (*pipeli
 
 // submit carries a submission out, from the start when somebody else was faster, and returns the run that stands for
 // it and the resource's record.
-func (e *Engine) submit(ctx context.Context, k Key, prepare func(*resourceRecord) (*submission, error)) (*Run, *resourceRecord, error) {
+func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.Resource) (*submission, error)) (*Run, *record.Resource, error) {
 	var inTheWay store.Record
 	for {
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
-		head, rev, err := e.ledger.resource(ctx, k)
+		head, rev, err := e.ledger.Resource(ctx, k)
 		if err != nil {
 			return nil, nil, err
 		}
 		want, err := prepare(head)
 		if err != nil {
-			if e.ledger.overtaken(ctx, k, rev, err) {
+			if e.ledger.Stale(ctx, k, rev, err) {
 				continue
 			}
 			return nil, nil, err
 		}
 		run, err := e.carryOut(ctx, k, want, rev)
-		if !errors.Is(err, store.ErrConflict) && !e.ledger.overtaken(ctx, k, rev, err) {
-			if err == nil && want.cause == CauseUpdated && want.next.Generation%tidyEvery == 0 {
+		if !errors.Is(err, store.ErrConflict) && !e.ledger.Stale(ctx, k, rev, err) {
+			if err == nil && want.cause == record.Updated && want.next.Generation%tidyEvery == 0 {
 				e.upkeep.prune(k) // its runs may take longer than its changes
 			}
 			return run, want.next, err
 		}
 		before := inTheWay
-		if inTheWay, err = e.ledger.taken(ctx, want.extra); err != nil {
+		if inTheWay, err = e.ledger.Taken(ctx, want.extra); err != nil {
 			return nil, nil, err
 		}
 		if inTheWay.Key != "" && inTheWay.Key == before.Key && inTheWay.Revision == before.Revision {
 			// It was there all the time, and the resource's record, read in between, does not know of it. They come
 			// and go together, so that to try again would be to try for ever.
-			return nil, nil, damaged(resourceKey(k), fmt.Errorf("is older than record %s", inTheWay.Key))
+			return nil, nil, record.Damaged(record.ResourceKey(k), fmt.Errorf("is older than record %s", inTheWay.Key))
 		}
 	}
 }
 
-func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev store.Revision) (*Run, error) {
+func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, rev store.Revision) (*Run, error) {
 	next := want.next
-	changed := want.cause == CauseUpdated || want.cause == CauseDeleted
-	queued := next.Status.Phase == StateQueued // the newest run, which stands for the newest generation
-	if want.cause != 0 && (!queued || changed && (want.keep || next.keeps())) {
-		if limit := e.opts.Limits.Queue; want.cause != CauseDeleted && next.Queued >= limit {
+	changed := want.cause == record.Updated || want.cause == record.Deleted
+	queued := next.Status.Phase == plan.Queued // the newest run, which stands for the newest generation
+	if want.cause != 0 && (!queued || changed && (want.keep || next.FixesGeneration())) {
+		if limit := e.opts.Limits.Queue; want.cause != record.Deleted && next.Queued >= limit {
 			return nil, tooLarge("queue", next.Queued+1, limit, "runs in line")
 		}
 		return e.newRun(ctx, k, want, rev)
@@ -394,12 +398,12 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 	}
 	if changed {
 		next.Cause = want.cause
-		run.Generation, run.Pipeline, run.Cause = next.Generation, next.Pipeline, next.Cause
+		run.Generation, run.Pipeline, run.Cause = next.Generation, next.Pipeline, Cause(next.Cause)
 	}
-	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
-	_, err = e.ledger.commit(ctx, ops)
+	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
+	_, err = e.ledger.Commit(ctx, ops)
 	if err == nil {
-		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: k})
+		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: Key(k)})
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
@@ -416,19 +420,19 @@ func (e *Engine) carryOut(ctx context.Context, k Key, want *submission, rev stor
 }
 
 // newRun commits a new run along with what it is for, started if that can be.
-func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.Revision) (*Run, error) {
+func (e *Engine) newRun(ctx context.Context, k record.Key, want *submission, rev store.Revision) (*Run, error) {
 	s := e.sched
 	next := want.next
 	now := time.Now()
 	id := e.ids.Next(now)
-	rec := runRecord{
-		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: StateQueued,
-		Generation: next.Generation, Pipeline: next.Pipeline, Created: toInstant(now),
+	rec := record.Run{
+		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: plan.Queued,
+		Generation: next.Generation, Pipeline: next.Pipeline, Created: record.TimeOf(now),
 		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
 	}
-	want.extra = append(want.extra, next.lineUp(k, id, &rec, want.keep)...)
-	want.extra = append(want.extra, next.unplanResync(k)...)
-	next.Status.Phase, next.Status.Run, next.Status.Message = StateQueued, id, ""
+	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.keep)...)
+	want.extra = append(want.extra, next.CancelResync(k)...)
+	next.Status.Phase, next.Status.Run, next.Status.Message = plan.Queued, id, ""
 
 	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
 	// call is done with it.
@@ -438,7 +442,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 	j.busy, j.strewn = true, 0
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
-	j.run = &runState{id: id, rec: rec}
+	j.run = &record.RunState{ID: id, Rec: rec}
 	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()
 	d, err := s.draftNew(j, want, rev, spare)
 	if err == nil {
@@ -453,7 +457,7 @@ func (e *Engine) newRun(ctx context.Context, k Key, want *submission, rev store.
 		run = runOf(j.run, nil)
 		*want.next = *d.head
 		if want.write {
-			s.events.publish(Event{Time: now, Kind: EventResource, Resource: k})
+			s.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(k)})
 		}
 		if !d.begun {
 			s.events.publish(runEvent(now, id, &d.rec))
@@ -488,7 +492,7 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		d.pipeline = want.along
 		entered, err := d.enter(d.head.Pipeline)
 		if err == nil && entered {
-			if err = d.pin(d.head.wants(want.spec)); err == nil {
+			if err = d.pin(d.head.Newest(want.spec)); err == nil {
 				err = d.goOn()
 			}
 		}
@@ -508,7 +512,7 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 		d.turn = true
 	}
 	if !d.over {
-		d.extra = append(d.extra, store.Put(activeKey(j.ID), []byte("{}")))
+		d.extra = append(d.extra, store.Put(record.ActiveKey(j.ID), []byte("{}")))
 	}
 	return d, nil
 }
@@ -516,8 +520,8 @@ func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, s
 func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision, spare bool) *draft {
 	head := *want.next
 	d := s.newDraft(j, spare)
-	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.rec, &head, rev, true, true
-	d.extra = append(append(d.extra, store.Put(runsOf(j.Key)+j.ID, []byte("{}"))), want.extra...)
+	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.Rec, &head, rev, true, true
+	d.extra = append(append(d.extra, store.Put(record.RunsOf(j.Key)+j.ID, []byte("{}"))), want.extra...)
 	return d
 }
 

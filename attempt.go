@@ -14,6 +14,9 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/retry"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -27,9 +30,9 @@ const abandonAfter = 5 * time.Second
 type attempt struct {
 	sched    *scheduler
 	journey  *journey
-	plan     *plan
-	index    int   // of the step in the plan
-	step     *Step // of the plan, never changed
+	plan     *plan.Plan
+	index    int        // of the step in the plan
+	step     *plan.Step // of the plan, never changed
 	number   int
 	rev      store.Revision // of the step's record, with which it began
 	finalize bool           // call Finalize, which the driver has
@@ -75,17 +78,17 @@ type outcome struct {
 	attempt *attempt
 	result  Result
 	output  json.RawMessage // of result, encoded
-	plan    *plan           // that the attempt made of the one it had
+	plan    *plan.Plan      // that the attempt made of the one it had
 	err     error
 	cause   error // of the end of the attempt's context; nil if it had not ended
 	ended   time.Time
 }
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
-func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *driver, deadline instant) *attempt {
+func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
-		sched: s, journey: j, plan: p, index: i, step: p.step(i), number: step.Attempt, rev: j.run.steps[i].rev,
-		finalize: p.Finalize && !p.plans(i), driver: d, started: step.Started.time(),
+		sched: s, journey: j, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: j.run.Steps[i].Rev,
+		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started.Time(),
 	}
 	// The context is nobody's child: a parent would be a lock that all attempts meet at. Shutdown ends them one by one.
 	a.own.attempt = a
@@ -96,10 +99,10 @@ func (s *scheduler) newAttempt(j *journey, p *plan, i int, step *stepRecord, d *
 	}
 	a.handler.attempt, a.handler.sched = a, s
 	a.logger = *slog.New(&a.handler)
-	rec := &j.run.rec
+	rec := &j.run.Rec
 	a.request = Request{
-		Resource: objectOfRun(rec, j.spec), Cause: rec.Cause, Run: j.ID, Step: a.step.clone(),
-		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: rec.Outcome, OutcomeReason: rec.outcomeReason(),
+		Resource: objectOfRun(rec, j.spec), Cause: Cause(rec.Cause), Run: j.ID, Step: fromStep(*a.step),
+		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: State(rec.Outcome), OutcomeReason: rec.OutcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
 	return a
@@ -124,7 +127,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	}
 	a.journey.strew()
 	run, step := a.journey.ID, a.step.ID
-	_, err := a.sched.ledger.commit(ctx, []store.Op{store.Put(checkpointKey(run, step), data), store.Check(stepKey(run, step), a.rev)})
+	_, err := a.sched.ledger.Commit(ctx, []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)})
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrConflict
 	}
@@ -136,18 +139,18 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 
 // saved is [Request.Restore]; nil for nothing.
 func (a *attempt) saved() (json.RawMessage, error) {
-	r, err := a.sched.ledger.store.Get(a.sched.base, checkpointKey(a.journey.ID, a.step.ID))
+	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.journey.ID, a.step.ID))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	if err == nil && !json.Valid(r.Value) {
-		err = damaged(r.Key, errors.New("is no JSON"))
+		err = record.Damaged(r.Key, errors.New("is no JSON"))
 	}
 	return r.Value, err
 }
 
 // deadline is the earlier of the attempt's own and the run's, with the error that will say so; zero for none.
-func (a *attempt) deadline(opts Options, run instant) (time.Time, error) {
+func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 	var at time.Time
 	var cause error
 	limit := time.Duration(a.step.Timeout)
@@ -160,7 +163,7 @@ func (a *attempt) deadline(opts Options, run instant) (time.Time, error) {
 	if limit > 0 {
 		at, cause = a.started.Add(limit), fmt.Errorf("%w: the attempt took longer than %s", ErrTimeout, limit)
 	}
-	if end := run.time(); run != 0 && (at.IsZero() || end.Before(at)) {
+	if end := run.Time(); run != 0 && (at.IsZero() || end.Before(at)) {
 		at, cause = end, fmt.Errorf("%w: the run took longer than its pipeline allows", ErrTimeout)
 	}
 	return at, cause
@@ -190,7 +193,7 @@ func (s *scheduler) call(a *attempt, o *outcome) {
 // enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
 func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 	opts := &a.sched.opts
-	if a.ctx.Err() == nil && opts.Admission != nil && !a.plan.plans(a.index) {
+	if a.ctx.Err() == nil && opts.Admission != nil && !a.plan.Plans(a.index) {
 		var after time.Duration
 		release, after, o.err = a.admit(opts.Admission, opts.Limits)
 		if o.err != nil || after > 0 {
@@ -267,7 +270,7 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 
 // settle changes the record of a step by what an attempt of it came to, and returns the record of the attempt if it
 // failed. It is the one place that says what an answer of a driver means.
-func settle(s *stepRecord, o *outcome, policy RetryPolicy, stop stopKind, limits Limits) *attemptRecord {
+func settle(s *record.Step, o *outcome, policy retry.Policy, stop plan.Stop, limits Limits) *record.Attempt {
 	if o.err == nil && o.result.kind == resultRefused {
 		refuse(s, o)
 		return nil
@@ -278,36 +281,36 @@ func settle(s *stepRecord, o *outcome, policy RetryPolicy, stop stopKind, limits
 		return nil
 	}
 	if errors.Is(o.cause, ErrShutdown) || errors.Is(o.cause, ErrSuperseded) {
-		s.interrupt()
+		s.Interrupt()
 		return nil
 	}
 	s.Reason = text.Truncate(o.err.Error(), limits.ErrorText)
 	p, isPanic := fault.As[*PanicError](o.err)
-	failed := &attemptRecord{Started: s.Started, Ended: toInstant(o.ended), Error: s.Reason, Kind: fault.KindOf(o.err, isPanic)}
+	failed := &record.Attempt{Started: s.Started, Ended: record.TimeOf(o.ended), Error: s.Reason, Kind: fault.KindOf(o.err, isPanic)}
 	if isPanic {
 		failed.Stack = string(p.Stack)
 	}
 	d, directed := direction(o.err)
 	switch {
-	case stop == stopCancel || stop == stopSupersede:
-		s.State, s.Ended = StateCanceled, toInstant(o.ended)
-	case directed && d.permanent, stop != stopNone, policy.exhausted(s.Attempt):
-		s.State, s.Ended = StateFailed, toInstant(o.ended)
+	case stop == plan.StopCancel || stop == plan.StopSupersede:
+		s.State, s.Ended = plan.Canceled, record.TimeOf(o.ended)
+	case directed && d.permanent, stop != plan.StopNone, policy.Exhausted(s.Attempt):
+		s.State, s.Ended = plan.Failed, record.TimeOf(o.ended)
 	default:
-		delay := policy.delay(s.Attempt)
+		delay := policy.Delay(s.Attempt)
 		if directed {
 			delay = d.delay
 		}
-		s.State, s.Due = StateRetrying, toInstant(o.ended).after(delay)
+		s.State, s.Due = plan.Retrying, record.TimeOf(o.ended).Add(delay)
 	}
 	return failed
 }
 
-func succeed(s *stepRecord, o *outcome, limits Limits) {
+func succeed(s *record.Step, o *outcome, limits Limits) {
 	s.Reason = text.Truncate(o.result.reason, limits.ErrorText)
 	if o.result.kind == resultRequeue {
-		s.State, s.Again = StateWaiting, true
-		s.Due = toInstant(o.ended).after(o.result.delay)
+		s.State, s.Again = plan.Waiting, true
+		s.Due = record.TimeOf(o.ended).Add(o.result.delay)
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
 		return
@@ -317,45 +320,21 @@ func succeed(s *stepRecord, o *outcome, limits Limits) {
 		await(s, o)
 		return
 	}
-	s.State, s.Ended, s.Output = StateSucceeded, toInstant(o.ended), o.output
+	s.State, s.Ended, s.Output = plan.Succeeded, record.TimeOf(o.ended), o.output
 	if o.result.kind == resultSkip {
-		s.State = StateSkipped
+		s.State = plan.Skipped
 	}
 }
 
 // await parks the step until a signal comes.
-func await(s *stepRecord, o *outcome) {
-	s.State, s.Again, s.Await = StateWaiting, true, o.result.reason
+func await(s *record.Step, o *outcome) {
+	s.State, s.Again, s.Await = plan.Waiting, true, o.result.reason
 	s.Reason = "waits for signal " + s.Await
 	if o.result.delay > 0 {
-		s.Due = toInstant(o.ended).after(o.result.delay)
+		s.Due = record.TimeOf(o.ended).Add(o.result.delay)
 	}
-	s.Waits = append(slices.Clone(s.Waits), waitRecord{Signal: s.Await, From: toInstant(o.ended)})
+	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: record.TimeOf(o.ended)})
 	if more := len(s.Waits) - defaultAttempts; more > 0 {
 		s.Waits = s.Waits[more:]
 	}
-}
-
-// wakeUp ends a wait: with the payload of the signal, or in vain.
-func (s *stepRecord) wakeUp(now instant, payload json.RawMessage) {
-	s.State, s.Await, s.Due, s.Reason = StateQueued, "", 0, ""
-	s.Signal, s.TimedOut = payload, payload == nil
-	s.Waits = slices.Clone(s.Waits)
-	if n := len(s.Waits); n > 0 {
-		s.Waits[n-1].To, s.Waits[n-1].TimedOut = now, s.TimedOut
-	}
-}
-
-// interrupt makes a step whose call was cut short ready to be called again, with the same number.
-func (s *stepRecord) interrupt() {
-	s.State, s.Resumed, s.Again = StateQueued, true, true
-	s.Interruptions++
-}
-
-// begin makes the record say that a call is about to be made.
-func (s *stepRecord) begin(now instant) {
-	if !s.Again {
-		s.Attempt++
-	}
-	s.State, s.Started, s.Due, s.Reason = StateRunning, now, 0, ""
 }

@@ -62,6 +62,9 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ids"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -73,7 +76,7 @@ import (
 // otherwise: what is applied before Start is recorded, and its work begins with Start.
 type Engine struct {
 	opts   Options
-	ledger *ledger
+	ledger *ledger.Ledger
 	sched  *scheduler
 	upkeep *upkeep
 	events *feed
@@ -164,7 +167,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: opts.withDefaults(), ledger: newLedger(st)}
+	e := &Engine{opts: opts.withDefaults(), ledger: ledger.New(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(time.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
 	e.upkeep = newUpkeep(e)
@@ -223,18 +226,18 @@ func (e *Engine) Start(ctx context.Context) error {
 
 // checkFormat makes sure that the records are of a format that this program understands.
 func (e *Engine) checkFormat(ctx context.Context) error {
-	format, _, err := load[formatRecord](ctx, e.ledger, formatKey)
+	format, _, err := ledger.Load[record.Format](ctx, e.ledger, record.FormatKey)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		_, err = e.ledger.commit(ctx, []store.Op{store.Put(formatKey, encode(formatRecord{Format: recordFormat})).IfAbsent()})
+		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(record.FormatKey, record.Encode(record.Format{Format: record.Version})).IfAbsent()})
 		if errors.Is(err, store.ErrConflict) {
 			return e.checkFormat(ctx)
 		}
 		return err
 	case err != nil:
 		return err
-	case format.Format > recordFormat:
-		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, recordFormat)
+	case format.Format > record.Version:
+		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, record.Version)
 	}
 	return nil
 }
@@ -291,7 +294,7 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 		if text.NameFault(runID) != "" {
 			return e.GetRun(ctx, runID)
 		}
-		rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID))
+		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		if err != nil || rec.State.Final() {
 			return e.GetRun(ctx, runID) // which says what is wrong
 		}
@@ -321,16 +324,16 @@ func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
 	}
-	run, err := e.ledger.run(ctx, runID)
+	run, err := e.ledger.Run(ctx, runID)
 	if err != nil {
 		return err
 	}
-	if run.rec.State.Final() {
-		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.rec.State)
+	if run.Rec.State.Final() {
+		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.Rec.State)
 	}
 	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Truncate(reason, e.opts.Limits.ErrorText))
 	if reason == "" {
 		cause = ErrCanceled
 	}
-	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
+	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -27,7 +28,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 	}
-	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
+	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
 		if head == nil {
 			return nil, ErrNotFound
 		}
@@ -35,12 +36,12 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if head.Deleted != 0 && !head.Status.Phase.Final() {
 			return &submission{next: &next}, nil // under way
 		}
-		revision, err := e.ledger.revision(ctx, k, head.Generation)
+		revision, err := e.ledger.Revision(ctx, record.Key(k), head.Generation)
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = instant(e.clock.Next(time.Now()))
-		return &submission{next: &next, write: true, cause: CauseDeleted, spec: revision.Spec}, nil
+		next.Deleted = record.Time(e.clock.Next(time.Now()))
+		return &submission{next: &next, write: true, cause: record.Deleted, spec: revision.Spec}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", k, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
@@ -103,13 +104,13 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	}
 }
 
-func stepEvent(now time.Time, r *runState, step string, s *stepRecord) Event {
+func stepEvent(now time.Time, r *record.RunState, step string, s *record.Step) Event {
 	return Event{
-		Time: now, Kind: EventStep, Resource: r.rec.key(), Run: r.id, Step: step,
-		State: s.State, Attempt: s.Attempt, Reason: s.Reason,
+		Time: now, Kind: EventStep, Resource: Key(r.Rec.Key()), Run: r.ID, Step: step,
+		State: State(s.State), Attempt: s.Attempt, Reason: s.Reason,
 	}
 }
 
-func runEvent(now time.Time, id string, rec *runRecord) Event {
-	return Event{Time: now, Kind: EventRun, Resource: rec.key(), Run: id, State: rec.State, Reason: rec.Reason}
+func runEvent(now time.Time, id string, rec *record.Run) Event {
+	return Event{Time: now, Kind: EventRun, Resource: Key(rec.Key()), Run: id, State: State(rec.State), Reason: rec.Reason}
 }

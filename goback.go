@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -60,7 +62,7 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 	if from.Start {
 		first = fromStart
 	}
-	run, _, err := e.submit(ctx, old.Resource, func(head *resourceRecord) (*submission, error) {
+	run, _, err := e.submit(ctx, record.Key(old.Resource), func(head *record.Resource) (*submission, error) {
 		switch {
 		case head == nil || head.ID != old.ResourceID:
 			return nil, ErrNotFound
@@ -71,14 +73,14 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 		case head.Active != "" || head.Pending != "":
 			return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
 		}
-		revision, err := e.ledger.revision(ctx, old.Resource, head.Generation)
+		revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
 		if err != nil {
 			return nil, err
 		}
 		next := *head
 		return &submission{
-			next: &next, cause: CauseRetried, spec: revision.Spec,
-			of: runRecord{Of: runID, From: first, Newest: from.Newest},
+			next: &next, cause: record.Retried, spec: revision.Spec,
+			of: record.Run{Of: runID, From: first, Newest: from.Newest},
 		}, nil
 	})
 	if err != nil {
@@ -91,23 +93,23 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 const fromStart = "/"
 
 // keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
-func keptSteps(r *runState, p *plan, from string) []*stepRecord {
-	kept := make([]*stepRecord, len(p.Steps))
-	again := make([]bool, p.len())
+func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
+	kept := make([]*record.Step, len(p.Steps))
+	again := make([]bool, p.Len())
 	if from == fromStart {
 		for i := range again {
-			again[i] = p != r.plan || !p.plans(i) // the steps that were pinned include what was planned
+			again[i] = p != r.Plan || !p.Plans(i) // the steps that were pinned include what was planned
 		}
 	}
-	if i := p.index(from); from != "" && i >= 0 {
-		again = p.follows(i)
+	if i := p.Index(from); from != "" && i >= 0 {
+		again = p.Follows(i)
 	}
 	for i := range kept {
-		k := r.plan.index(p.Steps[i].ID)
-		if k < 0 || k >= len(r.plan.Steps) || again[i] || p.plans(i) && p != r.plan {
+		k := r.Plan.Index(p.Steps[i].ID)
+		if k < 0 || k >= len(r.Plan.Steps) || again[i] || p.Plans(i) && p != r.Plan {
 			continue
 		}
-		if rec := r.steps[k].rec; rec.State == StateSucceeded || rec.State == StateSkipped {
+		if rec := r.Steps[k].Rec; rec.State == plan.Succeeded || rec.State == plan.Skipped {
 			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
 			kept[i] = &rec
 		}
@@ -128,11 +130,11 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 	if _, err := e.head(ctx, k); err != nil {
 		return nil, err
 	}
-	run, _, err := e.submit(ctx, k, func(head *resourceRecord) (*submission, error) {
+	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
 		if head == nil || generation < head.First || generation > head.Generation {
 			return nil, fmt.Errorf("%w: generation %d", ErrNotFound, generation)
 		}
-		revision, err := e.ledger.revision(ctx, k, generation)
+		revision, err := e.ledger.Revision(ctx, record.Key(k), generation)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil, fmt.Errorf("%w: generation %d is no longer kept", ErrNotFound, generation)
 		}

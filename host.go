@@ -2,13 +2,15 @@ package conveyor
 
 import (
 	"errors"
+
+	"github.com/conveyor-go/conveyor/internal/record"
 )
 
 // A granter grants what a decision needs to be carried out: a place for a step that may start, and one for a run among those
 // of its pipeline. What it has granted is given back if the decision does not become true.
 type granter interface {
 	start(driver string, finalize bool) grant
-	enter(pipeline string, rec *pipelineRecord) (entered bool, now *pipelineRecord, err error)
+	enter(pipeline string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error)
 	leave()
 	listeners(kind string) []string
 	draining() bool
@@ -70,10 +72,10 @@ func (h *hosting) start(name string, finalize bool) grant {
 }
 
 // enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
-func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pipelineRecord, err error) {
+func (h *hosting) enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
 	s := h.s
 	if rec == nil {
-		rec, _, err = s.ledger.pipeline(s.base, name)
+		rec, _, err = s.ledger.Pipeline(s.base, name)
 		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
 			return false, rec, err
 		}
@@ -89,7 +91,7 @@ func (h *hosting) enter(name string, rec *pipelineRecord) (entered bool, now *pi
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
 		// deleted from here on keeps them as long as this run is in the room.
 		read := rec.Rev
-		rec, _, err = s.ledger.pipeline(s.base, name)
+		rec, _, err = s.ledger.Pipeline(s.base, name)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			s.limitRuns(name, 0, read, true)

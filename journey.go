@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -30,9 +33,9 @@ type journey struct {
 	log     *runLog
 
 	// Owned by whoever set busy. nil when they must be read from the store.
-	run  *runState
+	run  *record.RunState
 	spec json.RawMessage // as pinned
-	head *resourceRecord
+	head *record.Resource
 	rev  store.Revision // of head
 }
 
@@ -44,7 +47,7 @@ type message struct {
 
 // stopRequest asks that a run end. The answer is nil when that is on record.
 type stopRequest struct {
-	kind   stopKind
+	kind   plan.Stop
 	reason string
 	cause  error
 	spare  bool         // a run that is ending anyway: leave it to its cleanup
@@ -107,12 +110,12 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
-		case beyondRepair(err) && j.rev != 0 && s.changed(j):
+		case ledger.Permanent(err) && j.rev != 0 && s.changed(j):
 			// What belongs to the resource's record, such as the place of a run in line, was gone when it was read, since
 			// the record had become another one.
 			pause = firstPause / 2
 			continue
-		case beyondRepair(err):
+		case ledger.Permanent(err):
 			s.log.Error("run cannot go on", "run", j.ID, "resource", j.Key.String(), "error", err)
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
@@ -144,11 +147,6 @@ type loss struct {
 	err     error // of the store
 }
 
-// beyondRepair tells the errors of a store that another attempt cannot mend.
-func beyondRepair(err error) bool {
-	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrClosed)
-}
-
 // pause waits, and reports false if the scheduler gives up first.
 func (s *scheduler) pause(d time.Duration) bool {
 	select {
@@ -163,7 +161,7 @@ func (s *scheduler) pause(d time.Duration) bool {
 func (s *scheduler) insist(what string, do func() error) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := do()
-		if err == nil || beyondRepair(err) {
+		if err == nil || ledger.Permanent(err) {
 			return
 		}
 		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
@@ -193,7 +191,7 @@ func (s *scheduler) answer(inbox []message, err error) {
 func (s *scheduler) changed(j *journey) bool {
 	before := j.rev
 	j.head, j.rev = nil, 0
-	head, rev, err := s.ledger.resource(s.base, j.Key)
+	head, rev, err := s.ledger.Resource(s.base, j.Key)
 	if err != nil {
 		return true // read again, and fail there
 	}
@@ -220,38 +218,38 @@ func (s *scheduler) open(j *journey) error {
 	if j.run != nil {
 		return nil
 	}
-	run, err := s.ledger.run(s.base, j.ID)
+	run, err := s.ledger.Run(s.base, j.ID)
 	if errors.Is(err, ErrNotFound) {
 		return errEnded
 	}
 	if err != nil {
 		return err
 	}
-	if run.rec.State.Final() {
+	if run.Rec.State.Final() {
 		return errEnded
 	}
 	log := &runLog{run: j.ID, kept: map[string]int{}}
 	outputs := map[string]json.RawMessage{}
-	if run.plan != nil {
-		if log.seq, err = s.ledger.lastLine(s.base, j.ID); err != nil {
+	if run.Plan != nil {
+		if log.seq, err = s.ledger.LastLine(s.base, j.ID); err != nil {
 			return err
 		}
-		revision, err := s.ledger.revision(s.base, run.rec.key(), run.rec.Generation)
+		revision, err := s.ledger.Revision(s.base, run.Rec.Key(), run.Rec.Generation)
 		if err != nil {
 			return err
 		}
 		j.spec = revision.Spec
-		for i := range run.steps {
-			rec := &run.steps[i].rec
-			id := run.plan.step(i).ID
+		for i := range run.Steps {
+			rec := &run.Steps[i].Rec
+			id := run.Plan.Step(i).ID
 			log.kept[id] = rec.Lines
 			if len(rec.Output) > 0 {
 				outputs[id] = rec.Output
 			}
-			if rec.State == StateRunning {
+			if rec.State == plan.Running {
 				// No attempt of this process: the one that made the record died. The record is put right when
 				// the step goes on; until then it says what it said.
-				rec.interrupt()
+				rec.Interrupt()
 				rec.Crashes++
 			}
 		}
@@ -283,12 +281,12 @@ func (s *scheduler) commit(d *draft) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	rev, err := s.ledger.commit(s.base, ops)
-	for pause := firstPause; errors.Is(err, store.ErrUnknown) && !beyondRepair(err); pause = min(2*pause, longestPause) {
+	rev, err := s.ledger.Commit(s.base, ops)
+	for pause := firstPause; errors.Is(err, store.ErrUnknown) && !ledger.Permanent(err); pause = min(2*pause, longestPause) {
 		if !s.pause(pause) {
 			return err
 		}
-		rev, err = s.ledger.findOut(s.base, ops, err)
+		rev, err = s.ledger.FindOut(s.base, ops, err)
 	}
 	if err != nil {
 		return err
@@ -345,7 +343,7 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 	if d.displace != nil {
 		s.displace(j.Key, d.displace)
 	}
-	if d.over && d.rec.State == StateSkipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
+	if d.over && d.rec.State == plan.Skipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
 		s.upkeep.reconcileUnlistened(j.Key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
 	for i, a := range d.made {
@@ -378,7 +376,7 @@ func (s *scheduler) park(d *draft, flying bool) {
 		s.upkeep.prune(j.Key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.state(), len(d.made))
+	s.schedule(j, d.nextDue(), j.run.State(), len(d.made))
 	if d.turn {
 		s.enqueue(j)
 	}
@@ -403,16 +401,16 @@ func (j *journey) unload() {
 
 // displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
 // the caller, whose own change is on record: that run's end wakes the other.
-func (s *scheduler) displace(k Key, by *displacement) {
+func (s *scheduler) displace(k record.Key, by *displacement) {
 	stop := by.stop
 	stop.answer = make(chan error, 1)
 	s.beside(func() { s.drive(s.take(by.run, k, ""), message{stop: &stop}, false) })
 }
 
 // stopRun asks a run to end and waits until that is on record.
-func (s *scheduler) stopRun(ctx context.Context, run *runState, kind stopKind, cause error, reason string) error {
+func (s *scheduler) stopRun(ctx context.Context, run *record.RunState, kind plan.Stop, cause error, reason string) error {
 	answer := make(chan error, 1)
-	j := s.take(run.id, run.rec.key(), laneOf(run.rec.Pipeline, run.rec.key()))
+	j := s.take(run.ID, run.Rec.Key(), laneOf(run.Rec.Pipeline, run.Rec.Key()))
 	ask := message{stop: &stopRequest{kind: kind, reason: reason, cause: cause, answer: answer}}
 	if !s.beside(func() { s.drive(j, ask, false) }) {
 		return ErrClosed

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -53,27 +55,27 @@ func startable(phase sched.Phase) error {
 // found is an unfinished run that a former process left behind.
 type found struct {
 	id       string
-	key      Key
+	key      record.Key
 	pipeline string
 	begun    bool
-	state    State
-	due      instant // 0 for at once
+	state    plan.State
+	due      record.Time // 0 for at once
 }
 
 // recover reads the unfinished runs, and none of the others. A run whose records are damaged is reported to the
 // logger and left alone; it does not stop the others.
 func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
-	for r, err := range s.ledger.store.List(ctx, store.Query{Prefix: activePrefix}) {
+	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.ActivePrefix}) {
 		if err != nil {
 			return nil, err
 		}
-		id := r.Key[len(activePrefix):]
-		run, err := s.ledger.run(ctx, id)
+		id := r.Key[len(record.ActivePrefix):]
+		run, err := s.ledger.Run(ctx, id)
 		switch {
 		case err == nil:
-			due := run.sleepsUntil()
-			if due != 0 && run.awaits() {
-				signaled, err := s.ledger.signaled(ctx, id)
+			due := run.SleepsUntil()
+			if due != 0 && run.Awaits() {
+				signaled, err := s.ledger.Signaled(ctx, id)
 				if err != nil {
 					return nil, err
 				}
@@ -82,7 +84,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 				}
 			}
 			runs = append(runs, found{
-				id: id, key: run.rec.key(), pipeline: run.rec.Pipeline, begun: run.plan != nil, state: run.state(), due: due,
+				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
 			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.log.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)

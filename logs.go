@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -38,15 +40,15 @@ const logChunk = 1 << 20
 type runLog struct {
 	run string
 
-	mu      sync.Mutex     // guards what follows; held for a copy
-	seq     int64          // of the newest line
-	pending []LogLine      // not known to be written, in order of Seq
-	size    int            // about the bytes of pending
-	kept    map[string]int // lines kept by step
+	mu      sync.Mutex       // guards what follows; held for a copy
+	seq     int64            // of the newest line
+	pending []record.LogLine // not known to be written, in order of Seq
+	size    int              // about the bytes of pending
+	kept    map[string]int   // lines kept by step
 }
 
 // add keeps a line; it reports whether there was room and whether it is time to write.
-func (l *runLog) add(line LogLine, limit int) (kept, full bool) {
+func (l *runLog) add(line record.LogLine, limit int) (kept, full bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch n := l.kept[line.Step]; {
@@ -75,7 +77,7 @@ func (l *runLog) ops() (ops []store.Op, last int64) {
 			size += len(lines[n].Message) + len(lines[n].Attrs) + 128
 			n++
 		}
-		ops = append(ops, store.Put(logKey(l.run, lines[0].Seq), encode(lines[:n])))
+		ops = append(ops, store.Put(record.LogKey(l.run, lines[0].Seq), record.Encode(lines[:n])))
 		last, lines = lines[n-1].Seq, lines[n:]
 	}
 	return ops, last
@@ -93,7 +95,7 @@ func (l *runLog) written(last int64) {
 	l.pending = slices.Delete(l.pending, 0, n)
 }
 
-func (l *runLog) unwritten() []LogLine {
+func (l *runLog) unwritten() []record.LogLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.pending)
@@ -171,7 +173,7 @@ func (h *logHandler) child(attrs bool, with func(slog.Handler) slog.Handler) slo
 
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.onceJSON.Do(h.prepareJSON)
-	line := LogLine{Time: r.Time, Step: h.attempt.step.ID, Attempt: h.attempt.number, Level: r.Level}
+	line := record.LogLine{Time: r.Time, Step: h.attempt.step.ID, Attempt: h.attempt.number, Level: r.Level}
 	if line.Time.IsZero() {
 		line.Time = time.Now()
 	}
@@ -229,7 +231,7 @@ func (h *logHandler) attributes(ctx context.Context, r slog.Record) json.RawMess
 }
 
 // keepLine adds a line to the log of the attempt's run, unless the attempt is over.
-func (s *scheduler) keepLine(a *attempt, line LogLine) {
+func (s *scheduler) keepLine(a *attempt, line record.LogLine) {
 	j := a.journey
 	j.mu.Lock()
 	log, over := j.log, a.returned || a.abandoned
@@ -296,7 +298,7 @@ func (f *flusher) flush() {
 }
 
 // unwrittenLines returns the lines of a run that are in memory alone.
-func (s *scheduler) unwrittenLines(run string) []LogLine {
+func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 	t := s.pool.Find(run)
 	if t == nil {
 		return nil
@@ -369,13 +371,13 @@ func (t *tails) wake(run string) {
 // the engine is shut down while the sequence follows the run ([ErrClosed]).
 func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2[LogLine, error] {
 	return func(yield func(LogLine, error) bool) {
-		if err := e.followLog(ctx, runID, o, func(l LogLine) bool { return yield(l, nil) }); err != nil {
+		if err := e.followLog(ctx, runID, o, func(l record.LogLine) bool { return yield(LogLine(l), nil) }); err != nil {
 			yield(LogLine{}, err)
 		}
 	}
 }
 
-func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield func(LogLine) bool) error {
+func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield func(record.LogLine) bool) error {
 	s := e.sched
 	t := s.tails.follow(run)
 	defer s.tails.unfollow(run, t)
@@ -383,7 +385,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		// In this order, so that nothing slips through: what comes after news was taken wakes us, a run that has
 		// ended gets no more lines, and lines leave the memory only after they are in the store.
 		news := s.tails.news(t)
-		rec, _, err := load[runRecord](ctx, e.ledger, runKey(run))
+		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
 		if errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(run, text.MaxName))
 		}
@@ -392,7 +394,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		}
 		unwritten := s.unwrittenLines(run)
 		more := true
-		pass := func(l LogLine) {
+		pass := func(l record.LogLine) {
 			if l.Seq <= last || !more {
 				return
 			}
@@ -401,7 +403,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 				more = yield(l)
 			}
 		}
-		if err := e.ledger.log(ctx, run, last, pass); err != nil {
+		if err := e.ledger.Log(ctx, run, last, pass); err != nil {
 			return err
 		}
 		for _, l := range unwritten {
@@ -418,52 +420,4 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 			return ErrClosed
 		}
 	}
-}
-
-// log reads the lines written after a Seq. The record that holds the line after it may begin before it.
-func (l *ledger) log(ctx context.Context, run string, after int64, pass func(LogLine)) error {
-	from := ""
-	before := store.Query{Prefix: logsOf(run), After: logKey(run, after+2), Reverse: true, Limit: 1}
-	for r, err := range l.store.List(ctx, before) {
-		if err != nil {
-			return err
-		}
-		if err := passLines(r, pass); err != nil {
-			return err
-		}
-		from = r.Key
-	}
-	for r, err := range l.store.List(ctx, store.Query{Prefix: logsOf(run), After: from}) {
-		if err != nil {
-			return err
-		}
-		if err := passLines(r, pass); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func passLines(r store.Record, pass func(LogLine)) error {
-	var lines []LogLine
-	if err := decode(r, &lines); err != nil {
-		return err
-	}
-	for _, line := range lines {
-		pass(line)
-	}
-	return nil
-}
-
-// lastLine returns the Seq of the newest line written of a run; 0 for none.
-func (l *ledger) lastLine(ctx context.Context, run string) (last int64, err error) {
-	for r, err := range l.store.List(ctx, store.Query{Prefix: logsOf(run), Reverse: true, Limit: 1}) {
-		if err != nil {
-			return 0, err
-		}
-		if err := passLines(r, func(line LogLine) { last = line.Seq }); err != nil {
-			return 0, err
-		}
-	}
-	return last, nil
 }

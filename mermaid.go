@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -14,29 +15,29 @@ import (
 // is not valid. It returns the error of w.
 func (s PipelineSpec) Mermaid(w io.Writer) error {
 	s = s.normalized()
-	c := chart{plan: planOfSpec(s)}
+	c := chart{plan: toPlan(s)}
 	return c.write(w)
 }
 
 // Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. A run that has not
 // started has no steps to draw. Mermaid returns the error of w.
 func (r *Run) Mermaid(w io.Writer) error {
-	c := chart{plan: &plan{Independent: r.Pipeline == ""}, run: r}
+	c := chart{plan: &plan.Plan{Independent: r.Pipeline == ""}, run: r}
 	for i := range r.Steps {
 		if r.Steps[i].Finally {
-			c.plan.Finally = append(c.plan.Finally, r.Steps[i].Step)
+			c.plan.Finally = append(c.plan.Finally, toStep(r.Steps[i].Step))
 		} else {
-			c.plan.Steps = append(c.plan.Steps, r.Steps[i].Step)
+			c.plan.Steps = append(c.plan.Steps, toStep(r.Steps[i].Step))
 		}
 	}
 	c.plan.Planned = len(c.plan.Steps) > 0 && c.plan.Steps[0].ID == PlanStep
-	c.plan.ready()
+	c.plan.Ready()
 	return c.write(w)
 }
 
 // chart is what both pictures have in common.
 type chart struct {
-	plan *plan
+	plan *plan.Plan
 	run  *Run // nil for a pipeline
 }
 
@@ -50,16 +51,16 @@ var stateColors = map[State]string{
 func (c *chart) write(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
-	for i := range c.plan.len() {
-		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, c.plan.step(i)))
+	for i := range c.plan.Len() {
+		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, c.plan.Step(i)))
 	}
-	for i := range c.plan.len() {
+	for i := range c.plan.Len() {
 		if i == len(c.plan.Steps) {
-			for _, last := range c.plan.last() {
+			for _, last := range c.plan.Last() {
 				fmt.Fprintf(&b, "  %s -. finally .-> %s\n", node(last), node(i))
 			}
 		}
-		for _, before := range c.plan.before(i) {
+		for _, before := range c.plan.Before(i) {
 			fmt.Fprintf(&b, "  %s --> %s\n", node(before), node(i))
 		}
 	}
@@ -72,13 +73,13 @@ func (c *chart) write(w io.Writer) error {
 
 func node(i int) string { return "s" + strconv.Itoa(i+1) }
 
-func (c *chart) label(i int, step *Step) string {
+func (c *chart) label(i int, step *plan.Step) string {
 	name := step.Name
 	if name == "" {
 		name = step.ID
 	}
 	text := escapeLabel(name)
-	if !c.plan.plans(i) {
+	if !c.plan.Plans(i) {
 		text += "<br/>" + escapeLabel(step.Driver)
 	}
 	if c.run == nil {
@@ -123,20 +124,4 @@ func escapeLabel(label string) string {
 		}
 	}
 	return b.String()
-}
-
-// last returns the positions of the steps that no other comes after.
-func (p *plan) last() (last []int) {
-	followed := make([]bool, len(p.Steps))
-	for i := range p.Steps {
-		for _, before := range p.before(i) {
-			followed[before] = true
-		}
-	}
-	for i := range followed {
-		if !followed[i] {
-			last = append(last, i)
-		}
-	}
-	return last
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -16,7 +18,7 @@ func (d *draft) begin() (proceed bool, err error) {
 	head := d.head
 	known := head != nil && head.ID == d.rec.ResourceID
 	if known && head.Pending != d.j.ID {
-		waits, err := d.s.ledger.standsInLine(d.s.base, &d.rec)
+		waits, err := d.s.ledger.IsPending(d.s.base, &d.rec)
 		if err != nil || waits {
 			d.head = nil
 			return false, err
@@ -25,19 +27,19 @@ func (d *draft) begin() (proceed bool, err error) {
 	}
 	switch {
 	case !known:
-		return true, d.finishWith(StateFailed, "the resource no longer has this run")
+		return true, d.finishWith(plan.Failed, "the resource no longer has this run")
 	case head.Active != "":
 		d.displace = displacementOf(head)
 		d.head = nil // it stays as it is
 		return false, nil
-	case head.Deleted != 0 && head.Cause != CauseDeleted:
-		return true, d.finishWith(StateCanceled, toBeDeleted)
+	case head.Deleted != 0 && head.Cause != record.Deleted:
+		return true, d.finishWith(plan.Canceled, toBeDeleted)
 	}
-	w, err := d.s.ledger.takesUp(d.s.base, d.j.Key, head)
+	w, err := d.s.ledger.Target(d.s.base, d.j.Key, head)
 	if err != nil {
 		return false, err
 	}
-	if entered, err := d.enter(w.pipeline); err != nil || !entered {
+	if entered, err := d.enter(w.Pipeline); err != nil || !entered {
 		d.head = nil
 		return false, err
 	}
@@ -64,7 +66,7 @@ func (d *draft) readHead() error {
 	}
 	j := d.j
 	if j.rev == 0 {
-		head, rev, err := d.s.ledger.resource(d.s.base, j.Key)
+		head, rev, err := d.s.ledger.Resource(d.s.base, j.Key)
 		if err != nil {
 			return err
 		}
@@ -78,25 +80,25 @@ func (d *draft) readHead() error {
 }
 
 // pin starts the run on what it takes up of the resource.
-func (d *draft) pin(w *target) error {
+func (d *draft) pin(w *record.Target) error {
 	head := d.head
 	d.begun, d.rewrite = true, true
-	d.rec.State, d.rec.Started, d.rec.Cause = StateRunning, d.now, head.Cause
-	d.rec.Generation, d.rec.Pipeline = w.generation, w.pipeline
-	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = w.metadata, w.version, head.Created, w.updated
+	d.rec.State, d.rec.Started, d.rec.Cause = plan.Running, d.now, head.Cause
+	d.rec.Generation, d.rec.Pipeline = w.Generation, w.Pipeline
+	d.rec.Metadata, d.rec.Version, d.rec.MadeAt, d.rec.UpdatedAt = w.Metadata, w.Version, head.Created, w.Updated
 	if err := d.moveUp(); err != nil {
 		return err
 	}
 	head.Active = d.j.ID
 	if head.Status.Run == d.j.ID {
-		head.Status.Phase, head.Status.Message = StateRunning, ""
+		head.Status.Phase, head.Status.Message = plan.Running, ""
 	}
 	d.rec.DeletedAt = head.Deleted
-	d.spec = w.spec
+	d.spec = w.Spec
 	switch {
-	case d.rec.Cause == CauseDeleted:
+	case d.rec.Cause == record.Deleted:
 		return d.pinFinalizers()
-	case d.rec.Of != "" && d.rec.Cause == CauseRetried:
+	case d.rec.Of != "" && d.rec.Cause == record.Retried:
 		return d.pinRetry()
 	default:
 		d.rec.Of = "" // a change came before it began, and makes it a run like any other
@@ -112,17 +114,17 @@ func (d *draft) pinCurrent() error {
 	}
 	switch {
 	case d.pipeline == nil:
-		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q was deleted", name))
+		return d.finishWith(plan.Failed, fmt.Sprintf("pipeline %q was deleted", name))
 	case d.pipeline.Resource != d.j.Key.Type:
-		return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, d.pipeline.Resource))
+		return d.finishWith(plan.Failed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, d.pipeline.Resource))
 	}
 	if err := d.pinDefinition(); err != nil {
 		return err
 	}
 	if d.plan.Timeout > 0 {
-		d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
+		d.rec.Deadline = d.now.Add(time.Duration(d.plan.Timeout))
 	}
-	d.blankStates(d.plan.len())
+	d.blankStates(d.plan.Len())
 	return nil
 }
 
@@ -130,48 +132,48 @@ func (d *draft) pinCurrent() error {
 func (d *draft) pinDefinition() (err error) {
 	if !d.pipeline.Planned {
 		d.rec.Hash = d.pipeline.Hash
-		d.plan, err = d.s.ledger.plan(d.s.base, d.j.ID, &d.rec)
+		d.plan, err = d.s.ledger.Plan(d.s.base, d.j.ID, &d.rec)
 		return err
 	}
-	p, err := d.s.ledger.definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
+	p, err := d.s.ledger.Definition(d.s.base, d.rec.Pipeline, d.pipeline.Hash)
 	if err != nil {
 		return err
 	}
-	d.pinPlan(p.unplanned(d.rec.Pipeline))
+	d.pinPlan(p.Unplanned(d.rec.Pipeline))
 	return nil
 }
 
 // pinPlan writes a plan that is no definition's.
-func (d *draft) pinPlan(p *plan) {
+func (d *draft) pinPlan(p *plan.Plan) {
 	d.plan, d.rec.Hash = p, ""
-	d.extra = append(d.extra, store.Put(planKey(d.j.ID), encode(p)))
+	d.extra = append(d.extra, store.Put(record.PlanKey(d.j.ID), record.Encode(p)))
 }
 
 // pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
 func (d *draft) pinRetry() error {
-	old, err := d.s.ledger.run(d.s.base, d.rec.Of)
+	old, err := d.s.ledger.Run(d.s.base, d.rec.Of)
 	if errors.Is(err, ErrNotFound) {
-		return d.finishWith(StateFailed, originalGone(d.rec.Of))
+		return d.finishWith(plan.Failed, originalGone(d.rec.Of))
 	}
 	if err != nil {
 		return err
 	}
-	if old.plan == nil {
-		return damaged(old.key(), errors.New("has no steps that could be repeated"))
+	if old.Plan == nil {
+		return record.Damaged(old.Key(), errors.New("has no steps that could be repeated"))
 	}
 	if d.rec.Newest {
 		if err := d.pinCurrent(); err != nil || d.over {
 			return err
 		}
 	} else {
-		d.rec.Pipeline = old.rec.Pipeline
-		if d.plan, d.rec.Hash = old.plan, old.rec.Hash; d.rec.Hash == "" {
-			d.pinPlan(old.plan)
+		d.rec.Pipeline = old.Rec.Pipeline
+		if d.plan, d.rec.Hash = old.Plan, old.Rec.Hash; d.rec.Hash == "" {
+			d.pinPlan(old.Plan)
 		}
 		if d.plan.Timeout > 0 {
-			d.rec.Deadline = d.now.after(time.Duration(d.plan.Timeout))
+			d.rec.Deadline = d.now.Add(time.Duration(d.plan.Timeout))
 		}
-		d.blankStates(d.plan.len())
+		d.blankStates(d.plan.Len())
 	}
 	d.keep(old)
 	return nil
@@ -182,7 +184,7 @@ func originalGone(run string) string {
 }
 
 // keep takes over what another run has done of the steps.
-func (d *draft) keep(old *runState) {
+func (d *draft) keep(old *record.RunState) {
 	for i, done := range keptSteps(old, d.plan, d.rec.From) {
 		if done != nil {
 			*d.step(i) = *done
@@ -192,18 +194,18 @@ func (d *draft) keep(old *runState) {
 }
 
 // displacementOf asks for the end of the run at work, if the one that waits behind it is not to wait for that.
-func displacementOf(r *resourceRecord) *displacement {
+func displacementOf(r *record.Resource) *displacement {
 	switch {
 	case r.Active == "":
 		return nil
 	case r.Deleted != 0:
 		return &displacement{run: r.Active, stop: stopRequest{
-			spare: true, kind: stopCancel, reason: toBeDeleted, cause: fmt.Errorf("%w: %s", ErrCanceled, toBeDeleted),
+			spare: true, kind: plan.StopCancel, reason: toBeDeleted, cause: fmt.Errorf("%w: %s", ErrCanceled, toBeDeleted),
 		}}
 	case r.Supersede:
 		reason := fmt.Sprintf("generation %d came", r.Generation)
 		return &displacement{run: r.Active, stop: stopRequest{
-			spare: true, kind: stopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason),
+			spare: true, kind: plan.StopSupersede, reason: reason, cause: fmt.Errorf("%w: %s", ErrSuperseded, reason),
 		}}
 	}
 	return nil
@@ -218,21 +220,21 @@ type displacement struct {
 // pinFinalizers plans a deletion: the steps of the resource's pipeline, or the drivers that listen to its type,
 // backwards, to be finalized where the driver can.
 func (d *draft) pinFinalizers() error {
-	p := listenersPlan(d.grants.listeners(d.j.Key.Type))
+	p := plan.Listeners(d.grants.listeners(d.j.Key.Type))
 	if name := d.rec.Pipeline; name != "" {
 		if d.pipeline == nil {
-			return d.finishWith(StateFailed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
+			return d.finishWith(plan.Failed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
 		}
 		var err error
-		if p, err = d.s.ledger.definition(d.s.base, name, d.pipeline.Hash); err != nil {
+		if p, err = d.s.ledger.Definition(d.s.base, name, d.pipeline.Hash); err != nil {
 			return err
 		}
 		if d.pipeline.Planned {
-			p = p.unplanned(name)
+			p = p.Unplanned(name)
 		}
 	}
-	d.pinPlan(p.backwards())
-	d.blankStates(d.plan.len())
+	d.pinPlan(p.Backwards())
+	d.blankStates(d.plan.Len())
 	return nil
 }
 
@@ -241,13 +243,13 @@ func (d *draft) pinListeners() error {
 	limit := d.s.opts.Limits.Steps
 	switch {
 	case len(names) == 0:
-		d.extra = append(d.extra, store.Put(unheardKey(d.j.Key), []byte("{}")))
-		return d.finishWith(StateSkipped, fmt.Sprintf("no driver listens to resources of type %q", d.j.Key.Type))
+		d.extra = append(d.extra, store.Put(record.UnlistenedKey(d.j.Key), []byte("{}")))
+		return d.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q", d.j.Key.Type))
 	case len(names) > limit:
-		return d.finishWith(StateFailed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.Key.Type, limit))
+		return d.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), d.j.Key.Type, limit))
 	}
-	d.pinPlan(listenersPlan(names))
-	d.extra = append(d.extra, store.Delete(unheardKey(d.j.Key)))
-	d.blankStates(d.plan.len())
+	d.pinPlan(plan.Listeners(names))
+	d.extra = append(d.extra, store.Delete(record.UnlistenedKey(d.j.Key)))
+	d.blankStates(d.plan.Len())
 	return nil
 }

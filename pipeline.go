@@ -12,6 +12,8 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -106,16 +108,16 @@ const (
 	Queue
 )
 
-var changePolicyNames = enum[ChangePolicy]{what: "change policy", names: []string{"", "coalesce", "supersede", "queue"}}
-
 // String returns the name that documents use, and "unset" for the zero value.
-func (c ChangePolicy) String() string { return changePolicyNames.text(c) }
+func (c ChangePolicy) String() string { return record.ChangePolicy(c).String() }
 
 // MarshalText returns the name that documents use, and an empty text for the zero value.
-func (c ChangePolicy) MarshalText() ([]byte, error) { return changePolicyNames.marshal(c) }
+func (c ChangePolicy) MarshalText() ([]byte, error) { return record.ChangePolicy(c).MarshalText() }
 
 // UnmarshalText accepts exactly what MarshalText returns.
-func (c *ChangePolicy) UnmarshalText(b []byte) error { return changePolicyNames.unmarshal(b, c) }
+func (c *ChangePolicy) UnmarshalText(b []byte) error {
+	return (*record.ChangePolicy)(c).UnmarshalText(b)
+}
 
 // Duration is a [time.Duration] that documents write as text, such as "1m30s" (see [time.ParseDuration]).
 type Duration time.Duration
@@ -128,12 +130,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 
 // UnmarshalText accepts what [time.ParseDuration] accepts.
 func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	if err != nil {
-		return fmt.Errorf("%q is no duration such as \"1m30s\"", text)
-	}
-	*d = Duration(parsed)
-	return nil
+	return (*document.Duration)(d).UnmarshalText(text)
 }
 
 // Spec returns s.
@@ -259,7 +256,7 @@ func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	positions := map[string]string{}
 	validateSteps("steps", steps, positions, f, limits)
 	validateSteps("finally", finally, positions, f, limits)
-	validateGraph(steps, f)
+	plan.CheckGraph(toSteps(steps), f)
 	for i, step := range finally {
 		if len(step.After) > 0 {
 			f.Add(fault.Invalidf(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
@@ -294,252 +291,3 @@ func validateStep(s Step, field string, f *fault.Fields, limits Limits) {
 		f.Add(document.Check(field+".with", s.With, limits.document(), 3)...)
 	}
 }
-
-// A plan is what a run pins when it starts: its steps, and what must be done before each. A plan never changes once it
-// is made ready, and is shared by the runs of one pipeline. A step's position counts through Steps and then Finally.
-type plan struct {
-	Steps   []Step       `json:"steps"`
-	Finally []Step       `json:"finally,omitempty"`
-	Timeout Duration     `json:"timeout,omitzero"`
-	Resync  Duration     `json:"resync,omitzero"`
-	Retry   *RetryPolicy `json:"retry,omitempty"`
-	// Independent steps start at once, and one that fails holds up no other: the drivers that listen to a type.
-	Independent bool `json:"independent,omitempty"`
-	// Finalize has the drivers' Finalize called in place of Reconcile.
-	Finalize bool `json:"finalize,omitempty"`
-	// Planned plans have a first step that plans the others, and the others once it has succeeded.
-	Planned bool `json:"planned,omitempty"`
-
-	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
-}
-
-func planOfSpec(s PipelineSpec) *plan {
-	return (&plan{Steps: s.Steps, Finally: s.Finally, Timeout: s.Timeout, Resync: s.Resync, Retry: s.Retry}).ready()
-}
-
-// listenersPlan is the plan of a resource without a pipeline: a step for each driver, named after it.
-func listenersPlan(drivers []string) *plan {
-	p := &plan{Independent: true}
-	for _, d := range drivers {
-		p.Steps = append(p.Steps, Step{ID: d, Driver: d})
-	}
-	return p
-}
-
-// ready works out the arrows of a graph. Ids that name no step were refused when the plan was made.
-func (p *plan) ready() *plan {
-	if !isGraph(p.Steps) {
-		return p
-	}
-	p.after = make([][]int, len(p.Steps))
-	for i, step := range p.Steps {
-		for _, id := range step.After {
-			p.after[i] = append(p.after[i], p.index(id))
-		}
-		if p.Planned && i > 0 && len(step.After) == 0 {
-			p.after[i] = []int{0}
-		}
-	}
-	return p
-}
-
-func (p *plan) len() int { return len(p.Steps) + len(p.Finally) }
-
-// step returns the step at a position, not to be changed.
-func (p *plan) step(i int) *Step {
-	if i < len(p.Steps) {
-		return &p.Steps[i]
-	}
-	return &p.Finally[i-len(p.Steps)]
-}
-
-// index returns the position of the step with the id, or -1.
-func (p *plan) index(id string) int {
-	for i := range p.len() {
-		if p.step(i).ID == id {
-			return i
-		}
-	}
-	return -1
-}
-
-// before returns the positions of the steps that must be done before the one at a position may start. What comes
-// before the first of Finally is all of Steps, however they went.
-func (p *plan) before(i int) []int {
-	switch {
-	case i < len(p.Steps) && p.after != nil:
-		return p.after[i]
-	case i == 0 || i == len(p.Steps) || i < len(p.Steps) && p.Independent:
-		return nil
-	default:
-		return []int{i - 1}
-	}
-}
-
-// next decides: it returns the steps that may start now, in order, and whether the run is over. The states are what
-// is recorded of the steps, by position; a retry or a wait that has come due is given as queued. Steps that are to
-// stop start nothing more, and are over as soon as none of them runs; then comes Finally, unless that is to stop too.
-//
-// Invariant: a step is never returned before each of the steps it depends on has a recorded success, skip, or failure
-// that is tolerated; and none of Finally before nothing of Steps can run any more.
-func (p *plan) next(states []State, stop, stopFinally bool) (start []int, over bool) {
-	start, over = p.nextOfSteps(states[:len(p.Steps)], stop)
-	if !over {
-		return start, false
-	}
-	return p.nextOfFinally(states, stopFinally)
-}
-
-func (p *plan) nextOfSteps(states []State, stop bool) (start []int, over bool) {
-	running, waiting, failed := p.survey(states)
-	stop = stop || failed && !p.Independent
-	if stop {
-		return nil, !running
-	}
-	if p.Independent || p.after != nil {
-		start = p.startableSteps(states)
-	} else {
-		start = p.nextInOrder(states)
-	}
-	return start, !running && !waiting && len(start) == 0
-}
-
-// survey looks for what keeps a run from being over, and for a failure that is not tolerated.
-func (p *plan) survey(states []State) (running, waiting, failed bool) {
-	for i, s := range states {
-		switch s {
-		case StateRunning:
-			running = true
-		case StateRetrying, StateWaiting:
-			waiting = true
-		case StateFailed:
-			failed = failed || !p.step(i).ContinueOnError
-		}
-	}
-	return running, waiting, failed
-}
-
-// nextInOrder returns the first step that is not done, if it may start.
-func (p *plan) nextInOrder(states []State) []int {
-	for i := range states {
-		if !p.passed(states, i) {
-			if states[i].startable() {
-				return only(i)
-			}
-			return nil
-		}
-	}
-	return nil
-}
-
-// only returns a slice of one position, not to be changed.
-func only(i int) []int {
-	if i < len(positions) {
-		return positions[i : i+1]
-	}
-	return []int{i}
-}
-
-// positions are in their places, so that the usual plan needs no memory to say what comes next.
-var positions = func() (p [256]int) {
-	for i := range p {
-		p[i] = i
-	}
-	return p
-}()
-
-// startableSteps returns every step that may start and whose predecessors are done.
-func (p *plan) startableSteps(states []State) (start []int) {
-	for i, s := range states {
-		if s.startable() && !slices.ContainsFunc(p.before(i), func(b int) bool { return !p.passed(states, b) }) {
-			start = append(start, i)
-		}
-	}
-	return start
-}
-
-// passed says that a step is done, as far as those after it are concerned.
-func (p *plan) passed(states []State, i int) bool {
-	return states[i] == StateSucceeded || states[i] == StateSkipped || states[i] == StateFailed && p.step(i).ContinueOnError
-}
-
-// nextOfFinally goes through Finally in order. A step of it that fails holds up none of the others, for each may be
-// the one that puts something back.
-func (p *plan) nextOfFinally(states []State, stop bool) (start []int, over bool) {
-	for i := len(p.Steps); i < len(states); i++ {
-		switch s := states[i]; {
-		case s == StateRunning:
-			return nil, false
-		case s.Final() || stop:
-			continue
-		case s.startable():
-			return only(i), false
-		default:
-			return nil, false
-		}
-	}
-	return nil, true
-}
-
-// through says that nothing of Steps can run any more, so that what is left is Finally.
-func (p *plan) through(states []State, stop bool) bool {
-	_, over := p.nextOfSteps(states[:len(p.Steps)], stop)
-	return over
-}
-
-// startable says that a step waits for nothing but its turn: it never began, or shall begin again.
-func (s State) startable() bool {
-	return s == StateUnset || s == StateQueued || s == StateBlocked
-}
-
-// succeeded says that the steps are through and none of them stands in the way of a success.
-func (p *plan) succeeded(states []State) bool {
-	end, _ := p.outcome(states, stopNone)
-	return p.through(states, false) && end == StateSucceeded
-}
-
-// outcome decides how the steps of a run that is through with them have ended. The step is the one that made it fail,
-// or -1.
-func (p *plan) outcome(states []State, stop stopKind) (end State, step int) {
-	failed := -1
-	for i, s := range states[:len(p.Steps)] {
-		if s == StateFailed && !p.Steps[i].ContinueOnError {
-			failed = i
-			break
-		}
-	}
-	switch stop {
-	case stopCancel:
-		return StateCanceled, -1
-	case stopSupersede:
-		return StateSuperseded, -1
-	case stopTimeout:
-		return StateFailed, failed
-	}
-	if failed >= 0 {
-		return StateFailed, failed
-	}
-	return StateSucceeded, -1
-}
-
-// failedCleanup returns the first step of Finally whose failure is not tolerated, or -1. It turns a success into a
-// failure.
-func (p *plan) failedCleanup(states []State) int {
-	for i := len(p.Steps); i < len(states); i++ {
-		if states[i] == StateFailed && !p.step(i).ContinueOnError {
-			return i
-		}
-	}
-	return -1
-}
-
-// stopKind says why a run shall end before its steps are done.
-type stopKind string
-
-const (
-	stopNone      stopKind = ""
-	stopHalt      stopKind = "halt"
-	stopCancel    stopKind = "cancel"
-	stopTimeout   stopKind = "timeout"
-	stopSupersede stopKind = "supersede"
-)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -37,11 +39,6 @@ const PlanStep = ".plan"
 // planner is the driver of that step. It is registered under a name that no driver of a program can have.
 type planner struct{ Planner }
 
-// plannerStep is PlanStep for those below.
-const plannerStep = ".plan"
-
-func plannerName(pipeline string) string { return plannerStep + "/" + pipeline }
-
 func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	steps, err := p.Plan(ctx, req.Resource)
 	if err != nil {
@@ -50,50 +47,39 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	return Result{kind: resultPlan, output: steps}, nil
 }
 
-// unplanned is the plan of a run of a pipeline whose steps are to be planned.
-func (p *plan) unplanned(pipeline string) *plan {
-	u := *p
-	u.Steps = []Step{{ID: plannerStep, Name: "Plan the steps", Driver: plannerName(pipeline)}}
-	u.Planned = true
-	return &u
-}
-
-// plans says that the step at a position is the one that plans the others.
-func (p *plan) plans(i int) bool { return p.Planned && i == 0 }
-
 // plannedBy returns the plan with the steps that its first one came to.
-func plannedBy(p *plan, steps []Step, limits Limits) (*plan, error) {
+func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	steps = cloneSteps(steps)
 	giveIDs(steps, 0)
 	var f fault.Fields
-	validateStepLists(steps, p.Finally, &f, limits)
+	validateStepLists(steps, fromSteps(p.Finally), &f, limits)
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w", err))
 	}
-	rest := (&plan{Steps: steps}).ready()
+	rest := (&plan.Plan{Steps: toSteps(steps)}).Ready()
 	if p.Finalize {
-		rest = rest.backwards()
+		rest = rest.Backwards()
 	}
 	whole := *p
-	whole.Steps = append([]Step{p.Steps[0]}, rest.Steps...)
+	whole.Steps = append([]plan.Step{p.Steps[0]}, rest.Steps...)
 	if doc, err := document.Marshal(&whole); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, err))
 	} else if len(doc) > limits.Document {
 		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))
 	}
-	return whole.ready(), nil
+	return whole.Ready(), nil
 }
 
 // extend pins the steps that were planned.
-func (d *draft) extend(p *plan) error {
-	var old *runState // whose steps are kept as far as the new plan has them
+func (d *draft) extend(p *plan.Plan) error {
+	var old *record.RunState // whose steps are kept as far as the new plan has them
 	if d.rec.Of != "" && d.rec.Newest {
 		var err error
-		old, err = d.s.ledger.run(d.s.base, d.rec.Of)
+		old, err = d.s.ledger.Run(d.s.base, d.rec.Of)
 		if errors.Is(err, ErrNotFound) {
 			rec := d.step(0)
-			rec.State, rec.Reason = StateFailed, originalGone(d.rec.Of)
-			d.states[0] = StateFailed
+			rec.State, rec.Reason = plan.Failed, originalGone(d.rec.Of)
+			d.states[0] = plan.Failed
 			return nil
 		}
 		if err != nil {
@@ -101,9 +87,9 @@ func (d *draft) extend(p *plan) error {
 		}
 	}
 	d.plan, d.extended = p, true
-	d.extra = append(d.extra, store.Put(planKey(d.j.ID), encode(p)))
+	d.extra = append(d.extra, store.Put(record.PlanKey(d.j.ID), record.Encode(p)))
 	done := d.states[0]
-	d.blankStates(p.len())
+	d.blankStates(p.Len())
 	d.states[0] = done
 	if old != nil {
 		d.keep(old)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -28,11 +29,11 @@ func noResource(k Key) error {
 	return fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 }
 
-func (e *Engine) head(ctx context.Context, k Key) (*resourceRecord, error) {
+func (e *Engine) head(ctx context.Context, k Key) (*record.Resource, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
 	}
-	head, _, err := e.ledger.resource(ctx, k)
+	head, _, err := e.ledger.Resource(ctx, record.Key(k))
 	if err == nil && head == nil {
 		err = noResource(k)
 	}
@@ -52,7 +53,7 @@ type ResourceFilter struct {
 // If the store fails or ctx ends, the last element is the error of the store or the cause of ctx. The caller owns the
 // objects.
 func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, error] {
-	q := store.Query{Prefix: resourcePrefix, Limit: f.Limit}
+	q := store.Query{Prefix: record.ResourcePrefix, Limit: f.Limit}
 	if f.Type != "" {
 		q.Prefix += f.Type + "/"
 		if f.After != "" {
@@ -61,7 +62,7 @@ func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, 
 		q.Prefix += f.NamePrefix
 	}
 	return func(yield func(*Object, error) bool) {
-		for r, err := range e.ledger.store.List(ctx, q) {
+		for r, err := range e.ledger.Store.List(ctx, q) {
 			var o *Object
 			if err == nil {
 				if o, err = e.listed(ctx, r); o == nil && err == nil {
@@ -76,13 +77,13 @@ func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, 
 }
 
 func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
-	kind, name, _ := strings.Cut(strings.TrimPrefix(r.Key, resourcePrefix), "/")
-	var head resourceRecord
-	if err := decode(r, &head); err != nil {
+	kind, name, _ := strings.Cut(strings.TrimPrefix(r.Key, record.ResourcePrefix), "/")
+	var head record.Resource
+	if err := record.Decode(r, &head); err != nil {
 		return nil, err
 	}
 	k := Key{Type: kind, Name: name}
-	revision, err := e.ledger.revision(ctx, k, head.Generation)
+	revision, err := e.ledger.Revision(ctx, record.Key(k), head.Generation)
 	if errors.Is(err, store.ErrNotFound) {
 		return readObject(ctx, e.ledger, k) // which sees whether the resource has changed since it was listed
 	}
@@ -103,11 +104,11 @@ func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error]
 			return
 		}
 		// An earlier incarnation of the name may have left revisions behind; they are not this resource's.
-		q := store.Query{Prefix: revisionsOf(k)}
+		q := store.Query{Prefix: record.RevisionsOf(record.Key(k))}
 		if head.First > 1 {
-			q.After = revisionKey(k, head.First-1)
+			q.After = record.RevisionKey(record.Key(k), head.First-1)
 		}
-		for r, err := range e.ledger.store.List(ctx, q) {
+		for r, err := range e.ledger.Store.List(ctx, q) {
 			var o *Object
 			if err == nil {
 				o, err = revisionObject(r, k, head)
@@ -119,18 +120,18 @@ func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error]
 	}
 }
 
-func revisionObject(r store.Record, k Key, head *resourceRecord) (*Object, error) {
+func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, error) {
 	var generation int64
-	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Key, revisionsOf(k)), "%x", &generation); err != nil {
+	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Key, record.RevisionsOf(record.Key(k))), "%x", &generation); err != nil {
 		return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, r.Key)
 	}
-	var rec revisionRecord
-	if err := decode(r, &rec); err != nil {
+	var rec record.Revision
+	if err := record.Decode(r, &rec); err != nil {
 		return nil, err
 	}
 	return &Object{Spec: rec.Spec, Meta: Meta{
 		ID: head.ID, Name: k.Name, Type: k.Type, Pipeline: rec.Pipeline, Metadata: rec.Metadata, Version: rec.Version,
-		Generation: generation, CreatedAt: head.Created.time(), UpdatedAt: rec.At.time(),
+		Generation: generation, CreatedAt: head.Created.Time(), UpdatedAt: rec.At.Time(),
 	}}, nil
 }
 
@@ -164,19 +165,19 @@ func (f *RunFilter) wants(r *Run) bool {
 // a snapshot of one moment. If the store fails or ctx ends, the last element is the error of the store or the cause
 // of ctx. The caller owns the runs.
 func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
-	q := store.Query{Prefix: runPrefix, Reverse: f.Newest}
+	q := store.Query{Prefix: record.RunPrefix, Reverse: f.Newest}
 	switch {
 	case f.Unfinished:
-		q.Prefix = activePrefix
+		q.Prefix = record.ActivePrefix
 	case f.Resource != Key{}:
-		q.Prefix = runsOf(f.Resource)
+		q.Prefix = record.RunsOf(record.Key(f.Resource))
 	}
 	if f.After != "" {
 		q.After = q.Prefix + f.After
 	}
 	return func(yield func(*Run, error) bool) {
 		n := 0
-		for r, err := range e.ledger.store.List(ctx, q) {
+		for r, err := range e.ledger.Store.List(ctx, q) {
 			if err != nil {
 				yield(nil, err)
 				return

@@ -2,9 +2,7 @@ package conveyor
 
 import (
 	"math"
-	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
@@ -18,10 +16,6 @@ type RetryPolicy struct {
 	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial that is larger than Max counts as Max
 	Multiplier  float64  `json:"multiplier,omitempty"`  // at least 1; default 2
 	Jitter      float64  `json:"jitter,omitempty"`      // fraction of the delay, at most 1; default 0.2; -1 means none
-}
-
-var defaultRetry = RetryPolicy{
-	MaxAttempts: 3, Initial: Duration(time.Second), Max: Duration(time.Minute), Multiplier: 2, Jitter: 0.2,
 }
 
 func validateRetry(p RetryPolicy, field string, f *fault.Fields) {
@@ -40,59 +34,4 @@ func validateRetry(p RetryPolicy, field string, f *fault.Fields) {
 	if p.Jitter != -1 && !(p.Jitter >= 0 && p.Jitter <= 1) {
 		f.Add(fault.Invalidf(field+".jitter", "%v is neither -1 nor between 0 and 1", p.Jitter))
 	}
-}
-
-// or fills what is zero in p from less.
-func (p RetryPolicy) or(less RetryPolicy) RetryPolicy {
-	if p.MaxAttempts == 0 {
-		p.MaxAttempts = less.MaxAttempts
-	}
-	if p.Initial == 0 {
-		p.Initial = less.Initial
-	}
-	if p.Max == 0 {
-		p.Max = less.Max
-	}
-	if p.Multiplier == 0 {
-		p.Multiplier = less.Multiplier
-	}
-	if p.Jitter == 0 {
-		p.Jitter = less.Jitter
-	}
-	return p
-}
-
-// retryPolicy combines the policies that apply to a step, the nearest first.
-func retryPolicy(step, pipeline *RetryPolicy, driver, engine RetryPolicy) RetryPolicy {
-	var p RetryPolicy
-	if step != nil {
-		p = *step
-	}
-	if pipeline != nil {
-		p = p.or(*pipeline)
-	}
-	return p.or(driver).or(engine).or(defaultRetry)
-}
-
-// exhausted says that no attempt is left after this many.
-func (p RetryPolicy) exhausted(attempts int) bool {
-	return p.MaxAttempts > 0 && attempts >= p.MaxAttempts
-}
-
-// longestDelay, in nanoseconds, is 73 years: with the jitter it still is a duration.
-const longestDelay = 1 << 61
-
-// delay is the time between the end of attempt n, counted from 1, and the start of the next. It depends on nothing
-// but the recorded number, so that a restart neither forgets nor repeats a wait.
-func (p RetryPolicy) delay(n int) time.Duration {
-	// The power is infinite for a large n, and min still answers Max.
-	interval := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max), longestDelay)
-	b := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(time.Duration(interval)),
-		backoff.WithMultiplier(p.Multiplier),
-		backoff.WithMaxInterval(time.Duration(interval)),
-		backoff.WithRandomizationFactor(max(p.Jitter, 0)),
-		backoff.WithMaxElapsedTime(0), // the number of attempts decides, not the time they took
-	)
-	return b.NextBackOff()
 }

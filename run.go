@@ -8,7 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 )
 
 // State is the state of a run or of a step. The zero value means unset: a step that has not begun.
@@ -26,24 +29,19 @@ const (
 	StateSkipped                 // final: not needed, or no driver was there to do it
 	StateCanceled                // final: ended by Cancel
 	StateSuperseded              // final: ended by a newer generation
-
-	numStates // how many there are
 )
 
-var stateNames = enum[State]{what: "state", names: []string{"", "queued", "running", "retrying", "waiting", "blocked",
-	"succeeded", "failed", "skipped", "canceled", "superseded"}}
-
 // String returns the name that documents use, and "unset" for the zero value.
-func (s State) String() string { return stateNames.text(s) }
+func (s State) String() string { return plan.State(s).String() }
 
 // MarshalText returns the name that documents use, and an empty text for the zero value.
-func (s State) MarshalText() ([]byte, error) { return stateNames.marshal(s) }
+func (s State) MarshalText() ([]byte, error) { return plan.State(s).MarshalText() }
 
 // UnmarshalText accepts exactly what MarshalText returns.
-func (s *State) UnmarshalText(b []byte) error { return stateNames.unmarshal(b, s) }
+func (s *State) UnmarshalText(b []byte) error { return (*plan.State)(s).UnmarshalText(b) }
 
 // Final reports whether s is final: a run or a step in a final state does not change any more.
-func (s State) Final() bool { return s >= StateSucceeded }
+func (s State) Final() bool { return plan.State(s).Final() }
 
 // Cause is the reason why a run exists.
 type Cause uint8
@@ -57,16 +55,14 @@ const (
 	CauseRetried                    // the run repeats an earlier run
 )
 
-var causeNames = enum[Cause]{what: "cause", names: []string{"", "created", "updated", "deleted", "resync", "triggered", "retried"}}
-
 // String returns the name that documents use, and "unset" for the zero value.
-func (c Cause) String() string { return causeNames.text(c) }
+func (c Cause) String() string { return record.Cause(c).String() }
 
 // MarshalText returns the name that documents use, and an empty text for the zero value.
-func (c Cause) MarshalText() ([]byte, error) { return causeNames.marshal(c) }
+func (c Cause) MarshalText() ([]byte, error) { return record.Cause(c).MarshalText() }
 
 // UnmarshalText accepts exactly what MarshalText returns.
-func (c *Cause) UnmarshalText(b []byte) error { return causeNames.unmarshal(b, c) }
+func (c *Cause) UnmarshalText(b []byte) error { return (*record.Cause)(c).UnmarshalText(b) }
 
 // Run is the work on one generation of a resource along its pipeline. It is a plain value: the run as it was when it
 // was read.
@@ -88,7 +84,7 @@ type Run struct {
 	Deadline  time.Time `json:"deadline,omitzero"` // from the Timeout of the pipeline; zero if there is none
 	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
 
-	stop   stopKind
+	stop   plan.Stop
 	failed int // position of the step that made it fail, or -1
 }
 
@@ -153,7 +149,7 @@ func (r *Run) Err() error {
 	case StateSuperseded:
 		return fmt.Errorf("run %s: %w: %s", r.ID, ErrSuperseded, r.Reason)
 	case StateFailed:
-		if r.stop == stopTimeout {
+		if r.stop == plan.StopTimeout {
 			return fmt.Errorf("run %s: %w: %s", r.ID, ErrTimeout, r.Reason)
 		}
 		if r.failed >= 0 && r.failed < len(r.Steps) {
@@ -205,16 +201,16 @@ const (
 	EventGap                           // an [Observer] has missed events that are no longer kept
 )
 
-var eventKindNames = enum[EventKind]{what: "event kind", names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
+var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
 
 // String returns the name that documents use, and "unset" for the zero value.
-func (k EventKind) String() string { return eventKindNames.text(k) }
+func (k EventKind) String() string { return eventKindNames.Text(k) }
 
 // MarshalText returns the name that documents use, and an empty text for the zero value.
-func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.marshal(k) }
+func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.Marshal(k) }
 
 // UnmarshalText accepts exactly what MarshalText returns.
-func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.unmarshal(b, k) }
+func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.Unmarshal(b, k) }
 
 // LogLine is one line that a driver wrote to [Request.Log].
 type LogLine struct {
@@ -234,36 +230,4 @@ func (l LogLine) String() string {
 		return l.Level.String() + " " + l.Message
 	}
 	return l.Level.String() + " " + l.Message + " " + string(l.Attrs)
-}
-
-// enum gives an enumeration its names. The zero value has the empty name.
-type enum[T ~uint8] struct {
-	what  string
-	names []string
-}
-
-func (e enum[T]) text(v T) string {
-	if int(v) >= len(e.names) {
-		return fmt.Sprintf("%s(%d)", e.what, v)
-	}
-	if v == 0 {
-		return "unset"
-	}
-	return e.names[v]
-}
-
-func (e enum[T]) marshal(v T) ([]byte, error) {
-	if int(v) >= len(e.names) {
-		return nil, fmt.Errorf("%w: %s %d", fault.Invalid, e.what, v)
-	}
-	return []byte(e.names[v]), nil
-}
-
-func (e enum[T]) unmarshal(text []byte, into *T) error {
-	i := slices.Index(e.names, string(text))
-	if i < 0 {
-		return fmt.Errorf("%q is no %s", text, e.what)
-	}
-	*into = T(i)
-	return nil
 }

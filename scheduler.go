@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/conveyor-go/conveyor/internal/asynclog"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
 )
 
@@ -20,7 +23,7 @@ import (
 // logger.
 type scheduler struct {
 	opts    Options // defaults filled in, never written again
-	ledger  *ledger
+	ledger  *ledger.Ledger
 	events  *feed
 	log     *asynclog.Logger
 	tails   tails
@@ -49,18 +52,18 @@ type scheduler struct {
 }
 
 // pool knows of each unfinished run where it waits and for what.
-type pool = sched.Pool[Key, *journey]
+type pool = sched.Pool[record.Key, *journey]
 
 // task is what the pool knows of a run.
-type task = sched.Task[Key, *journey]
+type task = sched.Task[record.Key, *journey]
 
-func newScheduler(opts Options, l *ledger, events *feed) *scheduler {
+func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 	s := &scheduler{
 		opts: opts, ledger: l, events: events, log: asynclog.New(opts.Logger),
 		base:   context.Background(),
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 	}
-	s.pool = sched.NewPool[Key, *journey](opts.Workers, func() { s.employ(nil) }, s.drivers.forgetPlanner)
+	s.pool = sched.NewPool[record.Key, *journey](opts.Workers, func() { s.employ(nil) }, s.drivers.forgetPlanner)
 	s.flusher.init(s)
 	return s
 }
@@ -76,8 +79,8 @@ func (s *scheduler) loop() {
 		case <-s.nudge:
 		case <-timer.C:
 		}
-		if next := s.pool.TakeDue(int64(toInstant(time.Now()))); next != 0 {
-			timer.Reset(time.Until(instant(next).time()))
+		if next := s.pool.TakeDue(int64(record.TimeOf(time.Now()))); next != 0 {
+			timer.Reset(time.Until(record.Time(next).Time()))
 		} else {
 			timer.Stop()
 		}
@@ -93,8 +96,8 @@ func (s *scheduler) wakeLoop() {
 
 // schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
 // many calls of drivers are about to be made for it.
-func (s *scheduler) schedule(j *journey, due instant, state State, calls int) {
-	if s.pool.At(&j.task, int64(due), uint8(state), calls, j.run.isBlockedBy) {
+func (s *scheduler) schedule(j *journey, due record.Time, state plan.State, calls int) {
+	if s.pool.At(&j.task, int64(due), uint8(state), calls, j.run.IsBlockedBy) {
 		s.wakeLoop()
 	}
 }
@@ -180,8 +183,8 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 }
 
 // take returns the journey of an unfinished run, made if it is not known.
-func (s *scheduler) take(id string, key Key, lane string) *journey {
-	return s.pool.Take(id, lane, uint8(StateQueued), func() *task {
+func (s *scheduler) take(id string, key record.Key, lane string) *journey {
+	return s.pool.Take(id, lane, uint8(plan.Queued), func() *task {
 		j := &journey{task: task{ID: id, Key: key}, strewn: 1}
 		j.Owner = j
 		return &j.task
@@ -190,14 +193,14 @@ func (s *scheduler) take(id string, key Key, lane string) *journey {
 
 // forget drops a journey that has ended, or that never came to be, and tells those who wait for its end.
 func (s *scheduler) forget(j *journey) {
-	for _, w := range s.drop(j, StateUnset) {
+	for _, w := range s.drop(j, plan.Unset) {
 		w <- nil
 	}
 }
 
 // drop takes a journey out of all that holds it, and returns those who wait for its end. The state is the last one of
 // a run that has ended.
-func (s *scheduler) drop(j *journey, ended State) (waiting []chan *Run) {
+func (s *scheduler) drop(j *journey, ended plan.State) (waiting []chan *Run) {
 	s.pool.Remove(&j.task, uint8(ended))
 	s.flusher.forget(j.log) // its lines are written, or never will be
 	waiting = s.waiters.take(j.ID)

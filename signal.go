@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -40,9 +42,9 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if text.NameFault(runID) != "" {
 		return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
 	}
-	key := signalsOf(runID, name) + e.ids.Next(time.Now())
+	key := record.SignalsOf(runID, name) + e.ids.Next(time.Now())
 	for {
-		rec, rev, err := load[runRecord](ctx, e.ledger, runKey(runID))
+		rec, rev, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return fmt.Errorf("%w: run %q", ErrNotFound, runID)
@@ -51,23 +53,23 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		case rec.State.Final():
 			return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, rec.State)
 		}
-		_, err = e.ledger.commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(runKey(runID), rev)})
+		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(record.RunKey(runID), rev)})
 		switch {
 		case errors.Is(err, store.ErrConflict):
 			continue // the run started or ended meanwhile
-		case errors.Is(err, errNotCommitted):
+		case errors.Is(err, ledger.ErrNotCommitted):
 			// The step that awaits it may have taken it before it was looked for.
-			err = fmt.Errorf("%w: %w", store.ErrUnknown, withoutIdentity(err))
+			err = fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
 		}
 		if err != nil {
 			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
 		}
-		j := e.sched.take(runID, rec.key(), laneOf(rec.Pipeline, rec.key()))
+		j := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
 		j.strew()
 		e.sched.enqueue(j)
 		// A run that has ended meanwhile may not have known of it.
-		if rec, _, err := load[runRecord](ctx, e.ledger, runKey(runID)); err == nil && rec.State.Final() {
-			_ = e.ledger.removeAll(ctx, strewnOf(runID)...) // or else by Retention
+		if rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID)); err == nil && rec.State.Final() {
+			_ = e.ledger.RemoveAll(ctx, ledger.Leftovers(runID)...) // or else by Retention
 		}
 		return nil
 	}
@@ -80,11 +82,6 @@ func (j *journey) strew() {
 	j.strewn++
 }
 
-// strewnOf lists the prefixes of those: checkpoints, and signals that nobody took.
-func strewnOf(run string) []string {
-	return []string{checkpointPrefix + run + "/", signalPrefix + run + "/"}
-}
-
 // sweep removes them along with the end of the run; what is too much for one commit goes after it.
 func (d *draft) sweep() error {
 	d.j.mu.Lock()
@@ -93,9 +90,9 @@ func (d *draft) sweep() error {
 	if d.swept == 0 {
 		return nil
 	}
-	left := removeBatch
-	for _, prefix := range strewnOf(d.j.ID) {
-		for r, err := range d.s.ledger.store.List(d.s.base, store.Query{Prefix: prefix, Limit: left + 1}) {
+	left := ledger.RemoveBatch
+	for _, prefix := range ledger.Leftovers(d.j.ID) {
+		for r, err := range d.s.ledger.Store.List(d.s.base, store.Query{Prefix: prefix, Limit: left + 1}) {
 			if err != nil {
 				return err
 			}
@@ -115,6 +112,6 @@ func (d *draft) sweep() error {
 // sweepLate removes what is left of them after the end.
 func (s *scheduler) sweepLate(j *journey) {
 	s.beside(func() {
-		s.insist("tidy run "+j.ID, func() error { return s.ledger.removeAll(s.base, strewnOf(j.ID)...) })
+		s.insist("tidy run "+j.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(j.ID)...) })
 	})
 }

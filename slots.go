@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -16,7 +18,7 @@ type driver struct {
 	name  string
 	impl  Driver
 	opts  driverOptions
-	calls *sched.Semaphore[Key, *journey] // bounds the calls of it that are under way
+	calls *sched.Semaphore[record.Key, *journey] // bounds the calls of it that are under way
 }
 
 // registry holds the registered drivers.
@@ -54,14 +56,14 @@ func (r *registry) putLocked(d *driver) {
 func (r *registry) plan(pipeline string, p Planner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.putLocked(&driver{name: plannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[Key, *journey](0)})
+	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *journey](0)})
 }
 
 // forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
 func (r *registry) forgetPlanner(pipeline string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.names, plannerName(pipeline))
+	delete(r.names, plan.PlannerName(pipeline))
 }
 
 // listeners returns the names of the drivers that listen to a type, in order.
@@ -93,7 +95,7 @@ func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
 	if err := s.accepting(); err != nil {
 		return err
 	}
-	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[Key, *journey](opts.concurrency)}
+	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[record.Key, *journey](opts.concurrency)}
 	if !s.drivers.add(known) {
 		return fmt.Errorf("%w: driver %q", ErrExists, name)
 	}
@@ -106,7 +108,7 @@ func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
 func (s *scheduler) plansWith(pipeline string, p Planner) {
 	if p != nil {
 		s.drivers.plan(pipeline, p)
-		s.pool.Unblock(plannerName(pipeline))
+		s.pool.Unblock(plan.PlannerName(pipeline))
 	}
 }
 
@@ -122,7 +124,7 @@ func (s *scheduler) driver(name string, j *journey) *driver {
 
 // missing says what a step lacks whose driver is not registered.
 func missing(driver string) string {
-	if pipeline, planned := strings.CutPrefix(driver, plannerName("")); planned {
+	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
 		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
 	}
 	return fmt.Sprintf("driver %q is not registered", driver)
@@ -134,7 +136,7 @@ func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, de
 }
 
 // laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
-func laneOf(pipeline string, k Key) string {
+func laneOf(pipeline string, k record.Key) string {
 	if pipeline == "" {
 		return "/" + k.Type
 	}

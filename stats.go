@@ -3,6 +3,8 @@ package conveyor
 import (
 	"context"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
 )
 
 // Stats describes what an engine does at one moment.
@@ -60,7 +62,7 @@ func (s *scheduler) stats() Stats {
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},
 	}
-	for state := range numStates {
+	for state := range State(plan.NumStates) {
 		if n := now.States[state]; n > 0 {
 			st.Runs[state] = n
 		}

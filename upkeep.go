@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -16,17 +19,17 @@ import (
 type upkeep struct {
 	sched *scheduler
 	// rerun makes a run of an unchanged resource, if wanted reports true of its record.
-	rerun func(ctx context.Context, k Key, cause Cause, wanted func(*resourceRecord) bool) (*Run, error)
+	rerun func(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error)
 
 	resync alarm // rings when a resource is to be run again
 
-	mu      sync.Mutex       // guards what follows
-	toPrune map[Key]struct{} // resources whose past is to be looked through
-	pruning bool             // somebody is at it
+	mu      sync.Mutex              // guards what follows
+	toPrune map[record.Key]struct{} // resources whose past is to be looked through
+	pruning bool                    // somebody is at it
 }
 
 func newUpkeep(e *Engine) *upkeep {
-	u := &upkeep{sched: e.sched, rerun: e.rerun, toPrune: map[Key]struct{}{}}
+	u := &upkeep{sched: e.sched, rerun: e.rerun, toPrune: map[record.Key]struct{}{}}
 	u.resync.work = u.resyncAll
 	u.resync.start = func(work func()) bool {
 		return !e.sched.draining() && e.sched.beside(work)
@@ -54,21 +57,21 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 
 // reconcileType makes runs for the resources of one type that no driver had listened to. What is damaged is left alone; an error is one of the store.
 func (u *upkeep) reconcileType(kind string) error {
-	prefix := unheardPrefix + kind + "/"
-	for r, err := range u.sched.ledger.store.List(u.sched.base, store.Query{Prefix: prefix}) {
+	prefix := record.UnheardPrefix + kind + "/"
+	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
 		if err != nil {
 			return err
 		}
 		if u.sched.draining() {
 			return nil
 		}
-		k := Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
-		_, err := u.rerun(u.sched.base, k, CauseCreated, func(head *resourceRecord) bool {
-			return head.Pipeline == "" && head.Status.Phase == StateSkipped
+		k := record.Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
+		_, err := u.rerun(u.sched.base, k, record.Created, func(head *record.Resource) bool {
+			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
 		})
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case beyondRepair(err):
+		case ledger.Permanent(err):
 			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
 		default:
 			return err
@@ -78,15 +81,15 @@ func (u *upkeep) reconcileType(kind string) error {
 }
 
 // resyncAt has the index of resources that are to be run again looked at when the time comes; 0 for never.
-func (u *upkeep) resyncAt(at instant) {
+func (u *upkeep) resyncAt(at record.Time) {
 	if at != 0 {
-		u.resync.set(at.time())
+		u.resync.set(at.Time())
 	}
 }
 
 // resyncAll makes the runs that are due, one after the other.
 func (u *upkeep) resyncAll() {
-	var next instant
+	var next record.Time
 	u.sched.insist("resync", func() (err error) {
 		next, err = u.resyncDue()
 		return err
@@ -96,15 +99,15 @@ func (u *upkeep) resyncAll() {
 
 // resyncDue makes the runs that are due, and returns when the next one will be; 0 for never. What is damaged is left
 // alone; an error is one of the store.
-func (u *upkeep) resyncDue() (next instant, err error) {
-	for r, err := range u.sched.ledger.store.List(u.sched.base, store.Query{Prefix: resyncPrefix}) {
+func (u *upkeep) resyncDue() (next record.Time, err error) {
+	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: record.ResyncPrefix}) {
 		if err != nil {
 			return 0, err
 		}
-		due, k, err := parseResyncKey(r.Key)
+		due, k, err := record.ParseResyncKey(r.Key)
 		if err == nil {
 			switch {
-			case due > toInstant(time.Now()):
+			case due > record.TimeOf(time.Now()):
 				return due, nil
 			case u.sched.draining():
 				return 0, nil
@@ -113,7 +116,7 @@ func (u *upkeep) resyncDue() (next instant, err error) {
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case beyondRepair(err), errors.Is(err, ErrInvalid):
+		case ledger.Permanent(err), errors.Is(err, ErrInvalid):
 			u.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
 		default:
 			return 0, err
@@ -123,27 +126,27 @@ func (u *upkeep) resyncDue() (next instant, err error) {
 }
 
 // resyncOne makes one run, unless the pipeline no longer asks for it. Either way the index entry is gone afterwards.
-func (u *upkeep) resyncOne(ctx context.Context, due instant, k Key) error {
-	head, rev, err := u.sched.ledger.resource(ctx, k)
+func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) error {
+	head, rev, err := u.sched.ledger.Resource(ctx, k)
 	if err != nil {
 		return err
 	}
 	if head == nil || head.Resync != due {
-		_, err := u.sched.ledger.commit(ctx, []store.Op{store.Delete(resyncKey(due, k))})
+		_, err := u.sched.ledger.Commit(ctx, []store.Op{store.Delete(record.ResyncKey(due, k))})
 		return err
 	}
-	pipeline, _, err := u.sched.ledger.pipeline(ctx, head.Pipeline)
+	pipeline, _, err := u.sched.ledger.Pipeline(ctx, head.Pipeline)
 	switch {
 	case err == nil && pipeline.Resync > 0 && pipeline.Resource == k.Type && head.Deleted == 0:
-		_, err := u.rerun(ctx, k, CauseResync, func(head *resourceRecord) bool { return head.Resync == due })
+		_, err := u.rerun(ctx, k, record.Resynced, func(head *record.Resource) bool { return head.Resync == due })
 		return err
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return err
 	}
 	next := *head
-	ops := next.unplanResync(k)
-	ops = append(ops, store.Put(resourceKey(k), encode(&next)).If(rev))
-	if _, err = u.sched.ledger.commit(ctx, ops); errors.Is(err, store.ErrConflict) {
+	ops := next.CancelResync(k)
+	ops = append(ops, store.Put(record.ResourceKey(k), record.Encode(&next)).If(rev))
+	if _, err = u.sched.ledger.Commit(ctx, ops); errors.Is(err, store.ErrConflict) {
 		return u.resyncOne(ctx, due, k)
 	}
 	return err
@@ -151,7 +154,7 @@ func (u *upkeep) resyncOne(ctx context.Context, due instant, k Key) error {
 
 // prune has the past of a resource looked through, one resource after the other, by a goroutine that is there while
 // there is something to do.
-func (u *upkeep) prune(k Key) {
+func (u *upkeep) prune(k record.Key) {
 	if u.sched.opts.Retention == (Retention{}) {
 		return
 	}
@@ -173,14 +176,14 @@ func (u *upkeep) pruneAll() {
 		if !ok {
 			return
 		}
-		if err := u.sched.ledger.tidy(u.sched.base, k, keepRules(u.sched.opts.Retention), time.Now()); err != nil {
+		if err := u.sched.ledger.Prune(u.sched.base, k, ledger.Keep(u.sched.opts.Retention), time.Now()); err != nil {
 			// What is too much stays until the next run of the resource ends.
 			u.sched.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
 		}
 	}
 }
 
-func (u *upkeep) nextToPrune() (k Key, ok bool) {
+func (u *upkeep) nextToPrune() (k record.Key, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for k = range u.toPrune {

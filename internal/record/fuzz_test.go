@@ -1,4 +1,4 @@
-package conveyor
+package record
 
 import (
 	"bytes"
@@ -13,35 +13,37 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/retry"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // storedTypes are what the values of a store are decoded into. What a checkpoint and a signal hold is any JSON, and
 // the other keys of records.go have no values.
 var storedTypes = []reflect.Type{
-	reflect.TypeFor[formatRecord](), reflect.TypeFor[resourceRecord](), reflect.TypeFor[revisionRecord](),
-	reflect.TypeFor[graveRecord](), reflect.TypeFor[queueRecord](), reflect.TypeFor[pipelineRecord](),
-	reflect.TypeFor[runRecord](), reflect.TypeFor[plan](),
-	reflect.TypeFor[stepRecord](), reflect.TypeFor[attemptRecord](), reflect.TypeFor[[]LogLine](),
+	reflect.TypeFor[Format](), reflect.TypeFor[Resource](), reflect.TypeFor[Revision](),
+	reflect.TypeFor[Tombstone](), reflect.TypeFor[Pending](), reflect.TypeFor[Pipeline](),
+	reflect.TypeFor[Run](), reflect.TypeFor[plan.Plan](),
+	reflect.TypeFor[Step](), reflect.TypeFor[Attempt](), reflect.TypeFor[[]LogLine](),
 }
 
 // storedSamples are sound records, and what is none.
 var storedSamples = []any{
-	formatRecord{Format: recordFormat},
-	resourceRecord{ID: "x", Pipeline: "p", Metadata: map[string]string{"a": "b"}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
-		Status: Status{Phase: StateFailed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: CauseUpdated, Queued: 1, LastPlace: 2},
-	revisionRecord{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
-	graveRecord{Generation: 3},
-	queueRecord{Run: "r", Generation: 2, Cause: CauseUpdated},
-	pipelineRecord{Hash: "h", Resource: "r", Saved: 1, OnChange: Queue, Resync: 1, MaxRuns: 2, Planned: true},
-	plan{Timeout: 1, Retry: &RetryPolicy{MaxAttempts: 1}, Steps: []Step{{ID: "1", Driver: "d", With: []byte(`null`)}}},
-	runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseCreated, State: StateRunning, Started: 1, Generation: 1, Stop: stopHalt, FailedStep: "1"},
-	runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseRetried, State: StateQueued, Of: "b", From: "/", Newest: true, Place: 1},
-	plan{Steps: []Step{{ID: "1", Driver: "d"}, {ID: "2", Driver: "d", After: []string{"1"}}}},
-	plan{Steps: []Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
-	stepRecord{State: StateRetrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
-	stepRecord{State: StateWaiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []waitRecord{{Signal: "go", From: 1, To: 2}}},
-	attemptRecord{Started: 1, Ended: 2, Error: "boom", Kind: fault.KindPanic, Stack: "s"},
+	Format{Format: Version},
+	Resource{ID: "x", Pipeline: "p", Metadata: map[string]string{"a": "b"}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
+		Status: Status{Phase: plan.Failed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: Updated, Queued: 1, LastPlace: 2},
+	Revision{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
+	Tombstone{Generation: 3},
+	Pending{Run: "r", Generation: 2, Cause: Updated},
+	Pipeline{Hash: "h", Resource: "r", Saved: 1, OnChange: Queue, Resync: 1, MaxRuns: 2, Planned: true},
+	plan.Plan{Timeout: 1, Retry: &retry.Policy{MaxAttempts: 1}, Steps: []plan.Step{{ID: "1", Driver: "d", With: []byte(`null`)}}},
+	Run{Type: "r", Name: "a", ResourceID: "x", Cause: Created, State: plan.Running, Started: 1, Generation: 1, Stop: plan.StopHalt, FailedStep: "1"},
+	Run{Type: "r", Name: "a", ResourceID: "x", Cause: Retried, State: plan.Queued, Of: "b", From: "/", Newest: true, Place: 1},
+	plan.Plan{Steps: []plan.Step{{ID: "1", Driver: "d"}, {ID: "2", Driver: "d", After: []string{"1"}}}},
+	plan.Plan{Steps: []plan.Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
+	Step{State: plan.Retrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
+	Step{State: plan.Waiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []Wait{{Signal: "go", From: 1, To: 2}}},
+	Attempt{Started: 1, Ended: 2, Error: "boom", Kind: fault.KindPanic, Stack: "s"},
 	[]LogLine{{Seq: 1, Step: "1", Message: "m", Attrs: []byte(`{}`)}},
 	struct{}{}, nil, 1, "", true,
 }
@@ -59,7 +61,7 @@ var storedGarbage = []string{
 // was written.
 func FuzzStoredRecords(f *testing.F) {
 	for _, record := range storedSamples {
-		f.Add(encode(record))
+		f.Add(Encode(record))
 	}
 	for _, garbage := range storedGarbage {
 		f.Add([]byte(garbage))
@@ -67,40 +69,40 @@ func FuzzStoredRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, shape := range storedTypes {
 			first := reflect.New(shape).Interface()
-			if err := decode(store.Record{Key: "the/key", Value: data}, first); err != nil {
+			if err := Decode(store.Record{Key: "the/key", Value: data}, first); err != nil {
 				require.ErrorIs(t, err, store.ErrCorrupt)
 				require.ErrorContains(t, err, "the/key")
 				continue
 			}
-			text := encode(first)
+			text := Encode(first)
 			second := reflect.New(shape).Interface()
-			require.NoError(t, decode(store.Record{Key: "k", Value: text}, second))
-			require.Equal(t, string(text), string(encode(second)), "%s", shape)
+			require.NoError(t, Decode(store.Record{Key: "k", Value: text}, second))
+			require.Equal(t, string(text), string(Encode(second)), "%s", shape)
 			third := reflect.New(shape).Interface()
-			require.NoError(t, decode(store.Record{Key: "k", Value: text}, third))
+			require.NoError(t, Decode(store.Record{Key: "k", Value: text}, third))
 			require.Equal(t, second, third)
-			if p, ok := first.(*plan); ok {
-				follow(t, p.ready())
+			if p, ok := first.(*plan.Plan); ok {
+				follow(t, p.Ready())
 			}
 		}
 	})
 }
 
 // follow goes along a plan that was read, to its end.
-func follow(t *testing.T, p *plan) {
+func follow(t *testing.T, p *plan.Plan) {
 	t.Helper()
-	if p.len() > 50 {
+	if p.Len() > 50 {
 		return
 	}
-	states := make([]State, p.len())
-	for range p.len() + 1 {
-		start, over := p.next(states, false, false)
+	states := make([]plan.State, p.Len())
+	for range p.Len() + 1 {
+		start, over := p.Next(states, false, false)
 		if over {
 			return
 		}
 		require.NotEmpty(t, start, "nothing starts, and it is not over")
 		for _, i := range start {
-			states[i] = StateSucceeded
+			states[i] = plan.Succeeded
 		}
 	}
 	require.Fail(t, "a plan without an end")
@@ -114,12 +116,12 @@ func TestEveryRecordComesBackAsItWasWritten(t *testing.T) {
 		for range 400 {
 			record := reflect.New(shape)
 			randomize(luck, record.Elem(), "")
-			text := encode(record.Interface())
+			text := Encode(record.Interface())
 			back := reflect.New(shape)
 			require.NoError(t, json.Unmarshal(text, back.Interface()))
 			require.Equal(t, record.Interface(), back.Interface(), "%s", text)
-			require.Equal(t, string(text), string(encode(back.Interface())))
-			if decode(store.Record{Value: text}, reflect.New(shape).Interface()) == nil {
+			require.Equal(t, string(text), string(Encode(back.Interface())))
+			if Decode(store.Record{Value: text}, reflect.New(shape).Interface()) == nil {
 				sound++
 			}
 		}
@@ -134,14 +136,14 @@ func randomize(luck *rand.Rand, v reflect.Value, field string) {
 	case *json.RawMessage:
 		*into = json.RawMessage([]string{`null`, `{"a":[1e999,"\ud800",{"b":-0}]}`, `"<&>"`, `[]`}[luck.IntN(4)])
 		return
-	case *State:
-		*into = State(luck.IntN(int(numStates)))
+	case *plan.State:
+		*into = plan.State(luck.IntN(int(plan.NumStates)))
 		return
 	case *Cause:
-		*into = Cause(luck.IntN(len(causeNames.names)))
+		*into = Cause(luck.IntN(len(causeNames.Names)))
 		return
 	case *ChangePolicy:
-		*into = ChangePolicy(luck.IntN(len(changePolicyNames.names)))
+		*into = ChangePolicy(luck.IntN(len(changePolicyNames.Names)))
 		return
 	case *time.Time:
 		*into = time.Unix(luck.Int64N(1<<32), luck.Int64N(1e9)).UTC()
@@ -184,17 +186,17 @@ func randomize(luck *rand.Rand, v reflect.Value, field string) {
 func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 	for _, record := range storedSamples {
 		if shape := reflect.TypeOf(record); shape != nil && reflect.ValueOf(record).Kind() == reflect.Struct && shape.NumField() > 0 {
-			require.NoError(t, decode(store.Record{Value: encode(record)}, reflect.New(shape).Interface()), "%+v", record)
+			require.NoError(t, Decode(store.Record{Value: Encode(record)}, reflect.New(shape).Interface()), "%+v", record)
 		}
 	}
 	for _, shape := range storedTypes {
-		require.ErrorIs(t, decode(store.Record{Key: "k", Value: []byte(" null\n")}, reflect.New(shape).Interface()), store.ErrCorrupt, "%s", shape)
+		require.ErrorIs(t, Decode(store.Record{Key: "k", Value: []byte(" null\n")}, reflect.New(shape).Interface()), store.ErrCorrupt, "%s", shape)
 	}
-	sound := func() resourceRecord {
-		return resourceRecord{ID: "x", Version: 1, Generation: 2, First: 1, Status: Status{Run: "r"}}
+	sound := func() Resource {
+		return Resource{ID: "x", Version: 1, Generation: 2, First: 1, Status: Status{Run: "r"}}
 	}
-	run := func() runRecord {
-		return runRecord{Type: "r", Name: "a", ResourceID: "x", Cause: CauseCreated, State: StateRunning, Started: 1, Generation: 1}
+	run := func() Run {
+		return Run{Type: "r", Name: "a", ResourceID: "x", Cause: Created, State: plan.Running, Started: 1, Generation: 1}
 	}
 	goodResource, goodRun := sound(), run()
 	require.Empty(t, goodResource.Check())
@@ -203,7 +205,7 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 		name   string
 		record checker
 	}{
-		{"a format of 0", &formatRecord{}},
+		{"a format of 0", &Format{}},
 		{"a resource without an id", func() checker { r := sound(); r.ID = ""; return &r }()},
 		{"a resource without a run", func() checker { r := sound(); r.Status.Run = ""; return &r }()},
 		{"a resource without a version", func() checker { r := sound(); r.Version = 0; return &r }()},
@@ -211,30 +213,30 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 		{"a resource older than itself", func() checker { r := sound(); r.First = 3; return &r }()},
 		{"a resource that keeps what is to come", func() checker { r := sound(); r.Keeps = 3; return &r }()},
 		{"a resource with less than nothing in line", func() checker { r := sound(); r.Queued = -1; return &r }()},
-		{"a generation without a version", &revisionRecord{At: 1}},
-		{"a grave of nothing", &graveRecord{}},
-		{"a place in line for nobody", &queueRecord{Generation: 1, Cause: CauseCreated}},
-		{"a place in line for nothing", &queueRecord{Run: "r", Cause: CauseCreated}},
-		{"a pipeline without a definition", &pipelineRecord{Resource: "r"}},
-		{"a pipeline for nothing", &pipelineRecord{Hash: "h"}},
+		{"a generation without a version", &Revision{At: 1}},
+		{"a grave of nothing", &Tombstone{}},
+		{"a place in line for nobody", &Pending{Generation: 1, Cause: Created}},
+		{"a place in line for nothing", &Pending{Run: "r", Cause: Created}},
+		{"a pipeline without a definition", &Pipeline{Resource: "r"}},
+		{"a pipeline for nothing", &Pipeline{Hash: "h"}},
 		{"a run of nothing", func() checker { r := run(); r.Name = ""; return &r }()},
 		{"a run of a name with a slash", func() checker { r := run(); r.Type = "a/b"; return &r }()},
 		{"a run of nobody", func() checker { r := run(); r.ResourceID = ""; return &r }()},
 		{"a run without a cause", func() checker { r := run(); r.Cause = 0; return &r }()},
-		{"a run in no state", func() checker { r := run(); r.State = StateUnset; return &r }()},
-		{"a run in the state of a step", func() checker { r := run(); r.State = StateRetrying; return &r }()},
+		{"a run in no state", func() checker { r := run(); r.State = plan.Unset; return &r }()},
+		{"a run in the state of a step", func() checker { r := run(); r.State = plan.Retrying; return &r }()},
 		{"a run at work that has not begun", func() checker { r := run(); r.Started = 0; return &r }()},
-		{"a run in line that has begun", func() checker { r := run(); r.State = StateQueued; return &r }()},
+		{"a run in line that has begun", func() checker { r := run(); r.State = plan.Queued; return &r }()},
 		{"a run that has begun on nothing", func() checker { r := run(); r.Generation = 0; return &r }()},
-		{"a step in no state", &stepRecord{Attempt: 1}},
-		{"a step with less than no attempts", &stepRecord{State: StateRunning, Attempt: -1}},
-		{"a plan without steps", &plan{}},
-		{"a plan with an arrow from nowhere", &plan{Steps: []Step{{ID: "1", After: []string{"2"}}}}},
-		{"a plan with a ring", &plan{Steps: []Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
+		{"a step in no state", &Step{Attempt: 1}},
+		{"a step with less than no attempts", &Step{State: plan.Running, Attempt: -1}},
+		{"a plan without steps", &plan.Plan{}},
+		{"a plan with an arrow from nowhere", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}}}},
+		{"a plan with a ring", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.NotEmpty(t, c.record.Check())
-			err := decode(store.Record{Key: "k", Value: encode(c.record)}, reflect.New(reflect.TypeOf(c.record).Elem()).Interface())
+			err := Decode(store.Record{Key: "k", Value: Encode(c.record)}, reflect.New(reflect.TypeOf(c.record).Elem()).Interface())
 			require.ErrorIs(t, err, store.ErrCorrupt)
 			require.ErrorContains(t, err, "record k")
 		})
@@ -251,7 +253,7 @@ func TestRecordsAreReadInBoundedMemory(t *testing.T) {
 		data := bytes.Repeat([]byte(unit), size/len(unit))
 		for _, whole := range [][]byte{data, closed(unit, size)} {
 			for _, shape := range storedTypes {
-				used := allocated(func() { _ = decode(store.Record{Key: "k", Value: whole}, reflect.New(shape).Interface()) })
+				used := allocated(func() { _ = Decode(store.Record{Key: "k", Value: whole}, reflect.New(shape).Interface()) })
 				// The largest element that two bytes, "{}", can make is a step or a line of log: about 250 bytes.
 				require.Less(t, used, uint64(300*len(whole)+1<<20), "%s into %s", name, shape)
 			}

@@ -1,4 +1,4 @@
-package conveyor
+package plan
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// validateGraph checks the arrows: each comes from a step there is, and none leads back.
-func validateGraph(steps []Step, f *fault.Fields) {
+// CheckGraph checks the arrows: each comes from a step there is, and none leads back.
+func CheckGraph(steps []Step, f *fault.Fields) {
 	if !isGraph(steps) {
 		return
 	}
@@ -81,46 +81,6 @@ func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 		}
 	}
 	return ring
-}
-
-// follows tells of each step whether it comes after the one at a position, by whatever way; that one itself does too.
-func (p *plan) follows(i int) []bool {
-	after := make([]bool, p.len())
-	after[i] = true
-	for again := true; again; { // once more for each arrow that leads back in the list, and there are none in most
-		again = false
-		for k := range p.Steps {
-			if !after[k] && slices.ContainsFunc(p.before(k), func(b int) bool { return after[b] }) {
-				after[k], again = true, true
-			}
-		}
-	}
-	return after
-}
-
-// backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
-// the rest. Of a graph, each step comes before all that it was after.
-func (p *plan) backwards() *plan {
-	b := &plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
-	placed := make([]bool, len(p.Steps))
-	var place func(i int)
-	place = func(i int) { // those before it first; there are no rings
-		if placed[i] {
-			return
-		}
-		placed[i] = true
-		for _, before := range p.before(i) {
-			place(before)
-		}
-		step := p.Steps[i].clone()
-		step.After, step.ContinueOnError = nil, false
-		b.Steps = append(b.Steps, step)
-	}
-	for i := range p.Steps {
-		place(i)
-	}
-	slices.Reverse(b.Steps)
-	return b
 }
 
 // isGraph says that some step names the ones it comes after. Then the order of the list means nothing.

@@ -1,0 +1,53 @@
+package plan
+
+import "github.com/conveyor-go/conveyor/internal/document"
+
+// startable says that a step waits for nothing but its turn: it never began, or shall begin again.
+func (s State) startable() bool {
+	return s == Unset || s == Queued || s == Blocked
+}
+
+// Stop says why a run shall end before its steps are done.
+type Stop string
+
+const (
+	StopNone      Stop = ""
+	StopHalt      Stop = "halt"
+	StopCancel    Stop = "cancel"
+	StopTimeout   Stop = "timeout"
+	StopSupersede Stop = "supersede"
+)
+
+// State is the state of a run or of a step. The zero value means unset: a step that has not begun.
+type State uint8
+
+const (
+	Unset      State = iota // not begun
+	Queued                  // waits for an earlier run, for a worker, or for a slot of its driver
+	Running                 // an attempt is running
+	Retrying                // an attempt failed, and the next one has a due time
+	Waiting                 // the driver asked to be called again later
+	Blocked                 // cannot continue until something is corrected; for example, a missing driver is registered
+	Succeeded               // final
+	Failed                  // final
+	Skipped                 // final: not needed, or no driver was there to do it
+	Canceled                // final: ended by Cancel
+	Superseded              // final: ended by a newer generation
+
+	NumStates // how many there are
+)
+
+var StateNames = document.Enum[State]{What: "state", Names: []string{"", "queued", "running", "retrying", "waiting", "blocked",
+	"succeeded", "failed", "skipped", "canceled", "superseded"}}
+
+// String returns the name that documents use, and "unset" for the zero value.
+func (s State) String() string { return StateNames.Text(s) }
+
+// MarshalText returns the name that documents use, and an empty text for the zero value.
+func (s State) MarshalText() ([]byte, error) { return StateNames.Marshal(s) }
+
+// UnmarshalText accepts exactly what MarshalText returns.
+func (s *State) UnmarshalText(b []byte) error { return StateNames.Unmarshal(b, s) }
+
+// Final reports whether s is final: a run or a step in a final state does not change any more.
+func (s State) Final() bool { return s >= Succeeded }
