@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/conveyor-go/conveyor"
@@ -29,7 +27,6 @@ const (
 	storeFile   = "conveyor.db"
 	stepTimeout = 30 * time.Minute
 	stopTime    = 4 * time.Second // for the step under way when the program is stopped
-	tailLines   = 20              // of the failed step's log
 )
 
 // run takes the build along the pipeline, or goes on with the run that an earlier start left unfinished.
@@ -131,37 +128,6 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// past is what an earlier start left unfinished of the build.
-type past struct {
-	run *conveyor.Run
-	log []conveyor.LogLine
-}
-
-// past reads what was left; its run is nil if nothing was. The engine is not started yet, so all of it stands still.
-func (a *app) past(ctx context.Context, e *conveyor.Engine) (past, error) {
-	object, err := e.Get(ctx, a.build.Key())
-	if errors.Is(err, conveyor.ErrNotFound) {
-		return past{}, nil
-	}
-	if err != nil {
-		return past{}, err
-	}
-	run, err := e.GetRun(ctx, object.Status.Run)
-	if errors.Is(err, conveyor.ErrNotFound) || err == nil && run.State.Final() {
-		return past{}, nil
-	}
-	left := past{run: run}
-	for line, err := range e.Logs(ctx, object.Status.Run, conveyor.LogOptions{}) {
-		if err != nil {
-			return past{}, err
-		}
-		left.log = append(left.log, line)
-	}
-	return left, err
-}
-
-func (p past) is(run *conveyor.Run) bool { return p.run != nil && p.run.ID == run.ID }
-
 // sweep removes the work of runs that have ended. That of the last one stays until the next start.
 func (a *app) sweep(ctx context.Context, e *conveyor.Engine) error {
 	return a.work().sweep(func(id string) (bool, error) {
@@ -184,79 +150,4 @@ func (a *app) apply(ctx context.Context, e *conveyor.Engine, before past) (*conv
 		return e.Trigger(ctx, a.build.Key())
 	}
 	return run, nil
-}
-
-// announce says which run is shown, and returns what will show it.
-func (a *app) announce(out io.Writer, run *conveyor.Run, before past) *progress {
-	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
-	p := newProgress(out, a.stepsOf(run))
-	switch {
-	case before.is(run):
-		fmt.Fprintln(out, "an earlier start was interrupted; this one goes on with its run")
-		p.recall(before.run, before.log)
-	case before.run != nil:
-		fmt.Fprintf(out, "run %s, of an earlier specification, is finished first\n", before.run.ID)
-	}
-	return p
-}
-
-// stepsOf returns the steps that the run was started with, which may be older than the pipeline of this start.
-func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
-	if len(run.Steps) == 0 {
-		return a.pipeline.Steps
-	}
-	var steps []conveyor.Step
-	for _, s := range run.Steps {
-		steps = append(steps, s.Step)
-	}
-	return steps
-}
-
-// report says what came of a run that has ended; for one that did not succeed it returns an error.
-func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run, out io.Writer) error {
-	failed := (*conveyor.StepError)(nil)
-	if err := run.Err(); errors.As(err, &failed) {
-		return a.failure(ctx, e, run.Step(failed.Step), failed)
-	} else if err != nil {
-		return err
-	}
-	if run.State != conveyor.StateSucceeded {
-		return fmt.Errorf("run %s: %s: %s", run.ID, run.State, run.Reason)
-	}
-	for _, step := range run.Steps {
-		var made struct {
-			image
-			publication
-		}
-		if json.Unmarshal(step.Output, &made) != nil {
-			continue
-		}
-		if made.Layout != "" {
-			fmt.Fprintf(out, "layout %s\n", made.Layout)
-		}
-		if strings.HasPrefix(made.Reference, a.registry+"/") {
-			fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
-		}
-		if made.Reference != "" {
-			fmt.Fprintf(out, "image %s\n", made.Reference)
-		}
-	}
-	return nil
-}
-
-// failure names the step and shows the end of its log.
-func (a *app) failure(ctx context.Context, e *conveyor.Engine, step *conveyor.StepRun, failed *conveyor.StepError) error {
-	var tail []string
-	for line, err := range e.Logs(ctx, failed.Run, conveyor.LogOptions{Step: failed.Step}) {
-		if err != nil {
-			return err
-		}
-		tail = append(tail[max(len(tail)-tailLines+1, 0):], lineText(line))
-	}
-	text := ""
-	if len(tail) > 0 {
-		text = "; the end of its log:\n  " + strings.Join(tail, "\n  ")
-	}
-	return fmt.Errorf("step %s (%s, driver %s) failed in attempt %d: %w%s",
-		step.ID, step.Name, step.Driver, failed.Attempt, failed.Err, text)
 }

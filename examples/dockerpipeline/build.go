@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 
 	"github.com/conveyor-go/conveyor"
@@ -103,14 +102,4 @@ func stillThere(path string) error {
 		return conveyor.Permanent(fmt.Errorf("the work of an earlier step is gone: %w; start a new run", err))
 	}
 	return nil
-}
-
-// publicURL returns the repository without user and password, and nothing for a local path.
-func publicURL(repository string) string {
-	u, err := url.Parse(repository)
-	if err != nil || u.Host == "" {
-		return ""
-	}
-	u.User = nil
-	return u.String()
 }

@@ -77,17 +77,6 @@ func withoutRepository(env []string) []string {
 // gitEnv keeps git from asking questions: there is nobody to answer them.
 func gitEnv() []string { return []string{"GIT_TERMINAL_PROMPT=0", "LC_ALL=C"} }
 
-// goEnv keeps the workspace and the flags of this program's user out of the code that is built. GOFLAGS is set to
-// what is the default anyway, because an empty one means what "go env -w" wrote. The sample needs nothing from the
-// network, and is not given it.
-func goEnv(sample bool) []string {
-	env := []string{"GOWORK=off", "GOFLAGS=-buildvcs=auto", "GO111MODULE=on"}
-	if sample {
-		env = append(env, "GOPROXY=off", "GOTOOLCHAIN=local")
-	}
-	return env
-}
-
 // permanentExit makes an error permanent if the program ran and said no. One that was killed, for lack of memory
 // say, may be run again.
 func permanentExit(err error) error {
@@ -98,45 +87,4 @@ func permanentExit(err error) error {
 		return conveyor.Permanent(err)
 	}
 	return err
-}
-
-// lineWriter calls line for each line written to it, without its end.
-type lineWriter struct {
-	line func(text string)
-	part []byte // a line that has not ended
-	last string // the last line that was not empty
-}
-
-// maxLine is where a line that does not end is broken.
-const maxLine = 64 << 10
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	w.part = append(w.part, p...)
-	for {
-		end := bytes.IndexByte(w.part, '\n')
-		if end < 0 && len(w.part) < maxLine {
-			return len(p), nil
-		}
-		if end < 0 {
-			end = len(w.part) - 1
-		}
-		w.emit(w.part[:end+1])
-		w.part = w.part[end+1:]
-	}
-}
-
-// flush emits a last line that has no end.
-func (w *lineWriter) flush() {
-	if len(w.part) > 0 {
-		w.emit(w.part)
-		w.part = nil
-	}
-}
-
-func (w *lineWriter) emit(line []byte) {
-	text := strings.TrimRight(string(line), "\r\n")
-	if strings.TrimSpace(text) != "" {
-		w.last = strings.TrimSpace(text)
-	}
-	w.line(strings.ToValidUTF8(text, "\uFFFD"))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,16 @@ func (g *gitCloner) Clone(ctx context.Context, req *conveyor.Request, build *Doc
 	src.Dir = dir
 	req.Log.Info("cloned", "commit", src.Commit)
 	return conveyor.DoneWith(src), nil
+}
+
+// publicURL returns the repository without user and password, and nothing for a local path.
+func publicURL(repository string) string {
+	u, err := url.Parse(repository)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	u.User = nil
+	return u.String()
 }
 
 // fetch gets ref, without its history, into the empty folder dir. That takes an init and a fetch, because git clone

@@ -1,18 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -45,18 +38,6 @@ func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 		p.rows = append(p.rows, &row{id: step.ID, name: step.Name})
 	}
 	return p
-}
-
-// maxLive is how many lines surely fit on a terminal; a cursor cannot be moved up beyond its edge.
-const maxLive = 20
-
-func isTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" || runtime.GOOS == "windows" && os.Getenv("WT_SESSION") == "" {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // recall takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
@@ -175,95 +156,4 @@ func (p *progress) row(id string) *row {
 		return nil
 	}
 	return p.rows[i]
-}
-
-// draw replaces the frame on the terminal.
-func (p *progress) draw(now time.Time) {
-	if !p.live {
-		return
-	}
-	names := 0
-	for _, at := range p.rows {
-		names = max(names, len([]rune(at.label())))
-	}
-	var frame bytes.Buffer
-	if p.drawn > 0 {
-		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
-	}
-	frame.WriteString("\x1b[?7l") // lines that are too long are cut at the edge instead of wrapped
-	for _, at := range p.rows {
-		line := fmt.Sprintf("%-*s  %s  %7s  %s", names, at.label(), p.state(at), elapsed(at, now), at.last)
-		frame.WriteString("\r\x1b[K" + strings.TrimRight(line, " ") + "\n")
-	}
-	frame.WriteString("\x1b[?7h")
-	p.out.Write(frame.Bytes())
-	p.drawn = len(p.rows)
-}
-
-func (r *row) label() string { return r.id + " " + r.name }
-
-// state gives the word for a state, padded and coloured.
-func (p *progress) state(at *row) string {
-	word := at.state.String()
-	if at.state == conveyor.StateUnset {
-		word = ""
-	}
-	word = fmt.Sprintf("%-9s", word)
-	colors := map[conveyor.State]string{
-		conveyor.StateSucceeded: "32", conveyor.StateFailed: "31", conveyor.StateRunning: "33", conveyor.StateRetrying: "33",
-	}
-	if color := colors[at.state]; color != "" && p.color {
-		return "\x1b[" + color + "m" + word + "\x1b[0m"
-	}
-	return word
-}
-
-// elapsed is the time that a step has taken, up to now if it has not ended.
-func elapsed(at *row, now time.Time) string {
-	if at.started.IsZero() || at.state == conveyor.StateSkipped {
-		return ""
-	}
-	if at.state.Final() {
-		now = at.ended
-	}
-	return strconv.FormatFloat(max(now.Sub(at.started), 0).Seconds(), 'f', 1, 64) + "s"
-}
-
-// lineText renders a log line as its message and its attributes, name=value.
-func lineText(l conveyor.LogLine) string {
-	var attrs map[string]json.RawMessage
-	text := l.Message
-	if len(l.Attrs) > 0 && json.Unmarshal(l.Attrs, &attrs) == nil {
-		for _, name := range slices.Sorted(maps.Keys(attrs)) {
-			value := string(attrs[name])
-			if plain := ""; json.Unmarshal(attrs[name], &plain) == nil {
-				value = plain
-			}
-			text += " " + name + "=" + value
-		}
-	}
-	return printable(text)
-}
-
-// printableLines is printable for a text of several lines.
-func printableLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = printable(lines[i])
-	}
-	return strings.Join(lines, "\n")
-}
-
-// printable takes the power out of what the programs of a step wrote: it reaches the terminal without escapes.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t' || r == '\n':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		default:
-			return -1
-		}
-	}, text)
 }

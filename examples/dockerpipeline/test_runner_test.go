@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -11,13 +10,6 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 )
-
-// hostile sets what must not reach the code that is tested and built.
-func hostile(t *testing.T) {
-	t.Setenv("GOWORK", filepath.Join(t.TempDir(), "go.work"))
-	t.Setenv("GOFLAGS", "-mod=vendor -run=None -tags=hostile")
-	t.Setenv("GO111MODULE", "off")
-}
 
 func TestTestRunnerPassesOnEveryLine(t *testing.T) {
 	hostile(t)
@@ -80,25 +72,4 @@ func TestTestRunnerKillsAllItStarted(t *testing.T) {
 	require.ErrorIs(t, <-ended, conveyor.ErrShutdown)
 	_, err := test.Read(make([]byte, 1))
 	require.Error(t, err, "the program that go test started is dead, and its connection closed")
-}
-
-func TestLineWriterBreaksLines(t *testing.T) {
-	var got []string
-	w := &lineWriter{line: func(text string) { got = append(got, text) }}
-	for _, part := range []string{"one\r\ntw", "o\n\nthree \xff", "\n   \nend"} {
-		n, err := io.WriteString(w, part)
-		require.NoError(t, err)
-		require.Len(t, part, n)
-	}
-	w.flush()
-	require.Equal(t, []string{"one", "two", "", "three \uFFFD", "   ", "end"}, got)
-	require.Equal(t, "end", w.last)
-
-	got = nil
-	for range 3 {
-		_, err := w.Write(make([]byte, maxLine/2))
-		require.NoError(t, err)
-	}
-	w.flush()
-	require.Equal(t, []int{maxLine, maxLine / 2}, []int{len(got[0]), len(got[1])}, "a line without an end is broken")
 }

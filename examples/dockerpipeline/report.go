@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/conveyor-go/conveyor"
+)
+
+// announce says which run is shown, and returns what will show it.
+func (a *app) announce(out io.Writer, run *conveyor.Run, before past) *progress {
+	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
+	p := newProgress(out, a.stepsOf(run))
+	switch {
+	case before.is(run):
+		fmt.Fprintln(out, "an earlier start was interrupted; this one goes on with its run")
+		p.recall(before.run, before.log)
+	case before.run != nil:
+		fmt.Fprintf(out, "run %s, of an earlier specification, is finished first\n", before.run.ID)
+	}
+	return p
+}
+
+// stepsOf returns the steps that the run was started with, which may be older than the pipeline of this start.
+func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
+	if len(run.Steps) == 0 {
+		return a.pipeline.Steps
+	}
+	var steps []conveyor.Step
+	for _, s := range run.Steps {
+		steps = append(steps, s.Step)
+	}
+	return steps
+}
+
+// report says what came of a run that has ended; for one that did not succeed it returns an error.
+func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run, out io.Writer) error {
+	failed := (*conveyor.StepError)(nil)
+	if err := run.Err(); errors.As(err, &failed) {
+		return a.failure(ctx, e, run.Step(failed.Step), failed)
+	} else if err != nil {
+		return err
+	}
+	if run.State != conveyor.StateSucceeded {
+		return fmt.Errorf("run %s: %s: %s", run.ID, run.State, run.Reason)
+	}
+	for _, step := range run.Steps {
+		var made struct {
+			image
+			publication
+		}
+		if json.Unmarshal(step.Output, &made) != nil {
+			continue
+		}
+		if made.Layout != "" {
+			fmt.Fprintf(out, "layout %s\n", made.Layout)
+		}
+		if strings.HasPrefix(made.Reference, a.registry+"/") {
+			fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
+		}
+		if made.Reference != "" {
+			fmt.Fprintf(out, "image %s\n", made.Reference)
+		}
+	}
+	return nil
+}
+
+// tailLines is how many lines of the failed step's log are shown.
+const tailLines = 20
+
+// failure names the step and shows the end of its log.
+func (a *app) failure(ctx context.Context, e *conveyor.Engine, step *conveyor.StepRun, failed *conveyor.StepError) error {
+	var tail []string
+	for line, err := range e.Logs(ctx, failed.Run, conveyor.LogOptions{Step: failed.Step}) {
+		if err != nil {
+			return err
+		}
+		tail = append(tail[max(len(tail)-tailLines+1, 0):], lineText(line))
+	}
+	text := ""
+	if len(tail) > 0 {
+		text = "; the end of its log:\n  " + strings.Join(tail, "\n  ")
+	}
+	return fmt.Errorf("step %s (%s, driver %s) failed in attempt %d: %w%s",
+		step.ID, step.Name, step.Driver, failed.Attempt, failed.Err, text)
+}
