@@ -77,6 +77,9 @@ func duration(s float64) string {
 	return number(s) + " s"
 }
 
+// times writes a ratio.
+func times(v float64) string { return number(v) + "×" }
+
 // ranged writes a spread in one form: the median, and the range where there is one.
 func (s spread) ranged(form func(float64) string) string {
 	if s.min == s.max {

@@ -78,9 +78,3 @@ func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, qu
 	})
 	return errors.Join(err, idle.shutdown(ctx))
 }
-
-func (g *grower) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
-	return g.engine.Shutdown(ctx)
-}

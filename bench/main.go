@@ -19,9 +19,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -37,57 +34,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// options are what the command line says.
-type options struct {
-	quick bool
-	only  []string // parts; empty for all
-	dir   string   // below which the temporary folder is made; empty to choose
-	out   string   // the file for the results; empty for none
-}
-
-const (
-	partSpeed   = "speed"
-	partGrowth  = "growth"
-	partBudgets = "budgets"
-)
-
-func parseOptions(args []string) (options, error) {
-	var (
-		o    options
-		only string
-	)
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.BoolVar(&o.quick, "quick", false, "measure shortly, at small sizes, and write no file unless -out is given")
-	flags.StringVar(&only, "only", "", "comma-separated parts: speed, growth, budgets (default all)")
-	flags.StringVar(&o.dir, "dir", "", "folder on the disk to measure, for temporary data (default the current one)")
-	flags.StringVar(&o.out, "out", "", "file for the results (default bench/RESULTS.md, for a run of everything)")
-	if err := flags.Parse(args); err != nil {
-		return o, err
-	}
-	if only != "" {
-		o.only = strings.Split(only, ",")
-	}
-	for _, part := range o.only {
-		if !slices.Contains([]string{partSpeed, partGrowth, partBudgets}, part) {
-			return o, fmt.Errorf("-only: there is no part %q", part)
-		}
-	}
-	if o.out == "" && !o.quick && only == "" {
-		o.out = defaultOut()
-	}
-	return o, nil
-}
-
-// defaultOut is RESULTS.md in the folder of this program, as seen from it or from the root of the repository.
-func defaultOut() string {
-	if _, err := os.Stat(filepath.Join("bench", "go.mod")); err == nil {
-		return filepath.Join("bench", "RESULTS.md")
-	}
-	return "RESULTS.md"
-}
-
-func (o options) has(part string) bool { return len(o.only) == 0 || slices.Contains(o.only, part) }
 
 func run(ctx context.Context, args []string, m meter) (err error) {
 	o, err := parseOptions(args[1:])
@@ -135,18 +81,4 @@ func (b *bench) measureParts(ctx context.Context, o options) (f findings, err er
 		}
 	}
 	return f, nil
-}
-
-func (o options) speedPlan() speedPlan {
-	p := speedPlan{
-		contenders:  contenders(),
-		flights:     []int{1, 100, 1000},
-		repetitions: 5,
-		duration:    1500 * time.Millisecond,
-		allowed:     100 * time.Second, // for five waves of the slowest peer with the most in flight
-	}
-	if o.quick {
-		p.duration, p.allowed = 60*time.Millisecond, 9*time.Second
-	}
-	return p
 }

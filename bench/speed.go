@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 )
 
@@ -18,33 +16,19 @@ type speedPlan struct {
 	allowed     time.Duration // for all repetitions of one contender with so many in flight
 }
 
-// sample is one measurement.
-type sample struct {
-	rate     float64 // runs/s
-	p50, p99 float64 // seconds a run
-	// For each run; unknown if negative.
-	allocs, bytes, written, disk, syncs float64
-}
-
-// result is all that was measured of a contender with one number of runs in flight.
-type result struct {
-	contender
-	flight  int
-	samples []sample
-	spent   time.Duration // on the samples
-	leftOut string        // why there are none, or why there are no more
-}
-
-// of is the spread of one value over the samples.
-func (r *result) of(value func(sample) float64) spread {
-	values := make([]float64, len(r.samples))
-	for i, s := range r.samples {
-		values[i] = value(s)
+func (o options) speedPlan() speedPlan {
+	p := speedPlan{
+		contenders:  contenders(),
+		flights:     []int{1, 100, 1000},
+		repetitions: 5,
+		duration:    1500 * time.Millisecond,
+		allowed:     100 * time.Second, // for five waves of the slowest peer with the most in flight
 	}
-	return spreadOf(values)
+	if o.quick {
+		p.duration, p.allowed = 60*time.Millisecond, 9*time.Second
+	}
+	return p
 }
-
-func (r *result) rate() spread { return r.of(func(s sample) float64 { return s.rate }) }
 
 // bench holds what the measurements share.
 type bench struct {
@@ -135,56 +119,4 @@ func (b *bench) repeat(ctx context.Context, r *result, d time.Duration) error {
 		r.samples = append(r.samples, s)
 	}
 	return nil
-}
-
-// measure opens a contender, warms it up, and loads it.
-func (b *bench) measure(ctx context.Context, c contender, dir string, flight int, d time.Duration) (_ sample, err error) {
-	s, err := c.open(ctx, site{dir: dir, flight: flight, do: func(string, int) {}})
-	if err != nil {
-		return sample{}, fmt.Errorf("open: %w", err)
-	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		err = errors.Join(err, s.close(end))
-	}()
-
-	l := &load{session: s}
-	if _, err := l.keep(ctx, min(flight, 16), d/10); err != nil {
-		return sample{}, fmt.Errorf("warm up: %w", err)
-	}
-	runtime.GC()
-	before, err := b.meter.read(s, dir)
-	if err != nil {
-		return sample{}, err
-	}
-	out, err := l.keep(ctx, flight, d)
-	if err != nil {
-		return sample{}, err
-	}
-	after, err := b.meter.read(s, dir)
-	if err != nil {
-		return sample{}, err
-	}
-	return newSample(out, before, after), nil
-}
-
-func newSample(out outcome, before, after counters) sample {
-	runs := float64(out.runs)
-	per := func(before, after int64) float64 {
-		if before < 0 || after < 0 {
-			return unknown
-		}
-		return float64(after-before) / runs
-	}
-	return sample{
-		rate:    runs / out.elapsed.Seconds(),
-		p50:     percentile(out.latencies, 50).Seconds(),
-		p99:     percentile(out.latencies, 99).Seconds(),
-		allocs:  float64(after.allocs-before.allocs) / runs,
-		bytes:   float64(after.bytes-before.bytes) / runs,
-		written: per(before.written, after.written),
-		disk:    max(per(before.disk, after.disk), 0), // a log that was cut short is no gain
-		syncs:   per(before.syncs, after.syncs),
-	}
 }

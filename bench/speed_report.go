@@ -54,16 +54,6 @@ func speedTable(results []*result) *table {
 	return t
 }
 
-func (r *result) p50() spread { return r.of(func(s sample) float64 { return s.p50 }) }
-func (r *result) p99() spread { return r.of(func(s sample) float64 { return s.p99 }) }
-
-func (r *result) title() string {
-	if r.unit != "" {
-		return fmt.Sprintf("%s (a run is one %s)", r.name, r.unit)
-	}
-	return r.name
-}
-
 // conveyorTimes says how many times as many runs Conveyor does as a contender, with the store of the same kind.
 func conveyorTimes(results []*result, r *result) string {
 	ours := conveyorMemory.name
@@ -75,35 +65,6 @@ func conveyorTimes(results []*result, r *result) string {
 		return ""
 	}
 	return number(mine.rate().median/r.rate().median) + "×"
-}
-
-// find returns the result of a contender, or nil if it was not measured.
-func find(results []*result, name string, flight int) *result {
-	for _, r := range results {
-		if r.name == name && r.flight == flight && len(r.samples) > 0 {
-			return r
-		}
-	}
-	return nil
-}
-
-func selectResults(results []*result, keep func(*result) bool) (kept []*result) {
-	for _, r := range results {
-		if keep(r) {
-			kept = append(kept, r)
-		}
-	}
-	return kept
-}
-
-// flightsOf are the numbers in flight that were measured, in order.
-func flightsOf(results []*result) (flights []int) {
-	for _, r := range results {
-		if len(flights) == 0 || flights[len(flights)-1] != r.flight {
-			flights = append(flights, r.flight)
-		}
-	}
-	return flights
 }
 
 // reportContenders says what each of them does.
