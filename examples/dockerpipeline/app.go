@@ -98,11 +98,11 @@ func (a *app) work() workspace { return workspace{root: filepath.Join(a.data, "w
 
 // drive starts the engine, applies the build, shows the run until it ends, and stops the engine.
 func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
-	before, err := a.past(ctx, e)
+	earlier, err := a.unfinishedRun(ctx, e)
 	if err != nil {
 		return err
 	}
-	if err := a.sweep(ctx, e); err != nil {
+	if err := a.prune(ctx, e); err != nil {
 		return err
 	}
 	f := newFollower(ctx, e, a.build.Key())
@@ -110,9 +110,9 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
-	run, err := a.apply(ctx, e, before)
+	run, err := a.apply(ctx, e, earlier)
 	if err == nil {
-		run, err = f.follow(ctx, run, a.announce(out, run, before))
+		run, err = f.follow(ctx, run, a.announce(out, run, earlier))
 	}
 	interrupted := err != nil && ctx.Err() != nil
 	if interrupted {
@@ -128,9 +128,9 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// sweep removes the work of runs that have ended. That of the last one stays until the next start.
-func (a *app) sweep(ctx context.Context, e *conveyor.Engine) error {
-	return a.work().sweep(func(id string) (bool, error) {
+// prune removes the work of runs that have ended. That of the last one stays until the next start.
+func (a *app) prune(ctx context.Context, e *conveyor.Engine) error {
+	return a.work().prune(func(id string) (bool, error) {
 		run, err := e.GetRun(ctx, id)
 		if errors.Is(err, conveyor.ErrNotFound) {
 			return false, nil
@@ -140,13 +140,13 @@ func (a *app) sweep(ctx context.Context, e *conveyor.Engine) error {
 }
 
 // apply returns the run that reconciles the build. An unchanged build that an earlier start finished is run again.
-func (a *app) apply(ctx context.Context, e *conveyor.Engine, before past) (*conveyor.Run, error) {
+func (a *app) apply(ctx context.Context, e *conveyor.Engine, earlier unfinished) (*conveyor.Run, error) {
 	run, err := e.Apply(ctx, a.build)
 	if err != nil {
 		return nil, asUsage(err)
 	}
 	// The run of an earlier start may have come to its end since the engine was started. It is not the one to repeat.
-	if run.State.Final() && !before.is(run) {
+	if run.State.Final() && !earlier.is(run) {
 		return e.Trigger(ctx, a.build.Key())
 	}
 	return run, nil

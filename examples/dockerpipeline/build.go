@@ -74,7 +74,7 @@ func input[T any](req *conveyor.Request, name, step string) (T, error) {
 func sourceOf(req *conveyor.Request) (source, error) {
 	src, err := input[source](req, "source", "1")
 	if err == nil {
-		err = stillThere(src.Dir)
+		err = checkPresent(src.Dir)
 	}
 	return src, err
 }
@@ -82,7 +82,7 @@ func sourceOf(req *conveyor.Request) (source, error) {
 func binaryOf(req *conveyor.Request) (binary, error) {
 	bin, err := input[binary](req, "binary", "3")
 	if err == nil {
-		err = stillThere(bin.Path)
+		err = checkPresent(bin.Path)
 	}
 	return bin, err
 }
@@ -90,14 +90,14 @@ func binaryOf(req *conveyor.Request) (binary, error) {
 func imageOf(req *conveyor.Request) (image, error) {
 	img, err := input[image](req, "image", "4")
 	if err == nil {
-		err = stillThere(img.Layout)
+		err = checkPresent(img.Layout)
 	}
 	return img, err
 }
 
-// stillThere refuses to go on when somebody removed the work folder between two steps: the steps that filled it are
+// checkPresent refuses to go on when somebody removed the work folder between two steps: the steps that filled it are
 // finished and will not be called again in this run.
-func stillThere(path string) error {
+func checkPresent(path string) error {
 	if _, err := os.Stat(path); err != nil {
 		return conveyor.Permanent(fmt.Errorf("the work of an earlier step is gone: %w; start a new run", err))
 	}

@@ -38,7 +38,7 @@ type entry struct {
 func child(ctx context.Context) int {
 	a, err := parse(os.Args[1:], os.Stdout)
 	if err == nil {
-		a.wrap = record
+		a.wrap = recordCalls
 		err = a.run(ctx, os.Stdout)
 	}
 	if err != nil {
@@ -48,17 +48,17 @@ func child(ctx context.Context) int {
 	return exitSucceeded
 }
 
-// record wraps a driver so that the ledger tells of its calls.
-func record(d conveyor.Driver) conveyor.Driver {
+// recordCalls wraps a driver so that the ledger tells of its calls.
+func recordCalls(d conveyor.Driver) conveyor.Driver {
 	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		enter(req, "begin")
+		appendEntry(req, "begin")
 		result, err := d.Reconcile(ctx, req)
-		enter(req, "end")
+		appendEntry(req, "end")
 		return result, err
 	})
 }
 
-func enter(req *conveyor.Request, what string) {
+func appendEntry(req *conveyor.Request, what string) {
 	line, err := json.Marshal(entry{
 		What: what, Run: req.Run, Step: req.Step.ID, Key: req.IdempotencyKey(), Attempt: req.Attempt, Resumed: req.Resumed,
 	})

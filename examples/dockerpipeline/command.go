@@ -48,7 +48,7 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 		cmd.Stdout = stdout
 	}
 	cmd.WaitDelay = killWait
-	ownGroup(cmd)
+	newProcessGroup(cmd)
 	err := cmd.Run()
 	lines.flush()
 	switch {

@@ -4,5 +4,5 @@ package main
 
 import "os/exec"
 
-// ownGroup does nothing where there are no process groups: a kill reaches the program itself.
-func ownGroup(*exec.Cmd) {}
+// newProcessGroup does nothing where there are no process groups: a kill reaches the program itself.
+func newProcessGroup(*exec.Cmd) {}

@@ -14,7 +14,7 @@ import (
 const frameTime = 100 * time.Millisecond
 
 // follower shows a run. It is made before the engine is started, so that it misses nothing. Its readers do not touch
-// the progress: they send what is to be done with it to show, which owns it.
+// the progress: they send what is to be done with it to applyUpdates, which owns it.
 type follower struct {
 	engine *conveyor.Engine
 	key    conveyor.Key
@@ -22,9 +22,9 @@ type follower struct {
 	stop   context.CancelFunc
 	events iter.Seq2[conveyor.Event, error]
 
-	run     string
-	shown   *progress
-	updates chan func(ctx context.Context) error // the readers send, show receives, nobody closes
+	run      string
+	progress *progress
+	updates  chan func(ctx context.Context) error // the readers send, applyUpdates receives, nobody closes
 }
 
 func newFollower(ctx context.Context, e *conveyor.Engine, key conveyor.Key) *follower {
@@ -41,19 +41,19 @@ func (f *follower) watch() {
 
 // follow shows a run until it has ended, and returns it.
 func (f *follower) follow(ctx context.Context, run *conveyor.Run, p *progress) (*conveyor.Run, error) {
-	f.run, f.shown = run.ID, p
+	f.run, f.progress = run.ID, p
 	after := p.seen
 	var readers sync.WaitGroup
 	readers.Go(f.readEvents)
 	readers.Go(func() { f.readLog(after) })
-	ended, err := f.show(ctx)
+	ended, err := f.applyUpdates(ctx)
 	f.stop()
 	readers.Wait()
 	return ended, err
 }
 
-// show carries out the updates until the run has ended.
-func (f *follower) show(ctx context.Context) (*conveyor.Run, error) {
+// applyUpdates carries out the updates until the run has ended.
+func (f *follower) applyUpdates(ctx context.Context) (*conveyor.Run, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var run *conveyor.Run
@@ -74,7 +74,7 @@ func (f *follower) show(ctx context.Context) (*conveyor.Run, error) {
 				return nil, err
 			}
 		case now := <-frames.C:
-			f.shown.draw(now)
+			f.progress.draw(now)
 		case <-ended:
 			if err == nil {
 				err = f.catchUp(ctx)
@@ -82,8 +82,8 @@ func (f *follower) show(ctx context.Context) (*conveyor.Run, error) {
 			if err != nil {
 				return nil, err
 			}
-			f.shown.settle(run)
-			f.shown.draw(time.Now())
+			f.progress.update(run)
+			f.progress.draw(time.Now())
 			return run, nil
 		}
 	}
@@ -110,7 +110,7 @@ func (f *follower) readEventsUntilGap() bool {
 		f.send(func(ctx context.Context) error {
 			// What a step logged is readable when its end is on record; so it is shown before that end.
 			err := f.catchUp(ctx)
-			f.shown.event(event)
+			f.progress.addEvent(event)
 			return err
 		})
 	}
@@ -123,7 +123,7 @@ func (f *follower) readLog(after int64) {
 		if err != nil {
 			return
 		}
-		f.send(func(context.Context) error { f.shown.line(line); return nil })
+		f.send(func(context.Context) error { f.progress.addLine(line); return nil })
 	}
 }
 
@@ -136,11 +136,11 @@ func (f *follower) send(update func(context.Context) error) {
 
 // catchUp shows the log lines that have not come yet.
 func (f *follower) catchUp(ctx context.Context) error {
-	for line, err := range f.engine.Logs(ctx, f.run, conveyor.LogOptions{After: f.shown.seen}) {
+	for line, err := range f.engine.Logs(ctx, f.run, conveyor.LogOptions{After: f.progress.seen}) {
 		if err != nil {
 			return err
 		}
-		f.shown.line(line)
+		f.progress.addLine(line)
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 func (f *follower) refresh(ctx context.Context) error {
 	run, err := f.engine.GetRun(ctx, f.run)
 	if err == nil {
-		f.shown.settle(run)
+		f.progress.update(run)
 	}
 	return err
 }

@@ -21,7 +21,7 @@ func generate(t *testing.T) image {
 	program := filepath.Join(t.TempDir(), "app")
 	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho Hello\n"), 0o700))
 	generator := &imageGenerator{work: workspace{root: t.TempDir()}}
-	got := runStep(t, generator, "4", BuildSpec{}, given{
+	got := runStep(t, generator, "4", BuildSpec{}, outputs{
 		"1": source{Dir: filepath.Dir(program), Commit: commit, Time: 1767225600, URL: "https://example.com/app"},
 		"3": binary{Path: program, OS: "linux", Arch: "arm64"},
 	})

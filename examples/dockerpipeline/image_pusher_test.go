@@ -17,7 +17,7 @@ import (
 func runPusher(t *testing.T, builtIn string, spec BuildSpec, img image) (outcome, publication) {
 	t.Helper()
 	pusher := &imagePusher{registry: builtIn}
-	got := runStep(t, conveyor.For(pusher.Push), "5", spec, given{"4": img})
+	got := runStep(t, conveyor.For(pusher.Push), "5", spec, outputs{"4": img})
 	var pub publication
 	if got.err == nil {
 		require.NoError(t, json.Unmarshal(got.output, &pub))

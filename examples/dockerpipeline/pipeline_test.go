@@ -14,8 +14,8 @@ import (
 )
 
 func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
-	hostile(t)
-	caches(t)
+	setHostileEnv(t)
+	keepGoCaches(t)
 	t.Setenv("HOME", t.TempDir()) // a git without configuration
 	t.Setenv("GOPROXY", "http://"+unusedAddress(t))
 	data := filepath.Join(t.TempDir(), "data")

@@ -40,42 +40,42 @@ func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 	return p
 }
 
-// recall takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
+// restore takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
 // lines are not shown again.
-func (p *progress) recall(run *conveyor.Run, log []conveyor.LogLine) {
+func (p *progress) restore(run *conveyor.Run, log []conveyor.LogLine) {
 	for _, l := range log {
-		p.note(l)
+		p.setLast(l)
 	}
 	for i := range run.Steps {
 		if s := &run.Steps[i]; s.State.Final() {
-			p.record(s)
+			p.updateStep(s)
 		}
 	}
 }
 
-// settle brings the steps to what is on record of the run.
-func (p *progress) settle(run *conveyor.Run) {
+// update brings the steps to what is on record of the run.
+func (p *progress) update(run *conveyor.Run) {
 	for i := range run.Steps {
 		if s := &run.Steps[i]; s.State != conveyor.StateUnset {
-			p.record(s)
+			p.updateStep(s)
 		}
 	}
 }
 
-func (p *progress) record(s *conveyor.StepRun) {
+func (p *progress) updateStep(s *conveyor.StepRun) {
 	if at := p.row(s.ID); at != nil {
-		p.change(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
+		p.setState(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
 	}
 }
 
-// event takes up a change of a step.
-func (p *progress) event(e conveyor.Event) {
+// addEvent takes up a change of a step.
+func (p *progress) addEvent(e conveyor.Event) {
 	if at := p.row(e.Step); e.Kind == conveyor.EventStep && at != nil {
-		p.change(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
+		p.setState(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
 	}
 }
 
-func (p *progress) change(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
+func (p *progress) setState(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
 	if at.state == state && at.attempt == attempt {
 		return
 	}
@@ -90,17 +90,17 @@ func (p *progress) change(at *row, state conveyor.State, attempt int, reason str
 		at.last = printable(reason)
 	}
 	if !p.live {
-		p.say(at, reason)
+		p.printState(at, reason)
 	}
 	early := at.early
 	at.early = nil
 	for _, l := range early {
-		p.show(l)
+		p.printLine(l)
 	}
 }
 
-// say writes the state of a step.
-func (p *progress) say(at *row, reason string) {
+// printState writes the state of a step.
+func (p *progress) printState(at *row, reason string) {
 	line := fmt.Sprintf("%s %s: %s", at.id, at.name, at.state)
 	if at.attempt > 1 {
 		line += fmt.Sprintf(", attempt %d", at.attempt)
@@ -114,9 +114,9 @@ func (p *progress) say(at *row, reason string) {
 	fmt.Fprintln(p.out, line)
 }
 
-// line takes up a log line, once. Lines and events come in two streams; a line that overtakes the event that its step
+// addLine takes up a log line, once. Lines and events come in two streams; a line that overtakes the event that its step
 // has begun waits for it, so that no step seems to begin before the one before it has ended.
-func (p *progress) line(l conveyor.LogLine) {
+func (p *progress) addLine(l conveyor.LogLine) {
 	if l.Seq <= p.seen {
 		return
 	}
@@ -127,21 +127,21 @@ func (p *progress) line(l conveyor.LogLine) {
 		return
 	}
 	if at != nil && !at.state.Final() {
-		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event of an attempt may come after its line
+		p.setState(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event of an attempt may come after its line
 	}
-	p.show(l)
+	p.printLine(l)
 }
 
-// show writes a log line.
-func (p *progress) show(l conveyor.LogLine) {
-	text := p.note(l)
+// printLine writes a log line.
+func (p *progress) printLine(l conveyor.LogLine) {
+	text := p.setLast(l)
 	if !p.live {
 		fmt.Fprintln(p.out, l.Step+" | "+text)
 	}
 }
 
-// note keeps a log line as the last of its step, and returns its text.
-func (p *progress) note(l conveyor.LogLine) string {
+// setLast keeps a log line as the last of its step, and returns its text.
+func (p *progress) setLast(l conveyor.LogLine) string {
 	p.seen = max(p.seen, l.Seq)
 	text := lineText(l)
 	if at := p.row(l.Step); at != nil && text != "" {

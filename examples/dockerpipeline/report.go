@@ -12,15 +12,15 @@ import (
 )
 
 // announce says which run is shown, and returns what will show it.
-func (a *app) announce(out io.Writer, run *conveyor.Run, before past) *progress {
+func (a *app) announce(out io.Writer, run *conveyor.Run, earlier unfinished) *progress {
 	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
 	p := newProgress(out, a.stepsOf(run))
 	switch {
-	case before.is(run):
+	case earlier.is(run):
 		fmt.Fprintln(out, "an earlier start was interrupted; this one goes on with its run")
-		p.recall(before.run, before.log)
-	case before.run != nil:
-		fmt.Fprintf(out, "run %s, of an earlier specification, is finished first\n", before.run.ID)
+		p.restore(earlier.run, earlier.log)
+	case earlier.run != nil:
+		fmt.Fprintf(out, "run %s, of an earlier specification, is finished first\n", earlier.run.ID)
 	}
 	return p
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// given are the outputs of steps before the one that is tested, by their ids.
-type given map[string]any
+// outputs are the outputs of steps before the one that is tested, by their ids.
+type outputs map[string]any
 
 // outcome is what became of a step.
 type outcome struct {
@@ -32,7 +32,7 @@ type outcome struct {
 const stepAttempts = 2
 
 // runStep has an engine run a driver as the step id of a build, after steps that return what is given.
-func runStep(t *testing.T, driver conveyor.Driver, id string, spec BuildSpec, before given) outcome {
+func runStep(t *testing.T, driver conveyor.Driver, id string, spec BuildSpec, before outputs) outcome {
 	t.Helper()
 	e, err := conveyor.New(memory.New(), conveyor.Options{})
 	require.NoError(t, err)
@@ -67,8 +67,8 @@ func runStep(t *testing.T, driver conveyor.Driver, id string, spec BuildSpec, be
 	return outcome{err: run.Err(), attempts: step.Attempt, output: step.Output, log: strings.Join(log, "\n")}
 }
 
-func newRequest(step string) (*conveyor.Request, *lines) {
-	log := new(lines)
+func newRequest(step string) (*conveyor.Request, *messageLog) {
+	log := new(messageLog)
 	return &conveyor.Request{
 		Resource: new(conveyor.Object),
 		Run:      "run-1",
@@ -78,26 +78,26 @@ func newRequest(step string) (*conveyor.Request, *lines) {
 	}, log
 }
 
-// lines is a slog.Handler that keeps messages.
-type lines struct {
+// messageLog is a slog.Handler that keeps messages.
+type messageLog struct {
 	mu       sync.Mutex // guards messages
 	messages []string
 }
 
-func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l *messageLog) Enabled(context.Context, slog.Level) bool { return true }
 
-func (l *lines) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *messageLog) WithAttrs([]slog.Attr) slog.Handler { return l }
 
-func (l *lines) WithGroup(string) slog.Handler { return l }
+func (l *messageLog) WithGroup(string) slog.Handler { return l }
 
-func (l *lines) Handle(_ context.Context, r slog.Record) error {
+func (l *messageLog) Handle(_ context.Context, r slog.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.messages = append(l.messages, r.Message)
 	return nil
 }
 
-func (l *lines) String() string {
+func (l *messageLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.messages, "\n")

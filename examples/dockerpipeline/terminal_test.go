@@ -13,7 +13,7 @@ func TestProgressDrawsOneLineAStep(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, threeSteps)
 	p.live, p.color = true, false
-	show(p)
+	playScene(p)
 	const wrapOff, wrapOn, line, up = "\x1b[?7l", "\x1b[?7h", "\r\x1b[K", "\x1b[3A"
 	require.Equal(t, ""+
 		wrapOff+

@@ -7,33 +7,33 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// past is what an earlier start left unfinished of the build.
-type past struct {
+// unfinished is what an earlier start left unfinished of the build.
+type unfinished struct {
 	run *conveyor.Run
 	log []conveyor.LogLine
 }
 
-// past reads what was left; its run is nil if nothing was. The engine is not started yet, so all of it stands still.
-func (a *app) past(ctx context.Context, e *conveyor.Engine) (past, error) {
+// unfinishedRun reads what was left; its run is nil if nothing was. The engine is not started yet, so all of it stands still.
+func (a *app) unfinishedRun(ctx context.Context, e *conveyor.Engine) (unfinished, error) {
 	object, err := e.Get(ctx, a.build.Key())
 	if errors.Is(err, conveyor.ErrNotFound) {
-		return past{}, nil
+		return unfinished{}, nil
 	}
 	if err != nil {
-		return past{}, err
+		return unfinished{}, err
 	}
 	run, err := e.GetRun(ctx, object.Status.Run)
 	if errors.Is(err, conveyor.ErrNotFound) || err == nil && run.State.Final() {
-		return past{}, nil
+		return unfinished{}, nil
 	}
-	left := past{run: run}
+	left := unfinished{run: run}
 	for line, err := range e.Logs(ctx, object.Status.Run, conveyor.LogOptions{}) {
 		if err != nil {
-			return past{}, err
+			return unfinished{}, err
 		}
 		left.log = append(left.log, line)
 	}
 	return left, err
 }
 
-func (p past) is(run *conveyor.Run) bool { return p.run != nil && p.run.ID == run.ID }
+func (u unfinished) is(run *conveyor.Run) bool { return u.run != nil && u.run.ID == run.ID }

@@ -53,8 +53,8 @@ func removeLeftovers(run, prefix string) error {
 	return err
 }
 
-// sweep removes the folders of all runs but those that keep wants.
-func (w workspace) sweep(keep func(run string) (bool, error)) error {
+// prune removes the folders of all runs but those that keep wants.
+func (w workspace) prune(keep func(run string) (bool, error)) error {
 	runs, err := os.ReadDir(w.root)
 	if os.IsNotExist(err) {
 		return nil
