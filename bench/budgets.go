@@ -11,7 +11,7 @@ type budget struct {
 	bound    float64
 	least    bool // the bound is the least that will do, not the most
 	measured float64
-	form     func(float64) string // of bound and measured
+	format   func(float64) string // of bound and measured
 	note     string               // how it was measured, or why it was not
 	missing  bool                 // it was not
 }
@@ -42,9 +42,9 @@ func (b budget) verdict() string {
 
 func (b budget) boundText() string {
 	if b.least {
-		return "at least " + b.form(b.bound)
+		return "at least " + b.format(b.bound)
 	}
-	return "at most " + b.form(b.bound)
+	return "at most " + b.format(b.bound)
 }
 
 func reportBudgets(w io.Writer, list []budget) {
@@ -55,7 +55,7 @@ func reportBudgets(w io.Writer, list []budget) {
 			t.add(b.what, b.boundText(), "", "", b.verdict(), b.note)
 			continue
 		}
-		t.add(b.what, b.boundText(), b.form(b.measured), number(b.ratio())+"×", b.verdict(), b.note)
+		t.add(b.what, b.boundText(), b.format(b.measured), number(b.ratio())+"×", b.verdict(), b.note)
 	}
 	fmt.Fprintln(w, t)
 }
@@ -70,7 +70,7 @@ func budgets(f findings) []budget {
 	return append(list, growthBudgets(g)...)
 }
 
-func (b budget) without(why string) budget {
+func (b budget) notMeasured(why string) budget {
 	b.missing, b.note = true, why
 	return b
 }

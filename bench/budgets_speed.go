@@ -5,36 +5,36 @@ import "fmt"
 func speedBudgets(results []*result) []budget {
 	const loop, bolt = "memory store, runs/s by those of a workqueue loop", "file store, runs/s by those of a bare bbolt loop"
 	return []budget{
-		against(results, loop+" with a recorded pass per step", conveyorMemory, workqueueRecorded, 100, 1./3),
-		against(results, loop+" with a pass per step", conveyorMemory, workqueueSteps, 100, 1./3),
-		against(results, loop+" with a pass per run", conveyorMemory, workqueueRuns, 100, 1./3),
+		compareRates(results, loop+" with a recorded pass per step", conveyorMemory, workqueueRecorded, 100, 1./3),
+		compareRates(results, loop+" with a pass per step", conveyorMemory, workqueueSteps, 100, 1./3),
+		compareRates(results, loop+" with a pass per run", conveyorMemory, workqueueRuns, 100, 1./3),
 		latencyBudget(results),
-		againstPeers(results, 1, 1),
-		againstPeers(results, 100, 25),
-		againstPeers(results, 1000, 60),
-		against(results, bolt, conveyorFile, boltLoop, 100, 0.5),
-		against(results, bolt, conveyorFile, boltLoop, 1000, 0.5),
+		compareWithPeers(results, 1, 1),
+		compareWithPeers(results, 100, 25),
+		compareWithPeers(results, 1000, 60),
+		compareRates(results, bolt, conveyorFile, boltLoop, 100, 0.5),
+		compareRates(results, bolt, conveyorFile, boltLoop, 1000, 0.5),
 		allocationBudget(results),
 	}
 }
 
-// against compares the runs/s of two contenders.
-func against(results []*result, what string, ours, theirs contender, flight int, bound float64) budget {
-	b := budget{what: fmt.Sprintf("%s, %d in flight", what, flight), bound: bound, least: true, form: times}
+// compareRates compares the runs/s of two contenders.
+func compareRates(results []*result, what string, ours, theirs contender, flight int, bound float64) budget {
+	b := budget{what: fmt.Sprintf("%s, %d in flight", what, flight), bound: bound, least: true, format: times}
 	mine, other := find(results, ours.name, flight), find(results, theirs.name, flight)
 	if mine == nil || other == nil {
-		return b.without(fmt.Sprintf("%s or %s was not measured", ours.name, theirs.name))
+		return b.notMeasured(fmt.Sprintf("%s or %s was not measured", ours.name, theirs.name))
 	}
 	b.measured = mine.rate().median / other.rate().median
 	b.note = fmt.Sprintf("%s and %s runs/s", number(mine.rate().median), number(other.rate().median))
 	return b
 }
 
-// againstPeers compares the file store with the best of the durable peers.
-func againstPeers(results []*result, flight int, bound float64) budget {
+// compareWithPeers compares the file store with the best of the durable peers.
+func compareWithPeers(results []*result, flight int, bound float64) budget {
 	b := budget{
 		what:  fmt.Sprintf("file store, runs/s by those of the best durable peer, %d in flight", flight),
-		bound: bound, least: true, form: times,
+		bound: bound, least: true, format: times,
 	}
 	mine, best, others := find(results, conveyorFile.name, flight), (*result)(nil), 0
 	for _, r := range results {
@@ -47,7 +47,7 @@ func againstPeers(results []*result, flight int, bound float64) budget {
 		}
 	}
 	if mine == nil || best == nil {
-		return b.without("no two of them were measured")
+		return b.notMeasured("no two of them were measured")
 	}
 	b.measured = mine.rate().median / best.rate().median
 	b.note = fmt.Sprintf("%s runs/s, and %s of %s, the best of %d",
@@ -59,11 +59,11 @@ func againstPeers(results []*result, flight int, bound float64) budget {
 func latencyBudget(results []*result) budget {
 	b := budget{
 		what:  fmt.Sprintf("file store, a lone run by %d fdatasyncs", steps+1),
-		bound: 2.5, form: times,
+		bound: 2.5, format: times,
 	}
 	mine, sync := find(results, conveyorFile.name, 1), find(results, appendLoop.name, 1)
 	if mine == nil || sync == nil {
-		return b.without("it was not measured with 1 in flight")
+		return b.notMeasured("it was not measured with 1 in flight")
 	}
 	b.measured = mine.p50().median / (float64(steps+1) * sync.p50().median)
 	b.note = fmt.Sprintf("p50: %s, and %s for an append with its sync",
@@ -72,12 +72,12 @@ func latencyBudget(results []*result) budget {
 }
 
 func allocationBudget(results []*result) budget {
-	b := budget{what: "memory store, allocations per step", bound: 30, form: number}
+	b := budget{what: "memory store, allocations per step", bound: 30, format: number}
 	mine := find(results, conveyorMemory.name, 100)
 	if mine == nil {
-		return b.without("it was not measured with 100 in flight")
+		return b.notMeasured("it was not measured with 100 in flight")
 	}
-	perRun := mine.of(func(s sample) float64 { return s.allocs }).median
+	perRun := mine.spread(func(s sample) float64 { return s.allocs }).median
 	b.measured = perRun / steps
 	b.note = fmt.Sprintf("%s for a run of %d steps, the caller's included, 100 in flight", number(perRun), steps)
 	return b

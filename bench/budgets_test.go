@@ -14,7 +14,7 @@ func TestBudgetsAreMetOrMissedByTheirRatio(t *testing.T) {
 			measured(conveyorFile, 100, 3000), measured(dbosSQLite, 100, 100), measured(riverSQLite, 100, 90),
 		},
 		growth: &growth{
-			turns: []turnsRow{{
+			interleaved: []interleavedRow{{
 				store: "store/file", few: 10_000, many: 1_000_000, fewStep: spread{median: 10}, manyStep: spread{median: 16},
 			}},
 			waiting: []waitingRow{{store: "store/file", waiting: 100_000, heap: 512, goroutines: [2]int{4, 4}}},

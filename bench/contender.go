@@ -87,8 +87,8 @@ func contenders() []contender {
 // runName is the id of the nth run of a session.
 func runName(n int64) string { return "run-" + strconv.FormatInt(n, 10) }
 
-// patience is how long a single run may take before the contender counts as stuck.
-const patience = 2 * time.Minute
+// runTimeout is how long a single run may take before the contender counts as stuck.
+const runTimeout = 2 * time.Minute
 
 // closeTimeout is how long a contender may take to stop.
 const closeTimeout = 30 * time.Second

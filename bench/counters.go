@@ -49,11 +49,11 @@ func (m meter) syncs(s session) (int64, error) {
 func diskUsage(dir string) (total int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return ignoreGone(err)
+			return ignoreNotExist(err)
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return ignoreGone(err)
+			return ignoreNotExist(err)
 		}
 		total += allocated(info)
 		return nil
@@ -61,8 +61,8 @@ func diskUsage(dir string) (total int64, err error) {
 	return total, err
 }
 
-// ignoreGone passes over files that were removed while their folder was read.
-func ignoreGone(err error) error {
+// ignoreNotExist passes over files that were removed while their folder was read.
+func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

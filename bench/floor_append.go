@@ -20,7 +20,7 @@ var appendLoop = contender{
 // appendSession appends small records to one file. Its unit is one record, and it calls no steps.
 type appendSession struct {
 	file  *os.File
-	lines groups[[]byte]
+	lines groupCommit[[]byte]
 	count atomic.Int64
 }
 
@@ -30,7 +30,7 @@ func openAppend(_ context.Context, at site) (session, error) {
 		return nil, err
 	}
 	s := &appendSession{file: f}
-	s.lines.carryOut = s.write
+	s.lines.commit = s.write
 	return s, nil
 }
 

@@ -24,7 +24,7 @@ type boltSession struct {
 	db      *bbolt.DB
 	path    string
 	commits [][]recordedOp
-	group   groups[boltCommit]
+	group   groupCommit[boltCommit]
 }
 
 // boltCommit is one of the commits of a run.
@@ -41,7 +41,7 @@ func openBolt(ctx context.Context, at site) (session, error) {
 		return nil, fmt.Errorf("record a run: %w", err)
 	}
 	s := &boltSession{do: at.do, path: filepath.Join(at.dir, "bolt.db"), commits: commits}
-	s.group.carryOut = s.transact
+	s.group.commit = s.transact
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoStatistics: true})
 	if err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ func duration(s float64) string {
 // times writes a ratio.
 func times(v float64) string { return number(v) + "×" }
 
-// ranged writes a spread in one form: the median, and the range where there is one.
+// ranged writes a spread in one format: the median, and the range where there is one.
 func (s spread) ranged(form func(float64) string) string {
 	if s.min == s.max {
 		return form(s.median)

@@ -12,7 +12,7 @@ import (
 func TestGroupsCarryOutEveryRequestOnce(t *testing.T) {
 	var got atomic.Int64
 	broken := errors.New("broken")
-	g := groups[int]{carryOut: func(values []int) error {
+	g := groupCommit[int]{commit: func(values []int) error {
 		got.Add(int64(len(values)))
 		if values[0] < 0 {
 			return broken

@@ -59,9 +59,9 @@ func (g *grower) fill(ctx context.Context, pipeline string, n, flight int) (time
 	return time.Since(start), err
 }
 
-// settle waits until no more than so many runs are unfinished, and none of them is at work.
-func (g *grower) settle(ctx context.Context, unfinished int) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errStuck)
+// waitUntilIdle waits until no more than so many runs are unfinished, and none of them is at work.
+func (g *grower) waitUntilIdle(ctx context.Context, unfinished int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, errStuck)
 	defer cancel()
 	for {
 		stats, err := g.engine.Stats(ctx)

@@ -35,11 +35,11 @@ func (o options) growthPlan() growthPlan {
 
 // growth is what was measured as things grow.
 type growth struct {
-	sizes     []sizeRow
-	turns     []turnsRow
-	waiting   []waitingRow
-	starts    []startRow
-	pipelines []pipelineRow
+	sizes       []sizeRow
+	interleaved []interleavedRow
+	waiting     []waitingRow
+	starts      []startRow
+	pipelines   []pipelineRow
 }
 
 // growthBlocks is how many times each of the costs is measured.

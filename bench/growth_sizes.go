@@ -50,7 +50,7 @@ func (b *bench) sizes(ctx context.Context, plan growthPlan, kind storeKind, dir 
 		}
 		g.sizes = append(g.sizes, row)
 	}
-	if err := b.takeTurns(ctx, plan, kind, dir, grow, g); err != nil {
+	if err := b.interleave(ctx, plan, kind, dir, grow, g); err != nil {
 		return err
 	}
 	return b.restart(ctx, plan, kind, dir, st, grow, g)

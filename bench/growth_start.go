@@ -48,7 +48,7 @@ func (b *bench) restart(
 	}
 	row.start = time.Since(begin).Seconds()
 	begin = time.Now()
-	if err := next.settle(ctx, row.unfinished-row.queued); err != nil {
+	if err := next.waitUntilIdle(ctx, row.unfinished-row.queued); err != nil {
 		return err
 	}
 	row.drained = time.Since(begin).Seconds()
@@ -61,7 +61,7 @@ func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, qu
 	if _, err := g.fill(ctx, "wait", parked, fillFlight); err != nil {
 		return err
 	}
-	if err := g.settle(ctx, parked); err != nil {
+	if err := g.waitUntilIdle(ctx, parked); err != nil {
 		return err
 	}
 	if err := g.shutdown(ctx); err != nil {

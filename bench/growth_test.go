@@ -11,7 +11,7 @@ func TestGrowthMeasuresBothStores(t *testing.T) {
 	g, err := testBench(t).growth(t.Context(), plan)
 	require.NoError(t, err)
 	require.Len(t, g.sizes, 4)
-	require.Len(t, g.turns, 2)
+	require.Len(t, g.interleaved, 2)
 	require.Len(t, g.waiting, 2)
 	require.Len(t, g.starts, 2)
 	require.Len(t, g.pipelines, 4)

@@ -39,7 +39,7 @@ func (b *bench) waitingRuns(ctx context.Context, plan growthPlan, kind storeKind
 	if _, err := grow.fill(ctx, "wait", plan.waiting, fillFlight); err != nil {
 		return err
 	}
-	if err := grow.settle(ctx, plan.waiting); err != nil {
+	if err := grow.waitUntilIdle(ctx, plan.waiting); err != nil {
 		return err
 	}
 	all := heapInUse()

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// mostRuns bounds a load, whatever its time.
-const mostRuns = 5_000_000
+// maxRuns bounds a load, whatever its time.
+const maxRuns = 5_000_000
 
-// load keeps runs in flight: each caller does one after the other.
-type load struct {
+// loadGenerator keeps runs in flight: each caller does one after the other.
+type loadGenerator struct {
 	session session
 	next    atomic.Int64 // number of the next run
 }
@@ -26,16 +26,16 @@ type outcome struct {
 	latencies []time.Duration // sorted
 }
 
-// keep begins runs for a time, and returns when all have ended. The first that fails ends it.
-func (l *load) keep(ctx context.Context, flight int, d time.Duration) (outcome, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d+patience, errStuck)
+// run begins runs for a time, and returns when all have ended. The first that fails ends it.
+func (l *loadGenerator) run(ctx context.Context, flight int, d time.Duration) (outcome, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d+runTimeout, errStuck)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	callers := make([][]time.Duration, flight)
 	start := time.Now()
 	for i := range callers {
 		group.Go(func() (err error) {
-			callers[i], err = l.call(ctx, start.Add(d))
+			callers[i], err = l.runCaller(ctx, start.Add(d))
 			return err
 		})
 	}
@@ -46,13 +46,13 @@ func (l *load) keep(ctx context.Context, flight int, d time.Duration) (outcome, 
 	return outcome{runs: len(latencies), elapsed: elapsed, latencies: latencies}, err
 }
 
-var errStuck = fmt.Errorf("a run has not ended within %s", patience)
+var errStuck = fmt.Errorf("a run has not ended within %s", runTimeout)
 
-// call does one run after the other until the time has come, and at least one.
-func (l *load) call(ctx context.Context, until time.Time) (latencies []time.Duration, err error) {
+// runCaller does one run after the other until the time has come, and at least one.
+func (l *loadGenerator) runCaller(ctx context.Context, until time.Time) (latencies []time.Duration, err error) {
 	for now := time.Now(); len(latencies) == 0 || now.Before(until); {
 		n := l.next.Add(1)
-		if n > mostRuns {
+		if n > maxRuns {
 			return latencies, nil
 		}
 		id := runName(n)

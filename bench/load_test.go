@@ -8,7 +8,7 @@ import (
 
 func TestLoadBeginsAtLeastOneRunForEachCaller(t *testing.T) {
 	f := &fake{}
-	out, err := (&load{session: f}).keep(t.Context(), 7, 0)
+	out, err := (&loadGenerator{session: f}).run(t.Context(), 7, 0)
 	require.NoError(t, err)
 	require.Equal(t, 7, out.runs)
 	require.Len(t, out.latencies, 7)

@@ -70,7 +70,7 @@ func (s *dbosSession) run(_ context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = handle.GetResult(dbos.WithHandleTimeout(patience))
+	_, err = handle.GetResult(dbos.WithHandleTimeout(runTimeout))
 	return err
 }
 

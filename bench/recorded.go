@@ -33,7 +33,7 @@ func recordCommits(ctx context.Context) ([][]recordedOp, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec.forget()
+	rec.reset()
 	run, err := s.apply(ctx, "run-0")
 	if err == nil {
 		run, err = s.engine.Wait(ctx, run.ID)
@@ -44,7 +44,7 @@ func recordCommits(ctx context.Context) ([][]recordedOp, error) {
 	if err := s.close(ctx); err != nil { // nothing commits any more
 		return nil, err
 	}
-	rec.nameless(run.ID, run.Resource.Name)
+	rec.removeNames(run.ID, run.Resource.Name)
 	return rec.commits, nil
 }
 
@@ -69,14 +69,14 @@ func (r *recorder) Commit(ctx context.Context, ops ...store.Op) (store.Revision,
 	return r.Store.Commit(ctx, ops...)
 }
 
-func (r *recorder) forget() {
+func (r *recorder) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commits = nil
 }
 
-// nameless leaves names out of the keys.
-func (r *recorder) nameless(names ...string) {
+// removeNames leaves names out of the keys.
+func (r *recorder) removeNames(names ...string) {
 	for _, ops := range r.commits {
 		for i := range ops {
 			key := ops[i].key[0]

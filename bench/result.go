@@ -14,8 +14,8 @@ type result struct {
 	leftOut string        // why there are none, or why there are no more
 }
 
-// of is the spread of one value over the samples.
-func (r *result) of(value func(sample) float64) spread {
+// spread is the spread of one value over the samples.
+func (r *result) spread(value func(sample) float64) spread {
 	values := make([]float64, len(r.samples))
 	for i, s := range r.samples {
 		values[i] = value(s)
@@ -23,11 +23,11 @@ func (r *result) of(value func(sample) float64) spread {
 	return spreadOf(values)
 }
 
-func (r *result) rate() spread { return r.of(func(s sample) float64 { return s.rate }) }
+func (r *result) rate() spread { return r.spread(func(s sample) float64 { return s.rate }) }
 
-func (r *result) p50() spread { return r.of(func(s sample) float64 { return s.p50 }) }
+func (r *result) p50() spread { return r.spread(func(s sample) float64 { return s.p50 }) }
 
-func (r *result) p99() spread { return r.of(func(s sample) float64 { return s.p99 }) }
+func (r *result) p99() spread { return r.spread(func(s sample) float64 { return s.p99 }) }
 
 func (r *result) title() string {
 	if r.unit != "" {

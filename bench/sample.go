@@ -28,8 +28,8 @@ func (b *bench) measure(ctx context.Context, c contender, dir string, flight int
 		err = errors.Join(err, s.close(end))
 	}()
 
-	l := &load{session: s}
-	if _, err := l.keep(ctx, min(flight, 16), d/10); err != nil {
+	l := &loadGenerator{session: s}
+	if _, err := l.run(ctx, min(flight, 16), d/10); err != nil {
 		return sample{}, fmt.Errorf("warm up: %w", err)
 	}
 	runtime.GC()
@@ -37,7 +37,7 @@ func (b *bench) measure(ctx context.Context, c contender, dir string, flight int
 	if err != nil {
 		return sample{}, err
 	}
-	out, err := l.keep(ctx, flight, d)
+	out, err := l.run(ctx, flight, d)
 	if err != nil {
 		return sample{}, err
 	}

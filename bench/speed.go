@@ -42,10 +42,10 @@ type bench struct {
 func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	var all []*result
 	for _, flight := range plan.flights {
-		results := plan.begin(flight, all)
+		results := plan.newResults(flight, all)
 		for rep := range plan.repetitions {
 			for _, r := range results {
-				if !plan.wants(r, rep) {
+				if !plan.repeats(r, rep) {
 					continue
 				}
 				b.logf("%d in flight, repetition %d of %d: %s", flight, rep+1, plan.repetitions, r.name)
@@ -59,9 +59,9 @@ func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	return all, nil
 }
 
-// begin makes a result for each contender, and leaves out those that would take too long, judging by what they did with
+// newResults makes a result for each contender, and leaves out those that would take too long, judging by what they did with
 // fewer runs in flight.
-func (p speedPlan) begin(flight int, before []*result) []*result {
+func (p speedPlan) newResults(flight int, before []*result) []*result {
 	var results []*result
 	for _, c := range p.contenders {
 		r := &result{contender: c, flight: flight}
@@ -86,8 +86,8 @@ func lastRate(results []*result, name string) (rate float64) {
 	return rate
 }
 
-// wants tells whether the result gets one more repetition, which it does while there is time for one like those before.
-func (p speedPlan) wants(r *result, rep int) bool {
+// repeats tells whether the result gets one more repetition, which it does while there is time for one like those before.
+func (p speedPlan) repeats(r *result, rep int) bool {
 	if r.leftOut != "" {
 		return false
 	}

@@ -43,11 +43,11 @@ func speedTable(results []*result) *table {
 			conveyorTimes(results, r),
 			r.p50().ranged(duration),
 			r.p99().ranged(duration),
-			number(r.of(func(s sample) float64 { return s.allocs }).median),
-			size(r.of(func(s sample) float64 { return s.bytes }).median),
-			size(r.of(func(s sample) float64 { return s.written }).median),
-			size(r.of(func(s sample) float64 { return s.disk }).median),
-			known(r.of(func(s sample) float64 { return s.syncs }).median),
+			number(r.spread(func(s sample) float64 { return s.allocs }).median),
+			size(r.spread(func(s sample) float64 { return s.bytes }).median),
+			size(r.spread(func(s sample) float64 { return s.written }).median),
+			size(r.spread(func(s sample) float64 { return s.disk }).median),
+			known(r.spread(func(s sample) float64 { return s.syncs }).median),
 			fmt.Sprint(len(r.samples)),
 		)
 	}

@@ -53,14 +53,14 @@ func TestSpeedMeasuresAllInTurnAndLeavesOutWhatFails(t *testing.T) {
 func TestSpeedLeavesOutWhatWouldTakeTooLong(t *testing.T) {
 	slow := measured(riverSQLite, 1, 10)
 	plan := speedPlan{contenders: []contender{riverSQLite}, repetitions: 5, allowed: 9 * time.Second}
-	at := plan.begin(100, []*result{slow})
+	at := plan.newResults(100, []*result{slow})
 	require.Contains(t, at[0].leftOut, "100 runs would take 10s")
-	require.False(t, plan.wants(at[0], 0))
+	require.False(t, plan.repeats(at[0], 0))
 
-	at = plan.begin(50, []*result{slow})
-	require.True(t, plan.wants(at[0], 0))
+	at = plan.newResults(50, []*result{slow})
+	require.True(t, plan.repeats(at[0], 0))
 	at[0].spent = 5 * time.Second
-	require.False(t, plan.wants(at[0], 1))
+	require.False(t, plan.repeats(at[0], 1))
 	require.Contains(t, at[0].leftOut, "1 of 5 repetitions")
 }
 

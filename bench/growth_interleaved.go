@@ -6,19 +6,19 @@ import (
 	"path/filepath"
 )
 
-// turnsRow is what a step costs among few resources and among many, measured in turn, so that what the machine does
+// interleavedRow is what a step costs among few resources and among many, measured in turn, so that what the machine does
 // besides hits both alike.
-type turnsRow struct {
+type interleavedRow struct {
 	store             string
 	few, many         int    // resources before the first turn
 	fewStep, manyStep spread // seconds a step, over all runs in flight
 }
 
-// takeTurns measures a store that has grown against another of the same kind that has not.
-func (b *bench) takeTurns(
+// interleave measures a store that has grown against another of the same kind that has not.
+func (b *bench) interleave(
 	ctx context.Context, plan growthPlan, kind storeKind, dir string, many *grower, g *growth,
 ) (err error) {
-	row := turnsRow{store: kind.name, few: min(budgetFew, plan.sizes[len(plan.sizes)-1]), many: int(many.runs)}
+	row := interleavedRow{store: kind.name, few: min(budgetFew, plan.sizes[len(plan.sizes)-1]), many: int(many.runs)}
 	b.logf("%s: %s and %s resources in turn", kind.name, grouped(int64(row.few)), grouped(int64(row.many)))
 	st, err := kind.open(ctx, filepath.Join(dir, "few"))
 	if err != nil {
@@ -47,6 +47,6 @@ func (b *bench) takeTurns(
 		}
 	}
 	row.fewStep, row.manyStep = spreadOf(costs[0]), spreadOf(costs[1])
-	g.turns = append(g.turns, row)
+	g.interleaved = append(g.interleaved, row)
 	return few.shutdown(ctx)
 }
