@@ -38,7 +38,7 @@ var boltRecords = []byte("records")
 func openBolt(ctx context.Context, at site) (session, error) {
 	commits, err := recordCommits(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("record a run: %w", err)
+		return nil, err
 	}
 	s := &boltSession{do: at.do, path: filepath.Join(at.dir, "bolt.db"), commits: commits}
 	s.group.commit = s.transact
@@ -82,7 +82,7 @@ func (s *boltSession) transact(commits []boltCommit) error {
 }
 
 func applyTo(bucket *bbolt.Bucket, op recordedOp, run string) error {
-	key := []byte(strings.Join(op.key, run))
+	key := []byte(op.keyFor(run))
 	if op.remove {
 		return bucket.Delete(key)
 	}

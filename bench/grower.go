@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,30 @@ func newGrower(ctx context.Context, st store.Store) (*grower, error) {
 	}
 	wait := conveyor.PipelineSpec{Name: "wait", Resource: "thing", Steps: []conveyor.Step{{Driver: "wait"}}}
 	return &grower{engine: e}, e.SavePipeline(ctx, wait)
+}
+
+// startGrower makes a grower and starts its engine.
+func startGrower(ctx context.Context, st store.Store) (*grower, error) {
+	g, err := newGrower(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.engine.Start(ctx)
+}
+
+// withGrower opens a store in dir, starts a grower on it, calls do, and closes the store. A do that succeeds has shut the
+// engine down.
+func withGrower(ctx context.Context, kind storeKind, dir string, do func(*grower) error) (err error) {
+	st, err := kind.open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	g, err := startGrower(ctx, st)
+	if err != nil {
+		return err
+	}
+	return do(g)
 }
 
 func awaitSignal(context.Context, *conveyor.Request) (conveyor.Result, error) {

@@ -55,16 +55,28 @@ const (
 func (b *bench) growth(ctx context.Context, plan growthPlan) (*growth, error) {
 	g := &growth{}
 	for _, kind := range storeKinds {
-		for _, part := range []func(context.Context, growthPlan, storeKind, string, *growth) error{
-			b.pipelines, b.waitingRuns, b.sizes,
+		for _, measure := range []func(*growthMeasurement, context.Context) error{
+			(*growthMeasurement).pipelines, (*growthMeasurement).waitingRuns, (*growthMeasurement).sizes,
 		} {
-			if err := b.inFolder(func(dir string) error { return part(ctx, plan, kind, dir, g) }); err != nil {
+			err := b.inFolder(func(dir string) error {
+				return measure(&growthMeasurement{bench: b, plan: plan, kind: kind, dir: dir, found: g}, ctx)
+			})
+			if err != nil {
 				return nil, fmt.Errorf("%s: %w", kind.name, err)
 			}
 			runtime.GC()
 		}
 	}
 	return g, nil
+}
+
+// growthMeasurement is the measurement of one store.
+type growthMeasurement struct {
+	*bench
+	plan  growthPlan
+	kind  storeKind
+	dir   string // an empty folder of its own, for the store
+	found *growth
 }
 
 func (b *bench) inFolder(do func(dir string) error) (err error) {

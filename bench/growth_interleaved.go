@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 )
 
@@ -15,23 +14,21 @@ type interleavedRow struct {
 }
 
 // interleave measures a store that has grown against another of the same kind that has not.
-func (b *bench) interleave(
-	ctx context.Context, plan growthPlan, kind storeKind, dir string, many *grower, g *growth,
-) (err error) {
-	row := interleavedRow{store: kind.name, few: min(budgetFew, plan.sizes[len(plan.sizes)-1]), many: int(many.runs)}
-	b.logf("%s: %s and %s resources in turn", kind.name, grouped(int64(row.few)), grouped(int64(row.many)))
-	st, err := kind.open(ctx, filepath.Join(dir, "few"))
+func (m *growthMeasurement) interleave(ctx context.Context, many *grower) error {
+	row := interleavedRow{store: m.kind.name, few: min(budgetFew, m.plan.sizes[len(m.plan.sizes)-1]), many: int(many.runs)}
+	m.logf("%s: %s and %s resources in turn", m.kind.name, grouped(int64(row.few)), grouped(int64(row.many)))
+	err := withGrower(ctx, m.kind, filepath.Join(m.dir, "few"), func(few *grower) error {
+		return row.measure(ctx, few, many)
+	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	few, err := newGrower(ctx, st)
-	if err != nil {
-		return err
-	}
-	if err := few.engine.Start(ctx); err != nil {
-		return err
-	}
+	m.found.interleaved = append(m.found.interleaved, row)
+	return nil
+}
+
+// measure fills row, and shuts down the engine of few.
+func (row *interleavedRow) measure(ctx context.Context, few, many *grower) error {
 	if _, err := few.fill(ctx, "five", row.few, fillFlight); err != nil {
 		return err
 	}
@@ -47,6 +44,5 @@ func (b *bench) interleave(
 		}
 	}
 	row.fewStep, row.manyStep = spreadOf(costs[0]), spreadOf(costs[1])
-	g.interleaved = append(g.interleaved, row)
 	return few.shutdown(ctx)
 }

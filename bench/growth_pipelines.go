@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 )
@@ -16,33 +15,25 @@ type pipelineRow struct {
 }
 
 // pipelines measures pipelines of different lengths in turn, the same number of steps of each.
-func (b *bench) pipelines(ctx context.Context, plan growthPlan, kind storeKind, dir string, g *growth) (err error) {
-	if len(plan.pipelines) == 0 {
+func (m *growthMeasurement) pipelines(ctx context.Context) error {
+	if len(m.plan.pipelines) == 0 {
 		return nil
 	}
-	b.logf("%s: pipelines of different lengths", kind.name)
-	st, err := kind.open(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	grow, err := newGrower(ctx, st)
-	if err != nil {
-		return err
-	}
-	for _, n := range plan.pipelines {
+	m.logf("%s: pipelines of different lengths", m.kind.name)
+	return withGrower(ctx, m.kind, m.dir, func(grow *grower) error { return m.measureLengths(ctx, grow) })
+}
+
+func (m *growthMeasurement) measureLengths(ctx context.Context, grow *grower) error {
+	for _, n := range m.plan.pipelines {
 		if err := grow.engine.SavePipeline(ctx, pipeline(lengthName(n), n)); err != nil {
 			return err
 		}
 	}
-	if err := grow.engine.Start(ctx); err != nil {
-		return err
-	}
-	flight := min(growthFlight, plan.stepsBlock/slices.Max(plan.pipelines)) // the same for all
-	costs := make([][]float64, len(plan.pipelines))
+	flight := min(growthFlight, m.plan.stepsBlock/slices.Max(m.plan.pipelines)) // the same for all
+	costs := make([][]float64, len(m.plan.pipelines))
 	for block := range growthBlocks + 1 {
-		for i, n := range plan.pipelines {
-			runs := max(plan.stepsBlock/n, 1)
+		for i, n := range m.plan.pipelines {
+			runs := max(m.plan.stepsBlock/n, 1)
 			took, err := grow.fill(ctx, lengthName(n), runs, flight)
 			if err != nil {
 				return err
@@ -52,8 +43,9 @@ func (b *bench) pipelines(ctx context.Context, plan growthPlan, kind storeKind, 
 			}
 		}
 	}
-	for i, n := range plan.pipelines {
-		g.pipelines = append(g.pipelines, pipelineRow{store: kind.name, steps: n, flight: flight, step: spreadOf(costs[i])})
+	for i, n := range m.plan.pipelines {
+		m.found.pipelines = append(m.found.pipelines,
+			pipelineRow{store: m.kind.name, steps: n, flight: flight, step: spreadOf(costs[i])})
 	}
 	return grow.shutdown(ctx)
 }

@@ -20,40 +20,37 @@ type sizeRow struct {
 }
 
 // sizes makes a store grow from size to size, measures at each, and ends with the start of another engine on it.
-func (b *bench) sizes(ctx context.Context, plan growthPlan, kind storeKind, dir string, g *growth) error {
+func (m *growthMeasurement) sizes(ctx context.Context) error {
 	base := heapInUse()
-	st, err := kind.open(ctx, dir)
+	st, err := m.kind.open(ctx, m.dir)
 	if err != nil {
 		return err
 	}
-	grow, err := newGrower(ctx, st)
+	grow, err := startGrower(ctx, st)
 	if err != nil {
 		return err
 	}
-	if err := grow.engine.Start(ctx); err != nil {
-		return err
-	}
-	for _, size := range plan.sizes {
-		b.logf("%s: growing to %s resources", kind.name, grouped(int64(size)))
+	for _, size := range m.plan.sizes {
+		m.logf("%s: growing to %s resources", m.kind.name, grouped(int64(size)))
 		row, err := grow.measureAt(ctx, size)
 		if err != nil {
 			return err
 		}
-		row.store, row.size = kind.name, size
+		row.store, row.size = m.kind.name, size
 		row.heap = (heapInUse() - base) / float64(size)
-		used, err := diskUsage(dir)
+		used, err := diskUsage(m.dir)
 		if err != nil {
 			return err
 		}
 		if row.disk = float64(used) / float64(size); used == 0 {
 			row.disk = unknown
 		}
-		g.sizes = append(g.sizes, row)
+		m.found.sizes = append(m.found.sizes, row)
 	}
-	if err := b.interleave(ctx, plan, kind, dir, grow, g); err != nil {
+	if err := m.interleave(ctx, grow); err != nil {
 		return err
 	}
-	return b.restart(ctx, plan, kind, dir, st, grow, g)
+	return m.restart(ctx, st, grow)
 }
 
 // measureAt makes the store grow to a size, the last tenths of it in measured blocks.

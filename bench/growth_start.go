@@ -20,19 +20,19 @@ type startRow struct {
 
 // restart leaves runs unfinished in a store that has grown, and measures the start of the next engine on it. It closes
 // the store.
-func (b *bench) restart(
-	ctx context.Context, plan growthPlan, kind storeKind, dir string, st store.Store, grow *grower, g *growth,
-) (err error) {
-	row := startRow{store: kind.name, finished: int(grow.runs), unfinished: plan.unfinished, queued: plan.unfinished / 10}
-	b.logf("%s: leaving %s runs unfinished", kind.name, grouped(int64(plan.unfinished)))
+func (m *growthMeasurement) restart(ctx context.Context, st store.Store, grow *grower) (err error) {
+	row := startRow{
+		store: m.kind.name, finished: int(grow.runs), unfinished: m.plan.unfinished, queued: m.plan.unfinished / 10,
+	}
+	m.logf("%s: leaving %s runs unfinished", m.kind.name, grouped(int64(row.unfinished)))
 	if err := grow.leaveUnfinished(ctx, st, row.unfinished-row.queued, row.queued); err != nil {
 		return errors.Join(err, st.Close())
 	}
 	*grow = grower{} // its memory is not the next one's
 
-	b.logf("%s: starting on what is unfinished", kind.name)
+	m.logf("%s: starting on what is unfinished", m.kind.name)
 	begin := time.Now()
-	if st, err = kind.reopen(ctx, st, dir); err != nil {
+	if st, err = m.kind.reopen(ctx, st, m.dir); err != nil {
 		return err
 	}
 	row.open = time.Since(begin).Seconds()
@@ -42,7 +42,16 @@ func (b *bench) restart(
 	if err != nil {
 		return err
 	}
-	begin = time.Now()
+	if err := row.measure(ctx, next); err != nil {
+		return err
+	}
+	m.found.starts = append(m.found.starts, row)
+	return next.shutdown(ctx)
+}
+
+// measure times the start of an engine, and what it does at once.
+func (row *startRow) measure(ctx context.Context, next *grower) error {
+	begin := time.Now()
 	if err := next.engine.Start(ctx); err != nil {
 		return err
 	}
@@ -52,8 +61,7 @@ func (b *bench) restart(
 		return err
 	}
 	row.drained = time.Since(begin).Seconds()
-	g.starts = append(g.starts, row)
-	return next.shutdown(ctx)
+	return nil
 }
 
 // leaveUnfinished parks runs, shuts the engine down, and has another one, which is never started, queue some more.

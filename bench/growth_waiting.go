@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"runtime"
 )
 
@@ -16,30 +15,22 @@ type waitingRow struct {
 }
 
 // waitingRuns parks runs and weighs them.
-func (b *bench) waitingRuns(ctx context.Context, plan growthPlan, kind storeKind, dir string, g *growth) (err error) {
-	b.logf("%s: parking %s runs", kind.name, grouped(int64(plan.waiting)))
-	st, err := kind.open(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	grow, err := newGrower(ctx, st)
-	if err != nil {
-		return err
-	}
-	if err := grow.engine.Start(ctx); err != nil {
-		return err
-	}
+func (m *growthMeasurement) waitingRuns(ctx context.Context) error {
+	m.logf("%s: parking %s runs", m.kind.name, grouped(int64(m.plan.waiting)))
+	return withGrower(ctx, m.kind, m.dir, func(grow *grower) error { return m.weighWaiting(ctx, grow) })
+}
+
+func (m *growthMeasurement) weighWaiting(ctx context.Context, grow *grower) error {
 	if _, err := grow.fill(ctx, "five", fillFlight, fillFlight); err != nil { // every worker has been at work
 		return err
 	}
-	row := waitingRow{store: kind.name, waiting: plan.waiting}
+	row := waitingRow{store: m.kind.name, waiting: m.plan.waiting}
 	none := heapInUse()
 	row.goroutines[0] = runtime.NumGoroutine()
-	if _, err := grow.fill(ctx, "wait", plan.waiting, fillFlight); err != nil {
+	if _, err := grow.fill(ctx, "wait", m.plan.waiting, fillFlight); err != nil {
 		return err
 	}
-	if err := grow.waitUntilIdle(ctx, plan.waiting); err != nil {
+	if err := grow.waitUntilIdle(ctx, m.plan.waiting); err != nil {
 		return err
 	}
 	all := heapInUse()
@@ -48,9 +39,8 @@ func (b *bench) waitingRuns(ctx context.Context, plan growthPlan, kind storeKind
 		return err
 	}
 	*grow = grower{}
-	row.heap = (all - none) / float64(plan.waiting)
-	row.engine = (all - heapInUse()) / float64(plan.waiting)
-	g.waiting = append(g.waiting, row)
-	runtime.KeepAlive(st)
+	row.heap = (all - none) / float64(m.plan.waiting)
+	row.engine = (all - heapInUse()) / float64(m.plan.waiting)
+	m.found.waiting = append(m.found.waiting, row)
 	return nil
 }

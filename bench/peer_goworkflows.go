@@ -19,7 +19,6 @@ import (
 	"github.com/cschleiden/go-workflows/registry"
 	"github.com/cschleiden/go-workflows/worker"
 	"github.com/cschleiden/go-workflows/workflow"
-	"modernc.org/sqlite"
 )
 
 var goWorkflowsMemory = contender{
@@ -40,7 +39,7 @@ var goWorkflowsSQLite = contender{
 	syncs: sqliteSyncs + "; a transaction for the start, and four for each step: its activity and its workflow are " +
 		"each taken and completed",
 	open: func(ctx context.Context, at site) (session, error) {
-		if _, err := sqlite.Fdatasync(true); err != nil && err != sqlite.ErrFdatasyncUnavailable {
+		if err := useFdatasync(); err != nil {
 			return nil, err
 		}
 		path := filepath.Join(at.dir, "workflows.db") + sqliteParams // the backend makes a URL of it

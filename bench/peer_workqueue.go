@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"k8s.io/client-go/util/workqueue"
@@ -65,17 +64,24 @@ func noRecord(string, int) error { return nil }
 func openRecordedWorkqueue(ctx context.Context, at site) (session, error) {
 	commits, err := recordCommits(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("record a run: %w", err)
+		return nil, err
 	}
 	st := storememory.New()
 	return openWorkqueue(at, 1, func(id string, done int) error {
 		ops := make([]store.Op, len(commits[done]))
 		for i, op := range commits[done] {
-			ops[i] = op.to(id)
+			ops[i] = storeOp(op, id)
 		}
 		_, err := st.Commit(context.Background(), ops...)
 		return err
 	}), nil
+}
+
+func storeOp(op recordedOp, run string) store.Op {
+	if op.remove {
+		return store.Delete(op.keyFor(run))
+	}
+	return store.Put(op.keyFor(run), op.value)
 }
 
 func openWorkqueue(at site, pass int, record func(string, int) error) *workqueueSession {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 
@@ -17,34 +18,15 @@ type recordedOp struct {
 	remove bool
 }
 
-// to is the write for one run, on a store.
-func (o recordedOp) to(run string) store.Op {
-	key := strings.Join(o.key, run)
-	if o.remove {
-		return store.Delete(key)
-	}
-	return store.Put(key, o.value)
-}
+// keyFor returns the key of the write for one run.
+func (o recordedOp) keyFor(run string) string { return strings.Join(o.key, run) }
 
 // recordCommits returns what Conveyor commits for one run of five steps.
 func recordCommits(ctx context.Context) ([][]recordedOp, error) {
 	rec := &recorder{Store: storememory.New()}
-	s, err := openEngine(ctx, rec, 1, func(string, int) {})
-	if err != nil {
-		return nil, err
+	if err := rec.recordRun(ctx); err != nil {
+		return nil, fmt.Errorf("record a run: %w", err)
 	}
-	rec.reset()
-	run, err := s.apply(ctx, "run-0")
-	if err == nil {
-		run, err = s.engine.Wait(ctx, run.ID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := s.close(ctx); err != nil { // nothing commits any more
-		return nil, err
-	}
-	rec.removeNames(run.ID, run.Resource.Name)
 	return rec.commits, nil
 }
 
@@ -54,6 +36,27 @@ type recorder struct {
 
 	mu      sync.Mutex // guards commits
 	commits [][]recordedOp
+}
+
+// recordRun has an engine do one run on the recorder.
+func (r *recorder) recordRun(ctx context.Context) error {
+	s, err := openEngine(ctx, r, 1, func(string, int) {})
+	if err != nil {
+		return err
+	}
+	r.reset()
+	run, err := s.apply(ctx, "run-0")
+	if err == nil {
+		run, err = s.engine.Wait(ctx, run.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.close(ctx); err != nil { // nothing commits any more
+		return err
+	}
+	r.removeNames(run.ID, run.Resource.Name)
+	return nil
 }
 
 func (r *recorder) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {

@@ -17,8 +17,7 @@ const sqliteSyncs = "SQLite, WAL, synchronous=FULL, with fdatasync: one sync of 
 
 // openSQLite opens a database for a peer and makes sure of what it promises.
 func openSQLite(ctx context.Context, path string, connections int) (*sql.DB, error) {
-	// As SQLite does where it is built with its own configuration: it costs less, and makes the same promise.
-	if _, err := sqlite.Fdatasync(true); err != nil && err != sqlite.ErrFdatasyncUnavailable {
+	if err := useFdatasync(); err != nil {
 		return nil, err
 	}
 	db, err := sql.Open("sqlite", "file:"+path+sqliteParams)
@@ -28,6 +27,15 @@ func openSQLite(ctx context.Context, path string, connections int) (*sql.DB, err
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	return db, checkSQLite(ctx, db)
+}
+
+// useFdatasync makes SQLite sync with fdatasync where the system has it. SQLite does the same where it is built with
+// its own configuration. It costs less than fsync, and makes the same promise.
+func useFdatasync() error {
+	if _, err := sqlite.Fdatasync(true); err != nil && err != sqlite.ErrFdatasyncUnavailable {
+		return err
+	}
+	return nil
 }
 
 // checkSQLite returns an error unless a transaction is synced before it is acknowledged.
