@@ -15,50 +15,74 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
+// values are the values of the flags.
+type values struct{ repository, image, data, resource, pipeline string }
+
 // parse turns the command line into an app.
 func parse(args []string, help io.Writer) (*app, error) {
+	v, err := parseFlags(args, help)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, usageError{err}
+	}
+	a, err := v.app()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return a, nil
+}
+
+// parseFlags writes the usage to help and returns flag.ErrHelp if the command line asks for it.
+func parseFlags(args []string, help io.Writer) (values, error) {
+	var v values
 	flags := flag.NewFlagSet("dockerpipeline", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	repository := flags.String("repo", "", "git repository to build: a `URL or path` (default: a sample)")
-	image := flags.String("image", "", "what to push, as `host:port/name:tag` (default: to a registry that this program starts)")
-	data := flags.String("data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
-	resourceFile := flags.String("resource", "", "JSON `file` of the resource (default: resource.json of this example)")
-	pipelineFile := flags.String("pipeline", "", "JSON `file` of the pipeline (default: pipeline.json of this example)")
+	flags.StringVar(&v.repository, "repo", "", "git repository to build: a `URL or path` (default: a sample)")
+	flags.StringVar(&v.image, "image", "", "what to push, as `host:port/name:tag` (default: to a registry that this program starts)")
+	flags.StringVar(&v.data, "data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
+	flags.StringVar(&v.resource, "resource", "", "JSON `file` of the resource (default: resource.json of this example)")
+	flags.StringVar(&v.pipeline, "pipeline", "", "JSON `file` of the pipeline (default: pipeline.json of this example)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(help, "Usage: dockerpipeline [flags]")
 		flags.SetOutput(help)
 		flags.PrintDefaults()
-		return nil, err
+		return v, err
 	} else if err != nil {
-		return nil, usageError{err}
+		return v, err
 	}
 	if flags.NArg() > 0 {
-		return nil, usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
+		return v, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	return v, nil
+}
 
-	pipeline, err := loadPipeline(*pipelineFile)
+// app loads the documents, and puts the values of the flags over what they say.
+func (v values) app() (*app, error) {
+	pipeline, err := loadPipeline(v.pipeline)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("pipeline: %w", err)}
+		return nil, fmt.Errorf("pipeline: %w", err)
 	}
-	build, err := loadBuild(*resourceFile)
+	build, err := loadBuild(v.resource)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("resource: %w", err)}
+		return nil, fmt.Errorf("resource: %w", err)
 	}
-	if *repository != "" {
-		build.Spec.Repository = *repository
+	if v.repository != "" {
+		build.Spec.Repository = v.repository
 	}
-	if *image != "" {
-		build.Spec.Image = *image
+	if v.image != "" {
+		build.Spec.Image = v.image
 	}
 	if build.Spec.Repository, err = locate(build.Spec.Repository); err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	if _, err := parseImage(build.Spec.Image, "localhost"); err != nil {
-		return nil, usageError{fmt.Errorf("image: %w", err)}
+		return nil, fmt.Errorf("image: %w", err)
 	}
-	folder, err := dataFolder(*data)
+	folder, err := dataFolder(v.data)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	return &app{data: folder, pipeline: pipeline, build: build}, nil
 }

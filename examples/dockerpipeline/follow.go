@@ -77,16 +77,24 @@ func (f *follower) applyUpdates(ctx context.Context) (*conveyor.Run, error) {
 			f.progress.draw(now)
 		case <-ended:
 			if err == nil {
-				err = f.catchUp(ctx)
+				err = f.finish(ctx, run)
 			}
 			if err != nil {
 				return nil, err
 			}
-			f.progress.update(run)
-			f.progress.draw(time.Now())
 			return run, nil
 		}
 	}
+}
+
+// finish shows the run as it ended.
+func (f *follower) finish(ctx context.Context, run *conveyor.Run) error {
+	if err := f.catchUp(ctx); err != nil {
+		return err
+	}
+	f.progress.update(run)
+	f.progress.draw(time.Now())
+	return nil
 }
 
 // readEvents passes on the events of the run, until ctx or the engine ends.

@@ -39,16 +39,6 @@ func (g *gitCloner) Clone(ctx context.Context, req *conveyor.Request, build *Doc
 	return conveyor.DoneWith(src), nil
 }
 
-// publicURL returns the repository without user and password, and nothing for a local path.
-func publicURL(repository string) string {
-	u, err := url.Parse(repository)
-	if err != nil || u.Host == "" {
-		return ""
-	}
-	u.User = nil
-	return u.String()
-}
-
 // fetch gets ref, without its history, into the empty folder dir. That takes an init and a fetch, because git clone
 // takes no commit for a ref. An error of git may be one of the network, so it is not permanent.
 func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (commit string, at int64, err error) {
@@ -74,4 +64,14 @@ func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (
 		return "", 0, fmt.Errorf("time of commit %s: %w", commit, err)
 	}
 	return commit, at, nil
+}
+
+// publicURL returns the repository without user and password, and nothing for a local path.
+func publicURL(repository string) string {
+	u, err := url.Parse(repository)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	u.User = nil
+	return u.String()
 }

@@ -14,9 +14,18 @@ func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 		t.Skip("Windows has no SIGKILL")
 	}
 	steps := []string{"1", "2", "3", "4", "5"}
-	for _, test := range []struct{ name, block string }{
-		{name: "before the work of the step", block: "begin"},
-		{name: "after the work of the step and before it is recorded", block: "end"},
+	for _, test := range []struct {
+		name, block string
+		beforeKill  func(step string) []string
+	}{
+		{
+			name: "before the work of the step", block: "begin",
+			beforeKill: func(step string) []string { return []string{"begin " + step} },
+		},
+		{
+			name: "after the work of the step and before it is recorded", block: "end",
+			beforeKill: func(step string) []string { return []string{"begin " + step, "end " + step} },
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ledger := filepath.Join(t.TempDir(), "ledger")
@@ -26,35 +35,44 @@ func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 			}
 			out := runChild(t, ledger, "", args...)
 
-			entries := readLedger(t, ledger)
-			run := entries[0].Run
-			keys := map[string]string{}
-			var want, got []string
+			var want []string
 			for _, step := range steps {
-				want = append(want, "begin "+step)
-				if test.block == "end" {
-					want = append(want, "end "+step)
-				}
+				want = append(want, test.beforeKill(step)...)
 				want = append(want, "begin "+step+" resumed", "end "+step+" resumed")
 			}
-			for _, e := range entries {
-				line := e.What + " " + e.Step
-				if e.Resumed {
-					line += " resumed"
-				}
-				got = append(got, line)
-				require.Equal(t, run, e.Run)
-				require.Equal(t, 1, e.Attempt, "a death of the process uses no attempt")
-				if keys[e.Step] == "" {
-					keys[e.Step] = e.Key
-				}
-				require.Equal(t, keys[e.Step], e.Key)
-			}
-			require.Equal(t, want, got)
-			require.Len(t, keys, len(steps))
+			entries := readLedger(t, ledger)
+			require.Equal(t, want, summarize(entries))
+			requireOneRun(t, entries, len(steps))
 			requireRuns(t, result{out: out}.value(t, "image"))
 		})
 	}
+}
+
+// summarize returns a line for each entry.
+func summarize(entries []entry) (lines []string) {
+	for _, e := range entries {
+		line := e.What + " " + e.Step
+		if e.Resumed {
+			line += " resumed"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// requireOneRun checks that all entries are of one run, of the first attempt of each step, with one key for each step.
+func requireOneRun(t *testing.T, entries []entry, steps int) {
+	t.Helper()
+	keys := map[string]string{}
+	for _, e := range entries {
+		require.Equal(t, entries[0].Run, e.Run)
+		require.Equal(t, 1, e.Attempt, "a death of the process uses no attempt")
+		if keys[e.Step] == "" {
+			keys[e.Step] = e.Key
+		}
+		require.Equal(t, keys[e.Step], e.Key)
+	}
+	require.Len(t, keys, steps)
 }
 
 func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {

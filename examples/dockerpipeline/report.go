@@ -49,24 +49,29 @@ func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run,
 		return fmt.Errorf("run %s: %s: %s", run.ID, run.State, run.Reason)
 	}
 	for _, step := range run.Steps {
-		var made struct {
-			image
-			publication
-		}
-		if json.Unmarshal(step.Output, &made) != nil {
-			continue
-		}
-		if made.Layout != "" {
-			fmt.Fprintf(out, "layout %s\n", made.Layout)
-		}
-		if strings.HasPrefix(made.Reference, a.registry+"/") {
-			fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
-		}
-		if made.Reference != "" {
-			fmt.Fprintf(out, "image %s\n", made.Reference)
-		}
+		a.reportOutput(out, step.Output)
 	}
 	return nil
+}
+
+// reportOutput says what a step made, if it made an image or a publication.
+func (a *app) reportOutput(out io.Writer, output json.RawMessage) {
+	var made struct {
+		image
+		publication
+	}
+	if json.Unmarshal(output, &made) != nil {
+		return
+	}
+	if made.Layout != "" {
+		fmt.Fprintf(out, "layout %s\n", made.Layout)
+	}
+	if strings.HasPrefix(made.Reference, a.registry+"/") {
+		fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
+	}
+	if made.Reference != "" {
+		fmt.Fprintf(out, "image %s\n", made.Reference)
+	}
 }
 
 // tailLines is how many lines of the failed step's log are shown.

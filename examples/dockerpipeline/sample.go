@@ -51,8 +51,21 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 		return err
 	}
 	defer os.RemoveAll(fresh)
+	if err := writeFiles(fresh, files); err != nil {
+		return err
+	}
+	if err := commitAll(ctx, fresh); err != nil {
+		return fmt.Errorf("make the sample repository: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(fresh, dir)
+}
+
+func writeFiles(dir string, files map[string]string) error {
 	for name, text := range files {
-		path := filepath.Join(fresh, filepath.FromSlash(name))
+		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
@@ -60,8 +73,13 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 			return err
 		}
 	}
+	return nil
+}
+
+// commitAll makes dir a git repository with one commit of all its files.
+func commitAll(ctx context.Context, dir string) error {
 	const who, mail, when = "Conveyor", "conveyor@example.com", "2026-01-01T00:00:00Z"
-	git := command{dir: fresh, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),
+	git := command{dir: dir, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),
 		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+mail, "GIT_AUTHOR_DATE="+when,
 		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+mail, "GIT_COMMITTER_DATE="+when,
@@ -75,11 +93,8 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 		{"commit", "--quiet", "--message=Greet"},
 	} {
 		if err := git.run(ctx, "git", args...); err != nil {
-			return fmt.Errorf("make the sample repository: %w", err)
+			return err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	return os.Rename(fresh, dir)
+	return nil
 }

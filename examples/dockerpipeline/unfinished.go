@@ -26,6 +26,9 @@ func (a *app) unfinishedRun(ctx context.Context, e *conveyor.Engine) (unfinished
 	if errors.Is(err, conveyor.ErrNotFound) || err == nil && run.State.Final() {
 		return unfinished{}, nil
 	}
+	if err != nil {
+		return unfinished{}, err
+	}
 	left := unfinished{run: run}
 	for line, err := range e.Logs(ctx, object.Status.Run, conveyor.LogOptions{}) {
 		if err != nil {
@@ -33,7 +36,7 @@ func (a *app) unfinishedRun(ctx context.Context, e *conveyor.Engine) (unfinished
 		}
 		left.log = append(left.log, line)
 	}
-	return left, err
+	return left, nil
 }
 
 func (u unfinished) is(run *conveyor.Run) bool { return u.run != nil && u.run.ID == run.ID }
