@@ -1,4 +1,4 @@
-// Approval holds a deployment back until somebody approves it, or until nobody has for too long.
+// Approval holds a deployment back until somebody approves it. The run fails if nobody approves it in time.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Deployment is a resource: a version that shall go live, if it is approved in time.
+// Deployment is a resource. Its spec names the version to deploy, and how long to wait for an approval.
 type Deployment struct {
 	conveyor.Meta
 	Spec struct {
@@ -22,8 +22,8 @@ type Deployment struct {
 	} `json:"spec"`
 }
 
-// gate is called twice: first it asks, and then it learns the answer. In between it holds no goroutine, and the
-// question survives a restart of the program.
+// gate is called twice: the first call asks for the approval, and the second call reads the answer. Between the two
+// calls no goroutine is held. On a durable store, the wait survives a restart of the program.
 func gate(ctx context.Context, req *conveyor.Request, d *Deployment) (conveyor.Result, error) {
 	var who string
 	answered, err := req.Signal(&who)
@@ -58,7 +58,7 @@ func main() {
 	check(engine.Start(ctx))
 
 	approved := begin(ctx, engine, "shop", "v7", time.Hour)
-	check(engine.Signal(ctx, approved.ID, "approval", "ada")) // kept if it comes before the question
+	check(engine.Signal(ctx, approved.ID, "approval", "ada")) // a signal that comes before the wait is kept
 	report(ctx, engine, approved)
 
 	forgotten := begin(ctx, engine, "blog", "v3", 20*time.Millisecond)
