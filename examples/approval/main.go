@@ -17,26 +17,26 @@ import (
 type Deployment struct {
 	conveyor.Meta
 	Spec struct {
-		Version  string            `json:"version"`
-		Patience conveyor.Duration `json:"patience"`
+		Version string            `json:"version"`
+		Timeout conveyor.Duration `json:"timeout"`
 	} `json:"spec"`
 }
 
 // gate is called twice: the first call asks for the approval, and the second call reads the answer. Between the two
 // calls no goroutine is held. On a durable store, the wait survives a restart of the program.
 func gate(ctx context.Context, req *conveyor.Request, d *Deployment) (conveyor.Result, error) {
-	var who string
-	answered, err := req.Signal(&who)
+	var approver string
+	answered, err := req.Signal(&approver)
 	switch {
 	case errors.Is(err, conveyor.ErrTimeout):
-		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("nobody approved within %s", d.Spec.Patience))
+		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("nobody approved within %s", d.Spec.Timeout))
 	case err != nil:
 		return conveyor.Result{}, err
 	case !answered:
 		fmt.Printf("%s %s: please approve\n", d.Name, d.Spec.Version)
-		return conveyor.Await("approval", time.Duration(d.Spec.Patience)), nil
+		return conveyor.Await("approval", time.Duration(d.Spec.Timeout)), nil
 	}
-	fmt.Printf("%s %s: approved by %s\n", d.Name, d.Spec.Version, who)
+	fmt.Printf("%s %s: approved by %s\n", d.Name, d.Spec.Version, approver)
 	return conveyor.Done(), nil
 }
 
@@ -66,9 +66,9 @@ func main() {
 	check(engine.Shutdown(ctx))
 }
 
-func begin(ctx context.Context, engine *conveyor.Engine, name, version string, patience time.Duration) *conveyor.Run {
+func begin(ctx context.Context, engine *conveyor.Engine, name, version string, timeout time.Duration) *conveyor.Run {
 	d := &Deployment{Meta: conveyor.Meta{Name: name, Type: "deployment", Pipeline: "release"}}
-	d.Spec.Version, d.Spec.Patience = version, conveyor.Duration(patience)
+	d.Spec.Version, d.Spec.Timeout = version, conveyor.Duration(timeout)
 	run, err := engine.Apply(ctx, d)
 	check(err)
 	return run
