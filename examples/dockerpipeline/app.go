@@ -18,18 +18,18 @@ type app struct {
 	data     string
 	pipeline conveyor.PipelineSpec
 	build    *DockerBuild
-	registry string // host:port of the built-in one, as long as run runs
-	// wrap, if set, comes between the engine and a driver. Tests use it.
+	registry string // host:port of the built-in registry; set while run is executing
+	// wrap, if set, returns the driver that is registered in place of its argument. Tests use it.
 	wrap func(conveyor.Driver) conveyor.Driver
 }
 
 const (
 	storeFile   = "conveyor.db"
 	stepTimeout = 30 * time.Minute
-	stopTime    = 4 * time.Second // for the step under way when the program is stopped
+	stopTime    = 4 * time.Second // how long a running step has to end when the program is stopped
 )
 
-// run takes the build along the pipeline, or goes on with the run that an earlier start left unfinished.
+// run builds, or continues the run that an earlier start left unfinished.
 func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 	st, err := file.Open(ctx, filepath.Join(a.data, storeFile), file.Options{})
 	if errors.Is(err, store.ErrLocked) {
@@ -53,7 +53,7 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 	return a.drive(ctx, e, out)
 }
 
-// engine has the drivers and the pipeline, and is not started.
+// engine returns an engine with the drivers and the pipeline. The engine is not started.
 func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, error) {
 	e, err := conveyor.New(st, conveyor.Options{StepTimeout: stepTimeout})
 	if err != nil {
@@ -86,7 +86,7 @@ func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, err
 	return e, nil
 }
 
-// asUsage tells a document that is refused from a machine that is in trouble.
+// asUsage returns a usageError if the engine rejected a document, and err itself if something else went wrong.
 func asUsage(err error) error {
 	if errors.Is(err, conveyor.ErrInvalid) || errors.Is(err, conveyor.ErrTooLarge) || errors.Is(err, conveyor.ErrNotFound) {
 		return usageError{err}
@@ -96,7 +96,7 @@ func asUsage(err error) error {
 
 func (a *app) work() workspace { return workspace{root: filepath.Join(a.data, "work")} }
 
-// drive starts the engine, applies the build, shows the run until it ends, and stops the engine.
+// drive starts the engine, applies the build, shows the run until the run ends, and stops the engine.
 func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
 	earlier, err := a.unfinishedRun(ctx, e)
 	if err != nil {
@@ -128,7 +128,7 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// prune removes the work of runs that have ended. That of the last one stays until the next start.
+// prune removes the work folders of runs that have ended. The work folder of the last run stays until the next start.
 func (a *app) prune(ctx context.Context, e *conveyor.Engine) error {
 	return a.work().prune(func(id string) (bool, error) {
 		run, err := e.GetRun(ctx, id)
@@ -139,13 +139,14 @@ func (a *app) prune(ctx context.Context, e *conveyor.Engine) error {
 	})
 }
 
-// apply returns the run that reconciles the build. An unchanged build that an earlier start finished is run again.
+// apply returns the run that reconciles the build. If the build is unchanged and an earlier start has finished it, apply
+// triggers a new run.
 func (a *app) apply(ctx context.Context, e *conveyor.Engine, earlier unfinished) (*conveyor.Run, error) {
 	run, err := e.Apply(ctx, a.build)
 	if err != nil {
 		return nil, asUsage(err)
 	}
-	// The run of an earlier start may have come to its end since the engine was started. It is not the one to repeat.
+	// The unfinished run of an earlier start can have ended since the engine was started. That run must not be repeated.
 	if run.State.Final() && !earlier.is(run) {
 		return e.Trigger(ctx, a.build.Key())
 	}

@@ -17,14 +17,15 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// Names of the environment of a child process: this test binary, being the program.
+// A child process is this test binary, run as the program. These variables of its environment control it.
 const (
-	childLedger = "DOCKERPIPELINE_LEDGER" // file that the child adds an entry to as each driver begins and ends
-	childBlock  = "DOCKERPIPELINE_BLOCK"  // "begin 3": stop for ever where step 3 begins
-	blockedLine = "blocked"               // what the child prints then
+	childLedger = "DOCKERPIPELINE_LEDGER" // the file to which the child adds an entry when a driver begins and when it ends
+	childBlock  = "DOCKERPIPELINE_BLOCK"  // "begin 3" makes the child block forever when step 3 begins
+	blockedLine = "blocked"               // the line that the child prints when it blocks
 )
 
-// entry is a line of the ledger: a driver is about to begin its work, or has done it and is about to return.
+// entry is a line of the ledger. It says that a driver is about to begin its work, or that it has done its work and is
+// about to return.
 type entry struct {
 	What    string `json:"what"`
 	Run     string `json:"run"`
@@ -48,7 +49,7 @@ func child(ctx context.Context) int {
 	return exitSucceeded
 }
 
-// recordCalls wraps a driver so that the ledger tells of its calls.
+// recordCalls wraps a driver so that its calls are recorded in the ledger.
 func recordCalls(d conveyor.Driver) conveyor.Driver {
 	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 		appendEntry(req, "begin")
@@ -81,8 +82,8 @@ func appendEntry(req *conveyor.Request, what string) {
 	}
 }
 
-// runChild starts the program as a process of its own. With a place to block it waits until the ledger has the entry
-// and kills the process; without, it waits for its end. It returns what the process printed.
+// runChild starts the program as a child process, and returns what the process printed. If block is set, runChild waits
+// until the process blocks there, and kills the process. Otherwise it waits for the end of the process.
 func runChild(t *testing.T, ledger, block string, args ...string) string {
 	t.Helper()
 	cmd := newChild(t, ledger, block, args...)

@@ -18,7 +18,7 @@ import (
 // values are the values of the flags.
 type values struct{ repository, image, data, resource, pipeline string }
 
-// parse turns the command line into an app.
+// parse returns the app that the command line describes.
 func parse(args []string, help io.Writer) (*app, error) {
 	v, err := parseFlags(args, help)
 	if errors.Is(err, flag.ErrHelp) {
@@ -34,7 +34,8 @@ func parse(args []string, help io.Writer) (*app, error) {
 	return a, nil
 }
 
-// parseFlags writes the usage to help and returns flag.ErrHelp if the command line asks for it.
+// parseFlags returns the values of the flags. If the command line asks for the usage, parseFlags writes the usage to help
+// and returns flag.ErrHelp.
 func parseFlags(args []string, help io.Writer) (values, error) {
 	var v values
 	flags := flag.NewFlagSet("dockerpipeline", flag.ContinueOnError)
@@ -58,7 +59,7 @@ func parseFlags(args []string, help io.Writer) (values, error) {
 	return v, nil
 }
 
-// app loads the documents, and puts the values of the flags over what they say.
+// app loads the documents of the pipeline and of the resource. The flags override the values in the resource.
 func (v values) app() (*app, error) {
 	pipeline, err := loadPipeline(v.pipeline)
 	if err != nil {
@@ -95,7 +96,8 @@ func loadPipeline(path string) (conveyor.PipelineSpec, error) {
 	return conveyor.ParsePipeline(bytes.NewReader(document))
 }
 
-// loadBuild reads the resource. ParseResource is strict about all but the spec, which is the program's own affair.
+// loadBuild reads the resource. ParseResource rejects unknown fields everywhere but in the spec, so loadBuild checks the
+// spec itself.
 func loadBuild(path string) (*DockerBuild, error) {
 	document, err := readOr(path, resourceDocument)
 	if err != nil {
@@ -117,6 +119,7 @@ func loadBuild(path string) (*DockerBuild, error) {
 	return build, nil
 }
 
+// readOr returns the content of the file, or builtIn if path is empty.
 func readOr(path string, builtIn []byte) ([]byte, error) {
 	if path == "" {
 		return builtIn, nil
@@ -124,7 +127,8 @@ func readOr(path string, builtIn []byte) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// locate makes a path absolute, so that it means the same wherever the program is started next time.
+// locate returns the absolute path of a repository on this machine, so that the path stays valid when the program is
+// started again in another folder. It returns the sample and a URL unchanged.
 func locate(repository string) (string, error) {
 	switch {
 	case repository == "":
@@ -141,8 +145,8 @@ func locate(repository string) (string, error) {
 	return "", fmt.Errorf("repository %q is neither a folder nor a URL", repository)
 }
 
-// dataFolder returns the absolute path of the folder. It refuses one that has other things in it, because what this
-// program no longer needs there, it removes.
+// dataFolder returns the absolute path of the data folder. It returns an error if the folder is neither empty nor a data
+// folder of this program, because this program removes files in its data folder when it no longer needs them.
 func dataFolder(path string) (string, error) {
 	if path == "" {
 		cache, err := os.UserCacheDir()

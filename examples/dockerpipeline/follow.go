@@ -13,18 +13,18 @@ import (
 // frameTime is the time between two frames on a terminal.
 const frameTime = 100 * time.Millisecond
 
-// follower shows a run. It is made before the engine is started, so that it misses nothing. Its readers do not touch
-// the progress: they send what is to be done with it to applyUpdates, which owns it.
+// follower shows a run. It must be made before the engine is started, so that it misses no event. Its readers do not use
+// the progress. They send updates to applyUpdates, which owns the progress.
 type follower struct {
 	engine *conveyor.Engine
 	key    conveyor.Key
-	ctx    context.Context // of the streams that the readers read; ends when follow returns
+	ctx    context.Context // the context of the streams that the readers read; it ends when follow returns
 	stop   context.CancelFunc
 	events iter.Seq2[conveyor.Event, error]
 
 	run      string
 	progress *progress
-	updates  chan func(ctx context.Context) error // the readers send, applyUpdates receives, nobody closes
+	updates  chan func(ctx context.Context) error // the readers send, applyUpdates receives, nobody closes; unbuffered
 }
 
 func newFollower(ctx context.Context, e *conveyor.Engine, key conveyor.Key) *follower {
@@ -34,7 +34,7 @@ func newFollower(ctx context.Context, e *conveyor.Engine, key conveyor.Key) *fol
 	return f
 }
 
-// watch takes the place in the stream from which on events will be read.
+// watch opens the stream of events. The events from now on can be read from it later.
 func (f *follower) watch() {
 	f.events = f.engine.Watch(f.ctx, conveyor.WatchOptions{Resource: f.key})
 }
@@ -52,7 +52,7 @@ func (f *follower) follow(ctx context.Context, run *conveyor.Run, p *progress) (
 	return ended, err
 }
 
-// applyUpdates carries out the updates until the run has ended.
+// applyUpdates calls the updates and draws frames until the run has ended.
 func (f *follower) applyUpdates(ctx context.Context) (*conveyor.Run, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -87,7 +87,7 @@ func (f *follower) applyUpdates(ctx context.Context) (*conveyor.Run, error) {
 	}
 }
 
-// finish shows the run as it ended.
+// finish shows the final state of a run that has ended.
 func (f *follower) finish(ctx context.Context, run *conveyor.Run) error {
 	if err := f.catchUp(ctx); err != nil {
 		return err
@@ -97,16 +97,17 @@ func (f *follower) finish(ctx context.Context, run *conveyor.Run) error {
 	return nil
 }
 
-// readEvents passes on the events of the run, until ctx or the engine ends.
+// readEvents sends an update for each event of the run, until f.ctx ends or the engine stops.
 func (f *follower) readEvents() {
 	for f.readEventsUntilGap() {
-		// The terminal was slow, and events are lost. Take a new place in the stream, and only then read what is on
-		// record, so that nothing slips through between the two.
+		// The terminal was slow, and events are lost. First open a new stream, and only then read the recorded run, so that
+		// no event is lost between the two.
 		f.watch()
 		f.send(f.refresh)
 	}
 }
 
+// readEventsUntilGap reports whether the stream ended because events were lost.
 func (f *follower) readEventsUntilGap() bool {
 	for event, err := range f.events {
 		if err != nil {
@@ -116,7 +117,7 @@ func (f *follower) readEventsUntilGap() bool {
 			continue
 		}
 		f.send(func(ctx context.Context) error {
-			// What a step logged is readable when its end is on record; so it is shown before that end.
+			// All log lines of a step can be read when its end is recorded. They are shown before its end is shown.
 			err := f.catchUp(ctx)
 			f.progress.addEvent(event)
 			return err
@@ -125,7 +126,7 @@ func (f *follower) readEventsUntilGap() bool {
 	return false
 }
 
-// readLog passes on log lines as they come.
+// readLog sends an update for each log line with a Seq greater than after.
 func (f *follower) readLog(after int64) {
 	for line, err := range f.engine.Logs(f.ctx, f.run, conveyor.LogOptions{After: after, Follow: true}) {
 		if err != nil {
@@ -142,7 +143,7 @@ func (f *follower) send(update func(context.Context) error) {
 	}
 }
 
-// catchUp shows the log lines that have not come yet.
+// catchUp shows the log lines that are recorded and not yet shown.
 func (f *follower) catchUp(ctx context.Context) error {
 	for line, err := range f.engine.Logs(ctx, f.run, conveyor.LogOptions{After: f.progress.seen}) {
 		if err != nil {
@@ -153,6 +154,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// refresh shows the recorded state of the run.
 func (f *follower) refresh(ctx context.Context) error {
 	run, err := f.engine.GetRun(ctx, f.run)
 	if err == nil {

@@ -60,7 +60,8 @@ func summarize(entries []entry) (lines []string) {
 	return lines
 }
 
-// requireOneRun checks that all entries are of one run, of the first attempt of each step, with one key for each step.
+// requireOneRun checks that all entries belong to one run and to the first attempt of their step, and that each step has
+// one idempotency key.
 func requireOneRun(t *testing.T, entries []entry, steps int) {
 	t.Helper()
 	keys := map[string]string{}
@@ -86,7 +87,7 @@ func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
 	killed := newChild(t, ledger, "", args...)
 	killed.Stdout, killed.Stderr = t.Output(), t.Output()
 	require.NoError(t, killed.Start())
-	blocking.await(t) // a test of the clone is under way, two processes below the one that is killed
+	blocking.await(t) // a test of the clone is running, in a grandchild of the process that is killed
 	require.NoError(t, killed.Process.Kill())
 	require.Error(t, killed.Wait())
 

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// lineWriter calls line for each line written to it, without its end.
+// lineWriter calls line for each line that is written to it. The text has no line end.
 type lineWriter struct {
 	line func(text string)
-	part []byte // a line that has not ended
+	part []byte // the line that has not ended yet
 	last string // the last line that was not empty
 }
 
-// maxLine is where a line that does not end is broken.
+// maxLine is the number of bytes after which a line without an end is broken.
 const maxLine = 64 << 10
 
 func (w *lineWriter) Write(p []byte) (int, error) {
@@ -30,7 +30,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// flush emits a last line that has no end.
+// flush emits the last line if it has no end.
 func (w *lineWriter) flush() {
 	if len(w.part) > 0 {
 		w.emit(w.part)

@@ -1,18 +1,20 @@
-// Command dockerpipeline clones a git repository, tests it, builds it, makes an OCI image of it and pushes that image
-// to a registry: the pipeline of pipeline.json, for the resource of resource.json.
+// Command dockerpipeline clones a git repository, tests it, builds it, makes an OCI image of it and pushes the image to a
+// registry. The steps are those of pipeline.json. The resource is that of resource.json.
 //
 //	go run ./examples/dockerpipeline
 //
-// builds a small sample repository and pushes to a registry of its own on this machine, without a network. With
-// flags it does the same for real ones:
+// This command builds a small sample repository, and pushes the image to a registry that the program itself serves on
+// this machine. It needs no network. With flags, the program does the same for a real repository and a real registry:
 //
 //	go run ./examples/dockerpipeline -repo https://github.com/you/app -image registry.example.com/you/app:v1
 //
-// It may be stopped at any point, by Ctrl-C or by kill -9: started again with the same -data and the same other flags,
-// it goes on with the step in which it was, and repeats no finished one. Started again after the end, it builds again.
+// The program can be stopped at any point, by Ctrl-C or by kill -9. A program that is started again with the same -data
+// and the same other flags continues with the step that was interrupted, and repeats no finished step. A program that is
+// started again after the end builds again.
 //
-// Read main.go for the flags, app.go for how an engine is put together, build.go for the resource and for what the
-// steps tell each other, and then one file for each driver.
+// Read flags.go for the flags, app.go for how an engine is set up, build.go for the resource and for the outputs that
+// steps pass on to later steps, and then one file for each driver: git_cloner.go, test_runner.go, builder.go,
+// image_generator.go and image_pusher.go. What the terminal shows is in follow.go and progress.go.
 package main
 
 import (
@@ -35,18 +37,18 @@ var resourceDocument []byte
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program immediately
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // Exit codes.
 const (
 	exitSucceeded = 0
-	exitFailed    = 1 // the run failed or was interrupted, or there was no way to begin
+	exitFailed    = 1 // the run failed, was interrupted, or could not be started
 	exitUsage     = 2
 )
 
-// usageError is a fault of the command line, or of a document that it names.
+// usageError is an error in the command line, or in a document that the command line names.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

@@ -16,7 +16,7 @@ import (
 func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
 	setHostileEnv(t)
 	keepGoCaches(t)
-	t.Setenv("HOME", t.TempDir()) // a git without configuration
+	t.Setenv("HOME", t.TempDir()) // git has no configuration there
 	t.Setenv("GOPROXY", "http://"+unusedAddress(t))
 	data := filepath.Join(t.TempDir(), "data")
 	first := start(t.Context(), "-data", data)

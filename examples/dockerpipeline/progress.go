@@ -10,25 +10,25 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// progress shows a run: on a terminal one line a step, drawn again in place; elsewhere a line for each thing that
-// happens. It is used by one goroutine.
+// progress shows a run. On a terminal it shows one line for each step, and draws the lines again in place. Elsewhere it
+// prints a line for each change and for each log line. It must be used by one goroutine only.
 type progress struct {
 	out   io.Writer
 	live  bool
 	color bool
 	rows  []*row
-	seen  int64 // Seq of the newest log line taken up
-	drawn int   // lines on the terminal that the next frame replaces
+	seen  int64 // Seq of the newest log line that was added
+	drawn int   // number of lines on the terminal that the next frame replaces
 }
 
-// row is what is shown of one step.
+// row holds what is shown of one step.
 type row struct {
 	id, name       string
 	state          conveyor.State
 	attempt        int
 	started, ended time.Time
-	last           string             // log line, or the reason of a state
-	early          []conveyor.LogLine // came before the event that the step has begun
+	last           string             // the last log line, or the reason of the state
+	early          []conveyor.LogLine // the log lines that came before the event that the step has begun
 }
 
 func newProgress(out io.Writer, steps []conveyor.Step) *progress {
@@ -40,8 +40,8 @@ func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 	return p
 }
 
-// restore takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
-// lines are not shown again.
+// restore adds the recorded part of a run that an earlier start began: the finished steps, and the last log line of each
+// step. It does not print the log lines again.
 func (p *progress) restore(run *conveyor.Run, log []conveyor.LogLine) {
 	for _, l := range log {
 		p.setLast(l)
@@ -53,7 +53,7 @@ func (p *progress) restore(run *conveyor.Run, log []conveyor.LogLine) {
 	}
 }
 
-// update brings the steps to what is on record of the run.
+// update sets the state of each step to its recorded state.
 func (p *progress) update(run *conveyor.Run) {
 	for i := range run.Steps {
 		if s := &run.Steps[i]; s.State != conveyor.StateUnset {
@@ -68,13 +68,14 @@ func (p *progress) updateStep(s *conveyor.StepRun) {
 	}
 }
 
-// addEvent takes up a change of a step.
+// addEvent adds a change of a step.
 func (p *progress) addEvent(e conveyor.Event) {
 	if at := p.row(e.Step); e.Kind == conveyor.EventStep && at != nil {
 		p.setState(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
 	}
 }
 
+// setState changes the state of a step, and then prints the log lines that waited for the change.
 func (p *progress) setState(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
 	if at.state == state && at.attempt == attempt {
 		return
@@ -99,7 +100,7 @@ func (p *progress) setState(at *row, state conveyor.State, attempt int, reason s
 	}
 }
 
-// printState writes the state of a step.
+// printState prints the state of a step.
 func (p *progress) printState(at *row, reason string) {
 	line := fmt.Sprintf("%s %s: %s", at.id, at.name, at.state)
 	if at.attempt > 1 {
@@ -114,8 +115,9 @@ func (p *progress) printState(at *row, reason string) {
 	fmt.Fprintln(p.out, line)
 }
 
-// addLine takes up a log line, once. Lines and events come in two streams; a line that overtakes the event that its step
-// has begun waits for it, so that no step seems to begin before the one before it has ended.
+// addLine adds a log line, unless the line was added before. Log lines and events come from two streams. A log line can
+// come before the event that its step has begun. addLine keeps such a line until the event comes, so that no step seems
+// to begin before the end of the step before it.
 func (p *progress) addLine(l conveyor.LogLine) {
 	if l.Seq <= p.seen {
 		return
@@ -127,12 +129,13 @@ func (p *progress) addLine(l conveyor.LogLine) {
 		return
 	}
 	if at != nil && !at.state.Final() {
-		p.setState(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event of an attempt may come after its line
+		// The event of an attempt can come after its first log line.
+		p.setState(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time)
 	}
 	p.printLine(l)
 }
 
-// printLine writes a log line.
+// printLine prints a log line.
 func (p *progress) printLine(l conveyor.LogLine) {
 	text := p.setLast(l)
 	if !p.live {
@@ -140,7 +143,7 @@ func (p *progress) printLine(l conveyor.LogLine) {
 	}
 }
 
-// setLast keeps a log line as the last of its step, and returns its text.
+// setLast makes a log line the last line of its step, and returns its text.
 func (p *progress) setLast(l conveyor.LogLine) string {
 	p.seen = max(p.seen, l.Seq)
 	text := lineText(l)
@@ -150,6 +153,7 @@ func (p *progress) setLast(l conveyor.LogLine) string {
 	return text
 }
 
+// row returns the row of a step, or nil if there is no such step.
 func (p *progress) row(id string) *row {
 	i := slices.IndexFunc(p.rows, func(s *row) bool { return s.id == id })
 	if i < 0 {

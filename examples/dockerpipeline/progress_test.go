@@ -18,7 +18,7 @@ func stepEvent(step string, state conveyor.State, seconds float64, reason string
 	return conveyor.Event{Kind: conveyor.EventStep, Step: step, State: state, Attempt: 1, Time: at, Reason: reason}
 }
 
-// playScene plays a scene: a step that succeeds, one that fails, one that is skipped.
+// playScene adds a step that succeeds, a step that fails, and a step that is skipped.
 func playScene(p *progress) {
 	p.draw(noon)
 	p.addEvent(stepEvent("1", conveyor.StateRunning, 0, ""))

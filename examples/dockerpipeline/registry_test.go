@@ -28,7 +28,7 @@ func newRegistry(t *testing.T) string {
 	return r.Addr()
 }
 
-// unusedAddress is a host:port of this machine at which nobody answers.
+// unusedAddress returns a host:port of this machine on which nobody listens.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func pull(t *testing.T, reference string) v1.Image {
 	return img
 }
 
-// requireTag asks a registry for the digest of a tag.
+// requireTag checks the digest of a tag in a registry.
 func requireTag(t *testing.T, image, digest string) {
 	t.Helper()
 	tag, err := name.NewTag(image)
@@ -62,7 +62,7 @@ func requireTag(t *testing.T, image, digest string) {
 	require.Equal(t, digest, got.Digest.String())
 }
 
-// appOf takes the program out of an image's only layer.
+// appOf returns the program in the only layer of an image.
 func appOf(t *testing.T, img v1.Image) []byte {
 	t.Helper()
 	layers, err := img.Layers()
@@ -88,8 +88,8 @@ func requireRuns(t *testing.T, reference string) {
 	t.Helper()
 	app := filepath.Join(t.TempDir(), "app")
 	program := appOf(t, pull(t, reference))
-	// A process that another test starts while the file is open for writing has it open, too, for a moment, and a program
-	// that somebody can write to cannot be run. So none is started meanwhile.
+	// A program that is open for writing cannot be executed. A process that another test starts while the file is open
+	// inherits the open file for a moment. The lock keeps other tests from starting a process meanwhile.
 	syscall.ForkLock.RLock()
 	err := os.WriteFile(app, program, 0o700)
 	syscall.ForkLock.RUnlock()

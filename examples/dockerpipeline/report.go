@@ -11,7 +11,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// announce says which run is shown, and returns what will show it.
+// announce prints which run is shown, and returns the progress that will show it.
 func (a *app) announce(out io.Writer, run *conveyor.Run, earlier unfinished) *progress {
 	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
 	p := newProgress(out, a.stepsOf(run))
@@ -25,7 +25,7 @@ func (a *app) announce(out io.Writer, run *conveyor.Run, earlier unfinished) *pr
 	return p
 }
 
-// stepsOf returns the steps that the run was started with, which may be older than the pipeline of this start.
+// stepsOf returns the steps that the run was started with. They can be older than the pipeline of this start.
 func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
 	if len(run.Steps) == 0 {
 		return a.pipeline.Steps
@@ -37,7 +37,7 @@ func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
 	return steps
 }
 
-// report says what came of a run that has ended; for one that did not succeed it returns an error.
+// report prints the result of a run that has ended. It returns an error if the run did not succeed.
 func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run, out io.Writer) error {
 	failed := (*conveyor.StepError)(nil)
 	if err := run.Err(); errors.As(err, &failed) {
@@ -54,7 +54,7 @@ func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run,
 	return nil
 }
 
-// reportOutput says what a step made, if it made an image or a publication.
+// reportOutput prints the output of a step if the output is an image or a publication.
 func (a *app) reportOutput(out io.Writer, output json.RawMessage) {
 	var made struct {
 		image
@@ -74,10 +74,10 @@ func (a *app) reportOutput(out io.Writer, output json.RawMessage) {
 	}
 }
 
-// tailLines is how many lines of the failed step's log are shown.
+// tailLines is the number of lines that are shown of the failed step's log.
 const tailLines = 20
 
-// failure names the step and shows the end of its log.
+// failure returns an error that names the failed step and has the end of its log.
 func (a *app) failure(ctx context.Context, e *conveyor.Engine, step *conveyor.StepRun, failed *conveyor.StepError) error {
 	var tail []string
 	for line, err := range e.Logs(ctx, failed.Run, conveyor.LogOptions{Step: failed.Step}) {

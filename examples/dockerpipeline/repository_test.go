@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newRepository makes a git repository of the sample's files, changed by files.
+// newRepository makes a git repository with the files of the sample and with files. Of two equal names, files counts.
 func newRepository(t *testing.T, files map[string]string) string {
 	t.Helper()
 	all := maps.Clone(sampleFiles)
@@ -32,7 +32,7 @@ func TestGreeting(t *testing.T) {
 }
 `
 
-// blocking is a repository whose test waits until it is told to end.
+// blocking is a repository with a test that blocks until its connection is closed.
 type blocking struct {
 	repository string
 	listener   *net.TCPListener
@@ -47,7 +47,7 @@ func newBlocking(t *testing.T) blocking {
 	return blocking{repository: newRepository(t, map[string]string{"main_test.go": blockingTest}), listener: listener.(*net.TCPListener)}
 }
 
-// await waits until the test runs, and returns what ends it when closed.
+// await waits until the test is running, and returns the connection of the test. Closing the connection ends the test.
 func (b blocking) await(t *testing.T) net.Conn {
 	t.Helper()
 	require.NoError(t, b.listener.SetDeadline(time.Now().Add(time.Minute)))
@@ -57,7 +57,7 @@ func (b blocking) await(t *testing.T) net.Conn {
 	return conn
 }
 
-// blockingTest calls the address in BLOCK and then waits for ever.
+// blockingTest connects to the address in BLOCK, and blocks until the connection is closed.
 const blockingTest = `package main
 
 import (

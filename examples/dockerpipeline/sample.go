@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// sampleFiles is a program small enough to read here, with a test, and without dependencies.
+// sampleFiles is a small program with a test and without dependencies.
 var sampleFiles = map[string]string{
 	"go.mod": "module example.com/greet\n\ngo 1.21\n",
 	"main.go": `package main
@@ -40,8 +40,7 @@ func TestGreeting(t *testing.T) {
 `,
 }
 
-// makeSample makes a git repository of sampleFiles in dir, in place of what is there. Its commit is the same each
-// time and everywhere: author, time and settings are given, so that git needs and uses no configuration.
+// makeSample makes a git repository of files in dir. It replaces what is in dir.
 func makeSample(ctx context.Context, dir string, files map[string]string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return err
@@ -76,7 +75,8 @@ func writeFiles(dir string, files map[string]string) error {
 	return nil
 }
 
-// commitAll makes dir a git repository with one commit of all its files.
+// commitAll makes dir a git repository with one commit of all its files. The commit is the same each time and on each
+// machine: the author, the time and the settings are given, so git needs no configuration and uses none.
 func commitAll(ctx context.Context, dir string) error {
 	const who, mail, when = "Conveyor", "conveyor@example.com", "2026-01-01T00:00:00Z"
 	git := command{dir: dir, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),

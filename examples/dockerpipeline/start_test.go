@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// result is what a start of the program came to.
+// result is the result of a start of the program.
 type result struct {
 	code        int
 	out, errors string
@@ -23,7 +23,7 @@ func start(ctx context.Context, args ...string) result {
 	return result{code: code, out: out.String(), errors: errors.String()}
 }
 
-// value returns what follows a word at the start of a line of the output.
+// value returns the rest of the output line that begins with word.
 func (r result) value(t *testing.T, word string) string {
 	t.Helper()
 	found := regexp.MustCompile(`(?m)^` + word + ` (.*)$`).FindStringSubmatch(r.out)

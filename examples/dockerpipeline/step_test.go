@@ -17,10 +17,10 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// outputs are the outputs of steps before the one that is tested, by their ids.
+// outputs are the outputs of the steps before the tested step, by the ids of the steps.
 type outputs map[string]any
 
-// outcome is what became of a step.
+// outcome is the outcome of a step.
 type outcome struct {
 	err      error
 	attempts int
@@ -28,10 +28,10 @@ type outcome struct {
 	log      string
 }
 
-// stepAttempts is how often runStep tries a step.
+// stepAttempts is the most attempts of a step in runStep.
 const stepAttempts = 2
 
-// runStep has an engine run a driver as the step id of a build, after steps that return what is given.
+// runStep runs a driver with an engine, as the step id of a build. The steps before it return the outputs in before.
 func runStep(t *testing.T, driver conveyor.Driver, id string, spec BuildSpec, before outputs) outcome {
 	t.Helper()
 	e, err := conveyor.New(memory.New(), conveyor.Options{})

@@ -13,7 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// maxLive is how many lines surely fit on a terminal; a cursor cannot be moved up beyond its edge.
+// maxLive is a number of lines that fits on each terminal. The cursor cannot be moved up beyond the edge of the terminal.
 const maxLive = 20
 
 func isTerminal(out io.Writer) bool {
@@ -25,7 +25,7 @@ func isTerminal(out io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// draw replaces the frame on the terminal.
+// draw replaces the frame on the terminal by a new frame.
 func (p *progress) draw(now time.Time) {
 	if !p.live {
 		return
@@ -38,7 +38,7 @@ func (p *progress) draw(now time.Time) {
 	if p.drawn > 0 {
 		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
 	}
-	frame.WriteString("\x1b[?7l") // lines that are too long are cut at the edge instead of wrapped
+	frame.WriteString("\x1b[?7l") // do not wrap long lines: cut them at the edge
 	for _, at := range p.rows {
 		line := fmt.Sprintf("%-*s  %s  %7s  %s", names, at.label(), p.state(at), elapsed(at, now), at.last)
 		frame.WriteString("\r\x1b[K" + strings.TrimRight(line, " ") + "\n")
@@ -50,7 +50,7 @@ func (p *progress) draw(now time.Time) {
 
 func (r *row) label() string { return r.id + " " + r.name }
 
-// state gives the word for a state, padded and coloured.
+// state returns the word for the state of a step, padded and coloured.
 func (p *progress) state(at *row) string {
 	word := at.state.String()
 	if at.state == conveyor.StateUnset {
@@ -66,7 +66,7 @@ func (p *progress) state(at *row) string {
 	return word
 }
 
-// elapsed is the time that a step has taken, up to now if it has not ended.
+// elapsed returns the time that a step took, or the time until now if the step has not ended.
 func elapsed(at *row, now time.Time) string {
 	if at.started.IsZero() || at.state == conveyor.StateSkipped {
 		return ""

@@ -9,8 +9,8 @@ import (
 // testRunner runs the tests of the clone.
 type testRunner struct{}
 
-// Reconcile logs each line of "go test ./...". A test that fails ends the run: running it again until it passes is
-// not what a pipeline is for.
+// Reconcile runs "go test ./..." and logs each line of its output. A failing test is a permanent error: a pipeline should
+// not repeat a test until it passes.
 func (testRunner) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	src, err := sourceOf(req)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// lineText renders a log line as its message and its attributes, name=value.
+// lineText returns the message of a log line, followed by its attributes as name=value.
 func lineText(l conveyor.LogLine) string {
 	var attrs map[string]json.RawMessage
 	text := l.Message
@@ -26,7 +26,7 @@ func lineText(l conveyor.LogLine) string {
 	return printable(text)
 }
 
-// printableLines is printable for a text of several lines.
+// printableLines applies printable to each line of a text.
 func printableLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
@@ -35,7 +35,7 @@ func printableLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// printable takes the power out of what the programs of a step wrote: it reaches the terminal without escapes.
+// printable removes the control characters of text, so that the output of a program cannot control the terminal.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

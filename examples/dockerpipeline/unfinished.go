@@ -7,13 +7,14 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// unfinished is what an earlier start left unfinished of the build.
+// unfinished is the run of the build that an earlier start left unfinished, with its log. The run is nil if there is none.
 type unfinished struct {
 	run *conveyor.Run
 	log []conveyor.LogLine
 }
 
-// unfinishedRun reads what was left; its run is nil if nothing was. The engine is not started yet, so all of it stands still.
+// unfinishedRun reads the run that an earlier start left unfinished. The engine must not be started yet, so that the run
+// does not change meanwhile.
 func (a *app) unfinishedRun(ctx context.Context, e *conveyor.Engine) (unfinished, error) {
 	object, err := e.Get(ctx, a.build.Key())
 	if errors.Is(err, conveyor.ErrNotFound) {
