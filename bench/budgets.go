@@ -5,21 +5,21 @@ import (
 	"io"
 )
 
-// budget is one bound that the library has set itself, and what was measured.
+// budget is a bound for the library, with the measured value.
 type budget struct {
 	what     string
 	bound    float64
-	least    bool // the bound is the least that will do, not the most
+	least    bool // the bound is a minimum, not a maximum
 	measured float64
-	format   func(float64) string // of bound and measured
-	note     string               // how it was measured, or why it was not
-	missing  bool                 // it was not
+	format   func(float64) string // formats bound and measured
+	note     string               // how the value was measured, or why it was not measured
+	missing  bool                 // there is no measured value
 }
 
-// ratio is the measured value by the bound.
+// ratio returns the measured value divided by the bound.
 func (b budget) ratio() float64 { return b.measured / b.bound }
 
-// met is false for what was not measured.
+// met reports whether the measured value is within the bound. It returns false if there is no measured value.
 func (b budget) met() bool {
 	switch {
 	case b.missing:
@@ -60,7 +60,7 @@ func reportBudgets(w io.Writer, list []budget) {
 	fmt.Fprintln(w, t)
 }
 
-// budgets compares what was found with all bounds.
+// budgets returns all budgets with the measured values.
 func budgets(f findings) []budget {
 	list := speedBudgets(f.speed)
 	g := f.growth

@@ -18,7 +18,7 @@ func speedBudgets(results []*result) []budget {
 	}
 }
 
-// compareRates compares the runs/s of two contenders.
+// compareRates returns the budget for the runs/s of ours, divided by the runs/s of theirs.
 func compareRates(results []*result, what string, ours, theirs contender, flight int, bound float64) budget {
 	b := budget{what: fmt.Sprintf("%s, %d in flight", what, flight), bound: bound, least: true, format: times}
 	mine, other := find(results, ours.name, flight), find(results, theirs.name, flight)
@@ -30,7 +30,7 @@ func compareRates(results []*result, what string, ours, theirs contender, flight
 	return b
 }
 
-// compareWithPeers compares the file store with the best of the durable peers.
+// compareWithPeers returns the budget for the runs/s of the file store, divided by those of the best durable peer.
 func compareWithPeers(results []*result, flight int, bound float64) budget {
 	b := budget{
 		what:  fmt.Sprintf("file store, runs/s by those of the best durable peer, %d in flight", flight),
@@ -55,7 +55,7 @@ func compareWithPeers(results []*result, flight int, bound float64) budget {
 	return b
 }
 
-// latencyBudget compares a lone run with the syncs that it cannot do without.
+// latencyBudget returns the budget for the latency of a single run, divided by the time of the syncs that the run needs.
 func latencyBudget(results []*result) budget {
 	b := budget{
 		what:  fmt.Sprintf("file store, a lone run by %d fdatasyncs", steps+1),

@@ -17,7 +17,7 @@ var appendLoop = contender{
 	open:    openAppend,
 }
 
-// appendSession appends small records to one file. Its unit is one record, and it calls no steps.
+// appendSession appends small records to one file. It appends one record for each run, and calls no steps.
 type appendSession struct {
 	file  *os.File
 	lines groupCommit[[]byte]

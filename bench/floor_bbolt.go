@@ -18,7 +18,7 @@ var boltLoop = contender{
 	open:    openBolt,
 }
 
-// boltSession writes what a run of Conveyor writes, commit by commit, with nothing else around it.
+// boltSession makes the same commits as a run of Conveyor, and does nothing else.
 type boltSession struct {
 	do      step
 	db      *bbolt.DB
@@ -27,7 +27,7 @@ type boltSession struct {
 	group   groupCommit[boltCommit]
 }
 
-// boltCommit is one of the commits of a run.
+// boltCommit is one commit of a run.
 type boltCommit struct {
 	run string
 	ops []recordedOp
@@ -46,7 +46,7 @@ func openBolt(ctx context.Context, at site) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.db.AllocSize = 64 << 20 // growing is rare, as in store/file
+	s.db.AllocSize = 64 << 20 // the file grows rarely, as in store/file
 	return s, s.db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket(boltRecords)
 		return err

@@ -5,30 +5,31 @@ import (
 	"sync"
 )
 
-// groupCommit carries out the requests of concurrent callers together: the caller that finds it idle does what has come
-// up to then in one go, and makes the one that waits longest the next to do so.
+// groupCommit commits the requests of concurrent callers in groups. One caller at a time is the leader. The leader commits
+// all requests that wait at that time, its own included, and then makes the caller that has waited longest the next
+// leader. A caller that finds no leader becomes the leader.
 type groupCommit[T any] struct {
 	commit func([]T) error // never called concurrently
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards waiting and hasLeader
 	waiting   []*request[T]
 	hasLeader bool
 }
 
 type request[T any] struct {
 	value T
-	lead  chan bool // whether its caller leads; size 1, sent once by the leader
-	err   error     // of the group that it was in; written before lead is sent
+	lead  chan bool // whether the caller is the next leader; the leader sends once; size 1, so that the leader does not wait
+	err   error     // the error of its group; the leader writes it before it sends to lead
 }
 
-// do returns when the group that value was in has been carried out.
+// do returns when the group of value has been committed. It returns the error of the commit.
 func (g *groupCommit[T]) do(value T) error {
 	req := &request[T]{value: value, lead: make(chan bool, 1)}
 	if !g.join(req) {
 		if leads := <-req.lead; !leads {
 			return req.err
 		}
-		runtime.Gosched() // those just answered come back with their next request
+		runtime.Gosched() // the callers whose requests were just committed can add their next requests
 	}
 	group, values := g.take()
 	err := g.commit(values)

@@ -13,10 +13,11 @@ import (
 // grower is an engine on a store that is made to grow.
 type grower struct {
 	engine *conveyor.Engine
-	runs   int64 // resources applied so far, of the numbers below it
+	runs   int64 // number of resources applied so far; their names have the numbers below it
 }
 
-// newGrower makes an engine with a driver that does nothing, another that awaits a signal, and a pipeline for each.
+// newGrower makes an engine with two drivers and a pipeline for each of them. One driver does nothing, the other driver
+// waits for a signal.
 func newGrower(ctx context.Context, st store.Store) (*grower, error) {
 	e, err := conveyor.New(st, conveyor.Options{Workers: fillFlight})
 	if err != nil {
@@ -44,8 +45,8 @@ func startGrower(ctx context.Context, st store.Store) (*grower, error) {
 	return g, g.engine.Start(ctx)
 }
 
-// withGrower opens a store in dir, starts a grower on it, calls do, and closes the store. A do that succeeds has shut the
-// engine down.
+// withGrower opens a store in dir, starts a grower on the store, calls do, and closes the store. do must shut the engine
+// down before it returns nil.
 func withGrower(ctx context.Context, kind storeKind, dir string, do func(*grower) error) (err error) {
 	st, err := kind.open(ctx, dir)
 	if err != nil {
@@ -63,10 +64,11 @@ func awaitSignal(context.Context, *conveyor.Request) (conveyor.Result, error) {
 	return conveyor.Await("go", 0), nil
 }
 
-// growerName is the name of the nth resource. Names sort by their numbers.
+// growerName returns the name of the nth resource. Names sort by their numbers.
 func growerName(n int64) string { return fmt.Sprintf("thing-%09d", n) }
 
-// fill applies n more resources, so many at once, and waits for their runs unless their pipeline waits itself.
+// fill applies n more resources, at most flight of them at once. It waits for their runs, except in the pipeline "wait",
+// whose runs wait for a signal. It returns the time that all of this took.
 func (g *grower) fill(ctx context.Context, pipeline string, n, flight int) (time.Duration, error) {
 	first := g.runs
 	g.runs += int64(n)
@@ -84,7 +86,7 @@ func (g *grower) fill(ctx context.Context, pipeline string, n, flight int) (time
 	return time.Since(start), err
 }
 
-// waitUntilIdle waits until no more than so many runs are unfinished, and none of them is at work.
+// waitUntilIdle waits until at most unfinished runs have not ended, and no run is ready or executing.
 func (g *grower) waitUntilIdle(ctx context.Context, unfinished int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, runTimeout, errStuck)
 	defer cancel()

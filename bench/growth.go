@@ -8,13 +8,13 @@ import (
 	"runtime"
 )
 
-// growthPlan says how far things grow.
+// growthPlan says up to which sizes the growth is measured.
 type growthPlan struct {
-	sizes      []int // resources, each with a finished run of five steps; ascending
-	waiting    int   // runs parked with Await
-	unfinished int   // runs for Start to take up, among the largest of sizes
-	pipelines  []int // numbers of steps
-	stepsBlock int   // steps in each measurement of a pipeline
+	sizes      []int // numbers of resources, each with a finished run of five steps; ascending
+	waiting    int   // number of runs that wait with Await
+	unfinished int   // number of unfinished runs that Start loads, on the store with the largest of sizes
+	pipelines  []int // numbers of steps of the pipelines
+	stepsBlock int   // number of steps in each measurement of a pipeline
 }
 
 func (o options) growthPlan() growthPlan {
@@ -27,13 +27,13 @@ func (o options) growthPlan() growthPlan {
 		sizes: []int{1_000, 10_000, 100_000, 1_000_000}, waiting: 100_000, unfinished: 100_000,
 		pipelines: []int{5, 50, 250}, stepsBlock: 20_000,
 	}
-	if !o.has(partGrowth) { // the budgets need no more
+	if !o.has(partGrowth) { // the budgets need nothing else
 		p.sizes, p.pipelines = []int{1_000_000}, nil
 	}
 	return p
 }
 
-// growth is what was measured as things grow.
+// growth holds the results of the measurements of growth.
 type growth struct {
 	sizes       []sizeRow
 	interleaved []interleavedRow
@@ -42,16 +42,17 @@ type growth struct {
 	pipelines   []pipelineRow
 }
 
-// growthBlocks is how many times each of the costs is measured.
+// growthBlocks is how many times each cost is measured.
 const growthBlocks = 5
 
-// growthFlight is how many runs are in flight while a cost is measured, and fillFlight while things are made to grow.
+// growthFlight is the number of runs in flight while a cost is measured. fillFlight is the number of runs in flight while
+// the store is filled.
 const (
 	growthFlight = 100
 	fillFlight   = 1000
 )
 
-// growth measures both stores.
+// growth measures both kinds of store.
 func (b *bench) growth(ctx context.Context, plan growthPlan) (*growth, error) {
 	g := &growth{}
 	for _, kind := range storeKinds {
@@ -70,12 +71,12 @@ func (b *bench) growth(ctx context.Context, plan growthPlan) (*growth, error) {
 	return g, nil
 }
 
-// growthMeasurement is the measurement of one store.
+// growthMeasurement measures one kind of store.
 type growthMeasurement struct {
 	*bench
 	plan  growthPlan
 	kind  storeKind
-	dir   string // an empty folder of its own, for the store
+	dir   string // an empty folder for the store
 	found *growth
 }
 
@@ -88,10 +89,10 @@ func (b *bench) inFolder(do func(dir string) error) (err error) {
 	return do(dir)
 }
 
-// heapInUse is what the live objects take, after what is not live has been collected.
+// heapInUse returns the bytes of the live objects, after a garbage collection.
 func heapInUse() float64 {
 	runtime.GC()
-	runtime.GC() // what finalizers let go of in the first
+	runtime.GC() // the objects that the finalizers of the first collection released
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	return float64(mem.HeapAlloc)

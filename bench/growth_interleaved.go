@@ -5,15 +5,15 @@ import (
 	"path/filepath"
 )
 
-// interleavedRow is what a step costs among few resources and among many, measured in turn, so that what the machine does
-// besides hits both alike.
+// interleavedRow holds the cost of a step among few resources and among many resources. The two measurements are
+// interleaved, so that other work of the machine affects both of them equally.
 type interleavedRow struct {
 	store             string
-	few, many         int    // resources before the first turn
-	fewStep, manyStep spread // seconds a step, over all runs in flight
+	few, many         int    // number of resources before the first measurement
+	fewStep, manyStep spread // seconds for a step: the elapsed time divided by the steps of all runs
 }
 
-// interleave measures a store that has grown against another of the same kind that has not.
+// interleave measures a filled store and a new, small store of the same kind by turns.
 func (m *growthMeasurement) interleave(ctx context.Context, many *grower) error {
 	row := interleavedRow{store: m.kind.name, few: min(budgetFew, m.plan.sizes[len(m.plan.sizes)-1]), many: int(many.runs)}
 	m.logf("%s: %s and %s resources in turn", m.kind.name, grouped(int64(row.few)), grouped(int64(row.many)))
@@ -27,7 +27,7 @@ func (m *growthMeasurement) interleave(ctx context.Context, many *grower) error 
 	return nil
 }
 
-// measure fills row, and shuts down the engine of few.
+// measure sets the costs in row, and shuts the engine of few down.
 func (row *interleavedRow) measure(ctx context.Context, few, many *grower) error {
 	if _, err := few.fill(ctx, "five", row.few, fillFlight); err != nil {
 		return err

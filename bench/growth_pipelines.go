@@ -6,15 +6,15 @@ import (
 	"slices"
 )
 
-// pipelineRow is what a step costs in a pipeline of so many.
+// pipelineRow holds the cost of a step in a pipeline of a given length.
 type pipelineRow struct {
 	store  string
 	steps  int
 	flight int
-	step   spread // seconds a step, over all runs in flight
+	step   spread // seconds for a step: the elapsed time divided by the steps of all runs
 }
 
-// pipelines measures pipelines of different lengths in turn, the same number of steps of each.
+// pipelines measures pipelines of different lengths by turns. Each measurement has the same number of steps.
 func (m *growthMeasurement) pipelines(ctx context.Context) error {
 	if len(m.plan.pipelines) == 0 {
 		return nil
@@ -29,7 +29,7 @@ func (m *growthMeasurement) measureLengths(ctx context.Context, grow *grower) er
 			return err
 		}
 	}
-	flight := min(growthFlight, m.plan.stepsBlock/slices.Max(m.plan.pipelines)) // the same for all
+	flight := min(growthFlight, m.plan.stepsBlock/slices.Max(m.plan.pipelines)) // the same for all lengths
 	costs := make([][]float64, len(m.plan.pipelines))
 	for block := range growthBlocks + 1 {
 		for i, n := range m.plan.pipelines {
@@ -38,7 +38,7 @@ func (m *growthMeasurement) measureLengths(ctx context.Context, grow *grower) er
 			if err != nil {
 				return err
 			}
-			if block > 0 { // the first one is for warming up
+			if block > 0 { // the first block is the warm-up
 				costs[i] = append(costs[i], took.Seconds()/float64(runs*n))
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// pageSize is how many resources or runs are listed at once.
+// pageSize is the number of resources or runs on a page of a list.
 const pageSize = 100
 
 func (g *grower) measureReads(ctx context.Context, size int, row *sizeRow) error {
@@ -66,7 +66,7 @@ func readAll[T any](values iter.Seq2[T, error]) error {
 	return nil
 }
 
-// timed calls do some hundred times and tells how long one call took.
+// timed calls do some hundred times, and returns the seconds that one call took.
 func timed(do func() error) (spread, error) {
 	const calls = 50
 	var each []float64

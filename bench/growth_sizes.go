@@ -4,22 +4,23 @@ import (
 	"context"
 )
 
-// sizeRow is what things cost at one size.
+// sizeRow holds the costs at one size.
 type sizeRow struct {
 	store string
 	size  int
 
-	step spread  // seconds a step, over all runs in flight
-	heap float64 // bytes in use for each resource at rest
-	disk float64 // bytes on disk for each finished run; unknown for a store in memory
+	step spread  // seconds for a step: the elapsed time divided by the steps of all runs
+	heap float64 // bytes in use for each idle resource
+	disk float64 // bytes on the disk for each finished run; unknown for a store in memory
 
-	// Seconds each: a Get, and pages of a hundred at the beginning, and where a tenth is left.
+	// Seconds for a Get, for a page of a hundred at the beginning, and for a page after nine tenths of the list.
 	get                             spread
 	listFirst, listDeep             spread
 	runsFirst, runsDeep, runsNewest spread
 }
 
-// sizes makes a store grow from size to size, measures at each, and ends with the start of another engine on it.
+// sizes fills a store from size to size and measures at each size. Then it measures the start of another engine on the
+// filled store.
 func (m *growthMeasurement) sizes(ctx context.Context) error {
 	base := heapInUse()
 	st, err := m.kind.open(ctx, m.dir)
@@ -53,7 +54,8 @@ func (m *growthMeasurement) sizes(ctx context.Context) error {
 	return m.restart(ctx, st, grow)
 }
 
-// measureAt makes the store grow to a size, the last tenths of it in measured blocks.
+// measureAt fills the store up to size. It measures while it adds the last growthBlocks blocks. A block has at most 5,000
+// resources, and all blocks together have at most half of size.
 func (g *grower) measureAt(ctx context.Context, size int) (row sizeRow, err error) {
 	block := min(size/(2*growthBlocks), 5_000)
 	if _, err := g.fill(ctx, "five", size-int(g.runs)-growthBlocks*block, fillFlight); err != nil {

@@ -8,18 +8,18 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// startRow is how long it takes to go on with what is unfinished.
+// startRow holds the time that an engine needs to continue unfinished runs.
 type startRow struct {
 	store                string
 	finished, unfinished int
 	open                 float64 // seconds to open the store
-	start                float64 // seconds until Start has returned
-	drained              float64 // seconds from there until the runs that were queued have ended
-	queued               int     // how many of the unfinished those are; the others await a signal
+	start                float64 // seconds until Start returns
+	drained              float64 // seconds from then until the queued runs have ended
+	queued               int     // how many of the unfinished runs are queued; the others wait for a signal
 }
 
-// restart leaves runs unfinished in a store that has grown, and measures the start of the next engine on it. It closes
-// the store.
+// restart leaves unfinished runs in a filled store, and measures the start of the next engine on the store. It closes the
+// store.
 func (m *growthMeasurement) restart(ctx context.Context, st store.Store, grow *grower) (err error) {
 	row := startRow{
 		store: m.kind.name, finished: int(grow.runs), unfinished: m.plan.unfinished, queued: m.plan.unfinished / 10,
@@ -28,7 +28,7 @@ func (m *growthMeasurement) restart(ctx context.Context, st store.Store, grow *g
 	if err := grow.leaveUnfinished(ctx, st, row.unfinished-row.queued, row.queued); err != nil {
 		return errors.Join(err, st.Close())
 	}
-	*grow = grower{} // its memory is not the next one's
+	*grow = grower{} // release the memory of this engine before the next engine is measured
 
 	m.logf("%s: starting on what is unfinished", m.kind.name)
 	begin := time.Now()
@@ -49,7 +49,7 @@ func (m *growthMeasurement) restart(ctx context.Context, st store.Store, grow *g
 	return next.shutdown(ctx)
 }
 
-// measure times the start of an engine, and what it does at once.
+// measure measures the start of an engine, and the queued runs that the engine executes then.
 func (row *startRow) measure(ctx context.Context, next *grower) error {
 	begin := time.Now()
 	if err := next.engine.Start(ctx); err != nil {
@@ -64,7 +64,8 @@ func (row *startRow) measure(ctx context.Context, next *grower) error {
 	return nil
 }
 
-// leaveUnfinished parks runs, shuts the engine down, and has another one, which is never started, queue some more.
+// leaveUnfinished makes runs that wait for a signal, and shuts the engine down. Then it queues runs with another engine
+// that is never started.
 func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, queued int) error {
 	if _, err := g.fill(ctx, "wait", parked, fillFlight); err != nil {
 		return err

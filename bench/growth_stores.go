@@ -9,11 +9,11 @@ import (
 	storememory "github.com/conveyor-go/conveyor/store/memory"
 )
 
-// storeKind is one of the stores that are measured.
+// storeKind is a kind of store that is measured.
 type storeKind struct {
 	name string
 	open func(ctx context.Context, dir string) (store.Store, error)
-	// reopen closes a store and opens it again, as the next process would. A store in memory stays as it is.
+	// reopen closes a store and opens it again, as the next process does. It returns a store in memory unchanged.
 	reopen func(ctx context.Context, st store.Store, dir string) (store.Store, error)
 }
 

@@ -10,23 +10,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxRuns bounds a load, whatever its time.
+// maxRuns is the most runs of a load, regardless of its duration.
 const maxRuns = 5_000_000
 
-// loadGenerator keeps runs in flight: each caller does one after the other.
+// loadGenerator keeps a number of runs in flight. Each of its callers does one run after the other.
 type loadGenerator struct {
 	session session
-	next    atomic.Int64 // number of the next run
+	next    atomic.Int64 // number of the last run that was begun
 }
 
-// outcome is what a load came to.
+// outcome is the result of a load.
 type outcome struct {
 	runs      int
-	elapsed   time.Duration   // until the last of them had ended
+	elapsed   time.Duration   // until the last run ended
 	latencies []time.Duration // sorted
 }
 
-// run begins runs for a time, and returns when all have ended. The first that fails ends it.
+// run begins runs for the duration d, and returns when all runs have ended. After the first error it begins no more runs,
+// and returns the error.
 func (l *loadGenerator) run(ctx context.Context, flight int, d time.Duration) (outcome, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, d+runTimeout, errStuck)
 	defer cancel()
@@ -48,7 +49,7 @@ func (l *loadGenerator) run(ctx context.Context, flight int, d time.Duration) (o
 
 var errStuck = fmt.Errorf("a run has not ended within %s", runTimeout)
 
-// runCaller does one run after the other until the time has come, and at least one.
+// runCaller does one run after the other until the time until, and at least one run.
 func (l *loadGenerator) runCaller(ctx context.Context, until time.Time) (latencies []time.Duration, err error) {
 	for now := time.Now(); len(latencies) == 0 || now.Before(until); {
 		n := l.next.Add(1)

@@ -4,12 +4,14 @@
 //	go run ./bench -quick               the same tables from short measurements, in about a minute; writes nothing
 //	go run ./bench -only speed          one part alone: speed, growth or budgets
 //
-// All is measured in one process and one run, the contenders taking turns (speed.go). Each contender is a file of its
-// own, peer_*.go and floor_*.go, which says what it records and when that is on disk. The budgets (budgets.go) are
-// ratios between what was measured, so that they hold on any machine. Nothing talks to a network.
+// Everything is measured in one process and in one run of the program. The contenders take turns (speed.go). Each
+// contender has a file of its own, peer_*.go or floor_*.go. The file says what the contender records, and when the records
+// are on the disk. Most budgets (budgets_speed.go and budgets_growth.go) are ratios of measured values, so that they apply
+// to any machine. The program does not use a network.
 //
-// System calls that sync are counted by the kernel, for all contenders alike, if the tracing file system is mounted at
-// /sys/kernel/tracing and the process may use it (mount -t tracefs nodev /sys/kernel/tracing, as root).
+// The kernel counts the system calls that sync, in the same way for all contenders, if the tracing file system is mounted
+// at /sys/kernel/tracing and the process has the permission to use it (mount -t tracefs nodev /sys/kernel/tracing, as
+// root).
 package main
 
 import (
@@ -23,7 +25,7 @@ import (
 )
 
 func main() {
-	calls, err := countSyncCalls() // first, see there
+	calls, err := countSyncCalls() // must be the first call: see countSyncCalls
 	if err != nil {
 		calls = nil
 	}
@@ -63,7 +65,7 @@ func run(ctx context.Context, args []string, m meter) (err error) {
 	return doc.publish(os.Stdout)
 }
 
-// findings are what the parts came to; nil where a part was left out.
+// findings are the results of the parts. The result of a part that was left out is nil.
 type findings struct {
 	speed  []*result
 	growth *growth

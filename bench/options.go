@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// options are what the command line says.
+// options are the values of the command line.
 type options struct {
 	quick bool
-	only  []string // parts; empty for all
-	dir   string   // below which the temporary folder is made; empty to choose
-	out   string   // the file for the results; empty for none
+	only  []string // the parts to measure; empty means all parts
+	dir   string   // the folder for the temporary folder; empty means that tempDir chooses
+	out   string   // the file for the results; empty means no file
 }
 
 const (
@@ -50,7 +50,8 @@ func parseOptions(args []string) (options, error) {
 	return o, nil
 }
 
-// defaultOut is RESULTS.md in the folder of this program, as seen from it or from the root of the repository.
+// defaultOut returns the path of RESULTS.md in the folder of this program. The current folder can be the folder of this
+// program or the root of the repository.
 func defaultOut() string {
 	if _, err := os.Stat(filepath.Join("bench", "go.mod")); err == nil {
 		return filepath.Join("bench", "RESULTS.md")

@@ -11,14 +11,14 @@ import (
 	storememory "github.com/conveyor-go/conveyor/store/memory"
 )
 
-// recordedOp is one of the writes of a run, with the name of the run left out.
+// recordedOp is one write of a run. Its key does not contain the name of the run.
 type recordedOp struct {
-	key    []string // what is between the places that have the name
+	key    []string // the parts of the key between the places of the name
 	value  []byte
 	remove bool
 }
 
-// keyFor returns the key of the write for one run.
+// keyFor returns the key of the write for another run.
 func (o recordedOp) keyFor(run string) string { return strings.Join(o.key, run) }
 
 // recordCommits returns what Conveyor commits for one run of five steps.
@@ -30,7 +30,7 @@ func recordCommits(ctx context.Context) ([][]recordedOp, error) {
 	return rec.commits, nil
 }
 
-// recorder is a store that notes what is committed.
+// recorder is a store that records what is committed to it.
 type recorder struct {
 	store.Store
 
@@ -38,7 +38,7 @@ type recorder struct {
 	commits [][]recordedOp
 }
 
-// recordRun has an engine do one run on the recorder.
+// recordRun executes one run with an engine on the recorder.
 func (r *recorder) recordRun(ctx context.Context) error {
 	s, err := openEngine(ctx, r, 1, func(string, int) {})
 	if err != nil {
@@ -52,7 +52,7 @@ func (r *recorder) recordRun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.close(ctx); err != nil { // nothing commits any more
+	if err := s.close(ctx); err != nil { // no commit follows, so commits can be read without mu
 		return err
 	}
 	r.removeNames(run.ID, run.Resource.Name)
@@ -78,7 +78,7 @@ func (r *recorder) reset() {
 	r.commits = nil
 }
 
-// removeNames leaves names out of the keys.
+// removeNames removes names from the keys.
 func (r *recorder) removeNames(names ...string) {
 	for _, ops := range r.commits {
 		for i := range ops {

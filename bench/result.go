@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// result is all that was measured of a contender with one number of runs in flight.
+// result holds all samples of a contender for one number of runs in flight.
 type result struct {
 	contender
 	flight  int
 	samples []sample
-	spent   time.Duration // on the samples
-	leftOut string        // why there are none, or why there are no more
+	spent   time.Duration // the time that the samples took
+	leftOut string        // why there are no samples, or no more samples
 }
 
-// spread is the spread of one value over the samples.
+// spread returns the spread of one value over the samples.
 func (r *result) spread(value func(sample) float64) spread {
 	values := make([]float64, len(r.samples))
 	for i, s := range r.samples {
@@ -55,7 +55,7 @@ func selectResults(results []*result, keep func(*result) bool) (kept []*result) 
 	return kept
 }
 
-// flightsOf are the numbers in flight that were measured, in order.
+// flightsOf returns the numbers of runs in flight that were measured, in order.
 func flightsOf(results []*result) (flights []int) {
 	for _, r := range results {
 		if len(flights) == 0 || flights[len(flights)-1] != r.flight {

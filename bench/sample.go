@@ -11,12 +11,12 @@ import (
 // sample is one measurement.
 type sample struct {
 	rate     float64 // runs/s
-	p50, p99 float64 // seconds a run
-	// For each run; unknown if negative.
+	p50, p99 float64 // seconds for a run
+	// The values for a run; unknown if negative.
 	allocs, bytes, written, disk, syncs float64
 }
 
-// measure opens a contender, warms it up, and loads it.
+// measure opens a contender, warms it up, and measures it under load.
 func (b *bench) measure(ctx context.Context, c contender, dir string, flight int, d time.Duration) (_ sample, err error) {
 	s, err := c.open(ctx, site{dir: dir, flight: flight, do: func(string, int) {}})
 	if err != nil {
@@ -63,7 +63,7 @@ func newSample(out outcome, before, after counters) sample {
 		allocs:  float64(after.allocs-before.allocs) / runs,
 		bytes:   float64(after.bytes-before.bytes) / runs,
 		written: per(before.written, after.written),
-		disk:    max(per(before.disk, after.disk), 0), // a log that was cut short is no gain
+		disk:    max(per(before.disk, after.disk), 0), // a truncated log does not count as negative use
 		syncs:   per(before.syncs, after.syncs),
 	}
 }

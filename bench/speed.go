@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// speedPlan says how contenders are measured against each other.
+// speedPlan says how the contenders are compared.
 type speedPlan struct {
 	contenders  []contender
-	flights     []int         // runs in flight, ascending
-	repetitions int           // of each measurement
-	duration    time.Duration // of each, until the last runs are begun
-	allowed     time.Duration // for all repetitions of one contender with so many in flight
+	flights     []int         // numbers of runs in flight, ascending
+	repetitions int           // number of times that each measurement is repeated
+	duration    time.Duration // the time in which a measurement begins runs
+	allowed     time.Duration // the time for all repetitions of one contender with one number of runs in flight
 }
 
 func (o options) speedPlan() speedPlan {
@@ -22,7 +22,7 @@ func (o options) speedPlan() speedPlan {
 		flights:     []int{1, 100, 1000},
 		repetitions: 5,
 		duration:    1500 * time.Millisecond,
-		allowed:     100 * time.Second, // for five waves of the slowest peer with the most in flight
+		allowed:     100 * time.Second, // enough for five measurements of the slowest peer with the most runs in flight
 	}
 	if o.quick {
 		p.duration, p.allowed = 60*time.Millisecond, 9*time.Second
@@ -32,13 +32,13 @@ func (o options) speedPlan() speedPlan {
 
 // bench holds what the measurements share.
 type bench struct {
-	dir   string // for temporary data
+	dir   string // the folder for temporary data
 	meter meter
 	logf  func(format string, args ...any)
 }
 
-// speed measures every contender with each number in flight. The contenders take turns within each repetition, so
-// that what the machine does besides hits all alike.
+// speed measures every contender with each number of runs in flight. The contenders take turns within each repetition, so
+// that other work of the machine affects all contenders equally.
 func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	var all []*result
 	for _, flight := range plan.flights {
@@ -59,8 +59,8 @@ func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	return all, nil
 }
 
-// newResults makes a result for each contender, and leaves out those that would take too long, judging by what they did with
-// fewer runs in flight.
+// newResults makes a result for each contender. It leaves out the contenders that would take too long. It estimates the
+// time from the results with fewer runs in flight.
 func (p speedPlan) newResults(flight int, before []*result) []*result {
 	var results []*result
 	for _, c := range p.contenders {
@@ -86,7 +86,8 @@ func lastRate(results []*result, name string) (rate float64) {
 	return rate
 }
 
-// repeats tells whether the result gets one more repetition, which it does while there is time for one like those before.
+// repeats reports whether the result gets one more repetition. It gets one if the allowed time is enough for another
+// repetition of average length.
 func (p speedPlan) repeats(r *result, rep int) bool {
 	if r.leftOut != "" {
 		return false
@@ -99,7 +100,8 @@ func (p speedPlan) repeats(r *result, rep int) bool {
 	return true
 }
 
-// repeat adds a sample to a result. A contender that fails is left out from there on; only ctx and the disk are errors.
+// repeat adds a sample to a result. It returns an error only for the end of ctx and for an error of the disk. A contender
+// that fails is left out from then on.
 func (b *bench) repeat(ctx context.Context, r *result, d time.Duration) error {
 	dir, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {

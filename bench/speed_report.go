@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// reportSpeed writes a table for each number of runs in flight, and why contenders are missing from it.
+// reportSpeed writes a table for each number of runs in flight, and the reasons why contenders are not in the table.
 func reportSpeed(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprintf(w, "## Speed\n\nEach run is five steps that do nothing, from submitting it to its known end. "+
 		"Medians of the repetitions, with minimum and maximum.\n")
@@ -54,7 +54,8 @@ func speedTable(results []*result) *table {
 	return t
 }
 
-// conveyorTimes says how many times as many runs Conveyor does as a contender, with the store of the same kind.
+// conveyorTimes returns the runs/s of Conveyor divided by the runs/s of a contender. Conveyor uses the store of the same
+// kind: the file store if the contender syncs, and the memory store otherwise.
 func conveyorTimes(results []*result, r *result) string {
 	ours := conveyorMemory.name
 	if r.syncs != "" {
@@ -67,7 +68,7 @@ func conveyorTimes(results []*result, r *result) string {
 	return number(mine.rate().median/r.rate().median) + "×"
 }
 
-// reportContenders says what each of them does.
+// reportContenders writes what each contender records and syncs.
 func reportContenders(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprint(w, "\n### What each of them does\n\n")
 	seen := map[string]bool{}

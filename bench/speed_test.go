@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fake is a contender whose runs end as they are told.
+// fake is a contender whose runs return err.
 type fake struct {
 	runs   atomic.Int64
 	closed atomic.Int64
@@ -64,7 +64,7 @@ func TestSpeedLeavesOutWhatWouldTakeTooLong(t *testing.T) {
 	require.Contains(t, at[0].leftOut, "1 of 5 repetitions")
 }
 
-// measured makes a result as a measurement would.
+// measured returns a result with the given rates.
 func measured(c contender, flight int, rates ...float64) *result {
 	r := &result{contender: c, flight: flight}
 	for _, rate := range rates {
