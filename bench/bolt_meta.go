@@ -7,8 +7,9 @@ import (
 	"os"
 )
 
-// boltSyncs tells how often a bbolt file was synced by transactions. Each of them has a number, which the newest of the
-// two meta pages carries, and syncs twice: the pages, then the meta page. What syncs a file that grows is not in it.
+// boltSyncs returns how often transactions have synced a bbolt file. Transactions are numbered, and the newer of the two
+// meta pages has the number of the newest transaction. Each transaction syncs twice: first the pages, then the meta page.
+// The syncs of a file that grows are not counted.
 func boltSyncs(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -19,12 +20,12 @@ func boltSyncs(path string) (int64, error) {
 	return 2 * newest, err
 }
 
-// boltTransactions reads the number of the newest transaction.
+// boltTransactions returns the number of the newest transaction.
 func boltTransactions(file io.ReaderAt, pageSize int64) (int64, error) {
 	const (
-		header = 16         // of a page
+		header = 16         // length of the header of a page
 		magic  = 0xED0CDAED // the first field of a meta page
-		number = 48         // where the meta page has the number of its transaction
+		number = 48         // offset of the number of the transaction in a meta page
 		length = number + 8
 	)
 	var newest int64

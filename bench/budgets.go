@@ -5,21 +5,21 @@ import (
 	"io"
 )
 
-// budget is one bound that the library has set itself, and what was measured.
+// budget is a bound for the library, with the measured value.
 type budget struct {
 	what     string
 	bound    float64
-	least    bool // the bound is the least that will do, not the most
+	least    bool // the bound is a minimum, not a maximum
 	measured float64
-	form     func(float64) string // of bound and measured
-	note     string               // how it was measured, or why it was not
-	missing  bool                 // it was not
+	format   func(float64) string // formats bound and measured
+	note     string               // how the value was measured, or why it was not measured
+	missing  bool                 // there is no measured value
 }
 
-// ratio is the measured value by the bound.
+// ratio returns the measured value divided by the bound.
 func (b budget) ratio() float64 { return b.measured / b.bound }
 
-// met is false for what was not measured.
+// met reports whether the measured value is within the bound. It returns false if there is no measured value.
 func (b budget) met() bool {
 	switch {
 	case b.missing:
@@ -42,9 +42,9 @@ func (b budget) verdict() string {
 
 func (b budget) boundText() string {
 	if b.least {
-		return "at least " + b.form(b.bound)
+		return "at least " + b.format(b.bound)
 	}
-	return "at most " + b.form(b.bound)
+	return "at most " + b.format(b.bound)
 }
 
 func reportBudgets(w io.Writer, list []budget) {
@@ -55,15 +55,12 @@ func reportBudgets(w io.Writer, list []budget) {
 			t.add(b.what, b.boundText(), "", "", b.verdict(), b.note)
 			continue
 		}
-		t.add(b.what, b.boundText(), b.form(b.measured), number(b.ratio())+"×", b.verdict(), b.note)
+		t.add(b.what, b.boundText(), b.format(b.measured), number(b.ratio())+"×", b.verdict(), b.note)
 	}
 	fmt.Fprintln(w, t)
 }
 
-// times writes a ratio.
-func times(v float64) string { return number(v) + "×" }
-
-// budgets compares what was found with all bounds.
+// budgets returns all budgets with the measured values.
 func budgets(f findings) []budget {
 	list := speedBudgets(f.speed)
 	g := f.growth
@@ -73,88 +70,7 @@ func budgets(f findings) []budget {
 	return append(list, growthBudgets(g)...)
 }
 
-func speedBudgets(results []*result) []budget {
-	const loop, bolt = "memory store, runs/s by those of a workqueue loop", "file store, runs/s by those of a bare bbolt loop"
-	return []budget{
-		against(results, loop+" with a recorded pass per step", conveyorMemory, workqueueRecorded, 100, 1./3),
-		against(results, loop+" with a pass per step", conveyorMemory, workqueueSteps, 100, 1./3),
-		against(results, loop+" with a pass per run", conveyorMemory, workqueueRuns, 100, 1./3),
-		latencyBudget(results),
-		againstPeers(results, 1, 1),
-		againstPeers(results, 100, 25),
-		againstPeers(results, 1000, 60),
-		against(results, bolt, conveyorFile, boltLoop, 100, 0.5),
-		against(results, bolt, conveyorFile, boltLoop, 1000, 0.5),
-		allocationBudget(results),
-	}
-}
-
-// against compares the runs/s of two contenders.
-func against(results []*result, what string, ours, theirs contender, flight int, bound float64) budget {
-	b := budget{what: fmt.Sprintf("%s, %d in flight", what, flight), bound: bound, least: true, form: times}
-	mine, other := find(results, ours.name, flight), find(results, theirs.name, flight)
-	if mine == nil || other == nil {
-		return b.without(fmt.Sprintf("%s or %s was not measured", ours.name, theirs.name))
-	}
-	b.measured = mine.rate().median / other.rate().median
-	b.note = fmt.Sprintf("%s and %s runs/s", number(mine.rate().median), number(other.rate().median))
-	return b
-}
-
-func (b budget) without(why string) budget {
+func (b budget) notMeasured(why string) budget {
 	b.missing, b.note = true, why
-	return b
-}
-
-// againstPeers compares the file store with the best of the durable peers.
-func againstPeers(results []*result, flight int, bound float64) budget {
-	b := budget{
-		what:  fmt.Sprintf("file store, runs/s by those of the best durable peer, %d in flight", flight),
-		bound: bound, least: true, form: times,
-	}
-	mine, best, others := find(results, conveyorFile.name, flight), (*result)(nil), 0
-	for _, r := range results {
-		if r.flight != flight || r.class != durable || r.name == conveyorFile.name || len(r.samples) == 0 {
-			continue
-		}
-		others++
-		if best == nil || r.rate().median > best.rate().median {
-			best = r
-		}
-	}
-	if mine == nil || best == nil {
-		return b.without("no two of them were measured")
-	}
-	b.measured = mine.rate().median / best.rate().median
-	b.note = fmt.Sprintf("%s runs/s, and %s of %s, the best of %d",
-		number(mine.rate().median), number(best.rate().median), best.name, others)
-	return b
-}
-
-// latencyBudget compares a lone run with the syncs that it cannot do without.
-func latencyBudget(results []*result) budget {
-	b := budget{
-		what:  fmt.Sprintf("file store, a lone run by %d fdatasyncs", steps+1),
-		bound: 2.5, form: times,
-	}
-	mine, sync := find(results, conveyorFile.name, 1), find(results, appendLoop.name, 1)
-	if mine == nil || sync == nil {
-		return b.without("it was not measured with 1 in flight")
-	}
-	b.measured = mine.p50().median / (float64(steps+1) * sync.p50().median)
-	b.note = fmt.Sprintf("p50: %s, and %s for an append with its sync",
-		duration(mine.p50().median), duration(sync.p50().median))
-	return b
-}
-
-func allocationBudget(results []*result) budget {
-	b := budget{what: "memory store, allocations per step", bound: 30, form: number}
-	mine := find(results, conveyorMemory.name, 100)
-	if mine == nil {
-		return b.without("it was not measured with 100 in flight")
-	}
-	perRun := mine.of(func(s sample) float64 { return s.allocs }).median
-	b.measured = perRun / steps
-	b.note = fmt.Sprintf("%s for a run of %d steps, the caller's included, 100 in flight", number(perRun), steps)
 	return b
 }

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// The sizes that the budgets are for.
+// The budgets apply at these sizes.
 const (
 	budgetFew        = 10_000
 	budgetSize       = 1_000_000
@@ -23,11 +23,11 @@ func growthBudgets(g *growth) (list []budget) {
 	return list
 }
 
-// waitingBudgets are about runs parked with Await. What a store in memory keeps of them is their records, which are not
-// the engine's.
+// waitingBudgets returns the budgets for runs that wait for a signal with Await. A store in memory keeps the records of
+// the runs on the heap. They do not count as heap of the engine.
 func waitingBudgets(g *growth, store string) []budget {
-	more := budget{what: store + ", goroutines more when runs wait", bound: 8, form: number}
-	heap := budget{what: store + ", heap for a waiting run", bound: 1 << 10, form: size}
+	more := budget{what: store + ", goroutines more when runs wait", bound: 8, format: number}
+	heap := budget{what: store + ", heap for a waiting run", bound: 1 << 10, format: size}
 	for _, r := range g.waiting {
 		if r.store != store {
 			continue
@@ -43,13 +43,13 @@ func waitingBudgets(g *growth, store string) []budget {
 		return []budget{more, heap}
 	}
 	const why = "growth was not measured"
-	return []budget{more.without(why), heap.without(why)}
+	return []budget{more.notMeasured(why), heap.notMeasured(why)}
 }
 
-// stepBudget is about the cost of a step among many resources, by that among few.
+// stepBudget returns the budget for the cost of a step among many resources, divided by the cost among few resources.
 func stepBudget(g *growth, store string) budget {
-	b := budget{what: store + ", a step among many resources by one among few", bound: 1.5, form: times}
-	for _, r := range g.turns {
+	b := budget{what: store + ", a step among many resources by one among few", bound: 1.5, format: times}
+	for _, r := range g.interleaved {
 		if r.store == store {
 			b.measured = r.manyStep.median / r.fewStep.median
 			b.note = fmt.Sprintf("%s among %s, and %s among %s", duration(r.manyStep.median),
@@ -57,11 +57,11 @@ func stepBudget(g *growth, store string) budget {
 			return b
 		}
 	}
-	return b.without("growth was not measured")
+	return b.notMeasured("growth was not measured")
 }
 
 func startBudget(g *growth, store string) budget {
-	b := budget{what: store + ", Start among many finished runs", bound: 5, form: duration}
+	b := budget{what: store + ", Start among many finished runs", bound: 5, format: duration}
 	for _, r := range g.starts {
 		if r.store == store {
 			b.measured = r.start
@@ -70,10 +70,10 @@ func startBudget(g *growth, store string) budget {
 			return b
 		}
 	}
-	return b.without("growth was not measured")
+	return b.notMeasured("growth was not measured")
 }
 
-// atSize says at which size something was measured, if it is not that of the budget.
+// atSize returns the size at which something was measured. It adds the size of the budget if the measured size is smaller.
 func atSize(got, want int, of string) string {
 	if got >= want {
 		return fmt.Sprintf("%s %s", grouped(int64(got)), of)

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// concurrently calls do for the numbers below n, in order, so many at once. The first error ends it.
+// concurrently calls do for each number below n, and begins the calls in order. At most flight calls run at once. After
+// the first error it begins no more calls, and returns the error.
 func concurrently(ctx context.Context, flight, n int, do func(ctx context.Context, i int) error) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)

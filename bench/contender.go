@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// steps is how many steps a run has.
+// steps is the number of steps of a run.
 const steps = 5
 
-// spec is the desired state that every run is given.
+// spec is the desired state of the resource of a run.
 type spec struct {
 	ID         string `json:"id"` // of the run
 	Repository string `json:"repository"`
@@ -17,17 +17,17 @@ type spec struct {
 
 func newSpec(id string) spec { return spec{ID: id, Repository: "https://example.com/app.git"} }
 
-// step is what a contender calls for each step of a run: with the id of the run and the number of the step, counted
-// from 1. It is called concurrently for different runs.
+// step is called by a contender for each step of a run, with the id of the run and the number of the step. The first step
+// has the number 1. Calls for different runs can be concurrent.
 type step func(id string, number int)
 
 // class says which contenders are compared with each other.
 type class int
 
 const (
-	floor   class = iota + 1 // a limit: what the machine can do at all
-	memory                   // keeps nothing after the process
-	durable                  // what it acknowledges has been synced to the disk
+	floor   class = iota + 1 // a limit of the machine
+	memory                   // its records are lost when the process ends
+	durable                  // it syncs a record to the disk before it acknowledges the record
 )
 
 func (c class) String() string {
@@ -42,40 +42,40 @@ func (c class) String() string {
 	return "unset"
 }
 
-// contender is one way to do runs of five steps.
+// contender is one way to execute runs of five steps.
 type contender struct {
-	name    string // in the tables
+	name    string // its name in the tables
 	class   class
-	module  string // whose version is printed; empty for code of this folder
-	records string // what is kept of a run
-	syncs   string // when that is on the disk; empty if never
-	unit    string // what it does, if that is not a run
+	module  string // the module whose version is printed; empty for code of this folder
+	records string // what the contender records of a run
+	syncs   string // when the records are on the disk; empty if never
+	unit    string // what the contender does instead of a run; empty if it does runs
 
 	open func(ctx context.Context, at site) (session, error)
 }
 
-// site is where, and for what, a contender is opened.
+// site holds the arguments for opening a contender.
 type site struct {
 	dir    string // an empty folder of its own
-	flight int    // runs that will be in flight at once, at most
+	flight int    // the most runs that will be in flight at once
 	do     step
 }
 
 // session is an open contender.
 type session interface {
-	// run does one run, from submitting it to its known end. It is called concurrently, for different ids.
+	// run submits one run and returns when the run is known to have ended. Calls for different ids can be concurrent.
 	run(ctx context.Context, id string) error
-	// close stops all that open started. It is called once, when no run is under way.
+	// close stops everything that open started. It is called once, when no run is in flight.
 	close(ctx context.Context) error
 }
 
-// syncCounter is an optional ability of a session: to tell how often it has synced a file. It is asked when the
-// system calls cannot be counted.
+// syncCounter is an optional interface of a session. It returns how often the session has synced a file. It is used when
+// the system calls cannot be counted.
 type syncCounter interface {
 	synced() (int64, error)
 }
 
-// contenders in the order of the tables.
+// contenders returns the contenders in the order of the tables.
 func contenders() []contender {
 	return []contender{
 		errgroupLoop, appendLoop, boltLoop,
@@ -84,11 +84,11 @@ func contenders() []contender {
 	}
 }
 
-// runName is the id of the nth run of a session.
+// runName returns the id of the nth run of a session.
 func runName(n int64) string { return "run-" + strconv.FormatInt(n, 10) }
 
-// patience is how long a single run may take before the contender counts as stuck.
-const patience = 2 * time.Minute
+// runTimeout is the time after which a contender counts as stuck if a single run has not ended.
+const runTimeout = 2 * time.Minute
 
-// closeTimeout is how long a contender may take to stop.
+// closeTimeout is the time in which a contender must stop.
 const closeTimeout = 30 * time.Second

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// calls notes the steps that a contender calls for each run.
+// calls records the steps that a contender calls for each run.
 type calls struct {
-	mu  sync.Mutex
+	mu  sync.Mutex // guards got
 	got map[string][]int
 }
 
@@ -24,7 +24,7 @@ func (c *calls) do(id string, number int) {
 func TestEveryContenderCallsFiveStepsInOrderBeforeARunEnds(t *testing.T) {
 	for _, c := range contenders() {
 		if c.unit != "" {
-			continue // does no runs
+			continue // it does no runs
 		}
 		t.Run(c.name, func(t *testing.T) {
 			got := &calls{got: map[string][]int{}}
@@ -40,7 +40,7 @@ func TestEveryContenderCallsFiveStepsInOrderBeforeARunEnds(t *testing.T) {
 	}
 }
 
-// runAll does n runs, so many at once.
+// runAll does n runs, at most flight of them at once.
 func runAll(t *testing.T, s session, n int64, flight int) {
 	t.Helper()
 	var group errgroup.Group

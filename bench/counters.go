@@ -7,13 +7,14 @@ import (
 	"runtime"
 )
 
-// counters are readings that only grow. What two of them differ by was spent in between.
+// counters are values of which allocs, bytes, written and syncs only grow. The difference of two readings is what was used
+// between the two.
 type counters struct {
 	allocs  uint64 // objects allocated
-	bytes   uint64 // bytes of them
+	bytes   uint64 // bytes of the allocated objects
 	written int64  // bytes that the process has made the kernel write to disk; unknown if negative
 	disk    int64  // bytes that the files of a folder take on the disk
-	syncs   int64  // of files; unknown if negative
+	syncs   int64  // number of syncs of files; unknown if negative
 }
 
 const unknown = -1
@@ -23,7 +24,7 @@ type meter struct {
 	calls *syncCalls // nil if the system calls of the process cannot be counted
 }
 
-// read reads the counters for a session whose files are in dir.
+// read returns the counters for a session whose files are in dir.
 func (m meter) read(s session, dir string) (counters, error) {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
@@ -34,7 +35,8 @@ func (m meter) read(s session, dir string) (counters, error) {
 	return c, errors.Join(err, syncErr)
 }
 
-// syncs counts the system calls of the whole process where that is possible, or else asks the session.
+// syncs returns the number of syncs of the whole process if the system calls can be counted, and otherwise the number of
+// syncs that the session knows.
 func (m meter) syncs(s session) (int64, error) {
 	if m.calls != nil {
 		return m.calls.count()
@@ -45,15 +47,15 @@ func (m meter) syncs(s session) (int64, error) {
 	return unknown, nil
 }
 
-// diskUsage is how many bytes the files below dir take, without the holes in them.
+// diskUsage returns how many bytes the files below dir take on the disk. Holes in the files are not counted.
 func diskUsage(dir string) (total int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return ignoreGone(err)
+			return ignoreNotExist(err)
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return ignoreGone(err)
+			return ignoreNotExist(err)
 		}
 		total += allocated(info)
 		return nil
@@ -61,8 +63,8 @@ func diskUsage(dir string) (total int64, err error) {
 	return total, err
 }
 
-// ignoreGone passes over files that were removed while their folder was read.
-func ignoreGone(err error) error {
+// ignoreNotExist returns nil for a file that was removed while its folder was read, and err otherwise.
+func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

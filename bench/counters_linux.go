@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writtenBytes is what the process has written to disk, or caused to be written, as the kernel counts it.
+// writtenBytes returns how many bytes the process has written to the disk or caused to be written, as the kernel counts
+// them.
 func writtenBytes() int64 {
 	content, err := os.ReadFile("/proc/self/io")
 	if err != nil {
@@ -39,8 +40,9 @@ func allocated(info fs.FileInfo) int64 {
 // syncCalls counts the calls of fsync and fdatasync that the threads of this process make.
 type syncCalls struct{ events []int } // file descriptors
 
-// countSyncCalls begins to count, which the kernel does where it has the tracing file system mounted and the process
-// may use it. It must be called before there are threads that start others; those are counted with their starters.
+// countSyncCalls makes the kernel count the calls. The kernel can count them if the tracing file system is mounted and the
+// process has the permission to use it. The calls of a new thread are counted with the thread that started it, so
+// countSyncCalls must be called before one of the existing threads starts others.
 func countSyncCalls() (*syncCalls, error) {
 	var s syncCalls
 	tasks, err := os.ReadDir("/proc/self/task")

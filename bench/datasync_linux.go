@@ -5,5 +5,5 @@ import (
 	"syscall"
 )
 
-// datasync returns when the content of f is on the disk.
+// datasync syncs the content of f to the disk.
 func datasync(f *os.File) error { return syscall.Fdatasync(int(f.Fd())) }

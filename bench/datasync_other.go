@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// datasync returns when the content of f is on the disk.
+// datasync syncs the content of f to the disk.
 func datasync(f *os.File) error { return f.Sync() }

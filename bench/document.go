@@ -20,7 +20,8 @@ type document struct {
 	took    time.Duration
 }
 
-// publish writes the report to w, and to its file, with the picture beside it, if it has one.
+// publish writes the report to w. If the options name a file, publish writes the report to the file too, and the picture
+// to the same folder.
 func (d document) publish(w io.Writer) error {
 	var text strings.Builder
 	d.write(&text)
@@ -52,7 +53,7 @@ func (d document) write(w io.Writer) {
 	d.writeVersions(w)
 }
 
-// budgets are all of them, or only those that were measured along with a part that was asked for.
+// budgets returns all budgets if the budgets were asked for, and otherwise only those that were measured.
 func (d document) budgets() []budget {
 	all := budgets(d.found)
 	if d.options.has(partBudgets) {

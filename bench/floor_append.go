@@ -17,10 +17,10 @@ var appendLoop = contender{
 	open:    openAppend,
 }
 
-// appendSession appends small records to one file. Its unit is one record, and it calls no steps.
+// appendSession appends small records to one file. It appends one record for each run, and calls no steps.
 type appendSession struct {
 	file  *os.File
-	lines groups[[]byte]
+	lines groupCommit[[]byte]
 	count atomic.Int64
 }
 
@@ -30,7 +30,7 @@ func openAppend(_ context.Context, at site) (session, error) {
 		return nil, err
 	}
 	s := &appendSession{file: f}
-	s.lines.carryOut = s.write
+	s.lines.commit = s.write
 	return s, nil
 }
 

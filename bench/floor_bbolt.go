@@ -18,16 +18,16 @@ var boltLoop = contender{
 	open:    openBolt,
 }
 
-// boltSession writes what a run of Conveyor writes, commit by commit, with nothing else around it.
+// boltSession makes the same commits as a run of Conveyor, and does nothing else.
 type boltSession struct {
 	do      step
 	db      *bbolt.DB
 	path    string
 	commits [][]recordedOp
-	group   groups[boltCommit]
+	group   groupCommit[boltCommit]
 }
 
-// boltCommit is one of the commits of a run.
+// boltCommit is one commit of a run.
 type boltCommit struct {
 	run string
 	ops []recordedOp
@@ -38,15 +38,15 @@ var boltRecords = []byte("records")
 func openBolt(ctx context.Context, at site) (session, error) {
 	commits, err := recordCommits(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("record a run: %w", err)
+		return nil, err
 	}
 	s := &boltSession{do: at.do, path: filepath.Join(at.dir, "bolt.db"), commits: commits}
-	s.group.carryOut = s.transact
+	s.group.commit = s.transact
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoStatistics: true})
 	if err != nil {
 		return nil, err
 	}
-	s.db.AllocSize = 64 << 20 // growing is rare, as in store/file
+	s.db.AllocSize = 64 << 20 // the file grows rarely, as in store/file
 	return s, s.db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket(boltRecords)
 		return err
@@ -82,7 +82,7 @@ func (s *boltSession) transact(commits []boltCommit) error {
 }
 
 func applyTo(bucket *bbolt.Bucket, op recordedOp, run string) error {
-	key := []byte(strings.Join(op.key, run))
+	key := []byte(op.keyFor(run))
 	if op.remove {
 		return bucket.Delete(key)
 	}

@@ -15,7 +15,7 @@ var errgroupLoop = contender{
 	},
 }
 
-// errgroupSession calls the five steps in a goroutine of a group, and waits for it.
+// errgroupSession calls the five steps in a goroutine of an errgroup, and waits for the goroutine.
 type errgroupSession struct{ do step }
 
 func (s *errgroupSession) run(ctx context.Context, id string) error {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// number writes three significant digits, and all digits before the point, in groups.
+// number formats v with three significant digits, or two if v is below 1. It never cuts digits before the decimal point,
+// and groups them by commas.
 func number(v float64) string {
 	switch size := math.Abs(v); {
 	case size == 0:
@@ -23,7 +24,7 @@ func number(v float64) string {
 	return grouped(int64(math.Round(v)))
 }
 
-// grouped writes an integer with a comma before each three digits.
+// grouped formats n with a comma between groups of three digits.
 func grouped(n int64) string {
 	text := strconv.FormatInt(n, 10)
 	start := len(text) % 3
@@ -41,7 +42,7 @@ func grouped(n int64) string {
 	return b.String()
 }
 
-// known writes a number, or n/a if it is unknown.
+// known formats v as a number, or as n/a if v is unknown.
 func known(v float64) string {
 	if v < 0 {
 		return "n/a"
@@ -49,7 +50,7 @@ func known(v float64) string {
 	return number(v)
 }
 
-// size writes bytes in the unit that suits them.
+// size formats a number of bytes in a suitable unit.
 func size(v float64) string {
 	switch {
 	case v < 0:
@@ -64,7 +65,7 @@ func size(v float64) string {
 	return number(v/(1<<30)) + " GiB"
 }
 
-// duration writes seconds in the unit that suits them.
+// duration formats a number of seconds in a suitable unit.
 func duration(s float64) string {
 	switch d := time.Duration(s * float64(time.Second)); {
 	case d < time.Microsecond:
@@ -77,10 +78,13 @@ func duration(s float64) string {
 	return number(s) + " s"
 }
 
-// ranged writes a spread in one form: the median, and the range where there is one.
-func (s spread) ranged(form func(float64) string) string {
+// times formats a ratio.
+func times(v float64) string { return number(v) + "×" }
+
+// ranged formats the median, followed by the minimum and the maximum if they differ.
+func (s spread) ranged(format func(float64) string) string {
 	if s.min == s.max {
-		return form(s.median)
+		return format(s.median)
 	}
-	return fmt.Sprintf("%s (%s – %s)", form(s.median), form(s.min), form(s.max))
+	return fmt.Sprintf("%s (%s – %s)", format(s.median), format(s.min), format(s.max))
 }

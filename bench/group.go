@@ -5,53 +5,54 @@ import (
 	"sync"
 )
 
-// groups carries out the requests of concurrent callers together: the caller that finds it idle does what has come
-// up to then in one go, and makes the one that waits longest the next to do so.
-type groups[T any] struct {
-	carryOut func([]T) error // never called concurrently
+// groupCommit commits the requests of concurrent callers in groups. One caller at a time is the leader. The leader commits
+// all requests that wait at that time, its own included, and then makes the caller that has waited longest the next
+// leader. A caller that finds no leader becomes the leader.
+type groupCommit[T any] struct {
+	commit func([]T) error // never called concurrently
 
-	mu      sync.Mutex
-	waiting []*request[T]
-	leading bool
+	mu        sync.Mutex // guards waiting and hasLeader
+	waiting   []*request[T]
+	hasLeader bool
 }
 
 type request[T any] struct {
 	value T
-	turn  chan bool // whether its caller leads; size 1, sent once by the leader
-	err   error     // of the group that it was in; written before turn is sent
+	lead  chan bool // whether the caller is the next leader; the leader sends once; size 1, so that the leader does not wait
+	err   error     // the error of its group; the leader writes it before it sends to lead
 }
 
-// do returns when the group that value was in has been carried out.
-func (g *groups[T]) do(value T) error {
-	req := &request[T]{value: value, turn: make(chan bool, 1)}
+// do returns when the group of value has been committed. It returns the error of the commit.
+func (g *groupCommit[T]) do(value T) error {
+	req := &request[T]{value: value, lead: make(chan bool, 1)}
 	if !g.join(req) {
-		if leads := <-req.turn; !leads {
+		if leads := <-req.lead; !leads {
 			return req.err
 		}
-		runtime.Gosched() // those just answered come back with their next request
+		runtime.Gosched() // the callers whose requests were just committed can add their next requests
 	}
 	group, values := g.take()
-	err := g.carryOut(values)
+	err := g.commit(values)
 	for _, other := range group {
 		other.err = err
 		if other != req {
-			other.turn <- false
+			other.lead <- false
 		}
 	}
 	g.handOver()
 	return err
 }
 
-func (g *groups[T]) join(req *request[T]) (leads bool) {
+func (g *groupCommit[T]) join(req *request[T]) (leads bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, req)
-	leads = !g.leading
-	g.leading = true
+	leads = !g.hasLeader
+	g.hasLeader = true
 	return leads
 }
 
-func (g *groups[T]) take() ([]*request[T], []T) {
+func (g *groupCommit[T]) take() ([]*request[T], []T) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	group := g.waiting
@@ -63,12 +64,12 @@ func (g *groups[T]) take() ([]*request[T], []T) {
 	return group, values
 }
 
-func (g *groups[T]) handOver() {
+func (g *groupCommit[T]) handOver() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.waiting) == 0 {
-		g.leading = false
+		g.hasLeader = false
 		return
 	}
-	g.waiting[0].turn <- true
+	g.waiting[0].lead <- true
 }

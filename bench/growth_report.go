@@ -19,16 +19,16 @@ func reportGrowth(w io.Writer, g *growth) {
 			duration(r.runsFirst.median), duration(r.runsDeep.median), duration(r.runsNewest.median))
 	}
 	fmt.Fprint(w, sizes)
-	reportTurns(w, g)
+	reportInterleaved(w, g)
 	reportWaiting(w, g)
 	reportStarts(w, g)
 	reportPipelines(w, g)
 }
 
-func reportTurns(w io.Writer, g *growth) {
+func reportInterleaved(w io.Writer, g *growth) {
 	fmt.Fprint(w, "\n### Few and many resources in turn\n\nThe same work on two stores of a kind, block by block.\n\n")
 	t := &table{header: []string{"", "resources", "a step", "resources", "a step", "by the first"}}
-	for _, r := range g.turns {
+	for _, r := range g.interleaved {
 		t.add(r.store, grouped(int64(r.few)), r.fewStep.ranged(duration), grouped(int64(r.many)), r.manyStep.ranged(duration),
 			times(r.manyStep.median/r.fewStep.median))
 	}

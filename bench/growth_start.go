@@ -8,31 +8,31 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// startRow is how long it takes to go on with what is unfinished.
+// startRow holds the time that an engine needs to continue unfinished runs.
 type startRow struct {
 	store                string
 	finished, unfinished int
 	open                 float64 // seconds to open the store
-	start                float64 // seconds until Start has returned
-	drained              float64 // seconds from there until the runs that were queued have ended
-	queued               int     // how many of the unfinished those are; the others await a signal
+	start                float64 // seconds until Start returns
+	drained              float64 // seconds from then until the queued runs have ended
+	queued               int     // how many of the unfinished runs are queued; the others wait for a signal
 }
 
-// restart leaves runs unfinished in a store that has grown, and measures the start of the next engine on it. It closes
-// the store.
-func (b *bench) restart(
-	ctx context.Context, plan growthPlan, kind storeKind, dir string, st store.Store, grow *grower, g *growth,
-) (err error) {
-	row := startRow{store: kind.name, finished: int(grow.runs), unfinished: plan.unfinished, queued: plan.unfinished / 10}
-	b.logf("%s: leaving %s runs unfinished", kind.name, grouped(int64(plan.unfinished)))
+// restart leaves unfinished runs in a filled store, and measures the start of the next engine on the store. It closes the
+// store.
+func (m *growthMeasurement) restart(ctx context.Context, st store.Store, grow *grower) (err error) {
+	row := startRow{
+		store: m.kind.name, finished: int(grow.runs), unfinished: m.plan.unfinished, queued: m.plan.unfinished / 10,
+	}
+	m.logf("%s: leaving %s runs unfinished", m.kind.name, grouped(int64(row.unfinished)))
 	if err := grow.leaveUnfinished(ctx, st, row.unfinished-row.queued, row.queued); err != nil {
 		return errors.Join(err, st.Close())
 	}
-	*grow = grower{} // its memory is not the next one's
+	*grow = grower{} // release the memory of this engine before the next engine is measured
 
-	b.logf("%s: starting on what is unfinished", kind.name)
+	m.logf("%s: starting on what is unfinished", m.kind.name)
 	begin := time.Now()
-	if st, err = kind.reopen(ctx, st, dir); err != nil {
+	if st, err = m.kind.reopen(ctx, st, m.dir); err != nil {
 		return err
 	}
 	row.open = time.Since(begin).Seconds()
@@ -42,26 +42,35 @@ func (b *bench) restart(
 	if err != nil {
 		return err
 	}
-	begin = time.Now()
+	if err := row.measure(ctx, next); err != nil {
+		return err
+	}
+	m.found.starts = append(m.found.starts, row)
+	return next.shutdown(ctx)
+}
+
+// measure measures the start of an engine, and the queued runs that the engine executes then.
+func (row *startRow) measure(ctx context.Context, next *grower) error {
+	begin := time.Now()
 	if err := next.engine.Start(ctx); err != nil {
 		return err
 	}
 	row.start = time.Since(begin).Seconds()
 	begin = time.Now()
-	if err := next.settle(ctx, row.unfinished-row.queued); err != nil {
+	if err := next.waitUntilIdle(ctx, row.unfinished-row.queued); err != nil {
 		return err
 	}
 	row.drained = time.Since(begin).Seconds()
-	g.starts = append(g.starts, row)
-	return next.shutdown(ctx)
+	return nil
 }
 
-// leaveUnfinished parks runs, shuts the engine down, and has another one, which is never started, queue some more.
+// leaveUnfinished makes runs that wait for a signal, and shuts the engine down. Then it queues runs with another engine
+// that is never started.
 func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, queued int) error {
 	if _, err := g.fill(ctx, "wait", parked, fillFlight); err != nil {
 		return err
 	}
-	if err := g.settle(ctx, parked); err != nil {
+	if err := g.waitUntilIdle(ctx, parked); err != nil {
 		return err
 	}
 	if err := g.shutdown(ctx); err != nil {
@@ -77,10 +86,4 @@ func (g *grower) leaveUnfinished(ctx context.Context, st store.Store, parked, qu
 		return err
 	})
 	return errors.Join(err, idle.shutdown(ctx))
-}
-
-func (g *grower) shutdown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
-	return g.engine.Shutdown(ctx)
 }

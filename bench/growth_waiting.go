@@ -2,44 +2,35 @@ package main
 
 import (
 	"context"
-	"errors"
 	"runtime"
 )
 
-// waitingRow is what runs take that wait for a signal.
+// waitingRow holds what runs use while they wait for a signal.
 type waitingRow struct {
 	store      string
 	waiting    int
-	heap       float64 // bytes in use for each of them, in engine and store
-	engine     float64 // of those, what is free again when the engine is gone
-	goroutines [2]int  // with none and with all of them waiting
+	heap       float64 // bytes in use for each waiting run, in the engine and in the store
+	engine     float64 // the part of heap that is free again after the engine is released
+	goroutines [2]int  // the number with no run waiting, and with all runs waiting
 }
 
-// waitingRuns parks runs and weighs them.
-func (b *bench) waitingRuns(ctx context.Context, plan growthPlan, kind storeKind, dir string, g *growth) (err error) {
-	b.logf("%s: parking %s runs", kind.name, grouped(int64(plan.waiting)))
-	st, err := kind.open(ctx, dir)
-	if err != nil {
+// waitingRuns measures the memory and the goroutines of runs that wait for a signal.
+func (m *growthMeasurement) waitingRuns(ctx context.Context) error {
+	m.logf("%s: parking %s runs", m.kind.name, grouped(int64(m.plan.waiting)))
+	return withGrower(ctx, m.kind, m.dir, func(grow *grower) error { return m.weighWaiting(ctx, grow) })
+}
+
+func (m *growthMeasurement) weighWaiting(ctx context.Context, grow *grower) error {
+	if _, err := grow.fill(ctx, "five", fillFlight, fillFlight); err != nil { // start all workers
 		return err
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
-	grow, err := newGrower(ctx, st)
-	if err != nil {
-		return err
-	}
-	if err := grow.engine.Start(ctx); err != nil {
-		return err
-	}
-	if _, err := grow.fill(ctx, "five", fillFlight, fillFlight); err != nil { // every worker has been at work
-		return err
-	}
-	row := waitingRow{store: kind.name, waiting: plan.waiting}
+	row := waitingRow{store: m.kind.name, waiting: m.plan.waiting}
 	none := heapInUse()
 	row.goroutines[0] = runtime.NumGoroutine()
-	if _, err := grow.fill(ctx, "wait", plan.waiting, fillFlight); err != nil {
+	if _, err := grow.fill(ctx, "wait", m.plan.waiting, fillFlight); err != nil {
 		return err
 	}
-	if err := grow.settle(ctx, plan.waiting); err != nil {
+	if err := grow.waitUntilIdle(ctx, m.plan.waiting); err != nil {
 		return err
 	}
 	all := heapInUse()
@@ -47,10 +38,9 @@ func (b *bench) waitingRuns(ctx context.Context, plan growthPlan, kind storeKind
 	if err := grow.shutdown(ctx); err != nil {
 		return err
 	}
-	*grow = grower{}
-	row.heap = (all - none) / float64(plan.waiting)
-	row.engine = (all - heapInUse()) / float64(plan.waiting)
-	g.waiting = append(g.waiting, row)
-	runtime.KeepAlive(st)
+	*grow = grower{} // releases the engine; withGrower keeps the store
+	row.heap = (all - none) / float64(m.plan.waiting)
+	row.engine = (all - heapInUse()) / float64(m.plan.waiting)
+	m.found.waiting = append(m.found.waiting, row)
 	return nil
 }

@@ -10,32 +10,33 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// mostRuns bounds a load, whatever its time.
-const mostRuns = 5_000_000
+// maxRuns is the most runs of a load, regardless of its duration.
+const maxRuns = 5_000_000
 
-// load keeps runs in flight: each caller does one after the other.
-type load struct {
+// loadGenerator keeps a number of runs in flight. Each of its callers does one run after the other.
+type loadGenerator struct {
 	session session
-	next    atomic.Int64 // number of the next run
+	next    atomic.Int64 // number of the last run that was begun
 }
 
-// outcome is what a load came to.
+// outcome is the result of a load.
 type outcome struct {
 	runs      int
-	elapsed   time.Duration   // until the last of them had ended
+	elapsed   time.Duration   // until the last run ended
 	latencies []time.Duration // sorted
 }
 
-// keep begins runs for a time, and returns when all have ended. The first that fails ends it.
-func (l *load) keep(ctx context.Context, flight int, d time.Duration) (outcome, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d+patience, errStuck)
+// run begins runs for the duration d, and returns when all runs have ended. After the first error it begins no more runs,
+// and returns the error.
+func (l *loadGenerator) run(ctx context.Context, flight int, d time.Duration) (outcome, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, d+runTimeout, errStuck)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	callers := make([][]time.Duration, flight)
 	start := time.Now()
 	for i := range callers {
 		group.Go(func() (err error) {
-			callers[i], err = l.call(ctx, start.Add(d))
+			callers[i], err = l.runCaller(ctx, start.Add(d))
 			return err
 		})
 	}
@@ -46,13 +47,13 @@ func (l *load) keep(ctx context.Context, flight int, d time.Duration) (outcome, 
 	return outcome{runs: len(latencies), elapsed: elapsed, latencies: latencies}, err
 }
 
-var errStuck = fmt.Errorf("a run has not ended within %s", patience)
+var errStuck = fmt.Errorf("a run has not ended within %s", runTimeout)
 
-// call does one run after the other until the time has come, and at least one.
-func (l *load) call(ctx context.Context, until time.Time) (latencies []time.Duration, err error) {
+// runCaller does one run after the other until the time until, and at least one run.
+func (l *loadGenerator) runCaller(ctx context.Context, until time.Time) (latencies []time.Duration, err error) {
 	for now := time.Now(); len(latencies) == 0 || now.Before(until); {
 		n := l.next.Add(1)
-		if n > mostRuns {
+		if n > maxRuns {
 			return latencies, nil
 		}
 		id := runName(n)

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// machine is what the numbers were measured on.
+// machine describes the machine on which the figures were measured.
 type machine struct {
 	date       time.Time
 	goVersion  string
-	os         string // with the version of its kernel
+	os         string // with the version of the kernel
 	processor  string
 	cores      int
-	fileSystem string // of the temporary data
+	fileSystem string // the file system of the temporary data
 	modules    []string
 }
 
@@ -35,7 +35,7 @@ func describeMachine(dir string) machine {
 	}
 }
 
-// modules are the versions that the program was built with.
+// modules returns the modules that the program was built with, with their versions.
 func modules() (list []string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -51,7 +51,7 @@ func modules() (list []string) {
 	return list
 }
 
-// versionOf returns the version of a module, or nothing.
+// versionOf returns the version of a module, or "" if the module is unknown.
 func (m machine) versionOf(module string) string {
 	for _, line := range m.modules {
 		if path, version, _ := strings.Cut(line, " "); path == module {

@@ -27,7 +27,7 @@ func processor() string {
 	return ""
 }
 
-// fileSystem is the type of the file system that dir is on, from the mount point that is the longest prefix of it.
+// fileSystem returns the type of the file system of dir. The mount point of dir is the one that is the longest prefix.
 func fileSystem(dir string) (kind string) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

@@ -16,7 +16,7 @@ var azureWorkflow = contender{
 	},
 }
 
-// azureSession builds a workflow for each run, its steps in a pipe, and does it.
+// azureSession builds and executes a workflow for each run. The steps of the workflow form a pipe.
 type azureSession struct{ do step }
 
 func (s azureSession) run(ctx context.Context, id string) error {

@@ -52,13 +52,13 @@ type conveyorFileSession struct {
 
 func (s *conveyorFileSession) synced() (int64, error) { return boltSyncs(s.path) }
 
-// engineSession runs the five steps of each resource with an engine of its own.
+// engineSession is an engine that executes the five steps of each resource.
 type engineSession struct {
 	store  store.Store
 	engine *conveyor.Engine
 }
 
-// openEngine starts an engine on a store, which the session then owns, with a pipeline of five steps.
+// openEngine starts an engine with a pipeline of five steps on st. The session owns st and closes it.
 func openEngine(ctx context.Context, st store.Store, workers int, do step) (*engineSession, error) {
 	e, err := conveyor.New(st, conveyor.Options{Workers: workers})
 	if err != nil {
@@ -80,7 +80,7 @@ func stepDriver(do step) conveyor.Driver {
 	})
 }
 
-// pipeline has n steps of the same driver, whose ids are their numbers.
+// pipeline returns a pipeline of n steps with the same driver. The ids of the steps are their numbers.
 func pipeline(name string, n int) conveyor.PipelineSpec {
 	p := conveyor.PipelineSpec{Name: name, Resource: "thing", Steps: make([]conveyor.Step, n)}
 	for i := range p.Steps {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
-	_ "github.com/dbos-inc/dbos-transact-golang/dbos/driver/sqlite" // which dbos needs for SQLite
+	_ "github.com/dbos-inc/dbos-transact-golang/dbos/driver/sqlite" // registers SQLite with dbos
 )
 
 var dbosSQLite = contender{
@@ -29,9 +29,9 @@ type dbosSession struct {
 }
 
 func openDBOS(ctx context.Context, at site) (session, error) {
-	connections := 8 // as many as DBOS opens by itself
+	connections := 8 // the default of DBOS
 	if at.flight > 1 {
-		connections = 2 // more than that wait for each other's lock by sleeping, which is slower
+		connections = 2 // more connections are slower: they sleep while another connection has the lock
 	}
 	db, err := openSQLite(ctx, filepath.Join(at.dir, "dbos.db"), connections)
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *dbosSession) run(_ context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = handle.GetResult(dbos.WithHandleTimeout(patience))
+	_, err = handle.GetResult(dbos.WithHandleTimeout(runTimeout))
 	return err
 }
 

@@ -19,7 +19,6 @@ import (
 	"github.com/cschleiden/go-workflows/registry"
 	"github.com/cschleiden/go-workflows/worker"
 	"github.com/cschleiden/go-workflows/workflow"
-	"modernc.org/sqlite"
 )
 
 var goWorkflowsMemory = contender{
@@ -40,10 +39,10 @@ var goWorkflowsSQLite = contender{
 	syncs: sqliteSyncs + "; a transaction for the start, and four for each step: its activity and its workflow are " +
 		"each taken and completed",
 	open: func(ctx context.Context, at site) (session, error) {
-		if _, err := sqlite.Fdatasync(true); err != nil && err != sqlite.ErrFdatasyncUnavailable {
+		if err := useFdatasync(); err != nil {
 			return nil, err
 		}
-		path := filepath.Join(at.dir, "workflows.db") + sqliteParams // the backend makes a URL of it
+		path := filepath.Join(at.dir, "workflows.db") + sqliteParams // the backend makes a URL of the path
 		return openGoWorkflows(ctx, workflowsqlite.NewSqliteBackend(path, quietBackend), at)
 	},
 }
@@ -59,10 +58,10 @@ type goWorkflowsSession struct {
 	closeDB func() error
 }
 
-// endingBackend tells when the end of an instance has been committed, so that nobody has to ask for it again and again.
+// endingBackend signals the committed end of an instance, so that the session does not have to poll for it.
 type endingBackend struct {
 	backend.Backend
-	ended sync.Map // of chan error, by the id of the instance; of size 1, sent to once, by the worker
+	ended sync.Map // chan error of size 1 by the id of the instance; the worker sends once
 }
 
 func (b *endingBackend) CompleteWorkflowTask(ctx context.Context, task *backend.WorkflowTask,
@@ -77,7 +76,7 @@ func (b *endingBackend) CompleteWorkflowTask(ctx context.Context, task *backend.
 	return err
 }
 
-// workflowError is what the workflow whose last events these are has failed with.
+// workflowError returns the error of a workflow from its last events, or nil if the workflow succeeded.
 func workflowError(executed []*history.Event) error {
 	for _, event := range executed {
 		if end, ok := event.Attributes.(*history.ExecutionCompletedAttributes); ok && end.Error != nil {

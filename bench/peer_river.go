@@ -23,14 +23,14 @@ var riverSQLite = contender{
 	open:    openRiver,
 }
 
-// riverSession inserts a job for each run and works it in this process.
+// riverSession inserts a job for each run. Its workers are in this process.
 type riverSession struct {
 	client *river.Client[*sql.Tx]
 	db     *sql.DB
-	ended  *sync.Map // of chan struct{}, by the id of the run; closed by the worker
+	ended  *sync.Map // chan struct{} by the id of the run; the worker closes it
 }
 
-// Kind makes spec the arguments of a River job.
+// Kind implements [river.JobArgs].
 func (spec) Kind() string { return "five" }
 
 type riverWorker struct {
@@ -41,7 +41,7 @@ type riverWorker struct {
 }
 
 func openRiver(ctx context.Context, at site) (session, error) {
-	db, err := openSQLite(ctx, filepath.Join(at.dir, "river.db"), 1) // as its driver recommends
+	db, err := openSQLite(ctx, filepath.Join(at.dir, "river.db"), 1) // as the driver of River recommends
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,8 @@ func openRiver(ctx context.Context, at site) (session, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &riverWorker{do: at.do, db: db, ended: s.ended})
 	s.client, err = river.NewClient(driver, &river.Config{
-		// The driver's own notices are rows that it looks for every 50 ms. Polling as often as is allowed is faster.
+		// The driver implements notifications by polling a table every 50 ms. Polling the jobs at the shortest interval that
+		// is allowed is faster.
 		FetchCooldown:     river.FetchCooldownMin,
 		FetchPollInterval: river.FetchPollIntervalMin,
 		PollOnly:          true,
@@ -110,7 +111,7 @@ func (w *riverWorker) Work(ctx context.Context, job *river.Job[spec]) error {
 	return nil
 }
 
-// record commits that a step is done, and with the last one, that the job is.
+// record commits that a step has ended. With the last step, it also commits that the job has ended.
 func (w *riverWorker) record(ctx context.Context, job *river.Job[spec], last bool) error {
 	tx, err := w.db.BeginTx(ctx, nil)
 	if err != nil {

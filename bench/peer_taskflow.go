@@ -14,8 +14,8 @@ var taskflow = contender{
 	open:    openTaskflow,
 }
 
-// taskflowSession builds a graph for each run and hands it to an executor that does nothing else meanwhile, because an
-// executor tells only when all its graphs have ended.
+// taskflowSession builds a graph for each run. An executor can only wait for all its graphs, so each executor has one graph
+// at a time.
 type taskflowSession struct {
 	do   step
 	idle chan gotaskflow.Executor // one for each run in flight

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync"
 
 	"k8s.io/client-go/util/workqueue"
@@ -39,43 +38,51 @@ var workqueueRuns = contender{
 	},
 }
 
-// workqueueSession is the loop of a Kubernetes controller: workers take keys from a rate limited queue, look the object
-// up, do the next steps, and put the key back until nothing is left.
+// workqueueSession is the loop of a Kubernetes controller. Workers take keys from a rate limited queue, look the object up,
+// and do its next steps. They add the key to the queue again until all steps are done.
 type workqueueSession struct {
 	do      step
-	pass    int                             // steps per key taken
+	pass    int                             // number of steps for each key that is taken
 	record  func(id string, done int) error // called before the first step, and after each pass
 	queue   workqueue.TypedRateLimitingInterface[string]
 	workers sync.WaitGroup
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards objects
 	objects map[string]*queued
 }
 
-// queued is what the loop knows of a run. It belongs to the worker that has taken its key.
+// queued is the state of a run. It is owned by the worker that has taken the key of the run.
 type queued struct {
 	spec spec
 	next int
-	done chan error // of size 1; the worker sends once, after the last step
+	done chan error // size 1; the worker sends once, after the last step or an error
 }
 
 func noRecord(string, int) error { return nil }
 
-// openRecordedWorkqueue is for a loop that records as much as Conveyor does.
+// openRecordedWorkqueue opens a loop that records as much as Conveyor.
 func openRecordedWorkqueue(ctx context.Context, at site) (session, error) {
 	commits, err := recordCommits(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("record a run: %w", err)
+		return nil, err
 	}
 	st := storememory.New()
 	return openWorkqueue(at, 1, func(id string, done int) error {
 		ops := make([]store.Op, len(commits[done]))
 		for i, op := range commits[done] {
-			ops[i] = op.to(id)
+			ops[i] = storeOp(op, id)
 		}
 		_, err := st.Commit(context.Background(), ops...)
 		return err
 	}), nil
+}
+
+// storeOp returns the operation of a recorded write for another run.
+func storeOp(op recordedOp, run string) store.Op {
+	if op.remove {
+		return store.Delete(op.keyFor(run))
+	}
+	return store.Put(op.keyFor(run), op.value)
 }
 
 func openWorkqueue(at site, pass int, record func(string, int) error) *workqueueSession {

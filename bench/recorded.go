@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 
@@ -10,50 +11,52 @@ import (
 	storememory "github.com/conveyor-go/conveyor/store/memory"
 )
 
-// recordedOp is one of the writes of a run, with the name of the run left out.
+// recordedOp is one write of a run. Its key does not contain the name of the run.
 type recordedOp struct {
-	key    []string // what is between the places that have the name
+	key    []string // the parts of the key between the places of the name
 	value  []byte
 	remove bool
 }
 
-// to is the write for one run, on a store.
-func (o recordedOp) to(run string) store.Op {
-	key := strings.Join(o.key, run)
-	if o.remove {
-		return store.Delete(key)
-	}
-	return store.Put(key, o.value)
-}
+// keyFor returns the key of the write for another run.
+func (o recordedOp) keyFor(run string) string { return strings.Join(o.key, run) }
 
 // recordCommits returns what Conveyor commits for one run of five steps.
 func recordCommits(ctx context.Context) ([][]recordedOp, error) {
 	rec := &recorder{Store: storememory.New()}
-	s, err := openEngine(ctx, rec, 1, func(string, int) {})
-	if err != nil {
-		return nil, err
+	if err := rec.recordRun(ctx); err != nil {
+		return nil, fmt.Errorf("record a run: %w", err)
 	}
-	rec.forget()
-	run, err := s.apply(ctx, "run-0")
-	if err == nil {
-		run, err = s.engine.Wait(ctx, run.ID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := s.close(ctx); err != nil { // nothing commits any more
-		return nil, err
-	}
-	rec.nameless(run.ID, run.Resource.Name)
 	return rec.commits, nil
 }
 
-// recorder is a store that notes what is committed.
+// recorder is a store that records what is committed to it.
 type recorder struct {
 	store.Store
 
 	mu      sync.Mutex // guards commits
 	commits [][]recordedOp
+}
+
+// recordRun executes one run with an engine on the recorder.
+func (r *recorder) recordRun(ctx context.Context) error {
+	s, err := openEngine(ctx, r, 1, func(string, int) {})
+	if err != nil {
+		return err
+	}
+	r.reset()
+	run, err := s.apply(ctx, "run-0")
+	if err == nil {
+		run, err = s.engine.Wait(ctx, run.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.close(ctx); err != nil { // no commit follows, so commits can be read without mu
+		return err
+	}
+	r.removeNames(run.ID, run.Resource.Name)
+	return nil
 }
 
 func (r *recorder) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
@@ -69,14 +72,14 @@ func (r *recorder) Commit(ctx context.Context, ops ...store.Op) (store.Revision,
 	return r.Store.Commit(ctx, ops...)
 }
 
-func (r *recorder) forget() {
+func (r *recorder) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commits = nil
 }
 
-// nameless leaves names out of the keys.
-func (r *recorder) nameless(names ...string) {
+// removeNames removes names from the keys.
+func (r *recorder) removeNames(names ...string) {
 	for _, ops := range r.commits {
 		for i := range ops {
 			key := ops[i].key[0]

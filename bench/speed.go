@@ -2,66 +2,50 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 )
 
-// speedPlan says how contenders are measured against each other.
+// speedPlan says how the contenders are compared.
 type speedPlan struct {
 	contenders  []contender
-	flights     []int         // runs in flight, ascending
-	repetitions int           // of each measurement
-	duration    time.Duration // of each, until the last runs are begun
-	allowed     time.Duration // for all repetitions of one contender with so many in flight
+	flights     []int         // numbers of runs in flight, ascending
+	repetitions int           // number of times that each measurement is repeated
+	duration    time.Duration // the time in which a measurement begins runs
+	allowed     time.Duration // the time for all repetitions of one contender with one number of runs in flight
 }
 
-// sample is one measurement.
-type sample struct {
-	rate     float64 // runs/s
-	p50, p99 float64 // seconds a run
-	// For each run; unknown if negative.
-	allocs, bytes, written, disk, syncs float64
-}
-
-// result is all that was measured of a contender with one number of runs in flight.
-type result struct {
-	contender
-	flight  int
-	samples []sample
-	spent   time.Duration // on the samples
-	leftOut string        // why there are none, or why there are no more
-}
-
-// of is the spread of one value over the samples.
-func (r *result) of(value func(sample) float64) spread {
-	values := make([]float64, len(r.samples))
-	for i, s := range r.samples {
-		values[i] = value(s)
+func (o options) speedPlan() speedPlan {
+	p := speedPlan{
+		contenders:  contenders(),
+		flights:     []int{1, 100, 1000},
+		repetitions: 5,
+		duration:    1500 * time.Millisecond,
+		allowed:     100 * time.Second, // enough for five measurements of the slowest peer with the most runs in flight
 	}
-	return spreadOf(values)
+	if o.quick {
+		p.duration, p.allowed = 60*time.Millisecond, 9*time.Second
+	}
+	return p
 }
-
-func (r *result) rate() spread { return r.of(func(s sample) float64 { return s.rate }) }
 
 // bench holds what the measurements share.
 type bench struct {
-	dir   string // for temporary data
+	dir   string // the folder for temporary data
 	meter meter
 	logf  func(format string, args ...any)
 }
 
-// speed measures every contender with each number in flight. The contenders take turns within each repetition, so
-// that what the machine does besides hits all alike.
+// speed measures every contender with each number of runs in flight. The contenders take turns within each repetition, so
+// that other work of the machine affects all contenders equally.
 func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	var all []*result
 	for _, flight := range plan.flights {
-		results := plan.begin(flight, all)
+		results := plan.newResults(flight, all)
 		for rep := range plan.repetitions {
 			for _, r := range results {
-				if !plan.wants(r, rep) {
+				if !plan.repeats(r, rep) {
 					continue
 				}
 				b.logf("%d in flight, repetition %d of %d: %s", flight, rep+1, plan.repetitions, r.name)
@@ -75,9 +59,9 @@ func (b *bench) speed(ctx context.Context, plan speedPlan) ([]*result, error) {
 	return all, nil
 }
 
-// begin makes a result for each contender, and leaves out those that would take too long, judging by what they did with
-// fewer runs in flight.
-func (p speedPlan) begin(flight int, before []*result) []*result {
+// newResults makes a result for each contender. It leaves out the contenders that would take too long. It estimates the
+// time from the results with fewer runs in flight.
+func (p speedPlan) newResults(flight int, before []*result) []*result {
 	var results []*result
 	for _, c := range p.contenders {
 		r := &result{contender: c, flight: flight}
@@ -102,8 +86,9 @@ func lastRate(results []*result, name string) (rate float64) {
 	return rate
 }
 
-// wants tells whether the result gets one more repetition, which it does while there is time for one like those before.
-func (p speedPlan) wants(r *result, rep int) bool {
+// repeats reports whether the result gets one more repetition. It gets one if the allowed time is enough for another
+// repetition of average length.
+func (p speedPlan) repeats(r *result, rep int) bool {
 	if r.leftOut != "" {
 		return false
 	}
@@ -115,7 +100,8 @@ func (p speedPlan) wants(r *result, rep int) bool {
 	return true
 }
 
-// repeat adds a sample to a result. A contender that fails is left out from there on; only ctx and the disk are errors.
+// repeat adds a sample to a result. It returns an error only for the end of ctx and for an error of the disk. A contender
+// that fails is left out from then on.
 func (b *bench) repeat(ctx context.Context, r *result, d time.Duration) error {
 	dir, err := os.MkdirTemp(b.dir, "run-")
 	if err != nil {
@@ -135,56 +121,4 @@ func (b *bench) repeat(ctx context.Context, r *result, d time.Duration) error {
 		r.samples = append(r.samples, s)
 	}
 	return nil
-}
-
-// measure opens a contender, warms it up, and loads it.
-func (b *bench) measure(ctx context.Context, c contender, dir string, flight int, d time.Duration) (_ sample, err error) {
-	s, err := c.open(ctx, site{dir: dir, flight: flight, do: func(string, int) {}})
-	if err != nil {
-		return sample{}, fmt.Errorf("open: %w", err)
-	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		err = errors.Join(err, s.close(end))
-	}()
-
-	l := &load{session: s}
-	if _, err := l.keep(ctx, min(flight, 16), d/10); err != nil {
-		return sample{}, fmt.Errorf("warm up: %w", err)
-	}
-	runtime.GC()
-	before, err := b.meter.read(s, dir)
-	if err != nil {
-		return sample{}, err
-	}
-	out, err := l.keep(ctx, flight, d)
-	if err != nil {
-		return sample{}, err
-	}
-	after, err := b.meter.read(s, dir)
-	if err != nil {
-		return sample{}, err
-	}
-	return newSample(out, before, after), nil
-}
-
-func newSample(out outcome, before, after counters) sample {
-	runs := float64(out.runs)
-	per := func(before, after int64) float64 {
-		if before < 0 || after < 0 {
-			return unknown
-		}
-		return float64(after-before) / runs
-	}
-	return sample{
-		rate:    runs / out.elapsed.Seconds(),
-		p50:     percentile(out.latencies, 50).Seconds(),
-		p99:     percentile(out.latencies, 99).Seconds(),
-		allocs:  float64(after.allocs-before.allocs) / runs,
-		bytes:   float64(after.bytes-before.bytes) / runs,
-		written: per(before.written, after.written),
-		disk:    max(per(before.disk, after.disk), 0), // a log that was cut short is no gain
-		syncs:   per(before.syncs, after.syncs),
-	}
 }

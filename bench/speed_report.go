@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// reportSpeed writes a table for each number of runs in flight, and why contenders are missing from it.
+// reportSpeed writes a table for each number of runs in flight, and the reasons why contenders are not in the table.
 func reportSpeed(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprintf(w, "## Speed\n\nEach run is five steps that do nothing, from submitting it to its known end. "+
 		"Medians of the repetitions, with minimum and maximum.\n")
@@ -43,28 +43,19 @@ func speedTable(results []*result) *table {
 			conveyorTimes(results, r),
 			r.p50().ranged(duration),
 			r.p99().ranged(duration),
-			number(r.of(func(s sample) float64 { return s.allocs }).median),
-			size(r.of(func(s sample) float64 { return s.bytes }).median),
-			size(r.of(func(s sample) float64 { return s.written }).median),
-			size(r.of(func(s sample) float64 { return s.disk }).median),
-			known(r.of(func(s sample) float64 { return s.syncs }).median),
+			number(r.spread(func(s sample) float64 { return s.allocs }).median),
+			size(r.spread(func(s sample) float64 { return s.bytes }).median),
+			size(r.spread(func(s sample) float64 { return s.written }).median),
+			size(r.spread(func(s sample) float64 { return s.disk }).median),
+			known(r.spread(func(s sample) float64 { return s.syncs }).median),
 			fmt.Sprint(len(r.samples)),
 		)
 	}
 	return t
 }
 
-func (r *result) p50() spread { return r.of(func(s sample) float64 { return s.p50 }) }
-func (r *result) p99() spread { return r.of(func(s sample) float64 { return s.p99 }) }
-
-func (r *result) title() string {
-	if r.unit != "" {
-		return fmt.Sprintf("%s (a run is one %s)", r.name, r.unit)
-	}
-	return r.name
-}
-
-// conveyorTimes says how many times as many runs Conveyor does as a contender, with the store of the same kind.
+// conveyorTimes returns the runs/s of Conveyor divided by the runs/s of a contender. Conveyor uses the store of the same
+// kind: the file store if the contender syncs, and the memory store otherwise.
 func conveyorTimes(results []*result, r *result) string {
 	ours := conveyorMemory.name
 	if r.syncs != "" {
@@ -77,36 +68,7 @@ func conveyorTimes(results []*result, r *result) string {
 	return number(mine.rate().median/r.rate().median) + "×"
 }
 
-// find returns the result of a contender, or nil if it was not measured.
-func find(results []*result, name string, flight int) *result {
-	for _, r := range results {
-		if r.name == name && r.flight == flight && len(r.samples) > 0 {
-			return r
-		}
-	}
-	return nil
-}
-
-func selectResults(results []*result, keep func(*result) bool) (kept []*result) {
-	for _, r := range results {
-		if keep(r) {
-			kept = append(kept, r)
-		}
-	}
-	return kept
-}
-
-// flightsOf are the numbers in flight that were measured, in order.
-func flightsOf(results []*result) (flights []int) {
-	for _, r := range results {
-		if len(flights) == 0 || flights[len(flights)-1] != r.flight {
-			flights = append(flights, r.flight)
-		}
-	}
-	return flights
-}
-
-// reportContenders says what each of them does.
+// reportContenders writes what each contender records and syncs.
 func reportContenders(w io.Writer, results []*result, versionOf func(module string) string) {
 	fmt.Fprint(w, "\n### What each of them does\n\n")
 	seen := map[string]bool{}

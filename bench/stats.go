@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// spread is what several measurements of the same thing came to.
+// spread summarizes several measurements of one value.
 type spread struct{ median, min, max float64 }
 
-// spreadOf is the zero spread when there are no values.
+// spreadOf returns the spread of values, or the zero spread if there are no values.
 func spreadOf(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
@@ -18,7 +18,7 @@ func spreadOf(values []float64) spread {
 	return spread{median: median(sorted), min: sorted[0], max: sorted[len(sorted)-1]}
 }
 
-// median is the middle of sorted values, or the mean of the two in the middle.
+// median returns the middle of sorted values, or the mean of the two values in the middle.
 func median(sorted []float64) float64 {
 	n := len(sorted)
 	if n%2 == 1 {
@@ -27,7 +27,8 @@ func median(sorted []float64) float64 {
 	return (sorted[n/2-1] + sorted[n/2]) / 2
 }
 
-// percentile is the smallest of sorted values that is not below p percent of them, and the zero value of none.
+// percentile returns the smallest of the sorted values that is not below p percent of them (nearest rank). It returns the
+// zero value if there are no values.
 func percentile[T cmp.Ordered](sorted []T, p float64) (value T) {
 	if len(sorted) == 0 {
 		return value

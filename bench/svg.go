@@ -7,7 +7,7 @@ import (
 	"math"
 )
 
-// The measures of the picture, in its own units.
+// The sizes in the picture, in units of its view box.
 const (
 	svgWidth  = 900
 	svgLabels = 300 // width of the names
@@ -18,7 +18,8 @@ const (
 	svgValues = 80 // width of the numbers beside the longest bar
 )
 
-// drawSpeed draws the runs/s of all contenders as bars on a logarithmic scale, one panel for each number in flight.
+// drawSpeed draws the runs/s of all contenders as bars on a logarithmic scale, one panel for each number
+// of runs in flight.
 func drawSpeed(results []*result) []byte {
 	shown := selectResults(results, func(r *result) bool { return r.unit == "" })
 	scale := newLogScale(selectResults(shown, func(r *result) bool { return len(r.samples) > 0 }))
@@ -37,7 +38,7 @@ func drawSpeed(results []*result) []byte {
 	return b.Bytes()
 }
 
-// svgStyle has colours that can be told apart on light and on dark ground, and by those who see few colours.
+// svgStyle has colours that can be told apart on a light and on a dark background, and by colour-blind readers.
 const svgStyle = `<style>
 text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .head { font-weight: 600; font-size: 14px; }
@@ -54,7 +55,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 </style>
 `
 
-// drawLegend draws what the colours mean below y, and returns where it ends.
+// drawLegend draws the meaning of the colours below y, and returns the lower edge of the legend.
 func drawLegend(b *bytes.Buffer, y int) int {
 	x := svgLabels
 	for _, entry := range []struct {
@@ -68,7 +69,7 @@ func drawLegend(b *bytes.Buffer, y int) int {
 	return y + svgHead
 }
 
-// drawPanel draws the bars of one number in flight below y, and returns where they end.
+// drawPanel draws the bars for one number of runs in flight below y, and returns the lower edge of the panel.
 func drawPanel(b *bytes.Buffer, flight int, results []*result, scale logScale, y int) int {
 	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s in flight, runs/s</text>\n",
 		svgMargin, y+svgHead/2, grouped(int64(flight)))
@@ -107,14 +108,14 @@ func drawBar(b *bytes.Buffer, r *result, scale logScale, y int) {
 
 func xmlText(s string) string {
 	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(s)) // a buffer takes all
+	_ = xml.EscapeText(&b, []byte(s)) // a buffer returns no error
 	return b.String()
 }
 
 // logScale places values between two powers of ten.
 type logScale struct{ low, high int }
 
-// newLogScale has room for all rates.
+// newLogScale returns a scale that contains all rates.
 func newLogScale(results []*result) logScale {
 	lowest, highest := 1., 10.
 	for i, r := range results {

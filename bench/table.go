@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// table is a Markdown table that can be read as it is.
+// table is a Markdown table that is readable as plain text.
 type table struct {
 	header []string
 	rows   [][]string // each as long as header
@@ -51,7 +51,7 @@ func writeRow(b *strings.Builder, row []string, widths []int) {
 	b.WriteByte('\n')
 }
 
-// escape keeps a cell in its column.
+// escape escapes the characters that would end a cell.
 func escape(cell string) string {
 	return strings.NewReplacer("|", "\\|", "\n", " ").Replace(cell)
 }

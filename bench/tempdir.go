@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// tempDir makes the folder for all temporary data: below dir, or below the current folder, or else where the system has
-// its temporary files, if that is a disk.
+// tempDir makes the folder for all temporary data in dir. If dir is empty, tempDir makes the folder in the current folder,
+// or else in the folder of the system for temporary files. It skips a folder whose file system is in memory.
 func tempDir(dir string) (string, error) {
 	if dir != "" {
 		return os.MkdirTemp(dir, "conveyor-bench-")
@@ -22,5 +22,5 @@ func tempDir(dir string) (string, error) {
 	return "", fmt.Errorf("no folder on a disk to write to: choose one with -dir")
 }
 
-// inMemory tells whether a file system keeps its files in memory, where a sync costs nothing.
+// inMemory reports whether a file system keeps its files in memory. A sync costs nothing in memory.
 func inMemory(fileSystem string) bool { return fileSystem == "tmpfs" || fileSystem == "ramfs" }

@@ -1,10 +1,10 @@
-// Package histories tests what concurrent clients of an engine may rely on, while its store fails and its process dies
-// under them. It holds nothing but tests.
+// Package histories tests what concurrent clients of an engine can rely on while its store fails and its process is
+// killed. The package contains only tests.
 //
-// A history is what a handful of clients saw: each call with the moment at which it began and the one at which it was
-// answered, some of them never. Porcupine judges whether there is an order of the calls, true to those moments, in which
-// each answer is the one that a plain sequential resource would have given (model_test.go). The streams of the watchers
-// are compared with one another and with what was acknowledged (streams_test.go).
+// A history is what a few clients saw. It has each call with the time at which the call began and the time at which the
+// call returned. Some calls never returned. Porcupine checks whether the calls have an order that respects these times and
+// in which each call returns what a plain sequential resource would have returned (model_test.go). The streams of the
+// watchers are compared with one another and with the acknowledged changes (streams_test.go).
 //
 //	go test .                                       # 10,000 histories of 100 operations
 //	CONVEYOR_HISTORIES=200000 go test -timeout 0 .  # a long run

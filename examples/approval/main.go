@@ -1,4 +1,4 @@
-// Approval holds a deployment back until somebody approves it, or until nobody has for too long.
+// Approval holds a deployment back until somebody approves it. The run fails if nobody approves it in time.
 package main
 
 import (
@@ -13,30 +13,30 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Deployment is a resource: a version that shall go live, if it is approved in time.
+// Deployment is a resource. Its spec names the version to deploy, and how long to wait for an approval.
 type Deployment struct {
 	conveyor.Meta
 	Spec struct {
-		Version  string            `json:"version"`
-		Patience conveyor.Duration `json:"patience"`
+		Version string            `json:"version"`
+		Timeout conveyor.Duration `json:"timeout"`
 	} `json:"spec"`
 }
 
-// gate is called twice: first it asks, and then it learns the answer. In between it holds no goroutine, and the
-// question survives a restart of the program.
+// gate is called twice: the first call asks for the approval, and the second call reads the answer. Between the two
+// calls no goroutine is held. On a durable store, the wait survives a restart of the program.
 func gate(ctx context.Context, req *conveyor.Request, d *Deployment) (conveyor.Result, error) {
-	var who string
-	answered, err := req.Signal(&who)
+	var approver string
+	answered, err := req.Signal(&approver)
 	switch {
 	case errors.Is(err, conveyor.ErrTimeout):
-		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("nobody approved within %s", d.Spec.Patience))
+		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("nobody approved within %s", d.Spec.Timeout))
 	case err != nil:
 		return conveyor.Result{}, err
 	case !answered:
 		fmt.Printf("%s %s: please approve\n", d.Name, d.Spec.Version)
-		return conveyor.Await("approval", time.Duration(d.Spec.Patience)), nil
+		return conveyor.Await("approval", time.Duration(d.Spec.Timeout)), nil
 	}
-	fmt.Printf("%s %s: approved by %s\n", d.Name, d.Spec.Version, who)
+	fmt.Printf("%s %s: approved by %s\n", d.Name, d.Spec.Version, approver)
 	return conveyor.Done(), nil
 }
 
@@ -58,7 +58,7 @@ func main() {
 	check(engine.Start(ctx))
 
 	approved := begin(ctx, engine, "shop", "v7", time.Hour)
-	check(engine.Signal(ctx, approved.ID, "approval", "ada")) // kept if it comes before the question
+	check(engine.Signal(ctx, approved.ID, "approval", "ada")) // a signal that comes before the wait is kept
 	report(ctx, engine, approved)
 
 	forgotten := begin(ctx, engine, "blog", "v3", 20*time.Millisecond)
@@ -66,9 +66,9 @@ func main() {
 	check(engine.Shutdown(ctx))
 }
 
-func begin(ctx context.Context, engine *conveyor.Engine, name, version string, patience time.Duration) *conveyor.Run {
+func begin(ctx context.Context, engine *conveyor.Engine, name, version string, timeout time.Duration) *conveyor.Run {
 	d := &Deployment{Meta: conveyor.Meta{Name: name, Type: "deployment", Pipeline: "release"}}
-	d.Spec.Version, d.Spec.Patience = version, conveyor.Duration(patience)
+	d.Spec.Version, d.Spec.Timeout = version, conveyor.Duration(timeout)
 	run, err := engine.Apply(ctx, d)
 	check(err)
 	return run

@@ -1,4 +1,4 @@
-// Deletion builds an environment from the ground up, takes it down from the top, and uses its name again.
+// Deletion creates an environment layer by layer, removes the layers in reverse order, and uses the name again.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Environment is a resource: what is wanted.
+// Environment is a resource. Its spec is the desired state.
 type Environment struct {
 	conveyor.Meta
 	Spec struct {
@@ -19,10 +19,10 @@ type Environment struct {
 	} `json:"spec"`
 }
 
-// Layer is a driver: one part of an environment, which stands on the parts before it.
+// Layer is a driver for one part of an environment. Each part depends on the parts before it.
 type Layer struct{ name string }
 
-// Reconcile puts the layer there.
+// Reconcile creates the layer.
 func (l Layer) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	var env Environment
 	if err := req.Resource.Decode(&env); err != nil {
@@ -32,7 +32,8 @@ func (l Layer) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.R
 	return conveyor.Done(), nil
 }
 
-// Finalize takes the layer away. It makes Layer a conveyor.Finalizer, which is asked when the resource is deleted.
+// Finalize removes the layer. With this method Layer is a conveyor.Finalizer: the engine calls it when the resource is
+// deleted.
 func (l Layer) Finalize(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	fmt.Printf("  remove the %s of %s\n", l.name, req.Resource.Name)
 	return conveyor.Done(), nil

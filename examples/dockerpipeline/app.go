@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/conveyor-go/conveyor"
@@ -20,19 +18,18 @@ type app struct {
 	data     string
 	pipeline conveyor.PipelineSpec
 	build    *DockerBuild
-	registry string // host:port of the built-in one, as long as run runs
-	// wrap, if set, comes between the engine and a driver. Tests use it.
+	registry string // host:port of the built-in registry; set while run is executing
+	// wrap, if set, returns the driver that is registered in place of its argument. Tests use it.
 	wrap func(conveyor.Driver) conveyor.Driver
 }
 
 const (
 	storeFile   = "conveyor.db"
 	stepTimeout = 30 * time.Minute
-	stopTime    = 4 * time.Second // for the step under way when the program is stopped
-	tailLines   = 20              // of the failed step's log
+	stopTime    = 4 * time.Second // how long a running step has to end when the program is stopped
 )
 
-// run takes the build along the pipeline, or goes on with the run that an earlier start left unfinished.
+// run builds, or continues the run that an earlier start left unfinished.
 func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 	st, err := file.Open(ctx, filepath.Join(a.data, storeFile), file.Options{})
 	if errors.Is(err, store.ErrLocked) {
@@ -56,7 +53,7 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 	return a.drive(ctx, e, out)
 }
 
-// engine has the drivers and the pipeline, and is not started.
+// engine returns an engine with the drivers and the pipeline. The engine is not started.
 func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, error) {
 	e, err := conveyor.New(st, conveyor.Options{StepTimeout: stepTimeout})
 	if err != nil {
@@ -89,7 +86,7 @@ func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, err
 	return e, nil
 }
 
-// asUsage tells a document that is refused from a machine that is in trouble.
+// asUsage returns a usageError if the engine rejected a document, and err itself if something else went wrong.
 func asUsage(err error) error {
 	if errors.Is(err, conveyor.ErrInvalid) || errors.Is(err, conveyor.ErrTooLarge) || errors.Is(err, conveyor.ErrNotFound) {
 		return usageError{err}
@@ -99,13 +96,13 @@ func asUsage(err error) error {
 
 func (a *app) work() workspace { return workspace{root: filepath.Join(a.data, "work")} }
 
-// drive starts the engine, applies the build, shows the run until it ends, and stops the engine.
+// drive starts the engine, applies the build, shows the run until the run ends, and stops the engine.
 func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
-	before, err := a.past(ctx, e)
+	earlier, err := a.unfinishedRun(ctx, e)
 	if err != nil {
 		return err
 	}
-	if err := a.sweep(ctx, e); err != nil {
+	if err := a.prune(ctx, e); err != nil {
 		return err
 	}
 	f := newFollower(ctx, e, a.build.Key())
@@ -113,9 +110,9 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
-	run, err := a.apply(ctx, e, before)
+	run, err := a.apply(ctx, e, earlier)
 	if err == nil {
-		run, err = f.follow(ctx, run, a.announce(out, run, before))
+		run, err = f.follow(ctx, run, a.announce(out, run, earlier))
 	}
 	interrupted := err != nil && ctx.Err() != nil
 	if interrupted {
@@ -131,40 +128,9 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// past is what an earlier start left unfinished of the build.
-type past struct {
-	run *conveyor.Run
-	log []conveyor.LogLine
-}
-
-// past reads what was left; its run is nil if nothing was. The engine is not started yet, so all of it stands still.
-func (a *app) past(ctx context.Context, e *conveyor.Engine) (past, error) {
-	object, err := e.Get(ctx, a.build.Key())
-	if errors.Is(err, conveyor.ErrNotFound) {
-		return past{}, nil
-	}
-	if err != nil {
-		return past{}, err
-	}
-	run, err := e.GetRun(ctx, object.Status.Run)
-	if errors.Is(err, conveyor.ErrNotFound) || err == nil && run.State.Final() {
-		return past{}, nil
-	}
-	left := past{run: run}
-	for line, err := range e.Logs(ctx, object.Status.Run, conveyor.LogOptions{}) {
-		if err != nil {
-			return past{}, err
-		}
-		left.log = append(left.log, line)
-	}
-	return left, err
-}
-
-func (p past) is(run *conveyor.Run) bool { return p.run != nil && p.run.ID == run.ID }
-
-// sweep removes the work of runs that have ended. That of the last one stays until the next start.
-func (a *app) sweep(ctx context.Context, e *conveyor.Engine) error {
-	return a.work().sweep(func(id string) (bool, error) {
+// prune removes the work folders of runs that have ended. The work folder of the last run stays until the next start.
+func (a *app) prune(ctx context.Context, e *conveyor.Engine) error {
+	return a.work().prune(func(id string) (bool, error) {
 		run, err := e.GetRun(ctx, id)
 		if errors.Is(err, conveyor.ErrNotFound) {
 			return false, nil
@@ -173,90 +139,16 @@ func (a *app) sweep(ctx context.Context, e *conveyor.Engine) error {
 	})
 }
 
-// apply returns the run that reconciles the build. An unchanged build that an earlier start finished is run again.
-func (a *app) apply(ctx context.Context, e *conveyor.Engine, before past) (*conveyor.Run, error) {
+// apply returns the run that reconciles the build. If the build is unchanged and an earlier start has finished it, apply
+// triggers a new run.
+func (a *app) apply(ctx context.Context, e *conveyor.Engine, earlier unfinished) (*conveyor.Run, error) {
 	run, err := e.Apply(ctx, a.build)
 	if err != nil {
 		return nil, asUsage(err)
 	}
-	// The run of an earlier start may have come to its end since the engine was started. It is not the one to repeat.
-	if run.State.Final() && !before.is(run) {
+	// The unfinished run of an earlier start can have ended since the engine was started. That run must not be repeated.
+	if run.State.Final() && !earlier.is(run) {
 		return e.Trigger(ctx, a.build.Key())
 	}
 	return run, nil
-}
-
-// announce says which run is shown, and returns what will show it.
-func (a *app) announce(out io.Writer, run *conveyor.Run, before past) *progress {
-	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
-	p := newProgress(out, a.stepsOf(run))
-	switch {
-	case before.is(run):
-		fmt.Fprintln(out, "an earlier start was interrupted; this one goes on with its run")
-		p.recall(before.run, before.log)
-	case before.run != nil:
-		fmt.Fprintf(out, "run %s, of an earlier specification, is finished first\n", before.run.ID)
-	}
-	return p
-}
-
-// stepsOf returns the steps that the run was started with, which may be older than the pipeline of this start.
-func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
-	if len(run.Steps) == 0 {
-		return a.pipeline.Steps
-	}
-	var steps []conveyor.Step
-	for _, s := range run.Steps {
-		steps = append(steps, s.Step)
-	}
-	return steps
-}
-
-// report says what came of a run that has ended; for one that did not succeed it returns an error.
-func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run, out io.Writer) error {
-	failed := (*conveyor.StepError)(nil)
-	if err := run.Err(); errors.As(err, &failed) {
-		return a.failure(ctx, e, run.Step(failed.Step), failed)
-	} else if err != nil {
-		return err
-	}
-	if run.State != conveyor.StateSucceeded {
-		return fmt.Errorf("run %s: %s: %s", run.ID, run.State, run.Reason)
-	}
-	for _, step := range run.Steps {
-		var made struct {
-			image
-			publication
-		}
-		if json.Unmarshal(step.Output, &made) != nil {
-			continue
-		}
-		if made.Layout != "" {
-			fmt.Fprintf(out, "layout %s\n", made.Layout)
-		}
-		if strings.HasPrefix(made.Reference, a.registry+"/") {
-			fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
-		}
-		if made.Reference != "" {
-			fmt.Fprintf(out, "image %s\n", made.Reference)
-		}
-	}
-	return nil
-}
-
-// failure names the step and shows the end of its log.
-func (a *app) failure(ctx context.Context, e *conveyor.Engine, step *conveyor.StepRun, failed *conveyor.StepError) error {
-	var tail []string
-	for line, err := range e.Logs(ctx, failed.Run, conveyor.LogOptions{Step: failed.Step}) {
-		if err != nil {
-			return err
-		}
-		tail = append(tail[max(len(tail)-tailLines+1, 0):], lineText(line))
-	}
-	text := ""
-	if len(tail) > 0 {
-		text = "; the end of its log:\n  " + strings.Join(tail, "\n  ")
-	}
-	return fmt.Errorf("step %s (%s, driver %s) failed in attempt %d: %w%s",
-		step.ID, step.Name, step.Driver, failed.Attempt, failed.Err, text)
 }

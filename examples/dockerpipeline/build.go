@@ -2,30 +2,32 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 
 	"github.com/conveyor-go/conveyor"
 )
 
-// DockerBuild is the resource that the pipeline reconciles: what is built, and under which name it is published.
+// DockerBuild is the resource that the pipeline reconciles. It says what is built, and under which name it is published.
 type DockerBuild struct {
 	conveyor.Meta
 	Spec BuildSpec `json:"spec"`
 }
 
-// BuildSpec holds nothing that differs from one start of the program to the next, such as the port of a registry or
-// the path of a temporary folder: a different spec is a new generation, and the run under way would not be taken up.
+// BuildSpec is the desired state.
+//
+// BuildSpec must hold nothing that differs from one start of the program to the next, such as the port of a registry or
+// the path of a temporary folder. A different spec is a new generation, and the program would not continue the unfinished
+// run of the old generation.
 type BuildSpec struct {
-	// Repository is what git fetch takes: a URL or an absolute path. The word "sample" is the built-in repository.
+	// Repository is an argument for git fetch: a URL or an absolute path. The word "sample" means the built-in repository.
 	Repository string `json:"repository"`
-	// Ref is a branch, a tag or a commit. Empty means the repository's HEAD.
+	// Ref is a branch, a tag or a commit. Empty means the HEAD of the repository.
 	Ref string `json:"ref,omitempty"`
-	// Package is the main package to build. Empty means the one at the root of the repository.
+	// Package is the main package to build. Empty means the package at the root of the repository.
 	Package string `json:"package,omitempty"`
-	// Arch is the GOARCH of the image. Empty means that of this machine.
+	// Arch is the GOARCH of the image. Empty means the GOARCH of this machine.
 	Arch string `json:"arch,omitempty"`
-	// Image is host:port/name:tag. Without a host it goes to the built-in registry.
+	// Image is host:port/name:tag. An image without a host is pushed to the built-in registry.
 	Image string `json:"image"`
 }
 
@@ -58,8 +60,9 @@ type publication struct {
 	Reference string `json:"reference"` // host:port/name@sha256:…
 }
 
-// input decodes the output of an earlier step. The ids are those of pipeline.json; a pipeline with others names the
-// step in its own "with", as in {"id": "test", "driver": "test-runner", "with": {"source": "clone"}}.
+// input decodes the output of an earlier step. The default id of the earlier step is the id in pipeline.json. A pipeline
+// with other ids names the earlier step in "with", as in
+// {"id": "test", "driver": "test-runner", "with": {"source": "clone"}}.
 func input[T any](req *conveyor.Request, name, step string) (T, error) {
 	var out T
 	with := map[string]string{name: step}
@@ -75,7 +78,7 @@ func input[T any](req *conveyor.Request, name, step string) (T, error) {
 func sourceOf(req *conveyor.Request) (source, error) {
 	src, err := input[source](req, "source", "1")
 	if err == nil {
-		err = stillThere(src.Dir)
+		err = checkPresent(src.Dir)
 	}
 	return src, err
 }
@@ -83,7 +86,7 @@ func sourceOf(req *conveyor.Request) (source, error) {
 func binaryOf(req *conveyor.Request) (binary, error) {
 	bin, err := input[binary](req, "binary", "3")
 	if err == nil {
-		err = stillThere(bin.Path)
+		err = checkPresent(bin.Path)
 	}
 	return bin, err
 }
@@ -91,26 +94,17 @@ func binaryOf(req *conveyor.Request) (binary, error) {
 func imageOf(req *conveyor.Request) (image, error) {
 	img, err := input[image](req, "image", "4")
 	if err == nil {
-		err = stillThere(img.Layout)
+		err = checkPresent(img.Layout)
 	}
 	return img, err
 }
 
-// stillThere refuses to go on when somebody removed the work folder between two steps: the steps that filled it are
-// finished and will not be called again in this run.
-func stillThere(path string) error {
+// checkPresent returns a permanent error if path does not exist. Somebody can have removed the work folder between two
+// steps. A retry cannot help, because the steps that filled the work folder are finished and are not called again in
+// this run.
+func checkPresent(path string) error {
 	if _, err := os.Stat(path); err != nil {
 		return conveyor.Permanent(fmt.Errorf("the work of an earlier step is gone: %w; start a new run", err))
 	}
 	return nil
-}
-
-// publicURL returns the repository without user and password, and nothing for a local path.
-func publicURL(repository string) string {
-	u, err := url.Parse(repository)
-	if err != nil || u.Host == "" {
-		return ""
-	}
-	u.User = nil
-	return u.String()
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// builder compiles the clone into one static program for Linux.
+// builder compiles the clone to one static program for Linux.
 type builder struct{ work workspace }
 
-// Build leaves the program in the work folder and outputs a [binary].
+// Build puts the program into the work folder. Its output is a [binary].
 func (b *builder) Build(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) {
 	src, err := sourceOf(req)
 	if err != nil {
@@ -46,7 +46,7 @@ func compile(ctx context.Context, golang command, pkg string, target binary, out
 	if err != nil {
 		return permanentExit(err)
 	}
-	if name != "main" { // go build would write an archive and call it a success
+	if name != "main" { // go build would write an archive and exit with 0
 		return conveyor.Permanent(fmt.Errorf("%q is package %s; spec.package has to name one main package", pkg, name))
 	}
 	return permanentExit(golang.run(ctx, "go", "build", "-trimpath", "-o", out, "--", pkg))

@@ -17,7 +17,7 @@ func runBuilder(t *testing.T, spec BuildSpec, files map[string]string) (outcome,
 	t.Helper()
 	b := &builder{work: workspace{root: t.TempDir()}}
 	src := source{Dir: newRepository(t, files), Sample: true}
-	got := runStep(t, conveyor.For(b.Build), "3", spec, given{"1": src})
+	got := runStep(t, conveyor.For(b.Build), "3", spec, outputs{"1": src})
 	var bin binary
 	if got.err == nil {
 		require.NoError(t, json.Unmarshal(got.output, &bin))
@@ -26,7 +26,7 @@ func runBuilder(t *testing.T, spec BuildSpec, files map[string]string) (outcome,
 }
 
 func TestBuilderMakesAStaticProgram(t *testing.T) {
-	hostile(t)
+	setHostileEnv(t)
 	t.Setenv("CGO_ENABLED", "1")
 	got, bin := runBuilder(t, BuildSpec{}, nil)
 	require.NoError(t, got.err)

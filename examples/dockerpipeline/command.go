@@ -17,21 +17,22 @@ import (
 // A command is a program that a step runs in a folder.
 type command struct {
 	dir string
-	env []string // on top of the environment of this process; the later of two equal names counts
+	env []string // is added to the environment of this process; of two equal names the later counts
 	log *slog.Logger
 }
 
-// killWait is the time between the kill of a process group and giving up on whoever still holds its output. It is
-// less than the five seconds that a driver has after the end of its context.
+// killWait is how long exec waits, after it has killed a process group, for processes that still hold the output open. It
+// is less than the five seconds that a driver has after the end of its context.
 const killWait = 2 * time.Second
 
-// run logs every line that the program writes. When ctx ends, the program and all it started are killed, and the
-// error is the cause.
+// run runs a program and logs each line that the program writes. When ctx ends, run kills the program and all processes
+// that the program started, and returns the cause.
 func (c command) run(ctx context.Context, name string, args ...string) error {
 	return c.exec(ctx, nil, name, args...)
 }
 
-// output returns what the program writes to its standard output, trimmed, and logs the lines of its standard error.
+// output runs a program, returns its standard output without the white space around it, and logs the lines of its
+// standard error.
 func (c command) output(ctx context.Context, name string, args ...string) (string, error) {
 	var out bytes.Buffer
 	err := c.exec(ctx, &out, name, args...)
@@ -48,12 +49,12 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 		cmd.Stdout = stdout
 	}
 	cmd.WaitDelay = killWait
-	ownGroup(cmd)
+	newProcessGroup(cmd)
 	err := cmd.Run()
 	lines.flush()
 	switch {
 	case err == nil:
-		return nil // finished is finished, even if ctx ended a moment ago
+		return nil // a finished program is a success, even if ctx has ended since
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case lines.last == "":
@@ -63,8 +64,8 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 	}
 }
 
-// withoutRepository drops what would point git to another repository than the one in its folder, as happens to a
-// program that was started by a git hook.
+// withoutRepository removes the variables that make git use another repository than the repository in its folder. A git
+// hook sets such variables for the programs that it starts.
 func withoutRepository(env []string) []string {
 	redirects := []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
 		"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_DEFAULT_HASH"}
@@ -74,22 +75,11 @@ func withoutRepository(env []string) []string {
 	})
 }
 
-// gitEnv keeps git from asking questions: there is nobody to answer them.
+// gitEnv returns an environment in which git asks no questions, because nobody can answer them.
 func gitEnv() []string { return []string{"GIT_TERMINAL_PROMPT=0", "LC_ALL=C"} }
 
-// goEnv keeps the workspace and the flags of this program's user out of the code that is built. GOFLAGS is set to
-// what is the default anyway, because an empty one means what "go env -w" wrote. The sample needs nothing from the
-// network, and is not given it.
-func goEnv(sample bool) []string {
-	env := []string{"GOWORK=off", "GOFLAGS=-buildvcs=auto", "GO111MODULE=on"}
-	if sample {
-		env = append(env, "GOPROXY=off", "GOTOOLCHAIN=local")
-	}
-	return env
-}
-
-// permanentExit makes an error permanent if the program ran and said no. One that was killed, for lack of memory
-// say, may be run again.
+// permanentExit makes an error permanent if the program exited with an error or was not found. The error of a program
+// that was killed, for example for lack of memory, is not permanent.
 func permanentExit(err error) error {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && !exit.Exited() {
 		return err
@@ -98,45 +88,4 @@ func permanentExit(err error) error {
 		return conveyor.Permanent(err)
 	}
 	return err
-}
-
-// lineWriter calls line for each line written to it, without its end.
-type lineWriter struct {
-	line func(text string)
-	part []byte // a line that has not ended
-	last string // the last line that was not empty
-}
-
-// maxLine is where a line that does not end is broken.
-const maxLine = 64 << 10
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	w.part = append(w.part, p...)
-	for {
-		end := bytes.IndexByte(w.part, '\n')
-		if end < 0 && len(w.part) < maxLine {
-			return len(p), nil
-		}
-		if end < 0 {
-			end = len(w.part) - 1
-		}
-		w.emit(w.part[:end+1])
-		w.part = w.part[end+1:]
-	}
-}
-
-// flush emits a last line that has no end.
-func (w *lineWriter) flush() {
-	if len(w.part) > 0 {
-		w.emit(w.part)
-		w.part = nil
-	}
-}
-
-func (w *lineWriter) emit(line []byte) {
-	text := strings.TrimRight(string(line), "\r\n")
-	if strings.TrimSpace(text) != "" {
-		w.last = strings.TrimSpace(text)
-	}
-	w.line(strings.ToValidUTF8(text, "\uFFFD"))
 }

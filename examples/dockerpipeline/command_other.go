@@ -4,5 +4,5 @@ package main
 
 import "os/exec"
 
-// ownGroup does nothing where there are no process groups: a kill reaches the program itself.
-func ownGroup(*exec.Cmd) {}
+// newProcessGroup does nothing, because this system has no process groups. A kill reaches the program only.
+func newProcessGroup(*exec.Cmd) {}

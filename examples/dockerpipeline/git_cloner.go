@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -13,10 +14,10 @@ import (
 // gitCloner fetches one commit of the repository.
 type gitCloner struct {
 	work   workspace
-	sample string // where the repository that goes by the name of "sample" is made
+	sample string // the folder in which the repository "sample" is made
 }
 
-// Clone leaves the files of the commit in the work folder and outputs a [source].
+// Clone puts the files of the commit into the work folder. Its output is a [source].
 func (g *gitCloner) Clone(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) {
 	src := source{URL: publicURL(build.Spec.Repository), Sample: build.Spec.Repository == sampleRepository}
 	from := build.Spec.Repository
@@ -38,8 +39,8 @@ func (g *gitCloner) Clone(ctx context.Context, req *conveyor.Request, build *Doc
 	return conveyor.DoneWith(src), nil
 }
 
-// fetch gets ref, without its history, into the empty folder dir. That takes an init and a fetch, because git clone
-// takes no commit for a ref. An error of git may be one of the network, so it is not permanent.
+// fetch checks out ref, without its history, in the empty folder dir. It uses git init and git fetch, because git clone
+// does not accept a commit as the ref. An error of git is not permanent, because the cause can be the network.
 func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (commit string, at int64, err error) {
 	if ref == "" {
 		ref = "HEAD"
@@ -63,4 +64,14 @@ func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (
 		return "", 0, fmt.Errorf("time of commit %s: %w", commit, err)
 	}
 	return commit, at, nil
+}
+
+// publicURL returns the URL of the repository without user and password. It returns "" for a local path.
+func publicURL(repository string) string {
+	u, err := url.Parse(repository)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	u.User = nil
+	return u.String()
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -100,28 +98,4 @@ func TestPublicURLHasNoCredentials(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) { require.Equal(t, test.want, publicURL(test.repository)) })
 	}
-}
-
-func TestSampleIsTheSameEachTime(t *testing.T) {
-	t.Setenv("HOME", t.TempDir()) // no user configuration
-	t.Setenv("GIT_DIR", "/nowhere")
-	t.Setenv("GIT_AUTHOR_NAME", "Somebody Else")
-	dir := filepath.Join(t.TempDir(), "sample")
-	require.NoError(t, makeSample(t.Context(), dir, sampleFiles))
-	first := gitIn(t, dir, "rev-parse", "HEAD")
-	require.NoError(t, makeSample(t.Context(), dir, sampleFiles))
-	require.Equal(t, first, gitIn(t, dir, "rev-parse", "HEAD"))
-	left, err := os.ReadDir(filepath.Dir(dir))
-	require.NoError(t, err)
-	require.Len(t, left, 1)
-}
-
-func gitIn(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", args...)
-	cmd.Dir = dir
-	cmd.Env = withoutRepository(cmd.Environ())
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return strings.TrimSpace(string(out))
 }

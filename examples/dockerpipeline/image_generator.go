@@ -19,10 +19,11 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// imageGenerator puts the program into an OCI image. It needs no docker: an image is a few JSON documents and a tar.
+// imageGenerator puts the program into an OCI image. It does not need docker, because an image is a few JSON documents and
+// a tar archive.
 type imageGenerator struct{ work workspace }
 
-// Reconcile leaves an OCI image layout in the work folder and outputs an [image].
+// Reconcile writes an OCI image layout to the work folder. Its output is an [image].
 func (g *imageGenerator) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	src, err := sourceOf(req)
 	if err != nil {
@@ -44,15 +45,15 @@ func (g *imageGenerator) Reconcile(ctx context.Context, req *conveyor.Request) (
 	return conveyor.DoneWith(image{Layout: dir, Digest: digest.String()}), nil
 }
 
-// writeImage makes a layout of the folder dir, with an image of one layer that has the program at /app. The same
-// commit and the same Go toolchain give the same digest: the only time in the image is that of the commit.
+// writeImage makes dir an OCI image layout. The image has one layer with the program at /app. The same commit and the same
+// Go toolchain give the same digest, because the only time in the image is the time of the commit.
 func writeImage(src source, bin binary, dir string) (v1.Hash, error) {
 	created := time.Unix(src.Time, 0).UTC()
 	packed := filepath.Join(dir, "layer.tar")
 	if err := writeLayer(packed, bin.Path, created); err != nil {
 		return v1.Hash{}, fmt.Errorf("layer: %w", err)
 	}
-	defer os.Remove(packed) // the layout has it compressed
+	defer os.Remove(packed) // the layout has the layer in compressed form
 	layer, err := tarball.LayerFromFile(packed, tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("layer: %w", err)
@@ -97,7 +98,7 @@ func assemble(layer v1.Layer, created time.Time, src source, bin binary) (v1.Ima
 	})
 }
 
-// writeLayer packs the program as /app, owned by root, and nothing that differs from one machine to the next.
+// writeLayer writes a tar archive with the program as /app, owned by root. Nothing in the archive depends on the machine.
 func writeLayer(path, program string, created time.Time) (err error) {
 	in, err := os.Open(program)
 	if err != nil {

@@ -17,13 +17,14 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// imagePusher pushes the image to the registry that its name begins with.
+// imagePusher pushes the image to the registry with which the name of the image begins.
 type imagePusher struct {
-	registry string // host:port for names without a registry: the built-in one, whose port is new at every start
+	// registry is the host:port for names without a registry. It is the built-in registry, whose port changes at each start.
+	registry string
 }
 
-// Push outputs a [publication]. Pushing an image again changes nothing, so a push that was cut short is just begun
-// anew; the registry already has the layers that arrived.
+// Push pushes the image. Its output is a [publication]. Pushing is idempotent: an interrupted push can be repeated, and
+// the registry keeps the layers that it has received.
 func (p *imagePusher) Push(ctx context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) {
 	img, err := imageOf(req)
 	if err != nil {
@@ -42,7 +43,7 @@ func (p *imagePusher) Push(ctx context.Context, req *conveyor.Request, build *Do
 	return conveyor.DoneWith(publication{Reference: ref}), nil
 }
 
-// parseImage reads host:port/name:tag. Without a host the image goes to registry; without a tag it is "latest".
+// parseImage parses host:port/name:tag. The default of host:port is registry. The default of tag is "latest".
 func parseImage(image, registry string) (name.Tag, error) {
 	ref, err := name.ParseReference(image, name.WithDefaultRegistry(registry))
 	if err != nil {
@@ -74,7 +75,7 @@ func push(ctx context.Context, img image, tag name.Tag) error {
 		remote.WithContext(ctx),
 		remote.WithTransport(plainLoopback{connections}),
 		remote.WithAuthFromKeychain(authn.DefaultKeychain),
-		// One try: it is the pipeline that retries, where it is recorded and seen.
+		// The client tries once. The pipeline retries, because its retries are recorded and visible.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	)
 	if err != nil && ctx.Err() != nil {
@@ -83,7 +84,7 @@ func push(ctx context.Context, img image, tag name.Tag) error {
 	return permanentRefusal(err)
 }
 
-// permanentRefusal makes an error permanent if the registry understood the request and refused it.
+// permanentRefusal makes an error permanent if the registry understood the request and rejected it.
 func permanentRefusal(err error) error {
 	var answer *transport.Error
 	if errors.As(err, &answer) && answer.StatusCode < http.StatusInternalServerError && !answer.Temporary() {
@@ -94,8 +95,8 @@ func permanentRefusal(err error) error {
 
 var errPlainHTTP = errors.New("unencrypted http is for registries on this machine")
 
-// plainLoopback refuses unencrypted http to other machines. The registry client would use it for all private
-// addresses, and send credentials along.
+// plainLoopback returns an error for unencrypted http to other machines. Without it, the registry client would use
+// unencrypted http for all private addresses, and would send credentials with it.
 type plainLoopback struct{ http.RoundTripper }
 
 func (t plainLoopback) RoundTrip(req *http.Request) (*http.Response, error) {

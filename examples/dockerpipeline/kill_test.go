@@ -1,134 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/conveyor-go/conveyor"
 )
-
-// Names of the environment of a child process: this test binary, being the program.
-const (
-	childLedger = "DOCKERPIPELINE_LEDGER" // file that the child adds an entry to as each driver begins and ends
-	childBlock  = "DOCKERPIPELINE_BLOCK"  // "begin 3": stop for ever where step 3 begins
-	blockedLine = "blocked"               // what the child prints then
-)
-
-// entry is a line of the ledger: a driver is about to begin its work, or has done it and is about to return.
-type entry struct {
-	What    string `json:"what"`
-	Run     string `json:"run"`
-	Step    string `json:"step"`
-	Key     string `json:"key"`
-	Attempt int    `json:"attempt"`
-	Resumed bool   `json:"resumed"`
-}
-
-// child is the main function of a child process.
-func child(ctx context.Context) int {
-	a, err := parse(os.Args[1:], os.Stdout)
-	if err == nil {
-		a.wrap = record
-		err = a.run(ctx, os.Stdout)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return exitFailed
-	}
-	return exitSucceeded
-}
-
-// record wraps a driver so that the ledger tells of its calls.
-func record(d conveyor.Driver) conveyor.Driver {
-	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-		enter(req, "begin")
-		result, err := d.Reconcile(ctx, req)
-		enter(req, "end")
-		return result, err
-	})
-}
-
-func enter(req *conveyor.Request, what string) {
-	line, err := json.Marshal(entry{
-		What: what, Run: req.Run, Step: req.Step.ID, Key: req.IdempotencyKey(), Attempt: req.Attempt, Resumed: req.Resumed,
-	})
-	if err != nil {
-		panic(err)
-	}
-	ledger, err := os.OpenFile(os.Getenv(childLedger), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		panic(err)
-	}
-	if _, err := ledger.Write(append(line, '\n')); err != nil {
-		panic(err)
-	}
-	if err := ledger.Close(); err != nil {
-		panic(err)
-	}
-	if os.Getenv(childBlock) == what+" "+req.Step.ID {
-		fmt.Println(blockedLine)
-		select {} // until killed
-	}
-}
-
-// runChild starts the program as a process of its own. With a place to block it waits until the ledger has the entry
-// and kills the process; without, it waits for its end. It returns what the process printed.
-func runChild(t *testing.T, ledger, block string, args ...string) string {
-	t.Helper()
-	cmd := newChild(t, ledger, block, args...)
-	var errors bytes.Buffer
-	cmd.Stderr = &errors
-	pipe, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	var out strings.Builder
-	blocked := false
-	for lines := bufio.NewScanner(io.TeeReader(pipe, &out)); lines.Scan(); {
-		if lines.Text() == blockedLine {
-			blocked = true
-			require.NoError(t, cmd.Process.Kill())
-		}
-	}
-	err = cmd.Wait()
-	require.Equal(t, block != "", blocked, "%s%s", out.String(), errors.String())
-	if block == "" {
-		require.NoError(t, err, "%s%s", out.String(), errors.String())
-	}
-	return out.String()
-}
-
-func newChild(t *testing.T, ledger, block string, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), childLedger+"="+ledger, childBlock+"="+block)
-	return cmd
-}
-
-func readLedger(t *testing.T, path string) (entries []entry) {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	for line := range strings.Lines(string(text)) {
-		var e entry
-		require.NoError(t, json.Unmarshal([]byte(line), &e))
-		entries = append(entries, e)
-	}
-	return entries
-}
 
 func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 	t.Parallel()
@@ -136,9 +14,18 @@ func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 		t.Skip("Windows has no SIGKILL")
 	}
 	steps := []string{"1", "2", "3", "4", "5"}
-	for _, test := range []struct{ name, block string }{
-		{name: "before the work of the step", block: "begin"},
-		{name: "after the work of the step and before it is recorded", block: "end"},
+	for _, test := range []struct {
+		name, block string
+		beforeKill  func(step string) []string
+	}{
+		{
+			name: "before the work of the step", block: "begin",
+			beforeKill: func(step string) []string { return []string{"begin " + step} },
+		},
+		{
+			name: "after the work of the step and before it is recorded", block: "end",
+			beforeKill: func(step string) []string { return []string{"begin " + step, "end " + step} },
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ledger := filepath.Join(t.TempDir(), "ledger")
@@ -148,35 +35,45 @@ func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 			}
 			out := runChild(t, ledger, "", args...)
 
-			entries := readLedger(t, ledger)
-			run := entries[0].Run
-			keys := map[string]string{}
-			var want, got []string
+			var want []string
 			for _, step := range steps {
-				want = append(want, "begin "+step)
-				if test.block == "end" {
-					want = append(want, "end "+step)
-				}
+				want = append(want, test.beforeKill(step)...)
 				want = append(want, "begin "+step+" resumed", "end "+step+" resumed")
 			}
-			for _, e := range entries {
-				line := e.What + " " + e.Step
-				if e.Resumed {
-					line += " resumed"
-				}
-				got = append(got, line)
-				require.Equal(t, run, e.Run)
-				require.Equal(t, 1, e.Attempt, "a death of the process uses no attempt")
-				if keys[e.Step] == "" {
-					keys[e.Step] = e.Key
-				}
-				require.Equal(t, keys[e.Step], e.Key)
-			}
-			require.Equal(t, want, got)
-			require.Len(t, keys, len(steps))
+			entries := readLedger(t, ledger)
+			require.Equal(t, want, summarize(entries))
+			requireOneRun(t, entries, len(steps))
 			requireRuns(t, result{out: out}.value(t, "image"))
 		})
 	}
+}
+
+// summarize returns a line for each entry.
+func summarize(entries []entry) (lines []string) {
+	for _, e := range entries {
+		line := e.What + " " + e.Step
+		if e.Resumed {
+			line += " resumed"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// requireOneRun checks that all entries belong to one run and to the first attempt of their step, and that each step has
+// one idempotency key.
+func requireOneRun(t *testing.T, entries []entry, steps int) {
+	t.Helper()
+	keys := map[string]string{}
+	for _, e := range entries {
+		require.Equal(t, entries[0].Run, e.Run)
+		require.Equal(t, 1, e.Attempt, "a death of the process uses no attempt")
+		if keys[e.Step] == "" {
+			keys[e.Step] = e.Key
+		}
+		require.Equal(t, keys[e.Step], e.Key)
+	}
+	require.Len(t, keys, steps)
 }
 
 func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
@@ -190,7 +87,7 @@ func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
 	killed := newChild(t, ledger, "", args...)
 	killed.Stdout, killed.Stderr = t.Output(), t.Output()
 	require.NoError(t, killed.Start())
-	blocking.await(t) // a test of the clone is under way, two processes below the one that is killed
+	blocking.await(t) // a test of the clone is running, in a grandchild of the process that is killed
 	require.NoError(t, killed.Process.Kill())
 	require.Error(t, killed.Wait())
 

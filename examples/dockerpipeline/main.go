@@ -1,37 +1,32 @@
-// Command dockerpipeline clones a git repository, tests it, builds it, makes an OCI image of it and pushes that image
-// to a registry: the pipeline of pipeline.json, for the resource of resource.json.
+// Command dockerpipeline clones a git repository, tests it, builds it, makes an OCI image of it and pushes the image to a
+// registry. The steps are those of pipeline.json. The resource is that of resource.json.
 //
 //	go run ./examples/dockerpipeline
 //
-// builds a small sample repository and pushes to a registry of its own on this machine, without a network. With
-// flags it does the same for real ones:
+// This command builds a small sample repository, and pushes the image to a registry that the program itself serves on
+// this machine. It needs no network. With flags, the program does the same for a real repository and a real registry:
 //
 //	go run ./examples/dockerpipeline -repo https://github.com/you/app -image registry.example.com/you/app:v1
 //
-// It may be stopped at any point, by Ctrl-C or by kill -9: started again with the same -data and the same other flags,
-// it goes on with the step in which it was, and repeats no finished one. Started again after the end, it builds again.
+// The program can be stopped at any point, by Ctrl-C or by kill -9. A program that is started again with the same -data
+// and the same other flags continues with the step that was interrupted, and repeats no finished step. A program that is
+// started again after the end builds again.
 //
-// Read main.go for the flags, app.go for how an engine is put together, build.go for the resource and for what the
-// steps tell each other, and then one file for each driver.
+// Read flags.go for the flags, app.go for how an engine is set up, build.go for the resource and for the outputs that
+// steps pass on to later steps, and then one file for each driver: git_cloner.go, test_runner.go, builder.go,
+// image_generator.go and image_pusher.go. What the terminal shows is in follow.go and progress.go.
 package main
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
-
-	"github.com/conveyor-go/conveyor"
 )
 
 //go:embed pipeline.json
@@ -42,18 +37,18 @@ var resourceDocument []byte
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program immediately
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // Exit codes.
 const (
 	exitSucceeded = 0
-	exitFailed    = 1 // the run failed or was interrupted, or there was no way to begin
+	exitFailed    = 1 // the run failed, was interrupted, or could not be started
 	exitUsage     = 2
 )
 
-// usageError is a fault of the command line, or of a document that it names.
+// usageError is an error in the command line, or in a document that the command line names.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -75,131 +70,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
-}
-
-// parse turns the command line into an app.
-func parse(args []string, help io.Writer) (*app, error) {
-	flags := flag.NewFlagSet("dockerpipeline", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	repository := flags.String("repo", "", "git repository to build: a `URL or path` (default: a sample)")
-	image := flags.String("image", "", "what to push, as `host:port/name:tag` (default: to a registry that this program starts)")
-	data := flags.String("data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
-	resourceFile := flags.String("resource", "", "JSON `file` of the resource (default: resource.json of this example)")
-	pipelineFile := flags.String("pipeline", "", "JSON `file` of the pipeline (default: pipeline.json of this example)")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(help, "Usage: dockerpipeline [flags]")
-		flags.SetOutput(help)
-		flags.PrintDefaults()
-		return nil, err
-	} else if err != nil {
-		return nil, usageError{err}
-	}
-	if flags.NArg() > 0 {
-		return nil, usageError{fmt.Errorf("unexpected argument %q", flags.Arg(0))}
-	}
-
-	pipeline, err := loadPipeline(*pipelineFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("pipeline: %w", err)}
-	}
-	build, err := loadBuild(*resourceFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("resource: %w", err)}
-	}
-	if *repository != "" {
-		build.Spec.Repository = *repository
-	}
-	if *image != "" {
-		build.Spec.Image = *image
-	}
-	if build.Spec.Repository, err = locate(build.Spec.Repository); err != nil {
-		return nil, usageError{err}
-	}
-	if _, err := parseImage(build.Spec.Image, "localhost"); err != nil {
-		return nil, usageError{fmt.Errorf("image: %w", err)}
-	}
-	folder, err := dataFolder(*data)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return &app{data: folder, pipeline: pipeline, build: build}, nil
-}
-
-func loadPipeline(path string) (conveyor.PipelineSpec, error) {
-	document, err := readOr(path, pipelineDocument)
-	if err != nil {
-		return conveyor.PipelineSpec{}, err
-	}
-	return conveyor.ParsePipeline(bytes.NewReader(document))
-}
-
-// loadBuild reads the resource. ParseResource is strict about all but the spec, which is the program's own affair.
-func loadBuild(path string) (*DockerBuild, error) {
-	document, err := readOr(path, resourceDocument)
-	if err != nil {
-		return nil, err
-	}
-	object, err := conveyor.ParseResource(bytes.NewReader(document))
-	if err != nil {
-		return nil, err
-	}
-	build := new(DockerBuild)
-	if err := object.Decode(build); err != nil {
-		return nil, err
-	}
-	strict := json.NewDecoder(bytes.NewReader(object.Spec))
-	strict.DisallowUnknownFields()
-	if err := strict.Decode(new(BuildSpec)); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("spec: %w", err)
-	}
-	return build, nil
-}
-
-func readOr(path string, builtIn []byte) ([]byte, error) {
-	if path == "" {
-		return builtIn, nil
-	}
-	return os.ReadFile(path)
-}
-
-// locate makes a path absolute, so that it means the same wherever the program is started next time.
-func locate(repository string) (string, error) {
-	switch {
-	case repository == "":
-		return "", errors.New("the resource names no repository")
-	case repository == sampleRepository:
-		return repository, nil
-	}
-	if info, err := os.Stat(repository); err == nil && info.IsDir() {
-		return filepath.Abs(repository)
-	}
-	if strings.Contains(repository, ":") { // a URL, or host:path
-		return repository, nil
-	}
-	return "", fmt.Errorf("repository %q is neither a folder nor a URL", repository)
-}
-
-// dataFolder returns the absolute path of the folder. It refuses one that has other things in it, because what this
-// program no longer needs there, it removes.
-func dataFolder(path string) (string, error) {
-	if path == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("no default for -data: %w", err)
-		}
-		path = filepath.Join(cache, "conveyor-dockerpipeline")
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
-	}
-	ours := func(entry os.DirEntry) bool { return strings.HasPrefix(entry.Name(), storeFile) }
-	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
-		return "", fmt.Errorf("-data: %s is neither empty nor a folder of this program", path)
-	}
-	return path, nil
 }

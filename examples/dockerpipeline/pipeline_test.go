@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -14,46 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// result is what a start of the program came to.
-type result struct {
-	code        int
-	out, errors string
-}
-
-// start runs the program in this process.
-func start(ctx context.Context, args ...string) result {
-	var out, errors bytes.Buffer
-	code := run(ctx, args, &out, &errors)
-	return result{code: code, out: out.String(), errors: errors.String()}
-}
-
-// value returns what follows a word at the start of a line of the output.
-func (r result) value(t *testing.T, word string) string {
-	t.Helper()
-	found := regexp.MustCompile(`(?m)^` + word + ` (.*)$`).FindStringSubmatch(r.out)
-	require.NotNil(t, found, "no line begins with %q in:\n%s%s", word, r.out, r.errors)
-	return found[1]
-}
-
-func (r result) run(t *testing.T) string {
-	t.Helper()
-	return strings.TrimSuffix(strings.Fields(r.value(t, "docker-resource/build-app-1: run"))[0], ",")
-}
-
-// caches keeps the caches of Go where they are when HOME changes. A new one would be filled with the standard library.
-func caches(t *testing.T) {
-	t.Helper()
-	for _, name := range []string{"GOCACHE", "GOPATH"} {
-		value, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
-		require.NoError(t, err)
-		t.Setenv(name, strings.TrimSpace(string(value)))
-	}
-}
-
 func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
-	hostile(t)
-	caches(t)
-	t.Setenv("HOME", t.TempDir()) // a git without configuration
+	setHostileEnv(t)
+	keepGoCaches(t)
+	t.Setenv("HOME", t.TempDir()) // git has no configuration there
 	t.Setenv("GOPROXY", "http://"+unusedAddress(t))
 	data := filepath.Join(t.TempDir(), "data")
 	first := start(t.Context(), "-data", data)

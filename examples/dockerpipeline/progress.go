@@ -1,41 +1,34 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/conveyor-go/conveyor"
 )
 
-// progress shows a run: on a terminal one line a step, drawn again in place; elsewhere a line for each thing that
-// happens. It is used by one goroutine.
+// progress shows a run. On a terminal it shows one line for each step, and draws the lines again in place. Elsewhere it
+// prints a line for each change and for each log line. It must be used by one goroutine only.
 type progress struct {
 	out   io.Writer
 	live  bool
 	color bool
 	rows  []*row
-	seen  int64 // Seq of the newest log line taken up
-	drawn int   // lines on the terminal that the next frame replaces
+	seen  int64 // Seq of the newest log line that was added
+	drawn int   // number of lines on the terminal that the next frame replaces
 }
 
-// row is what is shown of one step.
+// row holds what is shown of one step.
 type row struct {
 	id, name       string
 	state          conveyor.State
 	attempt        int
 	started, ended time.Time
-	last           string             // log line, or the reason of a state
-	early          []conveyor.LogLine // came before the event that the step has begun
+	last           string             // the last log line, or the reason of the state
+	early          []conveyor.LogLine // the log lines that came before the event that the step has begun
 }
 
 func newProgress(out io.Writer, steps []conveyor.Step) *progress {
@@ -47,54 +40,43 @@ func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 	return p
 }
 
-// maxLive is how many lines surely fit on a terminal; a cursor cannot be moved up beyond its edge.
-const maxLive = 20
-
-func isTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" || runtime.GOOS == "windows" && os.Getenv("WT_SESSION") == "" {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// recall takes up what an earlier start left of a run: which steps are finished, and the last words of each. Older log
-// lines are not shown again.
-func (p *progress) recall(run *conveyor.Run, log []conveyor.LogLine) {
+// restore adds the recorded part of a run that an earlier start began: the finished steps, and the last log line of each
+// step. It does not print the log lines again.
+func (p *progress) restore(run *conveyor.Run, log []conveyor.LogLine) {
 	for _, l := range log {
-		p.note(l)
+		p.setLast(l)
 	}
 	for i := range run.Steps {
 		if s := &run.Steps[i]; s.State.Final() {
-			p.record(s)
+			p.updateStep(s)
 		}
 	}
 }
 
-// settle brings the steps to what is on record of the run.
-func (p *progress) settle(run *conveyor.Run) {
+// update sets the state of each step to its recorded state.
+func (p *progress) update(run *conveyor.Run) {
 	for i := range run.Steps {
 		if s := &run.Steps[i]; s.State != conveyor.StateUnset {
-			p.record(s)
+			p.updateStep(s)
 		}
 	}
 }
 
-func (p *progress) record(s *conveyor.StepRun) {
+func (p *progress) updateStep(s *conveyor.StepRun) {
 	if at := p.row(s.ID); at != nil {
-		p.change(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
+		p.setState(at, s.State, s.Attempt, s.Reason, s.StartedAt, s.EndedAt)
 	}
 }
 
-// event takes up a change of a step.
-func (p *progress) event(e conveyor.Event) {
+// addEvent adds a change of a step.
+func (p *progress) addEvent(e conveyor.Event) {
 	if at := p.row(e.Step); e.Kind == conveyor.EventStep && at != nil {
-		p.change(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
+		p.setState(at, e.State, e.Attempt, e.Reason, e.Time, e.Time)
 	}
 }
 
-func (p *progress) change(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
+// setState changes the state of a step, and then prints the log lines that waited for the change.
+func (p *progress) setState(at *row, state conveyor.State, attempt int, reason string, started, ended time.Time) {
 	if at.state == state && at.attempt == attempt {
 		return
 	}
@@ -109,17 +91,17 @@ func (p *progress) change(at *row, state conveyor.State, attempt int, reason str
 		at.last = printable(reason)
 	}
 	if !p.live {
-		p.say(at, reason)
+		p.printState(at, reason)
 	}
 	early := at.early
 	at.early = nil
 	for _, l := range early {
-		p.show(l)
+		p.printLine(l)
 	}
 }
 
-// say writes the state of a step.
-func (p *progress) say(at *row, reason string) {
+// printState prints the state of a step.
+func (p *progress) printState(at *row, reason string) {
 	line := fmt.Sprintf("%s %s: %s", at.id, at.name, at.state)
 	if at.attempt > 1 {
 		line += fmt.Sprintf(", attempt %d", at.attempt)
@@ -133,9 +115,10 @@ func (p *progress) say(at *row, reason string) {
 	fmt.Fprintln(p.out, line)
 }
 
-// line takes up a log line, once. Lines and events come in two streams; a line that overtakes the event that its step
-// has begun waits for it, so that no step seems to begin before the one before it has ended.
-func (p *progress) line(l conveyor.LogLine) {
+// addLine adds a log line, unless the line was added before. Log lines and events come from two streams. A log line can
+// come before the event that its step has begun. addLine keeps such a line until the event comes, so that no step seems
+// to begin before the end of the step before it.
+func (p *progress) addLine(l conveyor.LogLine) {
 	if l.Seq <= p.seen {
 		return
 	}
@@ -146,21 +129,22 @@ func (p *progress) line(l conveyor.LogLine) {
 		return
 	}
 	if at != nil && !at.state.Final() {
-		p.change(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time) // the event of an attempt may come after its line
+		// The event of an attempt can come after its first log line.
+		p.setState(at, conveyor.StateRunning, l.Attempt, "", l.Time, l.Time)
 	}
-	p.show(l)
+	p.printLine(l)
 }
 
-// show writes a log line.
-func (p *progress) show(l conveyor.LogLine) {
-	text := p.note(l)
+// printLine prints a log line.
+func (p *progress) printLine(l conveyor.LogLine) {
+	text := p.setLast(l)
 	if !p.live {
 		fmt.Fprintln(p.out, l.Step+" | "+text)
 	}
 }
 
-// note keeps a log line as the last of its step, and returns its text.
-func (p *progress) note(l conveyor.LogLine) string {
+// setLast makes a log line the last line of its step, and returns its text.
+func (p *progress) setLast(l conveyor.LogLine) string {
 	p.seen = max(p.seen, l.Seq)
 	text := lineText(l)
 	if at := p.row(l.Step); at != nil && text != "" {
@@ -169,101 +153,11 @@ func (p *progress) note(l conveyor.LogLine) string {
 	return text
 }
 
+// row returns the row of a step, or nil if there is no such step.
 func (p *progress) row(id string) *row {
 	i := slices.IndexFunc(p.rows, func(s *row) bool { return s.id == id })
 	if i < 0 {
 		return nil
 	}
 	return p.rows[i]
-}
-
-// draw replaces the frame on the terminal.
-func (p *progress) draw(now time.Time) {
-	if !p.live {
-		return
-	}
-	names := 0
-	for _, at := range p.rows {
-		names = max(names, len([]rune(at.label())))
-	}
-	var frame bytes.Buffer
-	if p.drawn > 0 {
-		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
-	}
-	frame.WriteString("\x1b[?7l") // lines that are too long are cut at the edge instead of wrapped
-	for _, at := range p.rows {
-		line := fmt.Sprintf("%-*s  %s  %7s  %s", names, at.label(), p.state(at), elapsed(at, now), at.last)
-		frame.WriteString("\r\x1b[K" + strings.TrimRight(line, " ") + "\n")
-	}
-	frame.WriteString("\x1b[?7h")
-	p.out.Write(frame.Bytes())
-	p.drawn = len(p.rows)
-}
-
-func (r *row) label() string { return r.id + " " + r.name }
-
-// state gives the word for a state, padded and coloured.
-func (p *progress) state(at *row) string {
-	word := at.state.String()
-	if at.state == conveyor.StateUnset {
-		word = ""
-	}
-	word = fmt.Sprintf("%-9s", word)
-	colors := map[conveyor.State]string{
-		conveyor.StateSucceeded: "32", conveyor.StateFailed: "31", conveyor.StateRunning: "33", conveyor.StateRetrying: "33",
-	}
-	if color := colors[at.state]; color != "" && p.color {
-		return "\x1b[" + color + "m" + word + "\x1b[0m"
-	}
-	return word
-}
-
-// elapsed is the time that a step has taken, up to now if it has not ended.
-func elapsed(at *row, now time.Time) string {
-	if at.started.IsZero() || at.state == conveyor.StateSkipped {
-		return ""
-	}
-	if at.state.Final() {
-		now = at.ended
-	}
-	return strconv.FormatFloat(max(now.Sub(at.started), 0).Seconds(), 'f', 1, 64) + "s"
-}
-
-// lineText renders a log line as its message and its attributes, name=value.
-func lineText(l conveyor.LogLine) string {
-	var attrs map[string]json.RawMessage
-	text := l.Message
-	if len(l.Attrs) > 0 && json.Unmarshal(l.Attrs, &attrs) == nil {
-		for _, name := range slices.Sorted(maps.Keys(attrs)) {
-			value := string(attrs[name])
-			if plain := ""; json.Unmarshal(attrs[name], &plain) == nil {
-				value = plain
-			}
-			text += " " + name + "=" + value
-		}
-	}
-	return printable(text)
-}
-
-// printableLines is printable for a text of several lines.
-func printableLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = printable(lines[i])
-	}
-	return strings.Join(lines, "\n")
-}
-
-// printable takes the power out of what the programs of a step wrote: it reaches the terminal without escapes.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t' || r == '\n':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		default:
-			return -1
-		}
-	}, text)
 }

@@ -18,18 +18,18 @@ func stepEvent(step string, state conveyor.State, seconds float64, reason string
 	return conveyor.Event{Kind: conveyor.EventStep, Step: step, State: state, Attempt: 1, Time: at, Reason: reason}
 }
 
-// show plays a scene: a step that succeeds, one that fails, one that is skipped.
-func show(p *progress) {
+// playScene adds a step that succeeds, a step that fails, and a step that is skipped.
+func playScene(p *progress) {
 	p.draw(noon)
-	p.event(stepEvent("1", conveyor.StateRunning, 0, ""))
-	p.line(conveyor.LogLine{Seq: 1, Step: "1", Attempt: 1, Message: "cloned", Attrs: json.RawMessage(`{"depth":1,"commit":"abc"}`)})
-	p.line(conveyor.LogLine{Seq: 1, Step: "1", Message: "seen before"})
-	p.event(stepEvent("1", conveyor.StateSucceeded, 1.5, ""))
-	p.event(stepEvent("2", conveyor.StateRunning, 1.5, ""))
-	p.line(conveyor.LogLine{Seq: 2, Step: "2", Attempt: 1, Message: "\x1b[31mred\x1b[0m\tand\x07 loud"})
+	p.addEvent(stepEvent("1", conveyor.StateRunning, 0, ""))
+	p.addLine(conveyor.LogLine{Seq: 1, Step: "1", Attempt: 1, Message: "cloned", Attrs: json.RawMessage(`{"depth":1,"commit":"abc"}`)})
+	p.addLine(conveyor.LogLine{Seq: 1, Step: "1", Message: "seen before"})
+	p.addEvent(stepEvent("1", conveyor.StateSucceeded, 1.5, ""))
+	p.addEvent(stepEvent("2", conveyor.StateRunning, 1.5, ""))
+	p.addLine(conveyor.LogLine{Seq: 2, Step: "2", Attempt: 1, Message: "\x1b[31mred\x1b[0m\tand\x07 loud"})
 	p.draw(noon.Add(3 * time.Second))
-	p.event(stepEvent("2", conveyor.StateFailed, 4, "exit status 1"))
-	p.event(stepEvent("3", conveyor.StateSkipped, 4, "step 2 failed"))
+	p.addEvent(stepEvent("2", conveyor.StateFailed, 4, "exit status 1"))
+	p.addEvent(stepEvent("3", conveyor.StateSkipped, 4, "step 2 failed"))
 	p.draw(noon.Add(time.Minute))
 }
 
@@ -37,7 +37,7 @@ var threeSteps = []conveyor.Step{{ID: "1", Name: "Clone"}, {ID: "2", Name: "Test
 
 func TestProgressWritesPlainLines(t *testing.T) {
 	var out bytes.Buffer
-	show(newProgress(&out, threeSteps))
+	playScene(newProgress(&out, threeSteps))
 	require.Equal(t, `1 Clone: running
 1 | cloned commit=abc depth=1
 1 Clone: succeeded after 1.5s
@@ -51,59 +51,24 @@ func TestProgressWritesPlainLines(t *testing.T) {
 func TestProgressKeepsALineUntilItsStepHasBegun(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, threeSteps)
-	p.event(stepEvent("1", conveyor.StateRunning, 0, ""))
-	p.line(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
-	p.event(stepEvent("1", conveyor.StateSucceeded, 1, ""))
-	p.line(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
-	p.event(stepEvent("2", conveyor.StateRunning, 1, ""))
+	p.addEvent(stepEvent("1", conveyor.StateRunning, 0, ""))
+	p.addLine(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
+	p.addEvent(stepEvent("1", conveyor.StateSucceeded, 1, ""))
+	p.addLine(conveyor.LogLine{Seq: 1, Step: "2", Attempt: 1, Message: "testing"})
+	p.addEvent(stepEvent("2", conveyor.StateRunning, 1, ""))
 	require.Equal(t, "1 Clone: running\n1 Clone: succeeded after 1.0s\n2 Test: running\n2 | testing\n", out.String())
-}
-
-func TestProgressDrawsOneLineAStep(t *testing.T) {
-	var out bytes.Buffer
-	p := newProgress(&out, threeSteps)
-	p.live, p.color = true, false
-	show(p)
-	const wrapOff, wrapOn, line, up = "\x1b[?7l", "\x1b[?7h", "\r\x1b[K", "\x1b[3A"
-	require.Equal(t, ""+
-		wrapOff+
-		line+"1 Clone\n"+
-		line+"2 Test\n"+
-		line+"3 Build it\n"+
-		wrapOn+up+wrapOff+
-		line+"1 Clone     succeeded     1.5s  cloned commit=abc depth=1\n"+
-		line+"2 Test      running       1.5s  [31mred[0m and loud\n"+
-		line+"3 Build it\n"+
-		wrapOn+up+wrapOff+
-		line+"1 Clone     succeeded     1.5s  cloned commit=abc depth=1\n"+
-		line+"2 Test      failed        2.5s  exit status 1\n"+
-		line+"3 Build it  skipped             step 2 failed\n"+
-		wrapOn, out.String())
-}
-
-func TestProgressColoursStatesUnlessAskedNotTo(t *testing.T) {
-	at := &row{state: conveyor.StateSucceeded}
-	require.Equal(t, "\x1b[32msucceeded\x1b[0m", newProgress(new(bytes.Buffer), nil).state(at))
-	t.Setenv("NO_COLOR", "1")
-	require.Equal(t, "succeeded", newProgress(new(bytes.Buffer), nil).state(at))
 }
 
 func TestProgressRecallsWhatIsFinished(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, threeSteps)
-	p.recall(&conveyor.Run{Steps: []conveyor.StepRun{
+	p.restore(&conveyor.Run{Steps: []conveyor.StepRun{
 		{Step: threeSteps[0], State: conveyor.StateSucceeded, Attempt: 1, StartedAt: noon, EndedAt: noon.Add(time.Second)},
 		{Step: threeSteps[1], State: conveyor.StateRunning, Attempt: 1, StartedAt: noon},
 		{Step: threeSteps[2]},
 	}}, []conveyor.LogLine{{Seq: 7, Step: "1", Message: "old"}})
-	p.line(conveyor.LogLine{Seq: 8, Step: "2", Attempt: 1, Message: "new", Time: noon})
-	p.event(stepEvent("2", conveyor.StateRunning, 60, ""))
+	p.addLine(conveyor.LogLine{Seq: 8, Step: "2", Attempt: 1, Message: "new", Time: noon})
+	p.addEvent(stepEvent("2", conveyor.StateRunning, 60, ""))
 	require.Equal(t, "1 Clone: succeeded after 1.0s\n2 Test: running\n2 | new\n", out.String())
 	require.Equal(t, "old", p.row("1").last)
-}
-
-func TestTerminalIsNotAFileOrADumbOne(t *testing.T) {
-	require.False(t, isTerminal(new(bytes.Buffer)))
-	t.Setenv("TERM", "dumb")
-	require.False(t, isTerminal(nil))
 }

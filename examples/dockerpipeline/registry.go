@@ -10,12 +10,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// loopbackRegistry is a registry on a free port of this machine. It keeps its images in memory and is gone with the
-// program.
+// loopbackRegistry is a registry on a free port of this machine. It keeps its images in memory. They are lost when the
+// program ends.
 type loopbackRegistry struct {
 	listener net.Listener
 	server   *http.Server
-	served   chan struct{} // closed by the goroutine of Serve when it ends
+	served   chan struct{} // closed by the goroutine of Serve when the goroutine ends
 }
 
 func startRegistry() (*loopbackRegistry, error) {
@@ -40,10 +40,10 @@ func startRegistry() (*loopbackRegistry, error) {
 	return r, nil
 }
 
-// Addr returns host:port.
+// Addr returns the host:port of the registry.
 func (r *loopbackRegistry) Addr() string { return r.listener.Addr().String() }
 
-// Close ends all connections and joins the server.
+// Close closes all connections and waits until the goroutine of the server has ended.
 func (r *loopbackRegistry) Close() error {
 	err := r.server.Close()
 	<-r.served

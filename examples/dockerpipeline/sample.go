@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// sampleFiles is a program small enough to read here, with a test, and without dependencies.
+// sampleFiles is a small program with a test and without dependencies.
 var sampleFiles = map[string]string{
 	"go.mod": "module example.com/greet\n\ngo 1.21\n",
 	"main.go": `package main
@@ -40,8 +40,7 @@ func TestGreeting(t *testing.T) {
 `,
 }
 
-// makeSample makes a git repository of sampleFiles in dir, in place of what is there. Its commit is the same each
-// time and everywhere: author, time and settings are given, so that git needs and uses no configuration.
+// makeSample makes a git repository of files in dir. It replaces what is in dir.
 func makeSample(ctx context.Context, dir string, files map[string]string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return err
@@ -51,8 +50,21 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 		return err
 	}
 	defer os.RemoveAll(fresh)
+	if err := writeFiles(fresh, files); err != nil {
+		return err
+	}
+	if err := commitAll(ctx, fresh); err != nil {
+		return fmt.Errorf("make the sample repository: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return os.Rename(fresh, dir)
+}
+
+func writeFiles(dir string, files map[string]string) error {
 	for name, text := range files {
-		path := filepath.Join(fresh, filepath.FromSlash(name))
+		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
@@ -60,8 +72,14 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 			return err
 		}
 	}
+	return nil
+}
+
+// commitAll makes dir a git repository with one commit of all its files. The commit is the same each time and on each
+// machine: the author, the time and the settings are given, so git needs no configuration and uses none.
+func commitAll(ctx context.Context, dir string) error {
 	const who, mail, when = "Conveyor", "conveyor@example.com", "2026-01-01T00:00:00Z"
-	git := command{dir: fresh, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),
+	git := command{dir: dir, log: slog.New(slog.DiscardHandler), env: append(gitEnv(),
 		"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_SYSTEM="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1",
 		"GIT_AUTHOR_NAME="+who, "GIT_AUTHOR_EMAIL="+mail, "GIT_AUTHOR_DATE="+when,
 		"GIT_COMMITTER_NAME="+who, "GIT_COMMITTER_EMAIL="+mail, "GIT_COMMITTER_DATE="+when,
@@ -75,11 +93,8 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 		{"commit", "--quiet", "--message=Greet"},
 	} {
 		if err := git.run(ctx, "git", args...); err != nil {
-			return fmt.Errorf("make the sample repository: %w", err)
+			return err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	return os.Rename(fresh, dir)
+	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -12,16 +11,9 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// hostile sets what must not reach the code that is tested and built.
-func hostile(t *testing.T) {
-	t.Setenv("GOWORK", filepath.Join(t.TempDir(), "go.work"))
-	t.Setenv("GOFLAGS", "-mod=vendor -run=None -tags=hostile")
-	t.Setenv("GO111MODULE", "off")
-}
-
 func TestTestRunnerPassesOnEveryLine(t *testing.T) {
-	hostile(t)
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: newRepository(t, nil), Sample: true}})
+	setHostileEnv(t)
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: newRepository(t, nil), Sample: true}})
 	require.NoError(t, got.err)
 	require.Regexp(t, `^ok\s+example.com/greet\s`, got.log)
 }
@@ -29,7 +21,7 @@ func TestTestRunnerPassesOnEveryLine(t *testing.T) {
 func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
 	t.Parallel()
 	repository := newRepository(t, map[string]string{"main_test.go": failingTest})
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: repository, Sample: true}})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: repository, Sample: true}})
 	require.ErrorContains(t, got.err, "go test: exit status 1: FAIL")
 	require.Equal(t, 1, got.attempts)
 	require.Contains(t, got.log, "main_test.go:7: the greeting is impolite")
@@ -37,17 +29,17 @@ func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
 }
 
 func TestTestRunnerWantsAModule(t *testing.T) {
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: t.TempDir()}})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: t.TempDir()}})
 	require.ErrorContains(t, got.err, "no go.mod")
 	require.Equal(t, 1, got.attempts)
 }
 
 func TestTestRunnerWantsTheClone(t *testing.T) {
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: filepath.Join(t.TempDir(), "gone")}})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: filepath.Join(t.TempDir(), "gone")}})
 	require.ErrorContains(t, got.err, "the work of an earlier step is gone")
 	require.Equal(t, 1, got.attempts)
 
-	got = runStep(t, testRunner{}, "2", BuildSpec{}, given{"clone": source{Dir: t.TempDir()}})
+	got = runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"clone": source{Dir: t.TempDir()}})
 	require.ErrorContains(t, got.err, `output of step "1"`)
 	require.Equal(t, 1, got.attempts)
 }
@@ -59,7 +51,7 @@ func TestTestRunnerRetriesADownload(t *testing.T) {
 		"go.mod": "module example.com/greet\n\ngo 1.21\n\nrequire example.com/absent v1.0.0\n",
 		"go.sum": "example.com/absent v1.0.0 h1:AAAA\n",
 	})
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, given{"1": source{Dir: repository}})
+	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: repository}})
 	require.ErrorContains(t, got.err, "go mod: exit status 1: ")
 	require.Equal(t, stepAttempts, got.attempts)
 }
@@ -80,25 +72,4 @@ func TestTestRunnerKillsAllItStarted(t *testing.T) {
 	require.ErrorIs(t, <-ended, conveyor.ErrShutdown)
 	_, err := test.Read(make([]byte, 1))
 	require.Error(t, err, "the program that go test started is dead, and its connection closed")
-}
-
-func TestLineWriterBreaksLines(t *testing.T) {
-	var got []string
-	w := &lineWriter{line: func(text string) { got = append(got, text) }}
-	for _, part := range []string{"one\r\ntw", "o\n\nthree \xff", "\n   \nend"} {
-		n, err := io.WriteString(w, part)
-		require.NoError(t, err)
-		require.Len(t, part, n)
-	}
-	w.flush()
-	require.Equal(t, []string{"one", "two", "", "three \uFFFD", "   ", "end"}, got)
-	require.Equal(t, "end", w.last)
-
-	got = nil
-	for range 3 {
-		_, err := w.Write(make([]byte, maxLine/2))
-		require.NoError(t, err)
-	}
-	w.flush()
-	require.Equal(t, []int{maxLine, maxLine / 2}, []int{len(got[0]), len(got[1])}, "a line without an end is broken")
 }

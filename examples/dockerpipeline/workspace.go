@@ -9,20 +9,22 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
-// A workspace is where steps leave files for later steps: a folder for each run, in it one for each step.
+// A workspace is the folder in which steps leave files for later steps. It has a folder for each run, and in the folder of
+// a run a folder for each step.
 type workspace struct{ root string }
 
-// fill makes the folder of the step that req is for. fn fills a new, empty folder, which then takes the place of
-// what an earlier attempt may have left. So whoever finds the folder finds all of it, whenever the process was
-// killed, and a program that outlived its killed parent writes where nobody looks.
+// fill makes the folder of the step of req, and returns its path. First, fn fills a new, empty folder. Then the new folder
+// is renamed and replaces the folder that an earlier attempt can have left. The folder of a step is therefore complete
+// whenever it exists, even if the process is killed. A program that is still running after its parent was killed writes
+// to a folder that nobody reads.
 //
-// fn must not keep the name it is given, as the folder is renamed.
+// fn must not keep the path that it is given, because the folder is renamed.
 func (w workspace) fill(req *conveyor.Request, fn func(dir string) error) (string, error) {
 	run := filepath.Join(w.root, req.Run)
 	if err := os.MkdirAll(run, 0o700); err != nil {
 		return "", err
 	}
-	unfinished := "." + req.Step.ID + "~" // no id has a tilde
+	unfinished := "." + req.Step.ID + "~" // a step id has no tilde
 	if err := removeLeftovers(run, unfinished); err != nil {
 		return "", err
 	}
@@ -41,8 +43,8 @@ func (w workspace) fill(req *conveyor.Request, fn func(dir string) error) (strin
 	return dir, os.Rename(fresh, dir)
 }
 
-// removeLeftovers removes what an attempt that was killed had not finished. What cannot be removed yet goes with the
-// folder of the run.
+// removeLeftovers removes the unfinished folders of killed attempts. An unfinished folder that cannot be removed now is
+// removed with the folder of the run.
 func removeLeftovers(run, prefix string) error {
 	entries, err := os.ReadDir(run)
 	for _, entry := range entries {
@@ -53,8 +55,8 @@ func removeLeftovers(run, prefix string) error {
 	return err
 }
 
-// sweep removes the folders of all runs but those that keep wants.
-func (w workspace) sweep(keep func(run string) (bool, error)) error {
+// prune removes the folder of each run for which keep returns false.
+func (w workspace) prune(keep func(run string) (bool, error)) error {
 	runs, err := os.ReadDir(w.root)
 	if os.IsNotExist(err) {
 		return nil

@@ -1,4 +1,4 @@
-// Graph runs checks side by side, tolerates that one of them fails, and cleans up whatever happened.
+// Graph runs three checks concurrently, tolerates the failure of one of them, and cleans up at the end in any case.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Release is a resource: what is wanted.
+// Release is a resource. Its spec is the desired state.
 type Release struct {
 	conveyor.Meta
 	Spec struct {
@@ -21,8 +21,8 @@ type Release struct {
 	} `json:"spec"`
 }
 
-// release is a graph, because steps name those that they come after: three checks start at once when the sources are
-// there, and the package is made when all three have ended. A lint that fails is no reason to stop.
+// release is a graph, because its steps name the steps that they come after. The three checks start concurrently when
+// the fetch has succeeded. The package is made when all three checks have ended. The run goes on if the lint fails.
 var release = conveyor.PipelineSpec{
 	Name: "release", Resource: "release",
 	Steps: []conveyor.Step{
@@ -58,7 +58,7 @@ func main() {
 	}
 	fmt.Println("the run", run.State)
 	fmt.Println()
-	check(run.Mermaid(os.Stdout)) // release.Mermaid draws the pipeline, without the states
+	check(run.Mermaid(os.Stdout)) // release.Mermaid draws the pipeline without states
 	check(engine.Shutdown(ctx))
 }
 
@@ -70,7 +70,7 @@ func complain(ctx context.Context, req *conveyor.Request) (conveyor.Result, erro
 	return conveyor.Result{}, conveyor.Permanent(errors.New("two lines are too long"))
 }
 
-// clean is called when the other steps are through; it is told how they ended.
+// clean is called when all other steps have ended. The request says how they ended.
 func clean(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	fmt.Println("clean up after a run that", req.Outcome)
 	return conveyor.Done(), nil

@@ -10,7 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Build is a resource: what is wanted.
+// Build is a resource. Its spec is the desired state.
 type Build struct {
 	conveyor.Meta
 	Spec struct {
@@ -18,7 +18,7 @@ type Build struct {
 	} `json:"spec"`
 }
 
-// Cloner and Tester are drivers: they make it so, one step each.
+// Cloner and Tester are drivers. Each of them carries out one step.
 type Cloner struct{}
 type Tester struct{}
 
@@ -28,7 +28,7 @@ func (Cloner) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Re
 		return conveyor.Result{}, conveyor.Permanent(err)
 	}
 	fmt.Println("clone", build.Spec.Repository)
-	return conveyor.DoneWith("/src/app"), nil // the output, for later steps
+	return conveyor.DoneWith("/src/app"), nil // later steps can read this output
 }
 
 func (Tester) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {

@@ -1,4 +1,4 @@
-// Resync repairs drift: what somebody changes behind the engine's back is put right at the next look.
+// Resync repairs drift: somebody changes a DNS record without the engine, and the next resync restores it.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Record is a resource: a name of the DNS, and the address that it shall have.
+// Record is a resource. Its name is a name in the DNS, and its spec is the address that the name should have.
 type Record struct {
 	conveyor.Meta
 	Spec struct {
@@ -20,9 +20,9 @@ type Record struct {
 	} `json:"spec"`
 }
 
-// Zone is the world outside, which others can change too. It is also the driver that puts it right.
+// Zone is the external system, which others can change too. Zone is also the driver that reconciles it.
 type Zone struct {
-	mu        sync.Mutex
+	mu        sync.Mutex // guards addresses
 	addresses map[string]string
 }
 
@@ -42,8 +42,8 @@ func (z *Zone) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.R
 	return conveyor.Done(), nil
 }
 
-// meddle changes a name behind the engine's back.
-func (z *Zone) meddle(name, address string) {
+// changeAddress changes the address of a name without the engine.
+func (z *Zone) changeAddress(name, address string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	fmt.Printf("somebody sets %s to %q\n", name, address)
@@ -59,7 +59,7 @@ func main() {
 	check(engine.Register("zone", zone))
 	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
 		Name: "dns", Resource: "record", Steps: []conveyor.Step{{Driver: "zone"}},
-		Resync: conveyor.Duration(50 * time.Millisecond), // in earnest, some minutes
+		Resync: conveyor.Duration(50 * time.Millisecond), // some minutes in production
 	}))
 	check(engine.Start(ctx))
 
@@ -71,8 +71,8 @@ func main() {
 	check(err)
 
 	events := engine.Watch(ctx, conveyor.WatchOptions{Resource: record.Key()})
-	zone.meddle("www", "203.0.113.66")
-	for event, err := range events { // until a run has found something to do
+	zone.changeAddress("www", "203.0.113.66")
+	for event, err := range events { // until a run has changed something
 		check(err)
 		if event.Kind == conveyor.EventStep && event.State == conveyor.StateSucceeded {
 			break

@@ -1,4 +1,4 @@
-// Retry lets a run fail, mends what was wrong, and goes on from the step that failed.
+// Retry lets a run fail, removes the cause, and continues with the step that failed.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
-// Image is a resource: what is wanted.
+// Image is a resource. Its spec is the desired state.
 type Image struct {
 	conveyor.Meta
 	Spec struct {
@@ -21,12 +21,12 @@ type Image struct {
 	} `json:"spec"`
 }
 
-// Registry is a driver that pushes images, as long as there is room for them.
+// Registry is a driver that pushes images. It refuses them while it is full.
 type Registry struct{ full atomic.Bool }
 
 func (r *Registry) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 	var digest string
-	if err := req.Output("build", &digest); err != nil { // kept, also for the run that repeats this one
+	if err := req.Output("build", &digest); err != nil { // a retry of this run can read this output too
 		return conveyor.Result{}, err
 	}
 	if r.full.Load() {
@@ -73,7 +73,7 @@ func main() {
 
 	fmt.Println("make room in the registry")
 	registry.full.Store(false)
-	second, err := engine.Retry(ctx, first.ID, conveyor.RetryFrom{}) // the zero value: from what was not done
+	second, err := engine.Retry(ctx, first.ID, conveyor.RetryFrom{}) // the zero value: repeat the steps that were not done
 	check(err)
 	second, err = engine.Wait(ctx, second.ID)
 	check(err)
