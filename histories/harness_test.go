@@ -43,3 +43,14 @@ func TestAnAppeasedStoreDoesNotDie(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, s.isDead())
 }
+
+// TestTheSummaryCountsEachVerdict judges histories that are unsound in one way or another.
+func TestTheSummaryCountsEachVerdict(t *testing.T) {
+	var tally tally
+	for _, v := range []verdict{
+		{}, {illegal: []string{"runs"}, undecided: 1, faults: []string{"and more"}}, {undecided: 2}, {faults: []string{"one", "two"}}, {},
+	} {
+		tally.judged(&v)
+	}
+	require.Equal(t, "5 histories, 500 operations, 0 deaths of the process, 0 events watched, 1 illegal, 1 undecided, 1 faulty otherwise", tally.summary())
+}
