@@ -159,7 +159,7 @@ func newBlocking(t *testing.T) blocking {
 // await waits until the test runs, and returns what ends it when closed.
 func (b blocking) await(t *testing.T) net.Conn {
 	t.Helper()
-	require.NoError(t, b.listener.SetDeadline(time.Now().Add(time.Minute)))
+	require.NoError(t, b.listener.SetDeadline(time.Now().Add(5*time.Minute))) // so that a test that never runs fails this one
 	conn, err := b.listener.Accept()
 	require.NoError(t, err, "the test in the repository did not run")
 	t.Cleanup(func() { conn.Close() })

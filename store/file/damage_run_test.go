@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// hang is how long a case may take. The usual one takes a thousandth of a second.
-	hang = 20 * time.Second
+	// hang is when a case is taken for one that never ends. The usual one takes a thousandth of a second.
+	hang = 2 * time.Minute
 	// portion is how many cases a child gets at a time.
 	portion = 2000
 )

@@ -23,7 +23,7 @@ import (
 )
 
 // late is how long a call may take before a test takes it for stuck. None comes near it.
-const late = time.Minute
+const late = 5 * time.Minute
 
 // owner is a process that has a store open.
 type owner struct {
