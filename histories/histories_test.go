@@ -300,9 +300,11 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		}
 	})
 	tally.log(t)
+	testenv.Figure(t, "%s", tally.summary())
+	if t.Failed() {
+		return
+	}
 	require.Equal(t, n, tally.n["history"])
-	testenv.Figure(t, "%d histories, %d operations, %d deaths of the process, %d events watched, 0 illegal, 0 undecided",
-		n, tally.n["operations"], tally.n["process: died"], tally.n["watch: an event"])
 	for _, what := range everything {
 		if n >= enough {
 			require.Positive(t, tally.n[what], "there was no %s", what)
@@ -321,6 +323,7 @@ var (
 // TestOneHistory plays one history many times, since what is under way at once comes in one order or another.
 func TestOneHistory(t *testing.T) {
 	var tally tally
+	defer func() { t.Log(tally.summary()) }()
 	for range *times {
 		requireSound(t, *again, &tally)
 	}
@@ -339,8 +342,7 @@ func requireSound(t *testing.T, seed uint64, tally *tally) {
 		tally.count("history: on the clock of the machine")
 	}
 	v := happen(t, w, disk)
-	tally.count("history")
-	tally.add("operations", operations)
+	tally.judged(&v)
 	if !v.sound() {
 		t.Fatalf("history %d: illegal: %v, undecided: %d, faults:\n%s\nsee %s.*",
 			seed, v.illegal, v.undecided, strings.Join(v.faults, "\n"), w.record(t, &v))
@@ -361,6 +363,29 @@ var everything = []string{
 	"watch: an event", "watch: gone and come back", "watch: since an earlier event",
 	"watch: ErrGap after falling behind", "watch: ErrGap for a cursor of another life",
 	"history: on a file", "history: on the clock of the machine",
+}
+
+// judged counts a history of which there is a verdict. One that is unsound in several ways counts as the first of them.
+func (t *tally) judged(v *verdict) {
+	t.count("history")
+	t.add("operations", operations)
+	switch {
+	case len(v.illegal) > 0:
+		t.count("verdict: illegal")
+	case v.undecided > 0:
+		t.count("verdict: undecided")
+	case len(v.faults) > 0:
+		t.count("verdict: faulty otherwise")
+	}
+}
+
+// summary says what became of the histories that were judged.
+func (t *tally) summary() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return fmt.Sprintf("%d histories, %d operations, %d deaths of the process, %d events watched, %d illegal, %d undecided, %d faulty otherwise",
+		t.n["history"], t.n["operations"], t.n["process: died"], t.n["watch: an event"],
+		t.n["verdict: illegal"], t.n["verdict: undecided"], t.n["verdict: faulty otherwise"])
 }
 
 func (t *tally) log(tb testing.TB) {

@@ -40,7 +40,7 @@ type shaky struct {
 
 	mu     sync.RWMutex // held for reading while the records are written, so that nothing is written after a death
 	dead   bool
-	calm   bool // nothing goes wrong any more
+	calm   bool // nothing goes wrong any more. Invariant: what was calm while it lived does not die
 	left   int  // commits until it dies
 	after  bool // that commit happens
 	former map[string]store.Record
@@ -59,19 +59,24 @@ func (s *shaky) isCalm() bool {
 	return s.calm
 }
 
+// appease has nothing go wrong any more. When it returns, the store is dead already, or does not die, though the commit at
+// which it would have died may be under way.
 func (s *shaky) appease() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calm = true
 }
 
-func (s *shaky) die() {
+// die has the store die now, and reports whether it does.
+func (s *shaky) die() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.dead {
-		s.dead = true
-		s.bury()
+	if s.dead || s.calm {
+		return false
 	}
+	s.dead = true
+	s.bury()
+	return true
 }
 
 // countdown says whether this is the commit at which the store dies.
@@ -79,7 +84,7 @@ func (s *shaky) countdown() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.left--
-	return s.left == 0 && !s.calm
+	return s.left == 0
 }
 
 func (s *shaky) Get(ctx context.Context, key string) (store.Record, error) {
@@ -140,9 +145,8 @@ func (s *shaky) List(ctx context.Context, q store.Query) iter.Seq2[store.Record,
 func (s *shaky) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
 	s.w.dawdle()
 	last := s.countdown()
-	if last && !s.after {
+	if last && !s.after && s.die() {
 		s.w.tally.count("process: died before a commit")
-		s.die()
 	}
 	calm := s.isCalm()
 	if !calm && s.w.odds(s.w.failingCommits) {
@@ -155,9 +159,8 @@ func (s *shaky) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 		return 0, fmt.Errorf("%w: no", store.ErrUnknown)
 	}
 	rev, err := s.write(ctx, ops)
-	if last && s.after {
+	if last && s.after && s.die() {
 		s.w.tally.count("process: died after a commit")
-		s.die()
 	}
 	s.w.dawdle()
 	switch {

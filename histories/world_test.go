@@ -20,6 +20,8 @@ import (
 const (
 	kind    = "r" // of all resources
 	clients = 7
+	// hang is when a call is taken for one that never returns. None comes near it.
+	hang = 5 * time.Minute
 )
 
 // tally counts what has happened in many histories.
@@ -427,7 +429,7 @@ func (w *world) finish(l *life) {
 // shutdown ends a process as it should be.
 func (w *world) shutdown(l *life) {
 	w.leave(l)
-	ctx, cancel := context.WithTimeout(l.ctx, time.Minute) // it may die even now
+	ctx, cancel := context.WithTimeout(l.ctx, hang) // it may die even now
 	defer cancel()
 	switch err := l.engine.Shutdown(ctx); {
 	case err == nil || l.ctx.Err() != nil:
@@ -469,10 +471,7 @@ func (w *world) enter() *life {
 
 // settle waits until nothing is left to do, reads all resources once more, and takes down how each run has ended.
 func (w *world) settle(l *life) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	if w.real {
-		ctx, cancel = context.WithTimeout(context.Background(), 20*time.Second)
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
 	for more := true; more; {
 		more = false

@@ -50,7 +50,7 @@ func newBlocking(t *testing.T) blocking {
 // await waits until the test is running, and returns the connection of the test. Closing the connection ends the test.
 func (b blocking) await(t *testing.T) net.Conn {
 	t.Helper()
-	require.NoError(t, b.listener.SetDeadline(time.Now().Add(time.Minute)))
+	require.NoError(t, b.listener.SetDeadline(time.Now().Add(5*time.Minute))) // a guard against a test that never runs
 	conn, err := b.listener.Accept()
 	require.NoError(t, err, "the test in the repository did not run")
 	t.Cleanup(func() { conn.Close() })

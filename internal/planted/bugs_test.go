@@ -191,7 +191,7 @@ var bugs = []bug{
 		file: "apply.go",
 		old:  "	case o.Version != 0 && head.Version != o.Version:\n",
 		new:  "	case o.Version != 0 && (head.Version < o.Version || head.Version != o.Version && !$BUG):\n",
-		in:   "histories", by: linearizable, says: "illegal",
+		in:   "histories", by: linearizable, says: "illegal: [resources",
 	},
 	{
 		name: "an update is lost",
@@ -202,7 +202,7 @@ var bugs = []bug{
 		ops[0] = store.Put(resourceKey(k), encode(next))
 	}
 `,
-		in: "histories", by: linearizable, says: "illegal",
+		in: "histories", by: linearizable, says: "illegal: [resources",
 	},
 	{
 		name: "a watcher that goes on leaves out an event",

@@ -152,7 +152,7 @@ func run(t *testing.T, root string, b bug, binary, awake string) (out string, er
 	t.Helper()
 	running <- struct{}{}
 	defer func() { <-running }()
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run", "^"+b.by+"$", "-test.v", "-test.failfast", "-test.timeout=3m")
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run", "^"+b.by+"$", "-test.v", "-test.failfast", "-test.timeout=9m")
 	cmd.Dir = filepath.Join(root, filepath.FromSlash(b.in))
 	cmd.Env = append(append(os.Environ(), bounds...), "CONVEYOR_PLANTED_BUG="+awake)
 	data, err := cmd.CombinedOutput()

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -28,10 +29,29 @@ const Everything = "CONVEYOR_FULL"
 // Main runs the tests of a package, fails them if they leave a goroutine behind, and says how many were skipped and
 // why, and whether the bounds were lowered. It is called by TestMain and does not return.
 func Main(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		report(os.Stdout)
-		os.Exit(code)
-	}))
+	code := m.Run()
+	if code == 0 {
+		if err := leaks(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	report(os.Stdout)
+	os.Exit(code)
+}
+
+// patience is how long the goroutines of tests have to return. They do at once, however slow the machine may be to let
+// them; the half second that goleak gives them by itself can be too little for that.
+const patience = time.Minute
+
+// leaks names the goroutines that do not return.
+func leaks() (err error) {
+	for began := time.Now(); time.Since(began) < patience; {
+		if err = goleak.Find(); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 var (

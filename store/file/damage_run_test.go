@@ -22,7 +22,7 @@ import (
 
 const (
 	// hang is how long a case may take. Most cases take a millisecond.
-	hang = 20 * time.Second
+	hang = 2 * time.Minute
 	// portion is how many cases a child gets at a time.
 	portion = 2000
 )

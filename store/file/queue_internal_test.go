@@ -78,19 +78,25 @@ func TestCommitsThatComeDuringATransactionShareTheNextOne(t *testing.T) {
 
 func TestHundredConcurrentCallersNeedFewTransactions(t *testing.T) {
 	const callers, commits = 100, 10
-	s := openInternal(t)
-	before := transactions(t, s)
-	var group sync.WaitGroup
-	for c := range callers {
-		group.Go(func() {
-			for i := range commits {
-				_, err := s.Commit(t.Context(), store.Put(fmt.Sprintf("%d/%d", c, i), nil))
-				assert.NoError(t, err)
-			}
-		})
-	}
-	group.Wait()
-	require.Less(t, transactions(t, s)-before, callers*commits/4)
+	synctest.Test(t, func(t *testing.T) {
+		s := openInternal(t)
+		s.commitTx = func(tx *bbolt.Tx) error {
+			synctest.Wait() // a disk so slow that all the others come meanwhile
+			return tx.Commit()
+		}
+		before := transactions(t, s)
+		var group sync.WaitGroup
+		for c := range callers {
+			group.Go(func() {
+				for i := range commits {
+					_, err := s.Commit(t.Context(), store.Put(fmt.Sprintf("%d/%d", c, i), nil))
+					assert.NoError(t, err)
+				}
+			})
+		}
+		group.Wait()
+		require.Less(t, transactions(t, s)-before, callers*commits/4)
+	})
 }
 
 func TestALoneCommitIsOneTransaction(t *testing.T) {

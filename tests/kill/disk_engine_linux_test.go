@@ -44,7 +44,7 @@ func onBadDisk(t *testing.T, name string, attr *syscall.SysProcAttr) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestDiskChild$", "-test.v", "-test.timeout=2m")
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestDiskChild$", "-test.v", "-test.timeout=9m")
 	cmd.Env = append(os.Environ(), diskEnv+"="+name, "TMPDIR="+t.TempDir())
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
@@ -168,7 +168,7 @@ func failSync(t *testing.T, fails *atomic.Int64, n int64) (acknowledged, again i
 			break
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	require.NoError(t, e.Shutdown(ctx), "sync %d", n)
 	reached = fails.Swap(0) <= 0

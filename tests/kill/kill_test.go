@@ -317,9 +317,9 @@ func startChild(t *testing.T, c child) *process {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // so that a child that hangs fails the test
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // so that a child that hangs fails the test
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, self, "-test.run=^TestKillChild$", "-test.timeout=1m")
+	cmd := exec.CommandContext(ctx, self, "-test.run=^TestKillChild$", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), childEnv+"="+string(rig.JSON(c)))
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()

@@ -816,7 +816,7 @@ func versionOf(p conveyor.PipelineSpec) (n int64) {
 // bringToRest starts the engine once more and sends the signals that are still waited for.
 func (r *round) bringToRest(e *conveyor.Engine) {
 	t := r.t
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // so that a run that never ends has a name
 	defer cancel()
 	require.NoError(t, e.Start(ctx))
 	number := int64(r.lives+1) * 1_000_000
