@@ -48,7 +48,7 @@ func TestEveryPlantedBugIsFound(t *testing.T) {
 	require.NoError(t, err)
 	overlay := plant(t, root)
 	var planted []bug // of all that are in the copy
-	for i, stride := 0, testenv.Some(t, 4, 1); i < len(bugs); i += stride {
+	for i, stride := 0, testenv.Some(t, 5, 1); i < len(bugs); i += stride {
 		planted = append(planted, bugs[i])
 	}
 	if testenv.Race {

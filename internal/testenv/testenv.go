@@ -133,7 +133,7 @@ func Some(t testing.TB, some, all int) int {
 	mu.Lock()
 	lowered = true
 	mu.Unlock()
-	t.Logf("bounds: %d, in full %d; %s=1 for all", some, all, Everything)
+	t.Logf("bounds: %d, which is %d in full; %s=1 for all", some, all, Everything)
 	return some
 }
 

@@ -268,7 +268,7 @@ func TestTheFilesToDamageAreSoundAndTheSameEachTime(t *testing.T) {
 func TestASoundFileIsNeverRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.MemoryDir(t), "store.db")
-	for seed := range testenv.Bound(t, "CONVEYOR_SOUND", testenv.Some(t, 15, 60), 6) {
+	for seed := range testenv.Bound(t, "CONVEYOR_SOUND", testenv.Some(t, 10, 60), 6) {
 		rnd := rand.New(rand.NewPCG(3, uint64(seed)))
 		s, err := file.OpenRepeatable(path, []int{512, 1024, 4096, 16384}[seed%4])
 		require.NoError(t, err)

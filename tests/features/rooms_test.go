@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,5 +63,24 @@ func TestAPipelineThatIsDeletedLeavesNothingInMemory(t *testing.T) {
 		require.NoError(t, e.SavePipeline(ctx, planned("p1", 2)))
 		require.NoError(t, e.Finish(rig.Along("p1", "again")).Err())
 		require.Equal(t, 2, e.MustStats().Pipelines["p1"].Limit)
+	})
+}
+
+// TestPipelinesThatAreDeletedHoldNoMemory compares an engine that has saved and deleted many pipelines with one that is new
+// on the same records.
+func TestPipelinesThatAreDeletedHoldNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 5_000
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		for i := range many {
+			name := strings.Repeat("p", 200) + fmt.Sprint(i)
+			e.Save(rig.AtMost(rig.Named(name, rig.PipelineOf("d")), 1))
+			require.NoError(t, e.DeletePipeline(t.Context(), name))
+		}
+		held := int64(rig.HeapInUse())
+		e.Engine = e.Reborn(conveyor.Options{}).MustStart().Engine
+		held -= int64(rig.HeapInUse())
+		t.Logf("%d bytes of heap for each pipeline", held/many)
+		require.Less(t, held/many, int64(150))
 	})
 }
