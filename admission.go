@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/plan"
-	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -77,10 +75,4 @@ func (s *scheduler) releaseRoom(a *attempt, release func()) {
 		}
 	}()
 	release()
-}
-
-// refuse has the step wait for room. It has not been called, so what was to be told to its driver stays.
-func refuse(s *record.Step, o *outcome) {
-	s.State, s.Again, s.Due = plan.Waiting, true, record.TimeOf(o.ended).Add(o.result.delay)
-	s.Reason = "waits for room on the host"
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -388,17 +389,17 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		if limit := e.opts.Limits.Queue; want.cause != record.Deleted && next.Queued >= limit {
 			return nil, tooLarge("queue", next.Queued+1, limit, "runs in line")
 		}
-		return e.newRun(ctx, k, want, rev)
+		return e.newRun(k, want, rev)
 	}
 	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts. It is read
 	// before the commit, so that nothing that fails after it makes a call that has done its work return an error.
-	run, err := describeRun(ctx, e.ledger, next.Status.Run)
+	newest, err := describeRun(ctx, e.ledger, next.Status.Run)
 	if err != nil || !want.write {
-		return run, err
+		return newest, err
 	}
 	if changed {
 		next.Cause = want.cause
-		run.Generation, run.Pipeline, run.Cause = next.Generation, next.Pipeline, Cause(next.Cause)
+		newest.Generation, newest.Pipeline, newest.Cause = next.Generation, next.Pipeline, Cause(next.Cause)
 	}
 	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
 	_, err = e.ledger.Commit(ctx, ops)
@@ -408,7 +409,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
 		// worker, and that run may have the last one; or for room.
-		if by := displacementOf(next); by != nil && err == nil {
+		if by := run.Preempt(next); by != nil && err == nil {
 			e.sched.displace(k, by)
 		}
 		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
@@ -416,11 +417,11 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	if err != nil {
 		return nil, err
 	}
-	return run, nil
+	return newest, nil
 }
 
 // newRun commits a new run along with what it is for, started if that can be.
-func (e *Engine) newRun(ctx context.Context, k record.Key, want *submission, rev store.Revision) (*Run, error) {
+func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *Run, err error) {
 	s := e.sched
 	next := want.next
 	now := time.Now()
@@ -442,28 +443,29 @@ func (e *Engine) newRun(ctx context.Context, k record.Key, want *submission, rev
 	j.busy, j.strewn = true, 0
 	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
 	j.mu.Unlock()
-	j.run = &record.RunState{ID: id, Rec: rec}
+	j.held.Run = &record.RunState{ID: id, Rec: rec}
 	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()
-	d, err := s.draftNew(j, want, rev, spare)
+	d := s.newDecision(j, nil, spare)
+	d.t, err = run.New(&j.held, &run.Wanted{
+		Head: next, Rev: rev, Pipeline: want.along, Spec: want.spec, Extra: want.extra, Start: spare,
+	}, &d.in, s.view, &d.host, s.limits)
 	if err == nil {
 		err = s.commit(d)
 	}
-	if err != nil {
-		d.undo()
-	}
 	var first *attempt
-	var run *Run
+	var made *Run
 	if err == nil {
-		run = runOf(j.run, nil)
-		*want.next = *d.head
+		made = runOf(j.held.Run, nil)
+		*want.next = *d.t.Head()
 		if want.write {
 			s.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(k)})
 		}
-		if !d.begun {
-			s.events.publish(runEvent(now, id, &d.rec))
+		if !d.t.Begun() {
+			s.events.publish(runEvent(j, d.t.Rec()))
 		}
 		first = s.adopt(d)
 	} else {
+		d.host.Release()
 		s.forget(j)
 		j.unload() // or else what has woken it meanwhile would take it for a run
 	}
@@ -482,47 +484,7 @@ func (e *Engine) newRun(ctx context.Context, k record.Key, want *submission, rev
 	if errors.Is(err, store.ErrUnknown) {
 		s.enqueue(s.take(id, k, lane)) // it may be on record
 	}
-	return run, err
-}
-
-// draftNew drafts a run that does not exist yet: started if spare says that a worker is there for it, else queued.
-func (s *scheduler) draftNew(j *journey, want *submission, rev store.Revision, spare bool) (*draft, error) {
-	d := s.blankDraft(j, want, rev, spare)
-	if spare {
-		d.pipeline = want.along
-		entered, err := d.enter(d.head.Pipeline)
-		if err == nil && entered {
-			if err = d.pin(d.head.Newest(want.spec)); err == nil {
-				err = d.goOn()
-			}
-		}
-		if err != nil {
-			return d, err
-		}
-		if d.idle() {
-			turn := d.turn
-			d.undo()
-			d.recycle()
-			d = s.blankDraft(j, want, rev, spare)
-			d.turn = turn
-		}
-	} else if d.head.Active != "" {
-		d.displace = displacementOf(d.head)
-	} else if d.head.Pending == j.ID {
-		d.turn = true
-	}
-	if !d.over {
-		d.extra = append(d.extra, store.Put(record.ActiveKey(j.ID), []byte("{}")))
-	}
-	return d, nil
-}
-
-func (s *scheduler) blankDraft(j *journey, want *submission, rev store.Revision, spare bool) *draft {
-	head := *want.next
-	d := s.newDraft(j, spare)
-	d.rec, d.head, d.rev, d.created, d.rewrite = j.run.Rec, &head, rev, true, true
-	d.extra = append(append(d.extra, store.Put(record.RunsOf(j.Key)+j.ID, []byte("{}"))), want.extra...)
-	return d
+	return made, err
 }
 
 // leave ends the time in which the journey was busy with its own creation, and does what came up meanwhile.

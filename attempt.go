@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -82,12 +82,47 @@ type outcome struct {
 	err     error
 	cause   error // of the end of the attempt's context; nil if it had not ended
 	ended   time.Time
+	forRun  run.Outcome // what value returns
+}
+
+// value returns what the decision about the run must know.
+func (o *outcome) value(engine RetryPolicy) *run.Outcome {
+	a, v := o.attempt, &o.forRun
+	*v = run.Outcome{
+		Step: a.index, Attempt: a.number, Kind: o.result.kind, Output: o.output, Plan: o.plan,
+		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended,
+	}
+	switch {
+	case o.err == nil:
+	case errors.Is(o.cause, ErrShutdown), errors.Is(o.cause, ErrSuperseded):
+		v.Kind = run.Cut
+	default:
+		v.Kind, v.Failure = run.Failed, failureOf(o.err)
+		v.Policy = retry.Combine(a.step.Retry, a.plan.Retry, toPolicy(a.driver.opts.retry), toPolicy(engine))
+	}
+	return v
+}
+
+// failureOf returns what is recorded of an error.
+func failureOf(err error) *run.Failure {
+	p, isPanic := fault.As[*PanicError](err)
+	f := &run.Failure{Text: err.Error(), Kind: fault.KindOf(err, isPanic)}
+	if isPanic {
+		f.Stack = string(p.Stack)
+	}
+	if d, ok := direction(err); ok {
+		f.Permanent = d.permanent
+		if !d.permanent {
+			f.After = &d.delay
+		}
+	}
+	return f
 }
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
-		sched: s, journey: j, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: j.run.Steps[i].Rev,
+		sched: s, journey: j, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: j.held.Run.Steps[i].Rev,
 		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started.Time(),
 	}
 	// The context is nobody's child: a parent would be a lock that all attempts meet at. Shutdown ends them one by one.
@@ -99,9 +134,9 @@ func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Ste
 	}
 	a.handler.attempt, a.handler.sched = a, s
 	a.logger = *slog.New(&a.handler)
-	rec := &j.run.Rec
+	rec := &j.held.Run.Rec
 	a.request = Request{
-		Resource: objectOfRun(rec, j.spec), Cause: Cause(rec.Cause), Run: j.ID, Step: fromStep(*a.step),
+		Resource: objectOfRun(rec, j.held.Spec), Cause: Cause(rec.Cause), Run: j.ID, Step: fromStep(*a.step),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: State(rec.Outcome), OutcomeReason: rec.OutcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
@@ -197,7 +232,7 @@ func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 		var after time.Duration
 		release, after, o.err = a.admit(opts.Admission, opts.Limits)
 		if o.err != nil || after > 0 {
-			o.result = Result{kind: resultRefused, delay: after}
+			o.result = Result{kind: run.Refused, delay: after}
 			return release, false
 		}
 	}
@@ -220,11 +255,11 @@ func (a *attempt) run(o *outcome) {
 		return
 	}
 	switch {
-	case o.result.kind == resultAwait:
+	case o.result.kind == run.Await:
 		if problem := text.NameFault(o.result.reason); problem != "" {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
-	case o.result.kind == resultPlan:
+	case o.result.kind == run.Planned:
 		o.plan, o.err = plannedBy(a.plan, o.result.output.([]Step), limits)
 	case o.result.output != nil:
 		o.output, o.err = encodeOutput(o.result.output, limits)
@@ -266,75 +301,4 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 		return nil, Permanent(err)
 	}
 	return data, nil
-}
-
-// settle changes the record of a step by what an attempt of it came to, and returns the record of the attempt if it
-// failed. It is the one place that says what an answer of a driver means.
-func settle(s *record.Step, o *outcome, policy retry.Policy, stop plan.Stop, limits Limits) *record.Attempt {
-	if o.err == nil && o.result.kind == resultRefused {
-		refuse(s, o)
-		return nil
-	}
-	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
-	if o.err == nil {
-		succeed(s, o, limits)
-		return nil
-	}
-	if errors.Is(o.cause, ErrShutdown) || errors.Is(o.cause, ErrSuperseded) {
-		s.Interrupt()
-		return nil
-	}
-	s.Reason = text.Truncate(o.err.Error(), limits.ErrorText)
-	p, isPanic := fault.As[*PanicError](o.err)
-	failed := &record.Attempt{Started: s.Started, Ended: record.TimeOf(o.ended), Error: s.Reason, Kind: fault.KindOf(o.err, isPanic)}
-	if isPanic {
-		failed.Stack = string(p.Stack)
-	}
-	d, directed := direction(o.err)
-	switch {
-	case stop == plan.StopCancel || stop == plan.StopSupersede:
-		s.State, s.Ended = plan.Canceled, record.TimeOf(o.ended)
-	case directed && d.permanent, stop != plan.StopNone, policy.Exhausted(s.Attempt):
-		s.State, s.Ended = plan.Failed, record.TimeOf(o.ended)
-	default:
-		delay := policy.Delay(s.Attempt)
-		if directed {
-			delay = d.delay
-		}
-		s.State, s.Due = plan.Retrying, record.TimeOf(o.ended).Add(delay)
-	}
-	return failed
-}
-
-func succeed(s *record.Step, o *outcome, limits Limits) {
-	s.Reason = text.Truncate(o.result.reason, limits.ErrorText)
-	if o.result.kind == resultRequeue {
-		s.State, s.Again = plan.Waiting, true
-		s.Due = record.TimeOf(o.ended).Add(o.result.delay)
-		s.Requeues++
-		s.Reason = "the driver asked to be called again"
-		return
-	}
-	s.Signal, s.TimedOut = nil, false
-	if o.result.kind == resultAwait {
-		await(s, o)
-		return
-	}
-	s.State, s.Ended, s.Output = plan.Succeeded, record.TimeOf(o.ended), o.output
-	if o.result.kind == resultSkip {
-		s.State = plan.Skipped
-	}
-}
-
-// await parks the step until a signal comes.
-func await(s *record.Step, o *outcome) {
-	s.State, s.Again, s.Await = plan.Waiting, true, o.result.reason
-	s.Reason = "waits for signal " + s.Await
-	if o.result.delay > 0 {
-		s.Due = record.TimeOf(o.ended).Add(o.result.delay)
-	}
-	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: record.TimeOf(o.ended)})
-	if more := len(s.Waits) - defaultAttempts; more > 0 {
-		s.Waits = s.Waits[more:]
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/run"
 )
 
 // Driver is the code of a step. It is registered under a name (see [Engine.Register]) and called for each attempt.
@@ -208,23 +209,11 @@ func (r *Request) Signal(into any) (bool, error) {
 
 // Result is the result of an attempt that did not fail. The zero Result is [Done].
 type Result struct {
-	kind   resultKind
+	kind   run.Kind
 	output any
 	reason string
 	delay  time.Duration
 }
-
-type resultKind uint8
-
-const (
-	resultDone resultKind = iota
-	resultSkip
-	resultHalt
-	resultRequeue
-	resultAwait
-	resultRefused // no driver's: Admission had no room for the call
-	resultPlan    // no driver's: the output are the steps that a Planner returned
-)
 
 // Done reports that the step succeeded.
 func Done() Result { return Result{} }
@@ -234,16 +223,16 @@ func Done() Result { return Result{} }
 func DoneWith(output any) Result { return Result{output: output} }
 
 // Skip reports that the step was not needed. The run continues as after a success.
-func Skip(reason string) Result { return Result{kind: resultSkip, reason: reason} }
+func Skip(reason string) Result { return Result{kind: run.Skip, reason: reason} }
 
 // Halt reports that nothing is left to do in the run. The run ends here, successfully, and its remaining steps are
 // skipped.
-func Halt(reason string) Result { return Result{kind: resultHalt, reason: reason} }
+func Halt(reason string) Result { return Result{kind: run.Halt, reason: reason} }
 
 // RequeueAfter reports that the step is not finished and must be called again after d. A negative d counts as zero.
 // No goroutine and no worker is held while the step waits. A requeue uses no attempt, however often it happens.
 func RequeueAfter(d time.Duration) Result {
-	return Result{kind: resultRequeue, delay: max(d, 0)}
+	return Result{kind: run.Requeue, delay: max(d, 0)}
 }
 
 // Await reports that the step must be called again when a signal with this name is sent to the run (see
@@ -252,7 +241,7 @@ func RequeueAfter(d time.Duration) Result {
 // while the step waits. Await uses no attempt. If the name is not valid for a signal, for instance empty, the step
 // fails and is not retried.
 func Await(signal string, timeout time.Duration) Result {
-	return Result{kind: resultAwait, reason: signal, delay: max(timeout, 0)}
+	return Result{kind: run.Await, reason: signal, delay: max(timeout, 0)}
 }
 
 // Permanent marks err as an error that a retry cannot fix: the step fails. Permanent(nil) is nil.

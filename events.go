@@ -10,6 +10,7 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/ring"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -104,13 +105,27 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	}
 }
 
-func stepEvent(now time.Time, r *record.RunState, step string, s *record.Step) Event {
-	return Event{
-		Time: now, Kind: EventStep, Resource: Key(r.Rec.Key()), Run: r.ID, Step: step,
-		State: State(s.State), Attempt: s.Attempt, Reason: s.Reason,
+// eventsOf lists what has happened with a transition, for those who watch.
+func eventsOf(j *journey, t *run.Transition) []Event {
+	changes := t.Changes()
+	if len(changes) == 0 {
+		return nil
 	}
+	now := time.Now()
+	events := make([]Event, 0, len(changes))
+	for _, c := range changes {
+		e := Event{Time: now, Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(c.State), Reason: c.Reason}
+		switch {
+		case c.Removed:
+			e = Event{Time: now, Kind: EventResource, Resource: Key(j.Key), Reason: "deleted"}
+		case c.Step != "":
+			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
+		}
+		events = append(events, e)
+	}
+	return events
 }
 
-func runEvent(now time.Time, id string, rec *record.Run) Event {
-	return Event{Time: now, Kind: EventRun, Resource: Key(rec.Key()), Run: id, State: State(rec.State), Reason: rec.Reason}
+func runEvent(j *journey, rec *record.Run) Event {
+	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(rec.State), Reason: rec.Reason}
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -60,7 +60,7 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 	}
 	first := from.Step
 	if from.Start {
-		first = fromStart
+		first = run.FromStart
 	}
 	run, _, err := e.submit(ctx, record.Key(old.Resource), func(head *record.Resource) (*submission, error) {
 		switch {
@@ -87,34 +87,6 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 		return nil, fmt.Errorf("resource %s: %w", old.Resource, err)
 	}
 	return run, nil
-}
-
-// fromStart is no id of a step.
-const fromStart = "/"
-
-// keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
-func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
-	kept := make([]*record.Step, len(p.Steps))
-	again := make([]bool, p.Len())
-	if from == fromStart {
-		for i := range again {
-			again[i] = p != r.Plan || !p.Plans(i) // the steps that were pinned include what was planned
-		}
-	}
-	if i := p.Index(from); from != "" && i >= 0 {
-		again = p.Follows(i)
-	}
-	for i := range kept {
-		k := r.Plan.Index(p.Steps[i].ID)
-		if k < 0 || k >= len(r.Plan.Steps) || again[i] || p.Plans(i) && p != r.Plan {
-			continue
-		}
-		if rec := r.Steps[k].Rec; rec.State == plan.Succeeded || rec.State == plan.Skipped {
-			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
-			kept[i] = &rec
-		}
-	}
-	return kept
 }
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation

@@ -4,34 +4,15 @@ import (
 	"errors"
 
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 )
 
-// A granter grants what a decision needs to be carried out: a place for a step that may start, and one for a run among those
-// of its pipeline. What it has granted is given back if the decision does not become true.
-type granter interface {
-	start(driver string, finalize bool) grant
-	enter(pipeline string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error)
-	leave()
-	listeners(kind string) []string
-	draining() bool
-}
-
-// grant is what a step gets that asks to start.
-type grant uint8
-
-const (
-	noDriver  grant = iota + 1 // the driver is not registered
-	notNeeded                  // the driver has nothing to finalize
-	wakesIt                    // not now; the run is woken when there may be a place
-	noWorker                   // not now; the run is to be looked at when a worker is free
-	granted
-)
-
-// hosting is the granter of one run.
-type hosting struct {
+// host grants what a decision about one run needs: a place for a step that may start, and one for a run among those of its
+// pipeline. It is the [run.Host] of that run.
+type host struct {
 	s     *scheduler
 	j     *journey
-	spare bool // the worker that makes the draft can go on with a step
+	spare bool // the worker that decides can go on with a step
 	taken []place
 	room  bool // a place among the runs of the pipeline was taken
 }
@@ -39,24 +20,24 @@ type hosting struct {
 // place is what was taken for a step.
 type place struct {
 	driver *driver
-	spare  bool // runs in the place of the worker that made the draft
+	spare  bool // runs in the place of the worker that decides
 }
 
-func (h *hosting) start(name string, finalize bool) grant {
+func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
 	driver := s.driver(name, h.j)
 	if driver == nil {
-		return noDriver
+		return run.NoDriver
 	}
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
-		return notNeeded
+		return run.NotNeeded
 	}
 	if s.pool.Hold(&h.j.task) {
-		return wakesIt
+		return run.Later
 	}
 	onSpare := h.spare
 	if !onSpare && !s.pool.Reserve() {
-		return noWorker
+		return run.NoWorker
 	}
 	h.spare = false
 	if !s.pool.Acquire(driver.calls, &h.j.task) {
@@ -65,14 +46,14 @@ func (h *hosting) start(name string, finalize bool) grant {
 		} else {
 			s.pool.Release()
 		}
-		return wakesIt
+		return run.Later
 	}
 	h.taken = append(h.taken, place{driver, onSpare})
-	return granted
+	return run.Granted
 }
 
-// enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
-func (h *hosting) enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
+// Enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
+func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
 	s := h.s
 	if rec == nil {
 		rec, _, err = s.ledger.Pipeline(s.base, name)
@@ -105,15 +86,15 @@ func (h *hosting) enter(name string, rec *record.Pipeline) (entered bool, now *r
 }
 
 // leave gives back the place among the runs of the pipeline.
-func (h *hosting) leave() {
+func (h *host) leave() {
 	if h.room {
 		h.room = false
 		h.s.pool.ReleaseRun(&h.j.task)
 	}
 }
 
-// release gives back all that was taken.
-func (h *hosting) release() {
+// Release gives back all that was taken.
+func (h *host) Release() {
 	for _, p := range h.taken {
 		h.s.pool.Done(p.driver.calls, 0)
 		if p.spare {
@@ -126,6 +107,6 @@ func (h *hosting) release() {
 	h.leave()
 }
 
-func (h *hosting) listeners(kind string) []string { return h.s.drivers.listeners(kind) }
+func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }
 
-func (h *hosting) draining() bool { return h.s.draining() }
+func (h *host) Draining() bool { return h.s.draining() }

@@ -12,6 +12,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -32,11 +33,8 @@ type journey struct {
 	outputs map[string]json.RawMessage
 	log     *runLog
 
-	// Owned by whoever set busy. nil when they must be read from the store.
-	run  *record.RunState
-	spec json.RawMessage // as pinned
-	head *record.Resource
-	rev  store.Revision // of head
+	// Owned by whoever set busy. Its Run is nil when it must be read from the store.
+	held run.State
 }
 
 // message is something that happened to a run. The zero message is a mere "look again".
@@ -47,11 +45,46 @@ type message struct {
 
 // stopRequest asks that a run end. The answer is nil when that is on record.
 type stopRequest struct {
-	kind   plan.Stop
-	reason string
-	cause  error
-	spare  bool         // a run that is ending anyway: leave it to its cleanup
+	run.StopRequest
 	answer chan<- error // size 1, so that nobody waits to answer
+}
+
+// decision is what a look at a run needs besides the run itself.
+type decision struct {
+	j      *journey
+	inbox  []message
+	in     run.Input
+	host   host
+	made   []*attempt      // for the steps that start, in the order of the transition
+	strewn int             // of the journey, when this was decided
+	t      *run.Transition // nil until it is decided
+}
+
+// decisions are used again, since every step of every run needs one.
+var decisions = sync.Pool{New: func() any { return new(decision) }}
+
+func (s *scheduler) newDecision(j *journey, inbox []message, spare bool) *decision {
+	d := decisions.Get().(*decision)
+	d.j, d.inbox = j, inbox
+	d.in.Now = record.TimeOf(time.Now())
+	d.host.s, d.host.j, d.host.spare = s, j, spare
+	return d
+}
+
+// recycle gives a decision up.
+func (d *decision) recycle() {
+	if d.t != nil {
+		d.t.Recycle()
+	}
+	clear(d.in.Outcomes)
+	clear(d.in.Stops)
+	clear(d.host.taken)
+	clear(d.made)
+	*d = decision{
+		in:   run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
+		host: host{taken: d.host.taken[:0]}, made: d.made[:0],
+	}
+	decisions.Put(d)
 }
 
 // drive hands a message to a run and, unless somebody else is about it, does all that can be done. For a worker it
@@ -85,7 +118,8 @@ func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
 // however often the store fails, unless the scheduler gives up.
 func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *attempt) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		d, err := s.draft(j, inbox, spare)
+		d := s.newDecision(j, inbox, spare)
+		err := s.decide(d)
 		if err == nil {
 			err = s.commit(d)
 		}
@@ -94,7 +128,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 			d.recycle()
 			return mine
 		}
-		d.undo()
+		d.host.Release()
 		d.recycle()
 		switch {
 		case errors.Is(err, errEnded):
@@ -110,7 +144,7 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 			s.lose(j, err)
 			s.answer(inbox, err)
 			return nil
-		case ledger.Permanent(err) && j.rev != 0 && s.changed(j):
+		case ledger.Permanent(err) && j.held.Rev != 0 && s.changed(j):
 			// What belongs to the resource's record, such as the place of a run in line, was gone when it was read, since
 			// the record had become another one.
 			pause = firstPause / 2
@@ -134,6 +168,31 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 			return nil
 		}
 	}
+}
+
+// decide works out what messages change. If it fails, what it has taken must be given back.
+func (s *scheduler) decide(d *decision) (err error) {
+	j := d.j
+	if err := s.open(j); err != nil {
+		return err
+	}
+	for _, m := range d.inbox {
+		if m.outcome != nil {
+			d.in.Outcomes = append(d.in.Outcomes, m.outcome.value(s.opts.Retry))
+		}
+		if m.stop != nil {
+			d.in.Stops = append(d.in.Stops, &m.stop.StopRequest)
+		}
+	}
+	if j.log != nil {
+		d.in.Lines = j.log
+	}
+	j.mu.Lock()
+	d.strewn = j.strewn
+	j.mu.Unlock()
+	d.in.Leftovers = d.strewn > 0
+	d.t, err = run.Next(&j.held, &d.in, s.view, &d.host, s.limits)
+	return err
 }
 
 // owes says that something has happened which is to be recorded, and not only what might start.
@@ -189,13 +248,13 @@ func (s *scheduler) answer(inbox []message, err error) {
 // changed reports, after a conflict, whether the resource's record explains it: the program applied something. Then
 // everything is decided anew, on the record as it is now.
 func (s *scheduler) changed(j *journey) bool {
-	before := j.rev
-	j.head, j.rev = nil, 0
+	before := j.held.Rev
+	j.held.Head, j.held.Rev = nil, 0
 	head, rev, err := s.ledger.Resource(s.base, j.Key)
 	if err != nil {
 		return true // read again, and fail there
 	}
-	j.head, j.rev = head, rev
+	j.held.Head, j.held.Rev = head, rev
 	return rev != before
 }
 
@@ -215,33 +274,33 @@ func (s *scheduler) lose(j *journey, err error) {
 
 // open reads the records of a run into its journey, unless they are there.
 func (s *scheduler) open(j *journey) error {
-	if j.run != nil {
+	if j.held.Run != nil {
 		return nil
 	}
-	run, err := s.ledger.Run(s.base, j.ID)
+	state, err := s.ledger.Run(s.base, j.ID)
 	if errors.Is(err, ErrNotFound) {
 		return errEnded
 	}
 	if err != nil {
 		return err
 	}
-	if run.Rec.State.Final() {
+	if state.Rec.State.Final() {
 		return errEnded
 	}
 	log := &runLog{run: j.ID, kept: map[string]int{}}
 	outputs := map[string]json.RawMessage{}
-	if run.Plan != nil {
+	if state.Plan != nil {
 		if log.seq, err = s.ledger.LastLine(s.base, j.ID); err != nil {
 			return err
 		}
-		revision, err := s.ledger.Revision(s.base, run.Rec.Key(), run.Rec.Generation)
+		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
 		if err != nil {
 			return err
 		}
-		j.spec = revision.Spec
-		for i := range run.Steps {
-			rec := &run.Steps[i].Rec
-			id := run.Plan.Step(i).ID
+		j.held.Spec = revision.Spec
+		for i := range state.Steps {
+			rec := &state.Steps[i].Rec
+			id := state.Plan.Step(i).ID
 			log.kept[id] = rec.Lines
 			if len(rec.Output) > 0 {
 				outputs[id] = rec.Output
@@ -254,7 +313,7 @@ func (s *scheduler) open(j *journey) error {
 			}
 		}
 	}
-	j.run = run
+	j.held.Run = state
 	j.mu.Lock()
 	j.log, j.outputs = log, outputs
 	j.mu.Unlock()
@@ -272,12 +331,12 @@ func (j *journey) output(step string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// commit writes the draft: all of it or nothing.
+// commit writes a transition: all of it or nothing.
 //
 // A crash before it leaves what the last commit said, and a step recorded as running there is called again with
 // Resumed set. A crash after it finds the starts recorded and their drivers perhaps not called, which is the same.
-func (s *scheduler) commit(d *draft) error {
-	ops := d.ops()
+func (s *scheduler) commit(d *decision) error {
+	ops := d.t.Ops()
 	if len(ops) == 0 {
 		return nil
 	}
@@ -291,32 +350,35 @@ func (s *scheduler) commit(d *draft) error {
 	if err != nil {
 		return err
 	}
-	d.apply(rev)
+	if last := d.t.Logged(); last > 0 {
+		d.j.log.written(last)
+	}
+	d.t.Committed(rev)
 	return nil
 }
 
 // adopt carries out what was committed, and has the attempts made. That which takes the caller's place, if there is one,
 // is returned instead.
-func (s *scheduler) adopt(d *draft) (mine *attempt) {
-	j := d.j
-	if d.idle() {
+func (s *scheduler) adopt(d *decision) (mine *attempt) {
+	j, t := d.j, d.t
+	if t.Idle() {
 		d.host.leave()
 	}
 	j.mu.Lock()
-	for _, a := range d.settled {
-		j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == a })
-	}
-	for i := range d.steps {
-		if output := d.steps[i].rec.Output; len(output) > 0 {
-			j.outputs[d.stepID(d.steps[i].index)] = output
+	for _, m := range d.inbox {
+		if m.outcome != nil {
+			j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == m.outcome.attempt })
 		}
 	}
+	for step, output := range t.Outputs {
+		j.outputs[step] = output
+	}
 	var before []*attempt
-	if d.stop != nil {
+	if t.Stop() != nil {
 		before = slices.Clone(j.flying)
 	}
-	for k, i := range d.starts {
-		a := s.newAttempt(j, d.plan, i, d.step(i), d.host.taken[k].driver, d.rec.Deadline)
+	for k, i := range t.Starts() {
+		a := s.newAttempt(j, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
 		j.flying = append(j.flying, a)
 		d.made = append(d.made, a)
 		s.watch(a)
@@ -329,25 +391,27 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 		}
 	}
 
-	s.events.publish(d.tell()...)
+	s.events.publish(eventsOf(j, t)...)
 	for _, a := range before {
-		s.end(a, d.stop)
+		s.end(a, t.Stop())
 	}
 	s.park(d, flying)
-	for _, answer := range d.answers { // after that, so that who is answered finds the run where it now belongs
-		answer <- nil
+	for _, m := range d.inbox { // after that, so that who is answered finds the run where it now belongs
+		if m.stop != nil {
+			m.stop.answer <- nil
+		}
 	}
-	if d.over && d.head != nil {
-		s.upkeep.resyncAt(d.head.Resync)
+	if t.Over() && t.Head() != nil {
+		s.upkeep.resyncAt(t.Head().Resync)
 	}
-	if d.displace != nil {
-		s.displace(j.Key, d.displace)
+	if by := t.Preempts(); by != nil {
+		s.displace(j.Key, by)
 	}
-	if d.over && d.rec.State == plan.Skipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
+	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
 		s.upkeep.reconcileUnlistened(j.Key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
-	for i, a := range d.made {
-		if d.host.taken[i].spare {
+	for k, a := range d.made {
+		if d.host.taken[k].spare {
 			mine = a
 		} else {
 			s.employ(a)
@@ -357,30 +421,30 @@ func (s *scheduler) adopt(d *draft) (mine *attempt) {
 }
 
 // park sees to it that the run is looked at when it can go on, and keeps in memory only what is being worked on.
-func (s *scheduler) park(d *draft, flying bool) {
-	j := d.j
-	if d.over {
-		for _, w := range s.drop(j, d.rec.State) {
-			w <- wholeRun(j.run)
+func (s *scheduler) park(d *decision, flying bool) {
+	j, t := d.j, d.t
+	if t.Over() {
+		for _, w := range s.drop(j, t.Rec().State) {
+			w <- wholeRun(j.held.Run)
 		}
 		j.unload() // or else what wakes it now would end it once more
 		j.mu.Lock()
-		late := j.strewn != d.swept // since this was decided
+		late := j.strewn != d.strewn // since this was decided
 		j.mu.Unlock()
-		if d.strewn || late {
+		if t.LeavesLeftovers() || late {
 			s.sweepLate(j)
 		}
-		if d.head != nil && d.head.Pending != "" {
-			s.enqueue(s.take(d.head.Pending, j.Key, laneOf(d.head.Pipeline, j.Key)))
+		if head := t.Head(); head != nil && head.Pending != "" {
+			s.enqueue(s.take(head.Pending, j.Key, laneOf(head.Pipeline, j.Key)))
 		}
 		s.upkeep.prune(j.Key)
 		return
 	}
-	s.schedule(j, d.nextDue(), j.run.State(), len(d.made))
-	if d.turn {
+	s.schedule(j, t.NextDue(), j.held.Run.State(), len(d.made))
+	if t.NeedsWorker() {
 		s.enqueue(j)
 	}
-	if !flying && (!d.turn || s.crowded()) {
+	if !flying && (!t.NeedsWorker() || s.crowded()) {
 		j.unload()
 	}
 }
@@ -393,7 +457,7 @@ func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.
 func (j *journey) unload() {
-	j.run, j.spec, j.head, j.rev = nil, nil, nil, 0
+	j.held = run.State{}
 	j.mu.Lock()
 	j.log, j.outputs, j.read = nil, nil, nil
 	j.mu.Unlock()
@@ -401,17 +465,16 @@ func (j *journey) unload() {
 
 // displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
 // the caller, whose own change is on record: that run's end wakes the other.
-func (s *scheduler) displace(k record.Key, by *displacement) {
-	stop := by.stop
-	stop.answer = make(chan error, 1)
-	s.beside(func() { s.drive(s.take(by.run, k, ""), message{stop: &stop}, false) })
+func (s *scheduler) displace(k record.Key, by *run.Preemption) {
+	stop := stopRequest{by.Stop, make(chan error, 1)}
+	s.beside(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
 }
 
 // stopRun asks a run to end and waits until that is on record.
-func (s *scheduler) stopRun(ctx context.Context, run *record.RunState, kind plan.Stop, cause error, reason string) error {
+func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.Stop, cause error, reason string) error {
 	answer := make(chan error, 1)
-	j := s.take(run.ID, run.Rec.Key(), laneOf(run.Rec.Pipeline, run.Rec.Key()))
-	ask := message{stop: &stopRequest{kind: kind, reason: reason, cause: cause, answer: answer}}
+	j := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
+	ask := message{stop: &stopRequest{run.StopRequest{Kind: kind, Reason: reason, Cause: cause}, answer}}
 	if !s.beside(func() { s.drive(j, ask, false) }) {
 		return ErrClosed
 	}

@@ -66,8 +66,8 @@ func (l *runLog) add(line record.LogLine, limit int) (kept, full bool) {
 	return true, l.size >= logChunk
 }
 
-// ops returns writes for the pending lines, and the Seq of the last of them.
-func (l *runLog) ops() (ops []store.Op, last int64) {
+// Ops returns writes for the pending lines, and the Seq of the last of them.
+func (l *runLog) Ops() (ops []store.Op, last int64) {
 	l.mu.Lock()
 	lines := slices.Clone(l.pending)
 	l.mu.Unlock()
@@ -101,7 +101,8 @@ func (l *runLog) unwritten() []record.LogLine {
 	return slices.Clone(l.pending)
 }
 
-func (l *runLog) lines(step string) int {
+// Kept returns how many lines of a step are kept.
+func (l *runLog) Kept(step string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.kept[step]

@@ -2,14 +2,12 @@ package conveyor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
-	"github.com/conveyor-go/conveyor/internal/record"
-	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/internal/run"
 )
 
 // Planner is an optional interface of a [Pipeline]. It computes the steps for each resource, for instance for a
@@ -44,7 +42,7 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{kind: resultPlan, output: steps}, nil
+	return Result{kind: run.Planned, output: steps}, nil
 }
 
 // plannedBy returns the plan with the steps that its first one came to.
@@ -68,31 +66,4 @@ func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))
 	}
 	return whole.Ready(), nil
-}
-
-// extend pins the steps that were planned.
-func (d *draft) extend(p *plan.Plan) error {
-	var old *record.RunState // whose steps are kept as far as the new plan has them
-	if d.rec.Of != "" && d.rec.Newest {
-		var err error
-		old, err = d.s.ledger.Run(d.s.base, d.rec.Of)
-		if errors.Is(err, ErrNotFound) {
-			rec := d.step(0)
-			rec.State, rec.Reason = plan.Failed, originalGone(d.rec.Of)
-			d.states[0] = plan.Failed
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	d.plan, d.extended = p, true
-	d.extra = append(d.extra, store.Put(record.PlanKey(d.j.ID), record.Encode(p)))
-	done := d.states[0]
-	d.blankStates(p.Len())
-	d.states[0] = done
-	if old != nil {
-		d.keep(old)
-	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
 )
 
@@ -24,6 +25,8 @@ import (
 type scheduler struct {
 	opts    Options // defaults filled in, never written again
 	ledger  *ledger.Ledger
+	view    ledger.View // ledger, as decisions see it
+	limits  run.Limits
 	events  *feed
 	log     *asynclog.Logger
 	tails   tails
@@ -63,6 +66,11 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 		base:   context.Background(),
 		giveUp: make(chan struct{}), done: make(chan struct{}), nudge: make(chan struct{}, 1),
 	}
+	s.view = l.View(s.base)
+	s.limits = run.Limits{
+		ErrorText: opts.Limits.ErrorText, Attempts: opts.Limits.Attempts,
+		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
+	}
 	s.pool = sched.NewPool[record.Key, *journey](opts.Workers, func() { s.employ(nil) }, s.drivers.forgetPlanner)
 	s.flusher.init(s)
 	return s
@@ -97,7 +105,7 @@ func (s *scheduler) wakeLoop() {
 // schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
 // many calls of drivers are about to be made for it.
 func (s *scheduler) schedule(j *journey, due record.Time, state plan.State, calls int) {
-	if s.pool.At(&j.task, int64(due), uint8(state), calls, j.run.IsBlockedBy) {
+	if s.pool.At(&j.task, int64(due), uint8(state), calls, j.held.Run.IsBlockedBy) {
 		s.wakeLoop()
 	}
 }

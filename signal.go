@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/document"
@@ -80,33 +79,6 @@ func (j *journey) strew() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.strewn++
-}
-
-// sweep removes them along with the end of the run; what is too much for one commit goes after it.
-func (d *draft) sweep() error {
-	d.j.mu.Lock()
-	d.swept = d.j.strewn
-	d.j.mu.Unlock()
-	if d.swept == 0 {
-		return nil
-	}
-	left := ledger.RemoveBatch
-	for _, prefix := range ledger.Leftovers(d.j.ID) {
-		for r, err := range d.s.ledger.Store.List(d.s.base, store.Query{Prefix: prefix, Limit: left + 1}) {
-			if err != nil {
-				return err
-			}
-			if left == 0 {
-				d.strewn = true
-				return nil
-			}
-			if !slices.ContainsFunc(d.extra, func(op store.Op) bool { return op.Key() == r.Key }) { // taken
-				d.extra = append(d.extra, store.Delete(r.Key))
-			}
-			left--
-		}
-	}
-	return nil
 }
 
 // sweepLate removes what is left of them after the end.

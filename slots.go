@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 	"sync"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -120,14 +119,6 @@ func (s *scheduler) driver(name string, j *journey) *driver {
 		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
 	}
 	return d
-}
-
-// missing says what a step lacks whose driver is not registered.
-func missing(driver string) string {
-	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
-		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
-	}
-	return fmt.Sprintf("driver %q is not registered", driver)
 }
 
 // limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/run"
 )
 
 // Stats describes what an engine does at one moment.
@@ -71,7 +72,7 @@ func (s *scheduler) stats() Stats {
 		}
 	}
 	for driver, n := range now.Blocked {
-		st.Blocked[missing(driver)] = n
+		st.Blocked[run.Missing(driver)] = n
 	}
 	for name, of := range now.Drivers {
 		st.Slots[name] = DriverStats{Busy: of.InUse, Limit: of.Limit, Waiting: of.Waiting}

@@ -1,0 +1,131 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/retry"
+	"github.com/conveyor-go/conveyor/internal/text"
+)
+
+// Outcome is what an attempt came to.
+type Outcome struct {
+	Step    int // position
+	Attempt int
+	Kind    Kind
+	Output  json.RawMessage // of Done
+	Plan    *plan.Plan      // of Planned
+	Reason  string          // of Skip and Halt; of Await, the name of the signal
+	Delay   time.Duration   // of Requeue and Refused; of Await, how long it waits at most, or 0
+	Failure *Failure        // of Failed
+	Policy  retry.Policy    // by which a failure is retried
+	Ended   time.Time
+}
+
+// Kind is what a driver has answered.
+type Kind uint8
+
+const (
+	Done    Kind = iota
+	Skip         // the step was not needed
+	Halt         // the run needs nothing more
+	Requeue      // the driver is to be called again after a delay
+	Await        // the driver is to be called again when a signal comes
+	Refused      // the host had no capacity for the call, which was not made
+	Planned      // the steps of the run were planned
+	Failed       // an error
+	Cut          // an error after the process, or a newer generation, has ended the call
+)
+
+// Failure is the error of an attempt, as it is recorded.
+type Failure struct {
+	Text      string
+	Kind      fault.Kind
+	Stack     string         // of a panic
+	Permanent bool           // no attempt can succeed
+	After     *time.Duration // before the next attempt; nil for the delay of the policy
+}
+
+// apply changes the record of a step by an outcome, and returns the record of the attempt if it failed. It is the one place
+// that says what an answer of a driver means.
+func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
+	ended := record.TimeOf(o.Ended)
+	if o.Kind == Refused {
+		// The driver has not been called, so that what the step was to be told stays.
+		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for room on the host"
+		return nil
+	}
+	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
+	switch o.Kind {
+	case Cut:
+		s.Interrupt()
+		return nil
+	case Failed:
+		return o.fail(s, stop, errorText)
+	case Requeue:
+		s.State, s.Again, s.Due = plan.Waiting, true, ended.Add(o.Delay)
+		s.Requeues++
+		s.Reason = "the driver asked to be called again"
+		return nil
+	}
+	s.Signal, s.TimedOut = nil, false
+	if o.Kind == Await {
+		o.await(s)
+		return nil
+	}
+	s.State, s.Ended, s.Output, s.Reason = plan.Succeeded, ended, o.Output, text.Truncate(o.Reason, errorText)
+	if o.Kind == Skip {
+		s.State = plan.Skipped
+	}
+	return nil
+}
+
+func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
+	f, ended := o.Failure, record.TimeOf(o.Ended)
+	s.Reason = text.Truncate(f.Text, errorText)
+	failed := &record.Attempt{Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, Stack: f.Stack}
+	switch {
+	case stop == plan.StopCancel || stop == plan.StopSupersede:
+		s.State, s.Ended = plan.Canceled, ended
+	case f.Permanent, stop != plan.StopNone, o.Policy.Exhausted(s.Attempt):
+		s.State, s.Ended = plan.Failed, ended
+	default:
+		delay := o.Policy.Delay(s.Attempt)
+		if f.After != nil {
+			delay = *f.After
+		}
+		s.State, s.Due = plan.Retrying, ended.Add(delay)
+	}
+	return failed
+}
+
+// maxWaits bounds the waits for signals that are kept of a step.
+const maxWaits = 32
+
+// await suspends the step until a signal comes.
+func (o *Outcome) await(s *record.Step) {
+	ended := record.TimeOf(o.Ended)
+	s.State, s.Again, s.Await = plan.Waiting, true, o.Reason
+	s.Reason = "waits for signal " + s.Await
+	if o.Delay > 0 {
+		s.Due = ended.Add(o.Delay)
+	}
+	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: ended})
+	if more := len(s.Waits) - maxWaits; more > 0 {
+		s.Waits = s.Waits[more:]
+	}
+}
+
+// Missing returns what a step lacks whose driver is not registered.
+func Missing(driver string) string {
+	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
+		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
+	}
+	return fmt.Sprintf("driver %q is not registered", driver)
+}
