@@ -47,7 +47,8 @@ type attempt struct {
 	logger   slog.Logger
 
 	unwatch func() bool // takes back the watch for the end of ctx; nil without one
-	answer  *outcome    // what the call came to; nil as long as that is not known
+	out     outcome     // what the call has come to so far
+	answer  *outcome    // out, when the call has come to its end; nil before
 
 	// Guarded by journey.mu. The first of returned and abandoned to be set decides whose word is recorded.
 	returned  bool

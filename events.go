@@ -10,7 +10,6 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/ring"
-	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -105,25 +104,24 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	}
 }
 
-// eventsOf lists what has happened with a transition, for those who watch.
-func eventsOf(j *journey, t *run.Transition) []Event {
-	changes := t.Changes()
+// listEvents lists what has happened with a transition, for those who watch.
+func (d *decision) listEvents() []Event {
+	changes := d.t.Changes()
 	if len(changes) == 0 {
 		return nil
 	}
-	now := time.Now()
-	events := make([]Event, 0, len(changes))
+	now, key := time.Now(), Key(d.j.Key)
 	for _, c := range changes {
-		e := Event{Time: now, Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(c.State), Reason: c.Reason}
+		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.j.ID, State: State(c.State), Reason: c.Reason}
 		switch {
 		case c.Removed:
-			e = Event{Time: now, Kind: EventResource, Resource: Key(j.Key), Reason: "deleted"}
+			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
 		case c.Step != "":
 			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
 		}
-		events = append(events, e)
+		d.events = append(d.events, e)
 	}
-	return events
+	return d.events
 }
 
 func runEvent(j *journey, rec *record.Run) Event {

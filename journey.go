@@ -56,6 +56,7 @@ type decision struct {
 	in     run.Input
 	host   host
 	made   []*attempt      // for the steps that start, in the order of the transition
+	events []Event         // what listEvents returns
 	strewn int             // of the journey, when this was decided
 	t      *run.Transition // nil until it is decided
 }
@@ -80,9 +81,11 @@ func (d *decision) recycle() {
 	clear(d.in.Stops)
 	clear(d.host.taken)
 	clear(d.made)
+	clear(d.events)
 	*d = decision{
-		in:   run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
-		host: host{taken: d.host.taken[:0]}, made: d.made[:0],
+		events: d.events[:0],
+		in:     run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
+		host:   host{taken: d.host.taken[:0]}, made: d.made[:0],
 	}
 	decisions.Put(d)
 }
@@ -367,7 +370,8 @@ func (s *scheduler) adopt(d *decision) (mine *attempt) {
 	j.mu.Lock()
 	for _, m := range d.inbox {
 		if m.outcome != nil {
-			j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == m.outcome.attempt })
+			done := m.outcome.attempt
+			j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == done })
 		}
 	}
 	for step, output := range t.Outputs {
@@ -391,7 +395,7 @@ func (s *scheduler) adopt(d *decision) (mine *attempt) {
 		}
 	}
 
-	s.events.publish(eventsOf(j, t)...)
+	s.events.publish(d.listEvents()...)
 	for _, a := range before {
 		s.end(a, t.Stop())
 	}

@@ -25,7 +25,7 @@ import (
 type scheduler struct {
 	opts    Options // defaults filled in, never written again
 	ledger  *ledger.Ledger
-	view    ledger.View // ledger, as decisions see it
+	view    run.Reader // ledger, as decisions see it
 	limits  run.Limits
 	events  *feed
 	log     *asynclog.Logger
@@ -136,9 +136,8 @@ func (s *scheduler) work(a *attempt) {
 	since := time.Now()
 	for {
 		if a != nil {
-			o := new(outcome)
-			s.call(a, o)
-			next, late := s.ended(a, o, !s.turnOver(since))
+			s.call(a, &a.out)
+			next, late := s.ended(a, &a.out, !s.turnOver(since))
 			if late { // somebody else works in its place
 				finished = true
 				return
