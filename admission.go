@@ -61,7 +61,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 			err = fmt.Errorf("admission: %w", err)
 		}
 	}()
-	return by.Admit(a.ctx, StepInfo{
+	return by.Admit(a.Context(), StepInfo{
 		Resource: Key(a.journey.Key), Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
 		Step: fromStep(*a.step), Attempt: a.number,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -441,7 +442,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	j := s.take(id, k, lane)
 	j.mu.Lock()
 	j.busy, j.strewn = true, 0
-	j.log, j.outputs = &runLog{run: id, kept: map[string]int{}}, map[string]json.RawMessage{}
+	j.log, j.outputs = runlog.New(id, 0), map[string]json.RawMessage{}
 	j.mu.Unlock()
 	j.held.Run = &record.RunState{ID: id, Rec: rec}
 	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()

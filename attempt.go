@@ -7,27 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/call"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// abandonAfter is how long a driver may take to return after its context has ended. Then its outcome is recorded
-// without it.
-const abandonAfter = 5 * time.Second
-
 // attempt is one call of a driver, from the commit that records its start to the return of the call. All that the call
 // needs is part of it, so that a step costs few allocations.
 type attempt struct {
+	call.Call
+
 	sched    *scheduler
 	journey  *journey
 	plan     *plan.Plan
@@ -38,40 +37,14 @@ type attempt struct {
 	finalize bool           // call Finalize, which the driver has
 	driver   *driver
 	started  time.Time
-	own      attemptContext
-	ctx      context.Context // given to the driver: own, or with a deadline
-	cancel   context.CancelCauseFunc
-	stop     context.CancelFunc // frees what the deadline holds; nil without one
 	request  Request
-	handler  logHandler
+	handler  runlog.Handler
 	logger   slog.Logger
 
-	unwatch func() bool // takes back the watch for the end of ctx; nil without one
-	out     outcome     // what the call has come to so far
-	answer  *outcome    // out, when the call has come to its end; nil before
-
-	// Guarded by journey.mu. The first of returned and abandoned to be set decides whose word is recorded.
-	returned  bool
-	abandoned bool
-	timer     *time.Timer // runs while the context has ended and the driver has not returned
+	out    outcome  // what the call has come to so far
+	answer *outcome // out, when the call has come to its end; nil before
 
 	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
-}
-
-// attemptContext is a context that knows the attempt it was made for.
-type attemptContext struct {
-	context.Context
-	attempt *attempt
-}
-
-// contextKey is the key under which a context gives its attempt.
-type contextKey struct{}
-
-func (c *attemptContext) Value(key any) any {
-	if key == (contextKey{}) {
-		return c.attempt
-	}
-	return c.Context.Value(key)
 }
 
 // outcome is what an attempt came to.
@@ -126,14 +99,9 @@ func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Ste
 		sched: s, journey: j, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: j.held.Run.Steps[i].Rev,
 		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started.Time(),
 	}
-	// The context is nobody's child: a parent would be a lock that all attempts meet at. Shutdown ends them one by one.
-	a.own.attempt = a
-	a.own.Context, a.cancel = context.WithCancelCause(context.Background())
-	a.ctx = &a.own
-	if at, cause := a.deadline(s.opts, deadline); !at.IsZero() {
-		a.ctx, a.stop = context.WithDeadlineCause(&a.own, at, cause)
-	}
-	a.handler.attempt, a.handler.sched = a, s
+	at, cause := a.deadline(s.opts, deadline)
+	a.Begin(a, at, cause, &s.aside)
+	a.handler.Init(a, a.step.ID, a.number, s.opts.Limits.LogLine)
 	a.logger = *slog.New(&a.handler)
 	rec := &j.held.Run.Rec
 	a.request = Request{
@@ -142,14 +110,6 @@ func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Ste
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
 	return a
-}
-
-// free frees what the context holds.
-func (a *attempt) free() {
-	if a.stop != nil {
-		a.stop()
-	}
-	a.cancel(nil)
 }
 
 // save is [Request.Checkpoint]. It is allowed as long as the step's record is the one that the attempt began with.
@@ -229,7 +189,7 @@ func (s *scheduler) call(a *attempt, o *outcome) {
 // enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
 func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 	opts := &a.sched.opts
-	if a.ctx.Err() == nil && opts.Admission != nil && !a.plan.Plans(a.index) {
+	if a.Context().Err() == nil && opts.Admission != nil && !a.plan.Plans(a.index) {
 		var after time.Duration
 		release, after, o.err = a.admit(opts.Admission, opts.Limits)
 		if o.err != nil || after > 0 {
@@ -237,8 +197,8 @@ func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 			return release, false
 		}
 	}
-	if a.ctx.Err() != nil { // before or meanwhile
-		o.err = context.Cause(a.ctx)
+	if a.Context().Err() != nil { // before or meanwhile
+		o.err = context.Cause(a.Context())
 		return release, false
 	}
 	return release, true
@@ -248,9 +208,9 @@ func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 func (a *attempt) run(o *outcome) {
 	limits := a.sched.opts.Limits
 	if a.finalize {
-		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.ctx, &a.request)
+		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.Context(), &a.request)
 	} else {
-		o.result, o.err = a.driver.impl.Reconcile(a.ctx, &a.request)
+		o.result, o.err = a.driver.impl.Reconcile(a.Context(), &a.request)
 	}
 	if o.err != nil {
 		return
@@ -269,14 +229,14 @@ func (a *attempt) run(o *outcome) {
 
 // panicked is the error that a panic becomes, where it is recovered.
 func panicked(v any, limits Limits) *PanicError {
-	return &PanicError{Value: v, Stack: []byte(text.Truncate(string(debug.Stack()), limits.ErrorText))}
+	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText)}
 }
 
 // close fills in how the call ended. The code of the driver may still come into it, see contained.
 func (a *attempt) close(o *outcome) {
 	o.ended = time.Now()
-	if a.ctx.Err() != nil {
-		o.cause = context.Cause(a.ctx)
+	if a.Context().Err() != nil {
+		o.cause = context.Cause(a.Context())
 	}
 	if o.err != nil {
 		o.err = contained(o.err, o.cause, a.sched.opts.Limits)

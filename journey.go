@@ -13,6 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -31,7 +32,7 @@ type journey struct {
 	flying  []*attempt // recorded as started, outcome not recorded
 	strewn  int        // how often a signal or a checkpoint of it was kept, which go with its end; 0 for none of them
 	outputs map[string]json.RawMessage
-	log     *runLog
+	log     *runlog.Log
 
 	// Owned by whoever set busy. Its Run is nil when it must be read from the store.
 	held run.State
@@ -200,7 +201,7 @@ func (s *scheduler) decide(d *decision) (err error) {
 
 // owes says that something has happened which is to be recorded, and not only what might start.
 func (j *journey) owes(inbox []message) bool {
-	return j.log != nil && len(j.log.unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
+	return j.log != nil && len(j.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
 }
 
 // loss is a run of which something could not be recorded.
@@ -268,7 +269,7 @@ func (s *scheduler) lose(j *journey, err error) {
 	flying := slices.Clone(j.flying)
 	j.mu.Unlock()
 	for _, a := range flying {
-		a.cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.ID))
+		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.ID))
 		s.disown(a)
 	}
 	s.forget(j)
@@ -290,12 +291,14 @@ func (s *scheduler) open(j *journey) error {
 	if state.Rec.State.Final() {
 		return errEnded
 	}
-	log := &runLog{run: j.ID, kept: map[string]int{}}
+	log := runlog.New(j.ID, 0)
 	outputs := map[string]json.RawMessage{}
 	if state.Plan != nil {
-		if log.seq, err = s.ledger.LastLine(s.base, j.ID); err != nil {
+		last, err := s.ledger.LastLine(s.base, j.ID)
+		if err != nil {
 			return err
 		}
+		log = runlog.New(j.ID, last)
 		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
 		if err != nil {
 			return err
@@ -304,7 +307,7 @@ func (s *scheduler) open(j *journey) error {
 		for i := range state.Steps {
 			rec := &state.Steps[i].Rec
 			id := state.Plan.Step(i).ID
-			log.kept[id] = rec.Lines
+			log.SetKept(id, rec.Lines)
 			if len(rec.Output) > 0 {
 				outputs[id] = rec.Output
 			}
@@ -354,7 +357,7 @@ func (s *scheduler) commit(d *decision) error {
 		return err
 	}
 	if last := d.t.Logged(); last > 0 {
-		d.j.log.written(last)
+		d.j.log.Written(last)
 	}
 	d.t.Committed(rev)
 	return nil
@@ -385,19 +388,19 @@ func (s *scheduler) adopt(d *decision) (mine *attempt) {
 		a := s.newAttempt(j, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
 		j.flying = append(j.flying, a)
 		d.made = append(d.made, a)
-		s.watch(a)
+		a.Watch()
 	}
 	flying := len(j.flying) > 0
 	j.mu.Unlock()
 	if s.ending.Load() {
 		for _, a := range d.made {
-			a.cancel(ErrShutdown)
+			a.Cancel(ErrShutdown)
 		}
 	}
 
 	s.events.publish(d.listEvents()...)
 	for _, a := range before {
-		s.end(a, t.Stop())
+		a.End(t.Stop())
 	}
 	s.park(d, flying)
 	for _, m := range d.inbox { // after that, so that who is answered finds the run where it now belongs

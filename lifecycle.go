@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/call"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
@@ -160,22 +161,20 @@ func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited b
 func (s *scheduler) endAttempts() {
 	s.ending.Store(true)
 	for _, a := range s.running() {
-		a.cancel(ErrShutdown)
+		a.Cancel(ErrShutdown)
 	}
 }
 
 // drain has nothing new started from here on. It returns the attempt whose driver is the caller, if there is one, and
 // whether the scheduler has stopped already.
 func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attempt, stopped bool) {
-	if a, _ := ctx.Value(contextKey{}).(*attempt); a != nil && a.sched == s {
-		a.journey.mu.Lock()
-		if !a.returned {
+	if a, _ := call.MakerOf(ctx).(*attempt); a != nil && a.sched == s {
+		a.Unreturned(func() {
 			own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
 			if a.exempt.CompareAndSwap(false, true) {
 				s.pool.Exempt(1)
 			}
-		}
-		a.journey.mu.Unlock()
+		})
 	}
 	drains, phase := s.pool.Drain()
 	return drains, own, phase == sched.Stopped

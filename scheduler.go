@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/sched"
 )
 
@@ -29,7 +30,7 @@ type scheduler struct {
 	limits  run.Limits
 	events  *feed
 	log     *asynclog.Logger
-	tails   tails
+	tails   runlog.Followers
 	pool    *pool
 	drivers registry
 	strays  strays
@@ -167,18 +168,8 @@ func (s *scheduler) turnOver(since time.Time) bool {
 // ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
 // learns that it came too late.
 func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
-	if a.unwatch != nil && a.unwatch() {
-		s.aside.Done()
-	}
-	a.free()
 	j := a.journey
-	j.mu.Lock()
-	late = a.abandoned
-	a.returned = true
-	if a.timer != nil && a.timer.Stop() {
-		s.aside.Done()
-	}
-	j.mu.Unlock()
+	late = a.Return()
 	s.unexempt(a)
 	s.pool.Done(a.driver.calls, 1)
 	if late {
@@ -211,7 +202,7 @@ func (s *scheduler) drop(j *journey, ended plan.State) (waiting []chan *Run) {
 	s.pool.Remove(&j.task, uint8(ended))
 	s.flusher.forget(j.log) // its lines are written, or never will be
 	waiting = s.waiters.take(j.ID)
-	s.tails.wake(j.ID)
+	s.tails.Wake(j.ID)
 	return waiting
 }
 

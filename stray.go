@@ -24,45 +24,15 @@ func (s *scheduler) goneWith(a *attempt) {
 	}
 }
 
-// watch sees to it that an attempt whose time is up does not hold up its run for ever. Without a deadline there is
-// nothing to watch for: whoever ends the context calls end.
-func (s *scheduler) watch(a *attempt) {
-	if a.stop == nil {
-		return
-	}
-	s.aside.Add(1)
-	a.unwatch = context.AfterFunc(a.ctx, func() {
-		defer s.aside.Done()
-		s.patience(a)
-	})
-}
-
-// end ends the context of an attempt.
-func (s *scheduler) end(a *attempt, cause error) {
-	a.cancel(cause)
-	s.patience(a)
-}
-
-// patience gives an attempt whose context has ended some time to return.
-func (s *scheduler) patience(a *attempt) {
-	a.journey.mu.Lock()
-	defer a.journey.mu.Unlock()
-	if a.returned || a.abandoned || a.timer != nil {
-		return
-	}
-	s.aside.Add(1)
-	a.timer = time.AfterFunc(abandonAfter, func() {
-		defer s.aside.Done()
-		s.abandon(a)
-	})
-}
+// GraceOver gives up a driver that has not returned though it was told to.
+func (a *attempt) GraceOver() { a.sched.abandon(a) }
 
 // abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
 func (s *scheduler) abandon(a *attempt) {
 	if !s.disown(a) {
 		return
 	}
-	cause := context.Cause(a.ctx)
+	cause := context.Cause(a.Context())
 	s.drive(a.journey, message{outcome: &outcome{
 		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
 	}}, false)
@@ -70,22 +40,10 @@ func (s *scheduler) abandon(a *attempt) {
 
 // disown has what a driver will return discarded; it reports false if the driver has returned.
 func (s *scheduler) disown(a *attempt) bool {
-	j := a.journey
-	j.mu.Lock()
-	if a.returned || a.abandoned {
-		j.mu.Unlock()
-		return false
-	}
-	a.abandoned = true
-	if a.timer != nil && a.timer.Stop() {
-		s.aside.Done() // it is not the timer that calls
-	}
-	// With the lock of the journey held: a driver that returns at this very moment must find its call counted, or it would
-	// be counted for ever.
-	s.pool.Abandoned(j.Key)
-	s.strays.add(a)
-	j.mu.Unlock()
-	return true
+	return a.Abandon(func() {
+		s.pool.Abandoned(a.journey.Key)
+		s.strays.add(a)
+	})
 }
 
 // strays are the calls that were given up and have not returned.
@@ -123,7 +81,7 @@ func (s *scheduler) running() (attempts []*attempt) {
 	for _, j := range s.pool.Owners() {
 		j.mu.Lock()
 		for _, a := range j.flying {
-			if !a.returned && !a.abandoned {
+			if a.Running() {
 				attempts = append(attempts, a)
 			}
 		}
