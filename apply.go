@@ -5,142 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
-	"strings"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
-	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
-
-// SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
-// with. Later runs use the new definition. Saving an unchanged definition changes nothing.
-//
-// If p is a [Planner], the engine keeps p and calls its Plan method for every run that is planned from now on.
-//
-// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The
-// drivers need not be registered yet.
-func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
-	if err := e.sched.accepting(); err != nil {
-		return err
-	}
-	if isNilPointer(p) {
-		return invalid("", "pipeline is nil")
-	}
-	spec := p.Spec().normalized()
-	plans, planned := p.(Planner)
-	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
-		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
-	}
-	doc := record.Encode(spec)
-	hash := ledger.DefinitionHash(doc)
-	for {
-		old, rev, err := e.ledger.Pipeline(ctx, spec.Name)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
-		}
-		if old != nil && old.Hash == hash {
-			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false) // a save whose outcome was not known may not have done it
-			e.sched.plansWith(spec.Name, plans)
-			return nil
-		}
-		now := time.Now()
-		head := record.Pipeline{
-			Hash: hash, Resource: spec.Resource, OnChange: record.ChangePolicy(spec.OnChange), Resync: document.Duration(spec.Resync), MaxRuns: spec.MaxRuns,
-			Planned: planned, Saved: record.TimeOf(now),
-		}
-		rev, err = e.ledger.Commit(ctx, []store.Op{
-			store.Put(record.PipelineKey(spec.Name), record.Encode(head)).If(rev),
-			// Under its hash the definition is always the same, so that writing it again changes nothing.
-			store.Put(record.DefinitionKey(spec.Name, hash), doc),
-		})
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
-		}
-		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false)
-		e.sched.plansWith(spec.Name, plans)
-		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
-		return nil
-	}
-}
-
-// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition.
-func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
-	if text.NameFault(name) != "" {
-		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
-	}
-	head, _, err := e.ledger.Pipeline(ctx, name)
-	if err != nil {
-		return PipelineSpec{}, err
-	}
-	r, err := e.ledger.Document(ctx, name, head.Hash)
-	if err != nil {
-		return PipelineSpec{}, err
-	}
-	var spec PipelineSpec
-	if err := record.Decode(r, &spec); err != nil {
-		return PipelineSpec{}, fmt.Errorf("definition of pipeline %s: %w", name, err)
-	}
-	return spec, nil
-}
-
-// Pipelines returns the current definitions of all pipelines, in the order of their names. If the store fails or ctx
-// ends, the last element is the error of the store or the cause of ctx.
-func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
-	return func(yield func(PipelineSpec, error) bool) {
-		for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.PipelinePrefix}) {
-			if err != nil {
-				yield(PipelineSpec{}, err)
-				return
-			}
-			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, record.PipelinePrefix))
-			if errors.Is(err, ErrNotFound) {
-				continue // deleted since
-			}
-			if !yield(spec, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun continue with the steps they
-// began with. A run of the pipeline that is still queued fails. A later Apply that names the pipeline fails, and so
-// does the deletion of a resource that names it.
-func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
-	if err := e.sched.accepting(); err != nil {
-		return err
-	}
-	if text.NameFault(name) != "" {
-		return fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
-	}
-	for {
-		_, rev, err := e.ledger.Pipeline(ctx, name)
-		if err != nil {
-			return err
-		}
-		// Its definitions stay, for the runs that have pinned them.
-		rev, err = e.ledger.Commit(ctx, []store.Op{store.Delete(record.PipelineKey(name)).If(rev)})
-		if errors.Is(err, store.ErrConflict) {
-			continue
-		}
-		if err == nil {
-			e.sched.limitRuns(name, 0, rev, true)
-			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
-		}
-		return err
-	}
-}
 
 // Apply creates a resource, or updates it to the content of r as a whole: a field that is empty in r becomes empty.
 // It returns the run that reconciles the current generation, and it fills the [Meta] of r.
@@ -421,85 +295,154 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	return newest, nil
 }
 
-// newRun commits a new run along with what it is for, started if that can be.
-func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *Run, err error) {
-	s := e.sched
-	next := want.next
-	now := time.Now()
-	id := e.ids.Next(now)
-	rec := record.Run{
-		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: plan.Queued,
-		Generation: next.Generation, Pipeline: next.Pipeline, Created: record.TimeOf(now),
-		Of: want.of.Of, From: want.of.From, Newest: want.of.Newest,
+// Delete marks a resource for deletion and returns the run that deletes it. The active run of the resource is
+// canceled, and so are the runs that are queued for it. Then the drivers of the resource's pipeline, or the drivers
+// that listen to its type, are finalized in the reverse order of the steps, if they are a [Finalizer]. When all
+// finalizers have succeeded, the resource and its revisions are removed in the same commit that ends the run.
+//
+// Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
+// the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
+// run of the deletion and its log are kept.
+//
+// A deletion is a run like any other: it can be canceled, and it can fail. The resource then stays, and stays marked.
+// Another call of Delete begins a new deletion. While a deletion is in progress, Delete returns its run. Delete
+// returns [ErrNotFound] if there is no such resource, and [ErrClosed] after Shutdown.
+func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
 	}
-	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.keep)...)
-	want.extra = append(want.extra, next.CancelResync(k)...)
-	next.Status.Phase, next.Status.Run, next.Status.Message = plan.Queued, id, ""
-
-	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
-	// call is done with it.
-	lane := laneOf(next.Pipeline, k)
-	j := s.take(id, k, lane)
-	j.mu.Lock()
-	j.busy, j.strewn = true, 0
-	j.log, j.outputs = runlog.New(id, 0), map[string]json.RawMessage{}
-	j.mu.Unlock()
-	j.held.Run = &record.RunState{ID: id, Rec: rec}
-	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()
-	d := s.newDecision(j, nil, spare)
-	d.t, err = run.New(&j.held, &run.Wanted{
-		Head: next, Rev: rev, Pipeline: want.along, Spec: want.spec, Extra: want.extra, Start: spare,
-	}, &d.in, s.view, &d.host, s.limits)
-	if err == nil {
-		err = s.commit(d)
+	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
+		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 	}
-	var first *attempt
-	var made *Run
-	if err == nil {
-		made = runOf(j.held.Run, nil)
-		*want.next = *d.t.Head()
-		if want.write {
-			s.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(k)})
+	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
+		if head == nil {
+			return nil, ErrNotFound
 		}
-		if !d.t.Begun() {
-			s.events.publish(runEvent(j, d.t.Rec()))
+		next := *head
+		if head.Deleted != 0 && !head.Status.Phase.Final() {
+			return &submission{next: &next}, nil // under way
 		}
-		first = s.adopt(d)
-	} else {
-		d.host.Release()
-		s.forget(j)
-		j.unload() // or else what has woken it meanwhile would take it for a run
+		revision, err := e.ledger.Revision(ctx, record.Key(k), head.Generation)
+		if err != nil {
+			return nil, err
+		}
+		next.Deleted = record.Time(e.clock.Next(time.Now()))
+		return &submission{next: &next, write: true, cause: record.Deleted, spec: revision.Spec}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", k, err)
 	}
-	spare = d.host.spare
-	d.recycle()
-	if first != nil {
-		s.employ(first)
-	}
-	if spare {
-		s.pool.Release() // nothing took the place
-	}
-	s.leave(j)
-	if err == nil && want.next.Deleted != 0 && want.next.Pending != "" && want.next.Pending != id {
-		s.enqueue(s.take(want.next.Pending, k, lane)) // it is not to begin any more
-	}
-	if errors.Is(err, store.ErrUnknown) {
-		s.enqueue(s.take(id, k, lane)) // it may be on record
-	}
-	return made, err
+	return run, nil
 }
 
-// leave ends the time in which the journey was busy with its own creation, and does what came up meanwhile.
-func (s *scheduler) leave(j *journey) {
-	j.mu.Lock()
-	j.busy = false
-	again := len(j.inbox) > 0
-	j.mu.Unlock()
-	if !again || s.beside(func() { s.drive(j, message{}, false) }) {
-		return
+// RetryFrom selects the steps that [Engine.Retry] runs again. The zero value selects the steps that the old run has
+// not done: the failed step and the steps that were left.
+type RetryFrom struct {
+	// Step is the id of the first step to run again. All steps that come after it are run again too. Empty selects
+	// the steps that were not done.
+	Step string
+	// Start runs all steps again; no earlier success is kept. The steps that a [Planner] has planned are not planned
+	// again, unless Newest is set. Start and Step exclude each other.
+	Start bool
+	// Newest uses the steps of the pipeline as it is defined now. A step that was done is kept if the new definition
+	// still has its id. By default the new run uses the steps that the old run had pinned.
+	Newest bool
+}
+
+// Retry repeats an ended run in a new run (see [Run].Of) of the same generation. The steps that were done, and that
+// from does not select, are not called again. Their outputs are available to the other steps. Attempts are counted
+// from 1 again, and the idempotency keys are new. The Finally steps are run again.
+//
+// Retry returns:
+//
+//   - [ErrNotFound] if there is no such run, or if the run has no such step;
+//   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
+//     longer the newest, or if another run of the resource has not ended;
+//   - an [ErrInvalid] if from contradicts itself;
+//   - [ErrClosed] after Shutdown.
+func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
 	}
-	j.mu.Lock()
-	inbox := j.inbox
-	j.inbox = nil
-	j.mu.Unlock()
-	s.answer(inbox, ErrClosed) // or else who wants it canceled would wait for ever
+	if from.Start && from.Step != "" {
+		return nil, invalid("from", "has both Start and Step %q", text.Truncate(from.Step, text.MaxName))
+	}
+	old, err := e.GetRun(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !old.State.Final():
+		return nil, fmt.Errorf("%w: run %s is %s", ErrConflict, runID, old.State)
+	case old.Cause == CauseDeleted:
+		return nil, fmt.Errorf("%w: run %s was a deletion", ErrConflict, runID)
+	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
+		return nil, fmt.Errorf("%w: step %q of run %s", ErrNotFound, text.Truncate(from.Step, text.MaxName), runID)
+	}
+	if len(old.Steps) == 0 {
+		return e.Trigger(ctx, old.Resource) // it never began, so there is nothing to keep
+	}
+	first := from.Step
+	if from.Start {
+		first = run.FromStart
+	}
+	run, _, err := e.submit(ctx, record.Key(old.Resource), func(head *record.Resource) (*submission, error) {
+		switch {
+		case head == nil || head.ID != old.ResourceID:
+			return nil, ErrNotFound
+		case head.Deleted != 0:
+			return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+		case head.Generation != old.Generation:
+			return nil, fmt.Errorf("%w: run %s was of generation %d, and %d is the newest", ErrConflict, runID, old.Generation, head.Generation)
+		case head.Active != "" || head.Pending != "":
+			return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
+		}
+		revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
+		if err != nil {
+			return nil, err
+		}
+		next := *head
+		return &submission{
+			next: &next, cause: record.Retried, spec: revision.Spec,
+			of: record.Run{Of: runID, From: first, Newest: from.Newest},
+		}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", old.Resource, err)
+	}
+	return run, nil
+}
+
+// Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
+// become a new generation, which a run reconciles as after [Engine.Apply]. The metadata does not change. If the spec
+// and the pipeline are current already, Rollback makes no generation, like Apply.
+//
+// Rollback returns [ErrNotFound] if there is no such resource or generation, and [ErrClosed] after Shutdown.
+// Otherwise it returns what Apply returns.
+func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, error) {
+	if err := e.sched.accepting(); err != nil {
+		return nil, err
+	}
+	if _, err := e.head(ctx, k); err != nil {
+		return nil, err
+	}
+	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
+		if head == nil || generation < head.First || generation > head.Generation {
+			return nil, fmt.Errorf("%w: generation %d", ErrNotFound, generation)
+		}
+		revision, err := e.ledger.Revision(ctx, record.Key(k), generation)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, fmt.Errorf("%w: generation %d is no longer kept", ErrNotFound, generation)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o := &Object{Meta: metaOf(k, head), Spec: revision.Spec}
+		o.Pipeline = revision.Pipeline
+		return e.change(ctx, o, head, false)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", k, err)
+	}
+	return run, nil
 }

@@ -7,6 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -165,27 +170,6 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 	return at, cause
 }
 
-// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
-// runtime.Goexit.
-func (s *scheduler) call(a *attempt, o *outcome) {
-	o.attempt = a
-	defer func() {
-		if v := recover(); v != nil {
-			o.err = panicked(v, s.opts.Limits)
-			a.close(o)
-		}
-	}()
-	release, admitted := a.enter(o)
-	if release != nil {
-		defer s.releaseRoom(a, release)
-	}
-	if admitted {
-		a.run(o)
-	}
-	a.close(o)
-	a.answer = o
-}
-
 // enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
 func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 	opts := &a.sched.opts
@@ -243,12 +227,6 @@ func (a *attempt) close(o *outcome) {
 	}
 }
 
-// endedError is what a driver answered after its context had ended: the reason first, then its own words.
-type endedError struct{ cause, err error }
-
-func (e *endedError) Error() string   { return fmt.Sprintf("%v: %v", e.cause, e.err) }
-func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
-
 // encodeOutput fails for good, since the next attempt would most likely return the same.
 func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 	data, err := document.Marshal(output)
@@ -262,4 +240,159 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 		return nil, Permanent(err)
 	}
 	return data, nil
+}
+
+// admit asks for room. Without an error, and without a time after which to ask again, the driver may be called.
+func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter time.Duration, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked(v, limits)
+		}
+		if err != nil {
+			err = fmt.Errorf("admission: %w", err)
+		}
+	}()
+	return by.Admit(a.Context(), StepInfo{
+		Resource: Key(a.journey.Key), Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
+		Step: fromStep(*a.step), Attempt: a.number,
+	})
+}
+
+// releaseRoom gives back what Admit has granted.
+func (s *scheduler) releaseRoom(a *attempt, release func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("release of an admission panicked", "run", a.journey.ID, "step", a.step.ID, "panic", text.TypeOf(v))
+		}
+	}()
+	release()
+}
+
+// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
+// runtime.Goexit.
+func (s *scheduler) call(a *attempt, o *outcome) {
+	o.attempt = a
+	defer func() {
+		if v := recover(); v != nil {
+			o.err = panicked(v, s.opts.Limits)
+			a.close(o)
+		}
+	}()
+	release, admitted := a.enter(o)
+	if release != nil {
+		defer s.releaseRoom(a, release)
+	}
+	if admitted {
+		a.run(o)
+	}
+	a.close(o)
+	a.answer = o
+}
+
+// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
+// learns that it came too late.
+func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
+	j := a.journey
+	late = a.Return()
+	s.unexempt(a)
+	s.pool.Done(a.driver.calls, 1)
+	if late {
+		s.strays.remove(a)
+		s.pool.Returned(j.Key)
+		return nil, true
+	}
+	return s.drive(j, message{outcome: o}, worker), false
+}
+
+// goneWith takes the place of a worker whose goroutine a driver ended, or the release of an admission after the driver had
+// answered.
+func (s *scheduler) goneWith(a *attempt) {
+	o := a.answer
+	if o == nil {
+		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
+		a.close(o)
+	}
+	if _, late := s.ended(a, o, false); !late {
+		s.pool.Release()
+	}
+}
+
+// GraceOver gives up a driver that has not returned though it was told to.
+func (a *attempt) GraceOver() { a.sched.abandon(a) }
+
+// abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
+func (s *scheduler) abandon(a *attempt) {
+	if !s.disown(a) {
+		return
+	}
+	cause := context.Cause(a.Context())
+	s.drive(a.journey, message{outcome: &outcome{
+		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
+	}}, false)
+}
+
+// disown has what a driver will return discarded; it reports false if the driver has returned.
+func (s *scheduler) disown(a *attempt) bool {
+	return a.Abandon(func() {
+		s.pool.Abandoned(a.journey.Key)
+		s.strays.add(a)
+	})
+}
+
+// strays are the calls that were given up and have not returned.
+type strays struct {
+	mu    sync.Mutex // guards calls
+	calls map[*attempt]struct{}
+}
+
+func (s *strays) add(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls == nil {
+		s.calls = map[*attempt]struct{}{}
+	}
+	s.calls[a] = struct{}{}
+}
+
+func (s *strays) remove(a *attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.calls, a)
+}
+
+// list returns them, the oldest first.
+func (s *strays) list() []*attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	attempts := slices.Collect(maps.Keys(s.calls))
+	sortByStart(attempts)
+	return attempts
+}
+
+// running lists the attempts under way.
+func (s *scheduler) running() (attempts []*attempt) {
+	for _, j := range s.pool.Owners() {
+		j.mu.Lock()
+		for _, a := range j.flying {
+			if a.Running() {
+				attempts = append(attempts, a)
+			}
+		}
+		j.mu.Unlock()
+	}
+	sortByStart(attempts)
+	return attempts
+}
+
+func sortByStart(attempts []*attempt) {
+	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
+}
+
+// describeAttempts names attempts for an error.
+func describeAttempts(attempts []*attempt) string {
+	var names []string
+	for _, a := range attempts {
+		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.ID, a.step.ID, a.driver.name, a.journey.Key))
+	}
+	return strings.Join(names, "; ")
 }

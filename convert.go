@@ -15,11 +15,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/retry"
 )
 
-// document returns the limits that concern the reading of a document.
-func (l Limits) document() document.Limits {
-	return document.Limits{Bytes: l.Document, Depth: l.Depth, List: l.Steps}
-}
-
 // objectOfRun puts the resource together as it was when its run started. It shares nothing with the record.
 func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 	o := &Object{Spec: bytes.Clone(spec), Meta: Meta{

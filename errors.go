@@ -154,3 +154,35 @@ func rebuildError(kind fault.Kind, text, stack string) error {
 	}
 	return errors.New(text)
 }
+
+// endedError is what a driver answered after its context had ended: the reason first, then its own words.
+type endedError struct{ cause, err error }
+
+func (e *endedError) Error() string { return fmt.Sprintf("%v: %v", e.cause, e.err) }
+
+func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
+
+// contained is an error of the engine's own that says the same as a driver's, the cause of the context's end included if
+// there is one. It is limited to what is kept of an error.
+func contained(err, cause error, limits Limits) (own error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p := panicked(v, limits)
+			p.Value = text.Truncate(text.Of(v), limits.ErrorText)
+			own = p
+		}
+	}()
+	if cause != nil && !fault.Is(err, cause) {
+		err = &endedError{cause: cause, err: err}
+	}
+	kept := &recordedError{text: text.Truncate(err.Error(), limits.ErrorText)}
+	if p, ok := fault.As[*PanicError](err); ok {
+		kept.is = &PanicError{Value: kept.text, Stack: []byte(text.Truncate(string(p.Stack), limits.ErrorText))}
+	} else {
+		kept.is = fault.Sentinel(fault.KindOf(err, false))
+	}
+	if d, ok := direction(err); ok {
+		return &directedError{err: kept, permanent: d.permanent, delay: d.delay}
+	}
+	return kept
+}

@@ -2,13 +2,14 @@ package conveyor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
@@ -104,26 +105,135 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	}
 }
 
-// listEvents lists what has happened with a transition, for those who watch.
-func (d *decision) listEvents() []Event {
-	changes := d.t.Changes()
-	if len(changes) == 0 {
-		return nil
-	}
-	now, key := time.Now(), Key(d.j.Key)
-	for _, c := range changes {
-		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.j.ID, State: State(c.State), Reason: c.Reason}
-		switch {
-		case c.Removed:
-			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
-		case c.Step != "":
-			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
-		}
-		d.events = append(d.events, e)
-	}
-	return d.events
+// Observer is called for the engine's events, for instance for metrics and tracing (see [Options].Observer).
+type Observer interface {
+	// Observe is called for each event from Start on, after the change that the event describes was recorded. There
+	// is one call at a time, and the events of one run come in the order in which they happened. Observe delays
+	// nothing: the engine continues meanwhile. If an observer falls more than [Limits].WatchBuffer events behind, it
+	// gets one event of kind [EventGap] for those that it has missed. If Observe panics, the type of the panic value
+	// is logged, and Observe is called for the next event as usual.
+	//
+	// After Shutdown has begun, Observe is still called for the events until its end, as far as the time of Shutdown
+	// allows. Then ctx ends. The engine does not wait for a call of Observe that has not returned by then.
+	Observe(ctx context.Context, e Event)
 }
 
-func runEvent(j *journey, rec *record.Run) Event {
-	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(rec.State), Reason: rec.Reason}
+// ObserverFunc lets an ordinary function be used as an [Observer].
+type ObserverFunc func(ctx context.Context, e Event)
+
+// Observe calls f.
+func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
+
+// observing is the goroutine that tells the observer. It reads the same feed as the watchers do, at its own pace.
+type observing struct {
+	observer Observer
+	feed     *feed
+	failed   func(how string)
+
+	ctx   context.Context // given to the observer
+	stop  context.CancelFunc
+	ended chan struct{} // closed when the observer has been told all
 }
+
+// observe begins to tell, from the next event on; it is nil without an observer.
+func (s *scheduler) observe() *observing {
+	if s.opts.Observer == nil {
+		return nil
+	}
+	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
+	o.failed = func(how string) { s.log.Error("observer panicked", "panic", how) }
+	o.ctx, o.stop = context.WithCancel(context.Background())
+	go o.tell(s.events.Next())
+	return o
+}
+
+func (o *observing) tell(next int64) {
+	over := false
+	defer func() {
+		if !over { // the observer ended this goroutine, and is told the rest in another one
+			o.failed("runtime.Goexit was called")
+			go o.tell(next)
+			return
+		}
+		close(o.ended)
+	}()
+	for {
+		event, err := o.feed.Await(o.ctx, next)
+		switch {
+		case errors.Is(err, ErrGap):
+			next = o.feed.Oldest()
+			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
+		case err != nil:
+			over = true
+			return // the feed has ended, or the time to listen to it
+		default:
+			event.Cursor = o.feed.cursor(next)
+			next++
+		}
+		o.call(event)
+	}
+}
+
+func (o *observing) call(event Event) {
+	defer func() {
+		if v := recover(); v != nil {
+			o.failed(text.TypeOf(v))
+		}
+	}()
+	o.observer.Observe(o.ctx, event)
+}
+
+// finish waits until the observer has been told all, at most so long, and leaves it alone then.
+func (o *observing) finish(until context.Context) {
+	if o == nil {
+		return
+	}
+	select {
+	case <-o.ended:
+	case <-o.ctx.Done(): // it was left alone before
+	case <-until.Done():
+	}
+	o.stop()
+}
+
+// Event describes one thing that happened. An Event is sent after the change was recorded.
+type Event struct {
+	// Cursor is the position of the event in the stream. [WatchOptions].Since accepts it to continue after this
+	// event.
+	Cursor   Cursor    `json:"cursor"`
+	Time     time.Time `json:"time"`
+	Kind     EventKind `json:"kind"`
+	Resource Key       `json:"resource,omitzero"`
+	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
+	Run      string    `json:"run,omitempty"`
+	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
+	State    State     `json:"state,omitzero"` // new state of the run or the step
+	Attempt  int       `json:"attempt,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
+// another engine.
+type Cursor string
+
+// EventKind is the kind of an event.
+type EventKind uint8
+
+const (
+	EventResource EventKind = iota + 1 // a resource was created, changed or removed
+	EventPipeline                      // a pipeline was saved or deleted
+	EventRun                           // a run was queued, started or ended
+	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
+	EventGap                           // an [Observer] has missed events that are no longer kept
+)
+
+var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
+
+// String returns the name that documents use, and "unset" for the zero value.
+func (k EventKind) String() string { return eventKindNames.Text(k) }
+
+// MarshalText returns the name that documents use, and an empty text for the zero value.
+func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.Marshal(k) }
+
+// UnmarshalText accepts exactly what MarshalText returns.
+func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.Unmarshal(b, k) }

@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -168,66 +166,4 @@ func (s *StepRun) err(run string) error {
 		e.Err = rebuildError(last.kind, last.Error, last.Stack)
 	}
 	return e
-}
-
-// Event describes one thing that happened. An Event is sent after the change was recorded.
-type Event struct {
-	// Cursor is the position of the event in the stream. [WatchOptions].Since accepts it to continue after this
-	// event.
-	Cursor   Cursor    `json:"cursor"`
-	Time     time.Time `json:"time"`
-	Kind     EventKind `json:"kind"`
-	Resource Key       `json:"resource,omitzero"`
-	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
-	Run      string    `json:"run,omitempty"`
-	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
-	State    State     `json:"state,omitzero"` // new state of the run or the step
-	Attempt  int       `json:"attempt,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-}
-
-// Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
-// another engine.
-type Cursor string
-
-// EventKind is the kind of an event.
-type EventKind uint8
-
-const (
-	EventResource EventKind = iota + 1 // a resource was created, changed or removed
-	EventPipeline                      // a pipeline was saved or deleted
-	EventRun                           // a run was queued, started or ended
-	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
-	EventGap                           // an [Observer] has missed events that are no longer kept
-)
-
-var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
-
-// String returns the name that documents use, and "unset" for the zero value.
-func (k EventKind) String() string { return eventKindNames.Text(k) }
-
-// MarshalText returns the name that documents use, and an empty text for the zero value.
-func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.Marshal(k) }
-
-// UnmarshalText accepts exactly what MarshalText returns.
-func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.Unmarshal(b, k) }
-
-// LogLine is one line that a driver wrote to [Request.Log].
-type LogLine struct {
-	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
-	Time    time.Time  `json:"time"`
-	Step    string     `json:"step"`
-	Attempt int        `json:"attempt"`
-	Level   slog.Level `json:"level"`
-	Message string     `json:"message"`
-	// Attrs are the attributes of the line as a JSON object, with groups nested. Attrs is empty if there are none.
-	Attrs json.RawMessage `json:"attrs,omitempty"`
-}
-
-// String returns the line in readable form: the level, the message, and the attributes as JSON.
-func (l LogLine) String() string {
-	if len(l.Attrs) == 0 {
-		return l.Level.String() + " " + l.Message
-	}
-	return l.Level.String() + " " + l.Message + " " + string(l.Attrs)
 }

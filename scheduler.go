@@ -165,21 +165,6 @@ func (s *scheduler) turnOver(since time.Time) bool {
 	return time.Since(since) >= longestTurn && s.pool.Waiting() > 0
 }
 
-// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
-// learns that it came too late.
-func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
-	j := a.journey
-	late = a.Return()
-	s.unexempt(a)
-	s.pool.Done(a.driver.calls, 1)
-	if late {
-		s.strays.remove(a)
-		s.pool.Returned(j.Key)
-		return nil, true
-	}
-	return s.drive(j, message{outcome: o}, worker), false
-}
-
 // take returns the journey of an unfinished run, made if it is not known.
 func (s *scheduler) take(id string, key record.Key, lane string) *journey {
 	return s.pool.Take(id, lane, uint8(plan.Queued), func() *task {

@@ -73,17 +73,3 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		return nil
 	}
 }
-
-// strew takes note that there are records of a run that nobody wants after its end.
-func (j *journey) strew() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.strewn++
-}
-
-// sweepLate removes what is left of them after the end.
-func (s *scheduler) sweepLate(j *journey) {
-	s.beside(func() {
-		s.insist("tidy run "+j.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(j.ID)...) })
-	})
-}

@@ -1,6 +1,7 @@
 package conveyor
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sort"
@@ -8,9 +9,21 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
+
+// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+type planner struct{ Planner }
+
+func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
+	steps, err := p.Plan(ctx, req.Resource)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{kind: run.Planned, output: steps}, nil
+}
 
 // driver is a registered driver.
 type driver struct {
@@ -124,12 +137,4 @@ func (s *scheduler) driver(name string, j *journey) *driver {
 // limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
 func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
 	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
-}
-
-// laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
-func laneOf(pipeline string, k record.Key) string {
-	if pipeline == "" {
-		return "/" + k.Type
-	}
-	return pipeline
 }

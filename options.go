@@ -1,6 +1,17 @@
 package conveyor
 
-import "github.com/conveyor-go/conveyor/internal/fault"
+import (
+	"math"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
+)
+
+// document returns the limits that concern the reading of a document.
+func (l Limits) document() document.Limits {
+	return document.Limits{Bytes: l.Document, Depth: l.Depth, List: l.Steps}
+}
 
 // Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
 // value and a value that a record of a store, or the memory, could never hold: more than 4 MiB for bytes, more than
@@ -97,5 +108,63 @@ func (l *Limits) validate(f *fault.Fields) {
 		if *field.value > field.most {
 			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d", *field.value, field.most))
 		}
+	}
+}
+
+// Retention bounds what is kept of the past of each resource. The zero value keeps everything. Retention is applied
+// each time a run of the resource ends, and after every 256th generation. A resource without activity is not pruned.
+//
+// Some records are never removed, with any setting: runs that have not ended, runs that an unfinished run repeats,
+// the newest run of a resource, its current generation, and the generations that unfinished runs have pinned. The
+// steps, the attempts and the log of a run are removed together with the run. Its checkpoints, and the signals that
+// no step took, are removed when the run ends.
+type Retention struct {
+	// Runs is the number of ended runs to keep, the newest ones. 0 means all.
+	Runs int
+	// Age is the maximum age of a kept run, counted from its end. 0 means no limit.
+	Age time.Duration
+	// Revisions is the number of generations to keep, the newest ones. 0 means all.
+	Revisions int
+}
+
+func (r Retention) validate(f *fault.Fields) {
+	if r.Runs < 0 {
+		f.Add(fault.Invalidf("Retention.Runs", "%d is negative", r.Runs))
+	}
+	if r.Age < 0 {
+		f.Add(fault.Invalidf("Retention.Age", "%s is negative", r.Age))
+	}
+	if r.Revisions < 0 {
+		f.Add(fault.Invalidf("Retention.Revisions", "%d is negative", r.Revisions))
+	}
+}
+
+// RetryPolicy defines how often a failed attempt is repeated, and after which delay. Policies are combined field by
+// field. A field that is zero in the policy of a step is taken from the policy of the pipeline, then of the driver,
+// then from [Options].Retry, and then from the default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at
+// most Max. The delay is then changed at random by up to the fraction Jitter, up or down.
+type RetryPolicy struct {
+	MaxAttempts int      `json:"maxAttempts,omitempty"` // maximum number of attempts, the first one included; default 3; -1 means no limit
+	Initial     Duration `json:"initial,omitzero"`      // default 1s
+	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial that is larger than Max counts as Max
+	Multiplier  float64  `json:"multiplier,omitempty"`  // at least 1; default 2
+	Jitter      float64  `json:"jitter,omitempty"`      // fraction of the delay, at most 1; default 0.2; -1 means none
+}
+
+func validateRetry(p RetryPolicy, field string, f *fault.Fields) {
+	if p.MaxAttempts < -1 {
+		f.Add(fault.Invalidf(field+".maxAttempts", "%d is less than -1", p.MaxAttempts))
+	}
+	if p.Initial < 0 {
+		f.Add(fault.Invalidf(field+".initial", "%s is negative", p.Initial))
+	}
+	if p.Max < 0 {
+		f.Add(fault.Invalidf(field+".max", "%s is negative", p.Max))
+	}
+	if p.Multiplier != 0 && !(p.Multiplier >= 1 && p.Multiplier <= math.MaxFloat32) {
+		f.Add(fault.Invalidf(field+".multiplier", "%v is not 1 or more", p.Multiplier))
+	}
+	if p.Jitter != -1 && !(p.Jitter >= 0 && p.Jitter <= 1) {
+		f.Add(fault.Invalidf(field+".jitter", "%v is neither -1 nor between 0 and 1", p.Jitter))
 	}
 }

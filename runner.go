@@ -17,6 +17,134 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// listEvents lists what has happened with a transition, for those who watch.
+func (d *decision) listEvents() []Event {
+	changes := d.t.Changes()
+	if len(changes) == 0 {
+		return nil
+	}
+	now, key := time.Now(), Key(d.j.Key)
+	for _, c := range changes {
+		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.j.ID, State: State(c.State), Reason: c.Reason}
+		switch {
+		case c.Removed:
+			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
+		case c.Step != "":
+			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
+		}
+		d.events = append(d.events, e)
+	}
+	return d.events
+}
+
+func runEvent(j *journey, rec *record.Run) Event {
+	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(rec.State), Reason: rec.Reason}
+}
+
+// host grants what a decision about one run needs: a place for a step that may start, and one for a run among those of its
+// pipeline. It is the [run.Host] of that run.
+type host struct {
+	s     *scheduler
+	j     *journey
+	spare bool // the worker that decides can go on with a step
+	taken []place
+	room  bool // a place among the runs of the pipeline was taken
+}
+
+// place is what was taken for a step.
+type place struct {
+	driver *driver
+	spare  bool // runs in the place of the worker that decides
+}
+
+func (h *host) Start(name string, finalize bool) run.Grant {
+	s := h.s
+	driver := s.driver(name, h.j)
+	if driver == nil {
+		return run.NoDriver
+	}
+	if _, ok := driver.impl.(Finalizer); finalize && !ok {
+		return run.NotNeeded
+	}
+	if s.pool.Hold(&h.j.task) {
+		return run.Later
+	}
+	onSpare := h.spare
+	if !onSpare && !s.pool.Reserve() {
+		return run.NoWorker
+	}
+	h.spare = false
+	if !s.pool.Acquire(driver.calls, &h.j.task) {
+		if onSpare {
+			h.spare = true
+		} else {
+			s.pool.Release()
+		}
+		return run.Later
+	}
+	h.taken = append(h.taken, place{driver, onSpare})
+	return run.Granted
+}
+
+// Enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
+func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
+	s := h.s
+	if rec == nil {
+		rec, _, err = s.ledger.Pipeline(s.base, name)
+		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
+			return false, rec, err
+		}
+	}
+	known, limit := rec != nil, 0
+	var asOf int64
+	if known {
+		limit, asOf = rec.MaxRuns, int64(rec.Rev)
+	}
+	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.j.task)
+	h.room = entered
+	if first && known {
+		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
+		// deleted from here on keeps them as long as this run is in the room.
+		read := rec.Rev
+		rec, _, err = s.ledger.Pipeline(s.base, name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			s.limitRuns(name, 0, read, true)
+		case err != nil:
+			return false, rec, err
+		default:
+			s.limitRuns(name, rec.MaxRuns, rec.Rev, false)
+		}
+	}
+	return entered, rec, nil
+}
+
+// leave gives back the place among the runs of the pipeline.
+func (h *host) leave() {
+	if h.room {
+		h.room = false
+		h.s.pool.ReleaseRun(&h.j.task)
+	}
+}
+
+// Release gives back all that was taken.
+func (h *host) Release() {
+	for _, p := range h.taken {
+		h.s.pool.Done(p.driver.calls, 0)
+		if p.spare {
+			h.spare = true
+		} else {
+			h.s.pool.Release()
+		}
+	}
+	h.taken = h.taken[:0]
+	h.leave()
+}
+
+func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }
+
+func (h *host) Draining() bool { return h.s.draining() }
+
 // journey is an unfinished run as the scheduler holds it. Between two things that happen to it, only this remains in
 // memory; its records are read again when it goes on.
 //
@@ -491,4 +619,26 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// strew takes note that there are records of a run that nobody wants after its end.
+func (j *journey) strew() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.strewn++
+}
+
+// sweepLate removes what is left of them after the end.
+func (s *scheduler) sweepLate(j *journey) {
+	s.beside(func() {
+		s.insist("tidy run "+j.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(j.ID)...) })
+	})
+}
+
+// laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
+func laneOf(pipeline string, k record.Key) string {
+	if pipeline == "" {
+		return "/" + k.Type
+	}
+	return pipeline
 }

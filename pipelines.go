@@ -1,0 +1,138 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
+// with. Later runs use the new definition. Saving an unchanged definition changes nothing.
+//
+// If p is a [Planner], the engine keeps p and calls its Plan method for every run that is planned from now on.
+//
+// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The
+// drivers need not be registered yet.
+func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if isNilPointer(p) {
+		return invalid("", "pipeline is nil")
+	}
+	spec := p.Spec().normalized()
+	plans, planned := p.(Planner)
+	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
+		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
+	}
+	doc := record.Encode(spec)
+	hash := ledger.DefinitionHash(doc)
+	for {
+		old, rev, err := e.ledger.Pipeline(ctx, spec.Name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
+		}
+		if old != nil && old.Hash == hash {
+			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false) // a save whose outcome was not known may not have done it
+			e.sched.plansWith(spec.Name, plans)
+			return nil
+		}
+		now := time.Now()
+		head := record.Pipeline{
+			Hash: hash, Resource: spec.Resource, OnChange: record.ChangePolicy(spec.OnChange), Resync: document.Duration(spec.Resync), MaxRuns: spec.MaxRuns,
+			Planned: planned, Saved: record.TimeOf(now),
+		}
+		rev, err = e.ledger.Commit(ctx, []store.Op{
+			store.Put(record.PipelineKey(spec.Name), record.Encode(head)).If(rev),
+			// Under its hash the definition is always the same, so that writing it again changes nothing.
+			store.Put(record.DefinitionKey(spec.Name, hash), doc),
+		})
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
+		}
+		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false)
+		e.sched.plansWith(spec.Name, plans)
+		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
+		return nil
+	}
+}
+
+// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition.
+func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
+	if text.NameFault(name) != "" {
+		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
+	}
+	head, _, err := e.ledger.Pipeline(ctx, name)
+	if err != nil {
+		return PipelineSpec{}, err
+	}
+	r, err := e.ledger.Document(ctx, name, head.Hash)
+	if err != nil {
+		return PipelineSpec{}, err
+	}
+	var spec PipelineSpec
+	if err := record.Decode(r, &spec); err != nil {
+		return PipelineSpec{}, fmt.Errorf("definition of pipeline %s: %w", name, err)
+	}
+	return spec, nil
+}
+
+// Pipelines returns the current definitions of all pipelines, in the order of their names. If the store fails or ctx
+// ends, the last element is the error of the store or the cause of ctx.
+func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
+	return func(yield func(PipelineSpec, error) bool) {
+		for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.PipelinePrefix}) {
+			if err != nil {
+				yield(PipelineSpec{}, err)
+				return
+			}
+			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, record.PipelinePrefix))
+			if errors.Is(err, ErrNotFound) {
+				continue // deleted since
+			}
+			if !yield(spec, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun continue with the steps they
+// began with. A run of the pipeline that is still queued fails. A later Apply that names the pipeline fails, and so
+// does the deletion of a resource that names it.
+func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if text.NameFault(name) != "" {
+		return fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
+	}
+	for {
+		_, rev, err := e.ledger.Pipeline(ctx, name)
+		if err != nil {
+			return err
+		}
+		// Its definitions stay, for the runs that have pinned them.
+		rev, err = e.ledger.Commit(ctx, []store.Op{store.Delete(record.PipelineKey(name)).If(rev)})
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err == nil {
+			e.sched.limitRuns(name, 0, rev, true)
+			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
+		}
+		return err
+	}
+}
