@@ -239,7 +239,7 @@ func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.
 		}
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.Stale(ctx, k, rev, err) {
-			if err == nil && want.cause == record.Updated && want.next.Generation%tidyEvery == 0 {
+			if err == nil && want.cause == record.Updated && want.next.Generation%pruneEvery == 0 {
 				e.upkeep.prune(k) // its runs may take longer than its changes
 			}
 			return run, want.next, err
@@ -285,7 +285,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
 		// worker, and that run may have the last one; or for room.
 		if by := run.Preempt(next); by != nil && err == nil {
-			e.sched.displace(k, by)
+			e.sched.preempt(k, by)
 		}
 		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
 	}

@@ -33,7 +33,7 @@ type attempt struct {
 	call.Call
 
 	sched    *scheduler
-	journey  *journey
+	runner   *runner
 	plan     *plan.Plan
 	index    int        // of the step in the plan
 	step     *plan.Step // of the plan, never changed
@@ -49,7 +49,7 @@ type attempt struct {
 	out    outcome  // what the call has come to so far
 	answer *outcome // out, when the call has come to its end; nil before
 
-	exempt atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
+	inShutdown atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
 }
 
 // outcome is what an attempt came to.
@@ -99,18 +99,18 @@ func failureOf(err error) *run.Failure {
 }
 
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
-func (s *scheduler) newAttempt(j *journey, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
+func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
-		sched: s, journey: j, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: j.held.Run.Steps[i].Rev,
+		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
 		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started.Time(),
 	}
 	at, cause := a.deadline(s.opts, deadline)
-	a.Begin(a, at, cause, &s.aside)
+	a.Begin(a, at, cause, &s.background)
 	a.handler.Init(a, a.step.ID, a.number, s.opts.Limits.LogLine)
 	a.logger = *slog.New(&a.handler)
-	rec := &j.held.Run.Rec
+	rec := &r.held.Run.Rec
 	a.request = Request{
-		Resource: objectOfRun(rec, j.held.Spec), Cause: Cause(rec.Cause), Run: j.ID, Step: fromStep(*a.step),
+		Resource: objectOfRun(rec, r.held.Spec), Cause: Cause(rec.Cause), Run: r.ID, Step: fromStep(*a.step),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: State(rec.Outcome), OutcomeReason: rec.OutcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
@@ -126,8 +126,8 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	if err := fieldErrors(document.Check("checkpoint", data, limits.document(), 0)); err != nil {
 		return err
 	}
-	a.journey.strew()
-	run, step := a.journey.ID, a.step.ID
+	a.runner.noteLeftovers()
+	run, step := a.runner.ID, a.step.ID
 	_, err := a.sched.ledger.Commit(ctx, []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)})
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrConflict
@@ -140,7 +140,7 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 
 // saved is [Request.Restore]; nil for nothing.
 func (a *attempt) saved() (json.RawMessage, error) {
-	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.journey.ID, a.step.ID))
+	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.runner.ID, a.step.ID))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -253,16 +253,16 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 		}
 	}()
 	return by.Admit(a.Context(), StepInfo{
-		Resource: Key(a.journey.Key), Pipeline: a.request.Resource.Pipeline, Run: a.journey.ID, Cause: a.request.Cause,
+		Resource: Key(a.runner.Key), Pipeline: a.request.Resource.Pipeline, Run: a.runner.ID, Cause: a.request.Cause,
 		Step: fromStep(*a.step), Attempt: a.number,
 	})
 }
 
 // releaseRoom gives back what Admit has granted.
-func (s *scheduler) releaseRoom(a *attempt, release func()) {
+func (s *scheduler) releaseCapacity(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.log.Error("release of an admission panicked", "run", a.journey.ID, "step", a.step.ID, "panic", text.TypeOf(v))
+			s.log.Error("release of an admission panicked", "run", a.runner.ID, "step", a.step.ID, "panic", text.TypeOf(v))
 		}
 	}()
 	release()
@@ -280,7 +280,7 @@ func (s *scheduler) call(a *attempt, o *outcome) {
 	}()
 	release, admitted := a.enter(o)
 	if release != nil {
-		defer s.releaseRoom(a, release)
+		defer s.releaseCapacity(a, release)
 	}
 	if admitted {
 		a.run(o)
@@ -292,21 +292,21 @@ func (s *scheduler) call(a *attempt, o *outcome) {
 // ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
 // learns that it came too late.
 func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
-	j := a.journey
+	r := a.runner
 	late = a.Return()
-	s.unexempt(a)
+	s.leaveShutdown(a)
 	s.pool.Done(a.driver.calls, 1)
 	if late {
-		s.strays.remove(a)
-		s.pool.Returned(j.Key)
+		s.abandoned.remove(a)
+		s.pool.Returned(r.Key)
 		return nil, true
 	}
-	return s.drive(j, message{outcome: o}, worker), false
+	return s.drive(r, message{outcome: o}, worker), false
 }
 
 // goneWith takes the place of a worker whose goroutine a driver ended, or the release of an admission after the driver had
 // answered.
-func (s *scheduler) goneWith(a *attempt) {
+func (s *scheduler) endedByGoexit(a *attempt) {
 	o := a.answer
 	if o == nil {
 		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
@@ -322,30 +322,30 @@ func (a *attempt) GraceOver() { a.sched.abandon(a) }
 
 // abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
 func (s *scheduler) abandon(a *attempt) {
-	if !s.disown(a) {
+	if !s.giveUpCall(a) {
 		return
 	}
 	cause := context.Cause(a.Context())
-	s.drive(a.journey, message{outcome: &outcome{
+	s.drive(a.runner, message{outcome: &outcome{
 		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
 	}}, false)
 }
 
 // disown has what a driver will return discarded; it reports false if the driver has returned.
-func (s *scheduler) disown(a *attempt) bool {
+func (s *scheduler) giveUpCall(a *attempt) bool {
 	return a.Abandon(func() {
-		s.pool.Abandoned(a.journey.Key)
-		s.strays.add(a)
+		s.pool.Abandoned(a.runner.Key)
+		s.abandoned.add(a)
 	})
 }
 
 // strays are the calls that were given up and have not returned.
-type strays struct {
+type abandonedCalls struct {
 	mu    sync.Mutex // guards calls
 	calls map[*attempt]struct{}
 }
 
-func (s *strays) add(a *attempt) {
+func (s *abandonedCalls) add(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calls == nil {
@@ -354,14 +354,14 @@ func (s *strays) add(a *attempt) {
 	s.calls[a] = struct{}{}
 }
 
-func (s *strays) remove(a *attempt) {
+func (s *abandonedCalls) remove(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.calls, a)
 }
 
 // list returns them, the oldest first.
-func (s *strays) list() []*attempt {
+func (s *abandonedCalls) list() []*attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	attempts := slices.Collect(maps.Keys(s.calls))
@@ -371,14 +371,14 @@ func (s *strays) list() []*attempt {
 
 // running lists the attempts under way.
 func (s *scheduler) running() (attempts []*attempt) {
-	for _, j := range s.pool.Owners() {
-		j.mu.Lock()
-		for _, a := range j.flying {
+	for _, r := range s.pool.Owners() {
+		r.mu.Lock()
+		for _, a := range r.inFlight {
 			if a.Running() {
 				attempts = append(attempts, a)
 			}
 		}
-		j.mu.Unlock()
+		r.mu.Unlock()
 	}
 	sortByStart(attempts)
 	return attempts
@@ -392,7 +392,7 @@ func sortByStart(attempts []*attempt) {
 func describeAttempts(attempts []*attempt) string {
 	var names []string
 	for _, a := range attempts {
-		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.journey.ID, a.step.ID, a.driver.name, a.journey.Key))
+		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.runner.ID, a.step.ID, a.driver.name, a.runner.Key))
 	}
 	return strings.Join(names, "; ")
 }

@@ -30,15 +30,15 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	// The journey is known before the commit, so that whoever sees the run on record finds it. It is busy until this
 	// call is done with it.
 	lane := laneOf(next.Pipeline, k)
-	j := s.take(id, k, lane)
-	j.mu.Lock()
-	j.busy, j.strewn = true, 0
-	j.log, j.outputs = runlog.New(id, 0), map[string]json.RawMessage{}
-	j.mu.Unlock()
-	j.held.Run = &record.RunState{ID: id, Rec: rec}
+	r := s.take(id, k, lane)
+	r.mu.Lock()
+	r.busy, r.leftovers = true, 0
+	r.log, r.outputs = runlog.New(id, 0), map[string]json.RawMessage{}
+	r.mu.Unlock()
+	r.held.Run = &record.RunState{ID: id, Rec: rec}
 	spare := next.Active == "" && next.Pending == id && s.pool.Reserve()
-	d := s.newDecision(j, nil, spare)
-	d.t, err = run.New(&j.held, &run.Wanted{
+	d := s.newDecision(r, nil, spare)
+	d.t, err = run.New(&r.held, &run.Wanted{
 		Head: next, Rev: rev, Pipeline: want.along, Spec: want.spec, Extra: want.extra, Start: spare,
 	}, &d.in, s.view, &d.host, s.limits)
 	if err == nil {
@@ -47,29 +47,29 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	var first *attempt
 	var made *Run
 	if err == nil {
-		made = runOf(j.held.Run, nil)
+		made = runOf(r.held.Run, nil)
 		*want.next = *d.t.Head()
 		if want.write {
 			s.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(k)})
 		}
 		if !d.t.Begun() {
-			s.events.publish(runEvent(j, d.t.Rec()))
+			s.events.publish(runEvent(r, d.t.Rec()))
 		}
-		first = s.adopt(d)
+		first = s.dispatch(d)
 	} else {
 		d.host.Release()
-		s.forget(j)
-		j.unload() // or else what has woken it meanwhile would take it for a run
+		s.forget(r)
+		r.unload() // or else what has woken it meanwhile would take it for a run
 	}
-	spare = d.host.spare
+	spare = d.host.ownWorker
 	d.recycle()
 	if first != nil {
-		s.employ(first)
+		s.startWorker(first)
 	}
 	if spare {
 		s.pool.Release() // nothing took the place
 	}
-	s.leave(j)
+	s.leave(r)
 	if err == nil && want.next.Deleted != 0 && want.next.Pending != "" && want.next.Pending != id {
 		s.enqueue(s.take(want.next.Pending, k, lane)) // it is not to begin any more
 	}
@@ -80,17 +80,17 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 }
 
 // leave ends the time in which the journey was busy with its own creation, and does what came up meanwhile.
-func (s *scheduler) leave(j *journey) {
-	j.mu.Lock()
-	j.busy = false
-	again := len(j.inbox) > 0
-	j.mu.Unlock()
-	if !again || s.beside(func() { s.drive(j, message{}, false) }) {
+func (s *scheduler) leave(r *runner) {
+	r.mu.Lock()
+	r.busy = false
+	again := len(r.inbox) > 0
+	r.mu.Unlock()
+	if !again || s.goBackground(func() { s.drive(r, message{}, false) }) {
 		return
 	}
-	j.mu.Lock()
-	inbox := j.inbox
-	j.inbox = nil
-	j.mu.Unlock()
+	r.mu.Lock()
+	inbox := r.inbox
+	r.inbox = nil
+	r.mu.Unlock()
 	s.answer(inbox, ErrClosed) // or else who wants it canceled would wait for ever
 }

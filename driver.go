@@ -131,7 +131,7 @@ func (r *Request) Output(step string, into any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: output of step %q: the request was not made by an engine", ErrNotFound, step)
 	}
-	data, err := r.attempt.journey.output(step)
+	data, err := r.attempt.runner.output(step)
 	if err != nil {
 		return err
 	}

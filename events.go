@@ -125,7 +125,7 @@ type ObserverFunc func(ctx context.Context, e Event)
 func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 
 // observing is the goroutine that tells the observer. It reads the same feed as the watchers do, at its own pace.
-type observing struct {
+type observerLoop struct {
 	observer Observer
 	feed     *feed
 	failed   func(how string)
@@ -136,23 +136,23 @@ type observing struct {
 }
 
 // observe begins to tell, from the next event on; it is nil without an observer.
-func (s *scheduler) observe() *observing {
+func (s *scheduler) observe() *observerLoop {
 	if s.opts.Observer == nil {
 		return nil
 	}
-	o := &observing{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
+	o := &observerLoop{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
 	o.failed = func(how string) { s.log.Error("observer panicked", "panic", how) }
 	o.ctx, o.stop = context.WithCancel(context.Background())
-	go o.tell(s.events.Next())
+	go o.run(s.events.Next())
 	return o
 }
 
-func (o *observing) tell(next int64) {
+func (o *observerLoop) run(next int64) {
 	over := false
 	defer func() {
 		if !over { // the observer ended this goroutine, and is told the rest in another one
 			o.failed("runtime.Goexit was called")
-			go o.tell(next)
+			go o.run(next)
 			return
 		}
 		close(o.ended)
@@ -174,7 +174,7 @@ func (o *observing) tell(next int64) {
 	}
 }
 
-func (o *observing) call(event Event) {
+func (o *observerLoop) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
 			o.failed(text.TypeOf(v))
@@ -184,7 +184,7 @@ func (o *observing) call(event Event) {
 }
 
 // finish waits until the observer has been told all, at most so long, and leaves it alone then.
-func (o *observing) finish(until context.Context) {
+func (o *observerLoop) finish(until context.Context) {
 	if o == nil {
 		return
 	}

@@ -35,9 +35,9 @@ func (s *scheduler) start(ctx context.Context) error {
 		s.pool.Restore(&s.take(f.id, f.key, lane).task, lane, pipeline, uint8(f.state), int64(f.due))
 	}
 	return startable(s.pool.Begin(func() {
-		s.observing = s.observe()
+		s.observer = s.observe()
 		s.upkeep.start()
-		s.aside.Go(s.loop)
+		s.background.Go(s.loop)
 	}))
 }
 
@@ -171,7 +171,7 @@ func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attemp
 	if a, _ := call.MakerOf(ctx).(*attempt); a != nil && a.sched == s {
 		a.Unreturned(func() {
 			own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
-			if a.exempt.CompareAndSwap(false, true) {
+			if a.inShutdown.CompareAndSwap(false, true) {
 				s.pool.Exempt(1)
 			}
 		})
@@ -181,8 +181,8 @@ func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attemp
 }
 
 // unexempt takes note that a driver which called Shutdown has returned from its own call.
-func (s *scheduler) unexempt(a *attempt) {
-	if a.exempt.CompareAndSwap(true, false) {
+func (s *scheduler) leaveShutdown(a *attempt) {
+	if a.inShutdown.CompareAndSwap(true, false) {
 		s.pool.Exempt(-1)
 	}
 }
@@ -190,12 +190,12 @@ func (s *scheduler) unexempt(a *attempt) {
 // stop gives up what is left, and joins everything but that. It returns an error that names what it gave up.
 func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt) error {
 	if s.pool.Reach(sched.Stopping) {
-		close(s.giveUp)
+		close(s.stopRetrying)
 	}
 	until, cancel := s.lastMoment(ctx)
 	defer cancel()
 	recorded := within(until, func() {
-		s.abandonAll(func(a *attempt) bool { return !a.exempt.Load() })
+		s.abandonAll(func(a *attempt) bool { return !a.inShutdown.Load() })
 		s.flusher.flush()
 	})
 	first := s.pool.Reach(sched.Stopped)
@@ -220,8 +220,8 @@ func (s *scheduler) rejoin(ctx context.Context, drains sched.Drains, own *attemp
 	}
 	until, cancel := s.lastMoment(ctx)
 	defer cancel()
-	named := s.strays.list()
-	if s.join(ctx, until, drains) && len(s.strays.list()) <= len(named) {
+	named := s.abandoned.list()
+	if s.join(ctx, until, drains) && len(s.abandoned.list()) <= len(named) {
 		return nil
 	}
 	return s.leftovers(ctx, own, true)
@@ -293,13 +293,13 @@ func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recor
 	}
 	recorded = within(until, func() {
 		s.abandonAll(func(*attempt) bool { return true })
-		s.aside.Wait()
+		s.background.Wait()
 		if s.pool.Alone() {
 			_ = s.workers.Wait() // they return nil
 		}
 	})
 	s.events.Close() // after those who had something to tell
-	s.observing.finish(until)
+	s.observer.finish(until)
 	s.log.Finish(until)
 	return recorded
 }
@@ -311,10 +311,10 @@ func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) 
 		cause = context.DeadlineExceeded // it is about to be
 	}
 	var problems []string
-	if left := slices.DeleteFunc(s.strays.list(), func(a *attempt) bool { return a == own }); len(left) > 0 {
+	if left := slices.DeleteFunc(s.abandoned.list(), func(a *attempt) bool { return a == own }); len(left) > 0 {
 		problems = append(problems, "still running: "+describeAttempts(left))
 	}
-	lost, err := s.losses(recorded)
+	lost, err := s.unrecorded(recorded)
 	if len(lost) > 0 {
 		problems = append(problems, "not recorded: "+strings.Join(lost, "; "))
 	}
@@ -331,21 +331,21 @@ func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) 
 }
 
 // losses names the runs of which something is not on record that should be, and the last error of the store for them.
-func (s *scheduler) losses(recorded bool) (runs []string, err error) {
+func (s *scheduler) unrecorded(recorded bool) (runs []string, err error) {
 	s.mu.Lock()
-	lost := slices.Clone(s.lost)
+	lost := slices.Clone(s.unrecordedRuns)
 	s.mu.Unlock()
 	if !recorded {
-		for _, j := range s.pool.Owners() {
-			lost = append(lost, loss{journey: j})
+		for _, r := range s.pool.Owners() {
+			lost = append(lost, loss{runner: r})
 		}
 	}
 	for _, l := range lost {
-		l.journey.mu.Lock()
-		busy := l.journey.busy
-		l.journey.mu.Unlock()
+		l.runner.mu.Lock()
+		busy := l.runner.busy
+		l.runner.mu.Unlock()
 		if busy || l.err != nil {
-			runs = append(runs, fmt.Sprintf("run %s (resource %s)", l.journey.ID, l.journey.Key))
+			runs = append(runs, fmt.Sprintf("run %s (resource %s)", l.runner.ID, l.runner.Key))
 		}
 		err = cmp.Or(l.err, err)
 	}

@@ -34,10 +34,10 @@ const logFlush = time.Second
 
 // Keep adds a line to the log of the attempt's run, unless the attempt is over.
 func (a *attempt) Keep(line record.LogLine) {
-	j, s := a.journey, a.sched
-	j.mu.Lock()
-	log := j.log
-	j.mu.Unlock()
+	r, s := a.runner, a.sched
+	r.mu.Lock()
+	log := r.log
+	r.mu.Unlock()
 	if log == nil || !a.Running() {
 		return
 	}
@@ -45,7 +45,7 @@ func (a *attempt) Keep(line record.LogLine) {
 	if !kept {
 		return
 	}
-	s.tails.Wake(j.ID)
+	s.followers.Wake(r.ID)
 	s.flusher.want(log, full)
 }
 
@@ -56,7 +56,7 @@ func (a *attempt) Host() slog.Handler {
 		return nil
 	}
 	return to.Handler().WithAttrs([]slog.Attr{
-		slog.String("resource", a.journey.Key.String()), slog.String("run", a.journey.ID),
+		slog.String("resource", a.runner.Key.String()), slog.String("run", a.runner.ID),
 		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
 	})
 }
@@ -66,13 +66,13 @@ type flusher struct {
 	sched *scheduler
 	alarm alarm // rings when lines are to be written
 
-	mu   sync.Mutex               // guards logs
-	logs map[*runlog.Log]*journey // with lines that are not written
+	mu   sync.Mutex              // guards logs
+	logs map[*runlog.Log]*runner // with lines that are not written
 }
 
 func (f *flusher) init(s *scheduler) {
-	f.sched, f.logs = s, map[*runlog.Log]*journey{}
-	f.alarm.work, f.alarm.start = f.flush, s.beside
+	f.sched, f.logs = s, map[*runlog.Log]*runner{}
+	f.alarm.work, f.alarm.start = f.flush, s.goBackground
 }
 
 // want has the lines of a log written: at once if it is full, or else within logFlush.
@@ -106,8 +106,8 @@ func (f *flusher) flush() {
 	logs := slices.Collect(maps.Values(f.logs))
 	clear(f.logs)
 	f.mu.Unlock()
-	for _, j := range logs {
-		f.sched.drive(j, message{}, false)
+	for _, r := range logs {
+		f.sched.drive(r, message{}, false)
 	}
 }
 
@@ -117,10 +117,10 @@ func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 	if t == nil {
 		return nil
 	}
-	j := t.Owner
-	j.mu.Lock()
-	log := j.log
-	j.mu.Unlock()
+	r := t.Owner
+	r.mu.Lock()
+	log := r.log
+	r.mu.Unlock()
 	if log == nil {
 		return nil
 	}
@@ -144,12 +144,12 @@ func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2
 
 func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield func(record.LogLine) bool) error {
 	s := e.sched
-	t := s.tails.Follow(run)
-	defer s.tails.Unfollow(run, t)
+	t := s.followers.Follow(run)
+	defer s.followers.Unfollow(run, t)
 	for last := o.After; ; {
 		// In this order, so that nothing slips through: what comes after news was taken wakes us, a run that has
 		// ended gets no more lines, and lines leave the memory only after they are in the store.
-		news := s.tails.News(t)
+		news := s.followers.News(t)
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
 		if errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(run, text.MaxName))

@@ -30,7 +30,7 @@ type driver struct {
 	name  string
 	impl  Driver
 	opts  driverOptions
-	calls *sched.Semaphore[record.Key, *journey] // bounds the calls of it that are under way
+	calls *sched.Semaphore[record.Key, *runner] // bounds the calls of it that are under way
 }
 
 // registry holds the registered drivers.
@@ -68,7 +68,7 @@ func (r *registry) putLocked(d *driver) {
 func (r *registry) plan(pipeline string, p Planner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *journey](0)})
+	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
 }
 
 // forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
@@ -107,7 +107,7 @@ func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
 	if err := s.accepting(); err != nil {
 		return err
 	}
-	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[record.Key, *journey](opts.concurrency)}
+	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[record.Key, *runner](opts.concurrency)}
 	if !s.drivers.add(known) {
 		return fmt.Errorf("%w: driver %q", ErrExists, name)
 	}
@@ -125,10 +125,10 @@ func (s *scheduler) plansWith(pipeline string, p Planner) {
 }
 
 // driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *scheduler) driver(name string, j *journey) *driver {
+func (s *scheduler) driver(name string, r *runner) *driver {
 	d := s.drivers.get(name)
 	if d == nil {
-		s.pool.Block(&j.task, name)
+		s.pool.Block(&r.task, name)
 		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
 	}
 	return d

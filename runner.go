@@ -23,9 +23,9 @@ func (d *decision) listEvents() []Event {
 	if len(changes) == 0 {
 		return nil
 	}
-	now, key := time.Now(), Key(d.j.Key)
+	now, key := time.Now(), Key(d.runner.Key)
 	for _, c := range changes {
-		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.j.ID, State: State(c.State), Reason: c.Reason}
+		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.runner.ID, State: State(c.State), Reason: c.Reason}
 		switch {
 		case c.Removed:
 			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
@@ -37,46 +37,46 @@ func (d *decision) listEvents() []Event {
 	return d.events
 }
 
-func runEvent(j *journey, rec *record.Run) Event {
-	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(j.Key), Run: j.ID, State: State(rec.State), Reason: rec.Reason}
+func runEvent(r *runner, rec *record.Run) Event {
+	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
 }
 
 // host grants what a decision about one run needs: a place for a step that may start, and one for a run among those of its
 // pipeline. It is the [run.Host] of that run.
 type host struct {
-	s     *scheduler
-	j     *journey
-	spare bool // the worker that decides can go on with a step
-	taken []place
-	room  bool // a place among the runs of the pipeline was taken
+	s          *scheduler
+	runner     *runner
+	ownWorker  bool // the worker that decides can go on with a step
+	taken      []place
+	enteredRun bool // a place among the runs of the pipeline was taken
 }
 
 // place is what was taken for a step.
 type place struct {
-	driver *driver
-	spare  bool // runs in the place of the worker that decides
+	driver    *driver
+	ownWorker bool // runs in the place of the worker that decides
 }
 
 func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
-	driver := s.driver(name, h.j)
+	driver := s.driver(name, h.runner)
 	if driver == nil {
 		return run.NoDriver
 	}
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
 		return run.NotNeeded
 	}
-	if s.pool.Hold(&h.j.task) {
+	if s.pool.Hold(&h.runner.task) {
 		return run.Later
 	}
-	onSpare := h.spare
+	onSpare := h.ownWorker
 	if !onSpare && !s.pool.Reserve() {
 		return run.NoWorker
 	}
-	h.spare = false
-	if !s.pool.Acquire(driver.calls, &h.j.task) {
+	h.ownWorker = false
+	if !s.pool.Acquire(driver.calls, &h.runner.task) {
 		if onSpare {
-			h.spare = true
+			h.ownWorker = true
 		} else {
 			s.pool.Release()
 		}
@@ -100,8 +100,8 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 	if known {
 		limit, asOf = rec.MaxRuns, int64(rec.Rev)
 	}
-	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.j.task)
-	h.room = entered
+	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.runner.task)
+	h.enteredRun = entered
 	if first && known {
 		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
 		// deleted from here on keeps them as long as this run is in the room.
@@ -121,9 +121,9 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 
 // leave gives back the place among the runs of the pipeline.
 func (h *host) leave() {
-	if h.room {
-		h.room = false
-		h.s.pool.ReleaseRun(&h.j.task)
+	if h.enteredRun {
+		h.enteredRun = false
+		h.s.pool.ReleaseRun(&h.runner.task)
 	}
 }
 
@@ -131,8 +131,8 @@ func (h *host) leave() {
 func (h *host) Release() {
 	for _, p := range h.taken {
 		h.s.pool.Done(p.driver.calls, 0)
-		if p.spare {
-			h.spare = true
+		if p.ownWorker {
+			h.ownWorker = true
 		} else {
 			h.s.pool.Release()
 		}
@@ -150,17 +150,17 @@ func (h *host) Draining() bool { return h.s.draining() }
 //
 // All that happens to a run goes through drive: messages are put into its inbox, and whoever finds it idle works the
 // inbox off. So its records are changed by one goroutine at a time, without a lock being held while they are written.
-type journey struct {
+type runner struct {
 	task
 
-	mu      sync.Mutex // guards what follows, up to the next blank line
-	inbox   []message
-	read    []message // an inbox that was worked off, for the next messages
-	busy    bool
-	flying  []*attempt // recorded as started, outcome not recorded
-	strewn  int        // how often a signal or a checkpoint of it was kept, which go with its end; 0 for none of them
-	outputs map[string]json.RawMessage
-	log     *runlog.Log
+	mu         sync.Mutex // guards what follows, up to the next blank line
+	inbox      []message
+	spareInbox []message // an inbox that was worked off, for the next messages
+	busy       bool
+	inFlight   []*attempt // recorded as started, outcome not recorded
+	leftovers  int        // how often a signal or a checkpoint of it was kept, which go with its end; 0 for none of them
+	outputs    map[string]json.RawMessage
+	log        *runlog.Log
 
 	// Owned by whoever set busy. Its Run is nil when it must be read from the store.
 	held run.State
@@ -180,24 +180,24 @@ type stopRequest struct {
 
 // decision is what a look at a run needs besides the run itself.
 type decision struct {
-	j      *journey
-	inbox  []message
-	in     run.Input
-	host   host
-	made   []*attempt      // for the steps that start, in the order of the transition
-	events []Event         // what listEvents returns
-	strewn int             // of the journey, when this was decided
-	t      *run.Transition // nil until it is decided
+	runner    *runner
+	inbox     []message
+	in        run.Input
+	host      host
+	made      []*attempt      // for the steps that start, in the order of the transition
+	events    []Event         // what listEvents returns
+	leftovers int             // of the journey, when this was decided
+	t         *run.Transition // nil until it is decided
 }
 
 // decisions are used again, since every step of every run needs one.
 var decisions = sync.Pool{New: func() any { return new(decision) }}
 
-func (s *scheduler) newDecision(j *journey, inbox []message, spare bool) *decision {
+func (s *scheduler) newDecision(r *runner, inbox []message, spare bool) *decision {
 	d := decisions.Get().(*decision)
-	d.j, d.inbox = j, inbox
+	d.runner, d.inbox = r, inbox
 	d.in.Now = record.TimeOf(time.Now())
-	d.host.s, d.host.j, d.host.spare = s, j, spare
+	d.host.s, d.host.runner, d.host.ownWorker = s, r, spare
 	return d
 }
 
@@ -221,80 +221,80 @@ func (d *decision) recycle() {
 
 // drive hands a message to a run and, unless somebody else is about it, does all that can be done. For a worker it
 // returns the attempt to go on with, if there is one; other attempts are given to workers of their own.
-func (s *scheduler) drive(j *journey, m message, worker bool) (mine *attempt) {
-	j.mu.Lock()
-	j.inbox = append(j.inbox, m)
-	if j.busy {
-		j.mu.Unlock()
+func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
+	r.mu.Lock()
+	r.inbox = append(r.inbox, m)
+	if r.busy {
+		r.mu.Unlock()
 		return nil
 	}
-	j.busy = true
-	for len(j.inbox) > 0 {
-		inbox := j.inbox
-		j.inbox, j.read = j.read[:0], nil
-		j.mu.Unlock()
-		if a := s.advance(j, inbox, worker && mine == nil); a != nil {
-			mine = a
+	r.busy = true
+	for len(r.inbox) > 0 {
+		inbox := r.inbox
+		r.inbox, r.spareInbox = r.spareInbox[:0], nil
+		r.mu.Unlock()
+		if a := s.advance(r, inbox, worker && next == nil); a != nil {
+			next = a
 		}
 		clear(inbox)
-		j.mu.Lock()
-		j.read = inbox
+		r.mu.Lock()
+		r.spareInbox = inbox
 	}
-	j.busy = false
-	j.mu.Unlock()
-	s.pool.ReturnGrants(&j.task)
-	return mine
+	r.busy = false
+	r.mu.Unlock()
+	s.pool.ReturnGrants(&r.task)
+	return next
 }
 
 // advance records what messages say and what may start because of it. It does not give up before that is on record,
 // however often the store fails, unless the scheduler gives up.
-func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *attempt) {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		d := s.newDecision(j, inbox, spare)
+func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attempt) {
+	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
+		d := s.newDecision(r, inbox, spare)
 		err := s.decide(d)
 		if err == nil {
 			err = s.commit(d)
 		}
 		if err == nil {
-			mine = s.adopt(d)
+			next = s.dispatch(d)
 			d.recycle()
-			return mine
+			return next
 		}
 		d.host.Release()
 		d.recycle()
 		switch {
 		case errors.Is(err, errEnded):
-			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, j.ID))
-			s.forget(j)
-			s.sweepLate(j) // what wakes it may be a signal that came with its end
+			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
+			s.forget(r)
+			s.deleteLeftovers(r) // what wakes it may be a signal that came with its end
 			return nil
 		case errors.Is(err, store.ErrConflict):
-			if s.changed(j) {
-				pause = firstPause / 2
+			if s.changed(r) {
+				pause = firstDelay / 2
 				continue
 			}
-			s.lose(j, err)
+			s.loseOwnership(r, err)
 			s.answer(inbox, err)
 			return nil
-		case ledger.Permanent(err) && j.held.Rev != 0 && s.changed(j):
+		case ledger.Permanent(err) && r.held.Rev != 0 && s.changed(r):
 			// What belongs to the resource's record, such as the place of a run in line, was gone when it was read, since
 			// the record had become another one.
-			pause = firstPause / 2
+			pause = firstDelay / 2
 			continue
 		case ledger.Permanent(err):
-			s.log.Error("run cannot go on", "run", j.ID, "resource", j.Key.String(), "error", err)
+			s.log.Error("run cannot go on", "run", r.ID, "resource", r.Key.String(), "error", err)
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
-				s.dismiss(j)
+				s.failWaiters(r)
 			}
 			return nil
 		}
-		s.log.Warn("store failed; trying again", "run", j.ID, "error", err, "after", pause)
-		if !s.pause(pause) {
+		s.log.Warn("store failed; trying again", "run", r.ID, "error", err, "after", pause)
+		if !s.sleep(pause) {
 			s.answer(inbox, ErrClosed)
-			if j.owes(inbox) {
+			if r.hasUnrecorded(inbox) {
 				s.mu.Lock()
-				s.lost = append(s.lost, loss{j, err})
+				s.unrecordedRuns = append(s.unrecordedRuns, loss{r, err})
 				s.mu.Unlock()
 			}
 			return nil
@@ -304,8 +304,8 @@ func (s *scheduler) advance(j *journey, inbox []message, spare bool) (mine *atte
 
 // decide works out what messages change. If it fails, what it has taken must be given back.
 func (s *scheduler) decide(d *decision) (err error) {
-	j := d.j
-	if err := s.open(j); err != nil {
+	r := d.runner
+	if err := s.load(r); err != nil {
 		return err
 	}
 	for _, m := range d.inbox {
@@ -316,55 +316,55 @@ func (s *scheduler) decide(d *decision) (err error) {
 			d.in.Stops = append(d.in.Stops, &m.stop.StopRequest)
 		}
 	}
-	if j.log != nil {
-		d.in.Lines = j.log
+	if r.log != nil {
+		d.in.Lines = r.log
 	}
-	j.mu.Lock()
-	d.strewn = j.strewn
-	j.mu.Unlock()
-	d.in.Leftovers = d.strewn > 0
-	d.t, err = run.Next(&j.held, &d.in, s.view, &d.host, s.limits)
+	r.mu.Lock()
+	d.leftovers = r.leftovers
+	r.mu.Unlock()
+	d.in.Leftovers = d.leftovers > 0
+	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, s.limits)
 	return err
 }
 
 // owes says that something has happened which is to be recorded, and not only what might start.
-func (j *journey) owes(inbox []message) bool {
-	return j.log != nil && len(j.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
+func (r *runner) hasUnrecorded(inbox []message) bool {
+	return r.log != nil && len(r.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
 }
 
 // loss is a run of which something could not be recorded.
 type loss struct {
-	journey *journey
-	err     error // of the store
+	runner *runner
+	err    error // of the store
 }
 
 // pause waits, and reports false if the scheduler gives up first.
-func (s *scheduler) pause(d time.Duration) bool {
+func (s *scheduler) sleep(d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
-	case <-s.giveUp:
+	case <-s.stopRetrying:
 		return false
 	}
 }
 
 // insist repeats what a failing store holds up, until it is done, cannot be done, or the scheduler gives up.
-func (s *scheduler) insist(what string, do func() error) {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+func (s *scheduler) retryStore(what string, do func() error) {
+	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
 		err := do()
 		if err == nil || ledger.Permanent(err) {
 			return
 		}
 		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
-		if !s.pause(pause) {
+		if !s.sleep(pause) {
 			return
 		}
 	}
 }
 
 const (
-	firstPause   = 50 * time.Millisecond
-	longestPause = 5 * time.Second
+	firstDelay   = 50 * time.Millisecond
+	longestDelay = 5 * time.Second
 )
 
 var errEnded = errors.New("conveyor: the run has ended")
@@ -379,37 +379,37 @@ func (s *scheduler) answer(inbox []message, err error) {
 
 // changed reports, after a conflict, whether the resource's record explains it: the program applied something. Then
 // everything is decided anew, on the record as it is now.
-func (s *scheduler) changed(j *journey) bool {
-	before := j.held.Rev
-	j.held.Head, j.held.Rev = nil, 0
-	head, rev, err := s.ledger.Resource(s.base, j.Key)
+func (s *scheduler) changed(r *runner) bool {
+	before := r.held.Rev
+	r.held.Head, r.held.Rev = nil, 0
+	head, rev, err := s.ledger.Resource(s.base, r.Key)
 	if err != nil {
 		return true // read again, and fail there
 	}
-	j.held.Head, j.held.Rev = head, rev
+	r.held.Head, r.held.Rev = head, rev
 	return rev != before
 }
 
 // lose gives up a run that somebody else has changed: another engine on the same store.
-func (s *scheduler) lose(j *journey, err error) {
-	s.log.Error("run was changed by somebody else; leaving it alone", "run", j.ID, "resource", j.Key.String(), "error", err)
-	j.mu.Lock()
-	flying := slices.Clone(j.flying)
-	j.mu.Unlock()
+func (s *scheduler) loseOwnership(r *runner, err error) {
+	s.log.Error("run was changed by somebody else; leaving it alone", "run", r.ID, "resource", r.Key.String(), "error", err)
+	r.mu.Lock()
+	flying := slices.Clone(r.inFlight)
+	r.mu.Unlock()
 	for _, a := range flying {
-		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, j.ID))
-		s.disown(a)
+		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
+		s.giveUpCall(a)
 	}
-	s.forget(j)
-	j.unload()
+	s.forget(r)
+	r.unload()
 }
 
 // open reads the records of a run into its journey, unless they are there.
-func (s *scheduler) open(j *journey) error {
-	if j.held.Run != nil {
+func (s *scheduler) load(r *runner) error {
+	if r.held.Run != nil {
 		return nil
 	}
-	state, err := s.ledger.Run(s.base, j.ID)
+	state, err := s.ledger.Run(s.base, r.ID)
 	if errors.Is(err, ErrNotFound) {
 		return errEnded
 	}
@@ -419,19 +419,19 @@ func (s *scheduler) open(j *journey) error {
 	if state.Rec.State.Final() {
 		return errEnded
 	}
-	log := runlog.New(j.ID, 0)
+	log := runlog.New(r.ID, 0)
 	outputs := map[string]json.RawMessage{}
 	if state.Plan != nil {
-		last, err := s.ledger.LastLine(s.base, j.ID)
+		last, err := s.ledger.LastLine(s.base, r.ID)
 		if err != nil {
 			return err
 		}
-		log = runlog.New(j.ID, last)
+		log = runlog.New(r.ID, last)
 		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
 		if err != nil {
 			return err
 		}
-		j.held.Spec = revision.Spec
+		r.held.Spec = revision.Spec
 		for i := range state.Steps {
 			rec := &state.Steps[i].Rec
 			id := state.Plan.Step(i).ID
@@ -447,18 +447,18 @@ func (s *scheduler) open(j *journey) error {
 			}
 		}
 	}
-	j.held.Run = state
-	j.mu.Lock()
-	j.log, j.outputs = log, outputs
-	j.mu.Unlock()
+	r.held.Run = state
+	r.mu.Lock()
+	r.log, r.outputs = log, outputs
+	r.mu.Unlock()
 	return nil
 }
 
 // output is [Request.Output] for the attempts of this run.
-func (j *journey) output(step string) (json.RawMessage, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	data, ok := j.outputs[step]
+func (r *runner) output(step string) (json.RawMessage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data, ok := r.outputs[step]
 	if !ok {
 		return nil, fmt.Errorf("%w: output of step %q", ErrNotFound, step)
 	}
@@ -475,8 +475,8 @@ func (s *scheduler) commit(d *decision) error {
 		return nil
 	}
 	rev, err := s.ledger.Commit(s.base, ops)
-	for pause := firstPause; errors.Is(err, store.ErrUnknown) && !ledger.Permanent(err); pause = min(2*pause, longestPause) {
-		if !s.pause(pause) {
+	for pause := firstDelay; errors.Is(err, store.ErrUnknown) && !ledger.Permanent(err); pause = min(2*pause, longestDelay) {
+		if !s.sleep(pause) {
 			return err
 		}
 		rev, err = s.ledger.FindOut(s.base, ops, err)
@@ -485,7 +485,7 @@ func (s *scheduler) commit(d *decision) error {
 		return err
 	}
 	if last := d.t.Logged(); last > 0 {
-		d.j.log.Written(last)
+		d.runner.log.Written(last)
 	}
 	d.t.Committed(rev)
 	return nil
@@ -493,33 +493,33 @@ func (s *scheduler) commit(d *decision) error {
 
 // adopt carries out what was committed, and has the attempts made. That which takes the caller's place, if there is one,
 // is returned instead.
-func (s *scheduler) adopt(d *decision) (mine *attempt) {
-	j, t := d.j, d.t
+func (s *scheduler) dispatch(d *decision) (next *attempt) {
+	r, t := d.runner, d.t
 	if t.Idle() {
 		d.host.leave()
 	}
-	j.mu.Lock()
+	r.mu.Lock()
 	for _, m := range d.inbox {
 		if m.outcome != nil {
 			done := m.outcome.attempt
-			j.flying = slices.DeleteFunc(j.flying, func(f *attempt) bool { return f == done })
+			r.inFlight = slices.DeleteFunc(r.inFlight, func(f *attempt) bool { return f == done })
 		}
 	}
 	for step, output := range t.Outputs {
-		j.outputs[step] = output
+		r.outputs[step] = output
 	}
 	var before []*attempt
 	if t.Stop() != nil {
-		before = slices.Clone(j.flying)
+		before = slices.Clone(r.inFlight)
 	}
 	for k, i := range t.Starts() {
-		a := s.newAttempt(j, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
-		j.flying = append(j.flying, a)
+		a := s.newAttempt(r, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
+		r.inFlight = append(r.inFlight, a)
 		d.made = append(d.made, a)
 		a.Watch()
 	}
-	flying := len(j.flying) > 0
-	j.mu.Unlock()
+	flying := len(r.inFlight) > 0
+	r.mu.Unlock()
 	if s.ending.Load() {
 		for _, a := range d.made {
 			a.Cancel(ErrShutdown)
@@ -530,7 +530,7 @@ func (s *scheduler) adopt(d *decision) (mine *attempt) {
 	for _, a := range before {
 		a.End(t.Stop())
 	}
-	s.park(d, flying)
+	s.suspend(d, flying)
 	for _, m := range d.inbox { // after that, so that who is answered finds the run where it now belongs
 		if m.stop != nil {
 			m.stop.answer <- nil
@@ -540,47 +540,47 @@ func (s *scheduler) adopt(d *decision) (mine *attempt) {
 		s.upkeep.resyncAt(t.Head().Resync)
 	}
 	if by := t.Preempts(); by != nil {
-		s.displace(j.Key, by)
+		s.preempt(r.Key, by)
 	}
-	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(j.Key.Type)) > 0 {
-		s.upkeep.reconcileUnlistened(j.Key.Type) // a driver was registered meanwhile, and has not found this on record
+	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
+		s.upkeep.reconcileUnlistened(r.Key.Type) // a driver was registered meanwhile, and has not found this on record
 	}
 	for k, a := range d.made {
-		if d.host.taken[k].spare {
-			mine = a
+		if d.host.taken[k].ownWorker {
+			next = a
 		} else {
-			s.employ(a)
+			s.startWorker(a)
 		}
 	}
-	return mine
+	return next
 }
 
 // park sees to it that the run is looked at when it can go on, and keeps in memory only what is being worked on.
-func (s *scheduler) park(d *decision, flying bool) {
-	j, t := d.j, d.t
+func (s *scheduler) suspend(d *decision, flying bool) {
+	r, t := d.runner, d.t
 	if t.Over() {
-		for _, w := range s.drop(j, t.Rec().State) {
-			w <- wholeRun(j.held.Run)
+		for _, w := range s.drop(r, t.Rec().State) {
+			w <- wholeRun(r.held.Run)
 		}
-		j.unload() // or else what wakes it now would end it once more
-		j.mu.Lock()
-		late := j.strewn != d.strewn // since this was decided
-		j.mu.Unlock()
+		r.unload() // or else what wakes it now would end it once more
+		r.mu.Lock()
+		late := r.leftovers != d.leftovers // since this was decided
+		r.mu.Unlock()
 		if t.LeavesLeftovers() || late {
-			s.sweepLate(j)
+			s.deleteLeftovers(r)
 		}
 		if head := t.Head(); head != nil && head.Pending != "" {
-			s.enqueue(s.take(head.Pending, j.Key, laneOf(head.Pipeline, j.Key)))
+			s.enqueue(s.take(head.Pending, r.Key, laneOf(head.Pipeline, r.Key)))
 		}
-		s.upkeep.prune(j.Key)
+		s.upkeep.prune(r.Key)
 		return
 	}
-	s.schedule(j, t.NextDue(), j.held.Run.State(), len(d.made))
+	s.schedule(r, t.NextDue(), r.held.Run.State(), len(d.made))
 	if t.NeedsWorker() {
-		s.enqueue(j)
+		s.enqueue(r)
 	}
 	if !flying && (!t.NeedsWorker() || s.crowded()) {
-		j.unload()
+		r.unload()
 	}
 }
 
@@ -591,26 +591,26 @@ const maxLoaded = 1_024
 func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 
 // unload leaves what is known of a run to the store, where it is read again if the run goes on.
-func (j *journey) unload() {
-	j.held = run.State{}
-	j.mu.Lock()
-	j.log, j.outputs, j.read = nil, nil, nil
-	j.mu.Unlock()
+func (r *runner) unload() {
+	r.held = run.State{}
+	r.mu.Lock()
+	r.log, r.outputs, r.spareInbox = nil, nil, nil
+	r.mu.Unlock()
 }
 
 // displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
 // the caller, whose own change is on record: that run's end wakes the other.
-func (s *scheduler) displace(k record.Key, by *run.Preemption) {
+func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
 	stop := stopRequest{by.Stop, make(chan error, 1)}
-	s.beside(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
+	s.goBackground(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
 }
 
 // stopRun asks a run to end and waits until that is on record.
 func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.Stop, cause error, reason string) error {
 	answer := make(chan error, 1)
-	j := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
+	r := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
 	ask := message{stop: &stopRequest{run.StopRequest{Kind: kind, Reason: reason, Cause: cause}, answer}}
-	if !s.beside(func() { s.drive(j, ask, false) }) {
+	if !s.goBackground(func() { s.drive(r, ask, false) }) {
 		return ErrClosed
 	}
 	select {
@@ -622,16 +622,16 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 }
 
 // strew takes note that there are records of a run that nobody wants after its end.
-func (j *journey) strew() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.strewn++
+func (r *runner) noteLeftovers() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leftovers++
 }
 
 // sweepLate removes what is left of them after the end.
-func (s *scheduler) sweepLate(j *journey) {
-	s.beside(func() {
-		s.insist("tidy run "+j.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(j.ID)...) })
+func (s *scheduler) deleteLeftovers(r *runner) {
+	s.goBackground(func() {
+		s.retryStore("tidy run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
 	})
 }
 

@@ -63,9 +63,9 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		if err != nil {
 			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
 		}
-		j := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
-		j.strew()
-		e.sched.enqueue(j)
+		r := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
+		r.noteLeftovers()
+		e.sched.enqueue(r)
 		// A run that has ended meanwhile may not have known of it.
 		if rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID)); err == nil && rec.State.Final() {
 			_ = e.ledger.RemoveAll(ctx, ledger.Leftovers(runID)...) // or else by Retention

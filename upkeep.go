@@ -23,16 +23,16 @@ type upkeep struct {
 
 	resync alarm // rings when a resource is to be run again
 
-	mu      sync.Mutex              // guards what follows
-	toPrune map[record.Key]struct{} // resources whose past is to be looked through
-	pruning bool                    // somebody is at it
+	mu         sync.Mutex              // guards what follows
+	pruneQueue map[record.Key]struct{} // resources whose past is to be looked through
+	pruning    bool                    // somebody is at it
 }
 
 func newUpkeep(e *Engine) *upkeep {
-	u := &upkeep{sched: e.sched, rerun: e.rerun, toPrune: map[record.Key]struct{}{}}
+	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]struct{}{}}
 	u.resync.work = u.resyncAll
 	u.resync.start = func(work func()) bool {
-		return !e.sched.draining() && e.sched.beside(work)
+		return !e.sched.draining() && e.sched.goBackground(work)
 	}
 	return u
 }
@@ -48,9 +48,9 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 	if len(types) == 0 || s.pool.Phase() != sched.Running {
 		return
 	}
-	s.beside(func() {
+	s.goBackground(func() {
 		for _, kind := range types {
-			s.insist("listen to "+kind, func() error { return u.reconcileType(kind) })
+			s.retryStore("listen to "+kind, func() error { return u.reconcileType(kind) })
 		}
 	})
 }
@@ -90,7 +90,7 @@ func (u *upkeep) resyncAt(at record.Time) {
 // resyncAll makes the runs that are due, one after the other.
 func (u *upkeep) resyncAll() {
 	var next record.Time
-	u.sched.insist("resync", func() (err error) {
+	u.sched.retryStore("resync", func() (err error) {
 		next, err = u.resyncDue()
 		return err
 	})
@@ -159,11 +159,11 @@ func (u *upkeep) prune(k record.Key) {
 		return
 	}
 	u.mu.Lock()
-	u.toPrune[k] = struct{}{}
+	u.pruneQueue[k] = struct{}{}
 	begin := !u.pruning
 	u.pruning = true
 	u.mu.Unlock()
-	if begin && !u.sched.beside(u.pruneAll) {
+	if begin && !u.sched.goBackground(u.pruneAll) {
 		u.mu.Lock()
 		u.pruning = false
 		u.mu.Unlock()
@@ -186,14 +186,14 @@ func (u *upkeep) pruneAll() {
 func (u *upkeep) nextToPrune() (k record.Key, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for k = range u.toPrune {
+	for k = range u.pruneQueue {
 		break
 	}
-	if len(u.toPrune) == 0 || u.sched.pool.Phase() == sched.Stopped {
+	if len(u.pruneQueue) == 0 || u.sched.pool.Phase() == sched.Stopped {
 		u.pruning = false
 		return k, false
 	}
-	delete(u.toPrune, k)
+	delete(u.pruneQueue, k)
 	return k, true
 }
 
@@ -270,4 +270,4 @@ func (a *alarm) stop() {
 }
 
 // tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
-const tidyEvery = 256
+const pruneEvery = 256
