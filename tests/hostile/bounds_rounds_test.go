@@ -55,7 +55,7 @@ func linesOf(t *testing.T, path string) []string {
 
 func TestAThousandRoundsLeaveNoGoroutineDescriptorLockOrMap(t *testing.T) {
 	testenv.NeedLinux(t)
-	rounds := testenv.Bound(t, "CONVEYOR_ROUNDS", testenv.Some(t, 200, 1_000), 100)
+	rounds := testenv.Bound(t, "CONVEYOR_ROUNDS", testenv.Some(t, 100, 1_000), 100)
 	dir := t.TempDir()
 	foreign := filepath.Join(dir, "foreign")
 	require.NoError(t, os.WriteFile(foreign, []byte(strings.Repeat("no database", 1000)), 0o600))

@@ -42,7 +42,7 @@ func (s *shredder) Commit(ctx context.Context, ops ...store.Op) (store.Revision,
 const waitingRun = 1 << 10
 
 func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
-	many, some := testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 100_000, 1_000_000), 5_000), testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 20_000, 100_000), 5_000)
+	many, some := testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 50_000, 1_000_000), 5_000), testenv.Bound(t, "CONVEYOR_APPLIES", testenv.Some(t, 10_000, 100_000), 5_000)
 	for _, c := range []struct {
 		name   string
 		runs   int
