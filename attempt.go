@@ -52,52 +52,6 @@ type attempt struct {
 	inShutdown atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
 }
 
-// outcome is what an attempt came to.
-type outcome struct {
-	attempt *attempt
-	result  Result
-	output  json.RawMessage // of result, encoded
-	plan    *plan.Plan      // that the attempt made of the one it had
-	err     error
-	cause   error // of the end of the attempt's context; nil if it had not ended
-	ended   time.Time
-	forRun  run.Outcome // what value returns
-}
-
-// value returns what the decision about the run must know.
-func (o *outcome) value(engine RetryPolicy) *run.Outcome {
-	a, v := o.attempt, &o.forRun
-	*v = run.Outcome{
-		Step: a.index, Attempt: a.number, Kind: o.result.kind, Output: o.output, Plan: o.plan,
-		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended,
-	}
-	switch {
-	case o.err == nil:
-	case errors.Is(o.cause, ErrShutdown), errors.Is(o.cause, ErrSuperseded):
-		v.Kind = run.Cut
-	default:
-		v.Kind, v.Failure = run.Failed, failureOf(o.err)
-		v.Policy = retry.Combine(a.step.Retry, a.plan.Retry, toPolicy(a.driver.opts.retry), toPolicy(engine))
-	}
-	return v
-}
-
-// failureOf returns what is recorded of an error.
-func failureOf(err error) *run.Failure {
-	p, isPanic := fault.As[*PanicError](err)
-	f := &run.Failure{Text: err.Error(), Kind: fault.KindOf(err, isPanic)}
-	if isPanic {
-		f.Stack = string(p.Stack)
-	}
-	if d, ok := direction(err); ok {
-		f.Permanent = d.permanent
-		if !d.permanent {
-			f.After = &d.delay
-		}
-	}
-	return f
-}
-
 // newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
@@ -115,39 +69,6 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
 	}
 	return a
-}
-
-// save is [Request.Checkpoint]. It is allowed as long as the step's record is the one that the attempt began with.
-func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
-	limits := a.sched.opts.Limits
-	if len(data) > limits.Output {
-		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
-	}
-	if err := fieldErrors(document.Check("checkpoint", data, limits.document(), 0)); err != nil {
-		return err
-	}
-	a.runner.noteLeftovers()
-	run, step := a.runner.ID, a.step.ID
-	_, err := a.sched.ledger.Commit(ctx, []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)})
-	if errors.Is(err, store.ErrConflict) {
-		err = ErrConflict
-	}
-	if err != nil {
-		return fmt.Errorf("checkpoint of step %q: %w", step, err)
-	}
-	return nil
-}
-
-// saved is [Request.Restore]; nil for nothing.
-func (a *attempt) saved() (json.RawMessage, error) {
-	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.runner.ID, a.step.ID))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err == nil && !json.Valid(r.Value) {
-		err = record.Damaged(r.Key, errors.New("is no JSON"))
-	}
-	return r.Value, err
 }
 
 // deadline is the earlier of the attempt's own and the run's, with the error that will say so; zero for none.
@@ -170,6 +91,27 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 	return at, cause
 }
 
+// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
+// runtime.Goexit.
+func (s *scheduler) call(a *attempt, o *outcome) {
+	o.attempt = a
+	defer func() {
+		if v := recover(); v != nil {
+			o.err = panicked(v, s.opts.Limits)
+			a.close(o)
+		}
+	}()
+	release, admitted := a.enter(o)
+	if release != nil {
+		defer s.releaseCapacity(a, release)
+	}
+	if admitted {
+		a.run(o)
+	}
+	a.close(o)
+	a.answer = o
+}
+
 // enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
 func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 	opts := &a.sched.opts
@@ -186,60 +128,6 @@ func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 		return release, false
 	}
 	return release, true
-}
-
-// run calls the driver itself, and checks and encodes what it answers.
-func (a *attempt) run(o *outcome) {
-	limits := a.sched.opts.Limits
-	if a.finalize {
-		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.Context(), &a.request)
-	} else {
-		o.result, o.err = a.driver.impl.Reconcile(a.Context(), &a.request)
-	}
-	if o.err != nil {
-		return
-	}
-	switch {
-	case o.result.kind == run.Await:
-		if problem := text.NameFault(o.result.reason); problem != "" {
-			o.err = Permanent(invalid("signal", "%s", problem))
-		}
-	case o.result.kind == run.Planned:
-		o.plan, o.err = plannedBy(a.plan, o.result.output.([]Step), limits)
-	case o.result.output != nil:
-		o.output, o.err = encodeOutput(o.result.output, limits)
-	}
-}
-
-// panicked is the error that a panic becomes, where it is recovered.
-func panicked(v any, limits Limits) *PanicError {
-	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText)}
-}
-
-// close fills in how the call ended. The code of the driver may still come into it, see contained.
-func (a *attempt) close(o *outcome) {
-	o.ended = time.Now()
-	if a.Context().Err() != nil {
-		o.cause = context.Cause(a.Context())
-	}
-	if o.err != nil {
-		o.err = contained(o.err, o.cause, a.sched.opts.Limits)
-	}
-}
-
-// encodeOutput fails for good, since the next attempt would most likely return the same.
-func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
-	data, err := document.Marshal(output)
-	switch {
-	case err != nil:
-		return nil, Permanent(fmt.Errorf("%w: output of type %T: %w", ErrInvalid, output, err))
-	case len(data) > limits.Output:
-		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes"))
-	}
-	if err := fieldErrors(document.Check("output", data, limits.document(), 0)); err != nil {
-		return nil, Permanent(err)
-	}
-	return data, nil
 }
 
 // admit asks for room. Without an error, and without a time after which to ask again, the driver may be called.
@@ -268,25 +156,58 @@ func (s *scheduler) releaseCapacity(a *attempt, release func()) {
 	release()
 }
 
-// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
-// runtime.Goexit.
-func (s *scheduler) call(a *attempt, o *outcome) {
-	o.attempt = a
-	defer func() {
-		if v := recover(); v != nil {
-			o.err = panicked(v, s.opts.Limits)
-			a.close(o)
+// run calls the driver itself, and checks and encodes what it answers.
+func (a *attempt) run(o *outcome) {
+	limits := a.sched.opts.Limits
+	if a.finalize {
+		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.Context(), &a.request)
+	} else {
+		o.result, o.err = a.driver.impl.Reconcile(a.Context(), &a.request)
+	}
+	if o.err != nil {
+		return
+	}
+	switch {
+	case o.result.kind == run.Await:
+		if problem := text.NameFault(o.result.reason); problem != "" {
+			o.err = Permanent(invalid("signal", "%s", problem))
 		}
-	}()
-	release, admitted := a.enter(o)
-	if release != nil {
-		defer s.releaseCapacity(a, release)
+	case o.result.kind == run.Planned:
+		o.plan, o.err = plannedBy(a.plan, o.result.output.([]Step), limits)
+	case o.result.output != nil:
+		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
-	if admitted {
-		a.run(o)
+}
+
+// encodeOutput fails for good, since the next attempt would most likely return the same.
+func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
+	data, err := document.Marshal(output)
+	switch {
+	case err != nil:
+		return nil, Permanent(fmt.Errorf("%w: output of type %T: %w", ErrInvalid, output, err))
+	case len(data) > limits.Output:
+		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes"))
 	}
-	a.close(o)
-	a.answer = o
+	if err := fieldErrors(document.Check("output", data, limits.document(), 0)); err != nil {
+		return nil, Permanent(err)
+	}
+	return data, nil
+}
+
+// panicked is the error that a panic becomes, where it is recovered.
+func panicked(v any, limits Limits) *PanicError {
+	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText)}
+}
+
+// close fills in how the call ended. The code of the driver may still come into it, see contained.
+func (a *attempt) close(o *outcome) {
+	o.ended = time.Now()
+	if a.Context().Err() != nil {
+		o.cause = context.Cause(a.Context())
+	}
+	if o.err != nil {
+		o.err = contained(o.err, o.cause, a.sched.opts.Limits)
+	}
 }
 
 // ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
@@ -367,6 +288,85 @@ func (s *abandonedCalls) list() []*attempt {
 	attempts := slices.Collect(maps.Keys(s.calls))
 	sortByStart(attempts)
 	return attempts
+}
+
+// outcome is what an attempt came to.
+type outcome struct {
+	attempt *attempt
+	result  Result
+	output  json.RawMessage // of result, encoded
+	plan    *plan.Plan      // that the attempt made of the one it had
+	err     error
+	cause   error // of the end of the attempt's context; nil if it had not ended
+	ended   time.Time
+	forRun  run.Outcome // what value returns
+}
+
+// value returns what the decision about the run must know.
+func (o *outcome) value(engine RetryPolicy) *run.Outcome {
+	a, v := o.attempt, &o.forRun
+	*v = run.Outcome{
+		Step: a.index, Attempt: a.number, Kind: o.result.kind, Output: o.output, Plan: o.plan,
+		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended,
+	}
+	switch {
+	case o.err == nil:
+	case errors.Is(o.cause, ErrShutdown), errors.Is(o.cause, ErrSuperseded):
+		v.Kind = run.Cut
+	default:
+		v.Kind, v.Failure = run.Failed, failureOf(o.err)
+		v.Policy = retry.Combine(a.step.Retry, a.plan.Retry, toPolicy(a.driver.opts.retry), toPolicy(engine))
+	}
+	return v
+}
+
+// failureOf returns what is recorded of an error.
+func failureOf(err error) *run.Failure {
+	p, isPanic := fault.As[*PanicError](err)
+	f := &run.Failure{Text: err.Error(), Kind: fault.KindOf(err, isPanic)}
+	if isPanic {
+		f.Stack = string(p.Stack)
+	}
+	if d, ok := direction(err); ok {
+		f.Permanent = d.permanent
+		if !d.permanent {
+			f.After = &d.delay
+		}
+	}
+	return f
+}
+
+// save is [Request.Checkpoint]. It is allowed as long as the step's record is the one that the attempt began with.
+func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
+	limits := a.sched.opts.Limits
+	if len(data) > limits.Output {
+		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
+	}
+	if err := fieldErrors(document.Check("checkpoint", data, limits.document(), 0)); err != nil {
+		return err
+	}
+	a.runner.noteLeftovers()
+	run, step := a.runner.ID, a.step.ID
+	_, err := a.sched.ledger.Commit(ctx, []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)})
+	if errors.Is(err, store.ErrConflict) {
+		err = ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint of step %q: %w", step, err)
+	}
+	return nil
+}
+
+// saved is [Request.Restore]; nil for nothing.
+func (a *attempt) saved() (json.RawMessage, error) {
+	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.runner.ID, a.step.ID))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err == nil && !json.Valid(r.Value) {
+		err = record.Damaged(r.Key, errors.New("is no JSON"))
+	}
+	return r.Value, err
 }
 
 // running lists the attempts under way.

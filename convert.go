@@ -293,3 +293,8 @@ func toPlan(s PipelineSpec) *plan.Plan {
 
 // keyOf returns the key of a resource, as records have it.
 func keyOf(o *Object) record.Key { return record.Key(o.Key()) }
+
+// document returns the limits that concern the reading of a document.
+func (l Limits) document() document.Limits {
+	return document.Limits{Bytes: l.Document, Depth: l.Depth, List: l.Steps}
+}

@@ -14,6 +14,48 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
+// Event describes one thing that happened. An Event is sent after the change was recorded.
+type Event struct {
+	// Cursor is the position of the event in the stream. [WatchOptions].Since accepts it to continue after this
+	// event.
+	Cursor   Cursor    `json:"cursor"`
+	Time     time.Time `json:"time"`
+	Kind     EventKind `json:"kind"`
+	Resource Key       `json:"resource,omitzero"`
+	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
+	Run      string    `json:"run,omitempty"`
+	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
+	State    State     `json:"state,omitzero"` // new state of the run or the step
+	Attempt  int       `json:"attempt,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
+// another engine.
+type Cursor string
+
+// EventKind is the kind of an event.
+type EventKind uint8
+
+const (
+	EventResource EventKind = iota + 1 // a resource was created, changed or removed
+	EventPipeline                      // a pipeline was saved or deleted
+	EventRun                           // a run was queued, started or ended
+	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
+	EventGap                           // an [Observer] has missed events that are no longer kept
+)
+
+var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
+
+// String returns the name that documents use, and "unset" for the zero value.
+func (k EventKind) String() string { return eventKindNames.Text(k) }
+
+// MarshalText returns the name that documents use, and an empty text for the zero value.
+func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.Marshal(k) }
+
+// UnmarshalText accepts exactly what MarshalText returns.
+func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.Unmarshal(b, k) }
+
 // WatchOptions selects events. The zero value selects all events from now on. A watcher needs no memory of its own,
 // whether it reads or not. [Limits] describes how much memory all events together need.
 type WatchOptions struct {
@@ -27,38 +69,6 @@ type WatchOptions struct {
 
 func (o *WatchOptions) wants(e *Event) bool {
 	return (o.Resource == Key{} || o.Resource == e.Resource) && (o.Run == "" || o.Run == e.Run)
-}
-
-// feed is the stream of an engine's events.
-type feed struct {
-	*ring.Ring[Event]
-	epoch string // distinguishes the cursors of this engine from those of others
-}
-
-func newFeed(size int, epoch string) *feed { return &feed{ring.New[Event](size), epoch} }
-
-func (f *feed) publish(events ...Event) {
-	for i := range events {
-		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine returns
-	}
-	f.Publish(events...)
-}
-
-func (f *feed) cursor(n int64) Cursor {
-	return Cursor(f.epoch + "-" + strconv.FormatInt(n, 10))
-}
-
-// after returns the number of the event that follows a cursor.
-func (f *feed) after(c Cursor) (int64, error) {
-	epoch, number, ok := strings.Cut(string(c), "-")
-	n, err := strconv.ParseInt(number, 10, 64)
-	if !ok || err != nil || n < 0 {
-		return 0, invalid("Since", "%q is no cursor", text.Truncate(string(c), text.MaxName))
-	}
-	if epoch != f.epoch || n >= f.Next() {
-		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, c)
-	}
-	return n + 1, nil
 }
 
 // Watch returns the events that o selects. Each event comes after its change was recorded. The events of one run come
@@ -103,6 +113,38 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 			}
 		}
 	}
+}
+
+// feed is the stream of an engine's events.
+type feed struct {
+	*ring.Ring[Event]
+	epoch string // distinguishes the cursors of this engine from those of others
+}
+
+func newFeed(size int, epoch string) *feed { return &feed{ring.New[Event](size), epoch} }
+
+func (f *feed) publish(events ...Event) {
+	for i := range events {
+		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine returns
+	}
+	f.Publish(events...)
+}
+
+func (f *feed) cursor(n int64) Cursor {
+	return Cursor(f.epoch + "-" + strconv.FormatInt(n, 10))
+}
+
+// after returns the number of the event that follows a cursor.
+func (f *feed) after(c Cursor) (int64, error) {
+	epoch, number, ok := strings.Cut(string(c), "-")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil || n < 0 {
+		return 0, invalid("Since", "%q is no cursor", text.Truncate(string(c), text.MaxName))
+	}
+	if epoch != f.epoch || n >= f.Next() {
+		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, c)
+	}
+	return n + 1, nil
 }
 
 // Observer is called for the engine's events, for instance for metrics and tracing (see [Options].Observer).
@@ -195,45 +237,3 @@ func (o *observerLoop) finish(until context.Context) {
 	}
 	o.stop()
 }
-
-// Event describes one thing that happened. An Event is sent after the change was recorded.
-type Event struct {
-	// Cursor is the position of the event in the stream. [WatchOptions].Since accepts it to continue after this
-	// event.
-	Cursor   Cursor    `json:"cursor"`
-	Time     time.Time `json:"time"`
-	Kind     EventKind `json:"kind"`
-	Resource Key       `json:"resource,omitzero"`
-	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
-	Run      string    `json:"run,omitempty"`
-	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
-	State    State     `json:"state,omitzero"` // new state of the run or the step
-	Attempt  int       `json:"attempt,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-}
-
-// Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
-// another engine.
-type Cursor string
-
-// EventKind is the kind of an event.
-type EventKind uint8
-
-const (
-	EventResource EventKind = iota + 1 // a resource was created, changed or removed
-	EventPipeline                      // a pipeline was saved or deleted
-	EventRun                           // a run was queued, started or ended
-	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
-	EventGap                           // an [Observer] has missed events that are no longer kept
-)
-
-var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
-
-// String returns the name that documents use, and "unset" for the zero value.
-func (k EventKind) String() string { return eventKindNames.Text(k) }
-
-// MarshalText returns the name that documents use, and an empty text for the zero value.
-func (k EventKind) MarshalText() ([]byte, error) { return eventKindNames.Marshal(k) }
-
-// UnmarshalText accepts exactly what MarshalText returns.
-func (k *EventKind) UnmarshalText(b []byte) error { return eventKindNames.Unmarshal(b, k) }

@@ -19,6 +19,26 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// LogLine is one line that a driver wrote to [Request.Log].
+type LogLine struct {
+	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
+	Time    time.Time  `json:"time"`
+	Step    string     `json:"step"`
+	Attempt int        `json:"attempt"`
+	Level   slog.Level `json:"level"`
+	Message string     `json:"message"`
+	// Attrs are the attributes of the line as a JSON object, with groups nested. Attrs is empty if there are none.
+	Attrs json.RawMessage `json:"attrs,omitempty"`
+}
+
+// String returns the line in readable form: the level, the message, and the attributes as JSON.
+func (l LogLine) String() string {
+	if len(l.Attrs) == 0 {
+		return l.Level.String() + " " + l.Message
+	}
+	return l.Level.String() + " " + l.Message + " " + string(l.Attrs)
+}
+
 // LogOptions selects log lines. The zero value selects all lines that are kept of a run.
 type LogOptions struct {
 	// Step, if set, selects the lines of one step, by its id.
@@ -27,104 +47,6 @@ type LogOptions struct {
 	After int64
 	// Follow continues with the lines that are logged later, until the run ends.
 	Follow bool
-}
-
-// logFlush is how long a line may wait in memory before it is written, when no outcome is recorded sooner.
-const logFlush = time.Second
-
-// Keep adds a line to the log of the attempt's run, unless the attempt is over.
-func (a *attempt) Keep(line record.LogLine) {
-	r, s := a.runner, a.sched
-	r.mu.Lock()
-	log := r.log
-	r.mu.Unlock()
-	if log == nil || !a.Running() {
-		return
-	}
-	kept, full := log.Add(line, s.opts.Limits.LogLines)
-	if !kept {
-		return
-	}
-	s.followers.Wake(r.ID)
-	s.flusher.want(log, full)
-}
-
-// Host returns the handler of the engine's logger, with the attempt's place added.
-func (a *attempt) Host() slog.Handler {
-	to := a.sched.opts.Logger
-	if to == nil {
-		return nil
-	}
-	return to.Handler().WithAttrs([]slog.Attr{
-		slog.String("resource", a.runner.Key.String()), slog.String("run", a.runner.ID),
-		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
-	})
-}
-
-// flusher has the lines of logs written that are not written along with an outcome.
-type flusher struct {
-	sched *scheduler
-	alarm alarm // rings when lines are to be written
-
-	mu   sync.Mutex              // guards logs
-	logs map[*runlog.Log]*runner // with lines that are not written
-}
-
-func (f *flusher) init(s *scheduler) {
-	f.sched, f.logs = s, map[*runlog.Log]*runner{}
-	f.alarm.work, f.alarm.start = f.flush, s.goBackground
-}
-
-// want has the lines of a log written: at once if it is full, or else within logFlush.
-func (f *flusher) want(log *runlog.Log, full bool) {
-	f.mu.Lock()
-	// With the lock held: a run that is dropped after this forgets its log.
-	t := f.sched.pool.Find(log.Run)
-	if t != nil {
-		f.logs[log] = t.Owner
-	}
-	f.mu.Unlock()
-	switch {
-	case t == nil:
-	case full:
-		f.alarm.set(time.Now())
-	default:
-		f.alarm.set(time.Now().Add(logFlush))
-	}
-}
-
-// forget takes back what want has said.
-func (f *flusher) forget(log *runlog.Log) {
-	f.mu.Lock()
-	delete(f.logs, log)
-	f.mu.Unlock()
-}
-
-// flush writes all waiting lines, one run after the other.
-func (f *flusher) flush() {
-	f.mu.Lock()
-	logs := slices.Collect(maps.Values(f.logs))
-	clear(f.logs)
-	f.mu.Unlock()
-	for _, r := range logs {
-		f.sched.drive(r, message{}, false)
-	}
-}
-
-// unwrittenLines returns the lines of a run that are in memory alone.
-func (s *scheduler) unwrittenLines(run string) []record.LogLine {
-	t := s.pool.Find(run)
-	if t == nil {
-		return nil
-	}
-	r := t.Owner
-	r.mu.Lock()
-	log := r.log
-	r.mu.Unlock()
-	if log == nil {
-		return nil
-	}
-	return log.Unwritten()
 }
 
 // Logs returns the lines that the drivers of a run wrote to [Request].Log, in order. Without Follow, the sequence
@@ -187,22 +109,100 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 	}
 }
 
-// LogLine is one line that a driver wrote to [Request.Log].
-type LogLine struct {
-	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
-	Time    time.Time  `json:"time"`
-	Step    string     `json:"step"`
-	Attempt int        `json:"attempt"`
-	Level   slog.Level `json:"level"`
-	Message string     `json:"message"`
-	// Attrs are the attributes of the line as a JSON object, with groups nested. Attrs is empty if there are none.
-	Attrs json.RawMessage `json:"attrs,omitempty"`
+// unwrittenLines returns the lines of a run that are in memory alone.
+func (s *scheduler) unwrittenLines(run string) []record.LogLine {
+	t := s.pool.Find(run)
+	if t == nil {
+		return nil
+	}
+	r := t.Owner
+	r.mu.Lock()
+	log := r.log
+	r.mu.Unlock()
+	if log == nil {
+		return nil
+	}
+	return log.Unwritten()
 }
 
-// String returns the line in readable form: the level, the message, and the attributes as JSON.
-func (l LogLine) String() string {
-	if len(l.Attrs) == 0 {
-		return l.Level.String() + " " + l.Message
+// Keep adds a line to the log of the attempt's run, unless the attempt is over.
+func (a *attempt) Keep(line record.LogLine) {
+	r, s := a.runner, a.sched
+	r.mu.Lock()
+	log := r.log
+	r.mu.Unlock()
+	if log == nil || !a.Running() {
+		return
 	}
-	return l.Level.String() + " " + l.Message + " " + string(l.Attrs)
+	kept, full := log.Add(line, s.opts.Limits.LogLines)
+	if !kept {
+		return
+	}
+	s.followers.Wake(r.ID)
+	s.flusher.want(log, full)
+}
+
+// Host returns the handler of the engine's logger, with the attempt's place added.
+func (a *attempt) Host() slog.Handler {
+	to := a.sched.opts.Logger
+	if to == nil {
+		return nil
+	}
+	return to.Handler().WithAttrs([]slog.Attr{
+		slog.String("resource", a.runner.Key.String()), slog.String("run", a.runner.ID),
+		slog.String("step", a.step.ID), slog.String("driver", a.step.Driver), slog.Int("attempt", a.number),
+	})
+}
+
+// logFlush is how long a line may wait in memory before it is written, when no outcome is recorded sooner.
+const logFlush = time.Second
+
+// flusher has the lines of logs written that are not written along with an outcome.
+type flusher struct {
+	sched *scheduler
+	alarm alarm // rings when lines are to be written
+
+	mu   sync.Mutex              // guards logs
+	logs map[*runlog.Log]*runner // with lines that are not written
+}
+
+func (f *flusher) init(s *scheduler) {
+	f.sched, f.logs = s, map[*runlog.Log]*runner{}
+	f.alarm.work, f.alarm.start = f.flush, s.goBackground
+}
+
+// want has the lines of a log written: at once if it is full, or else within logFlush.
+func (f *flusher) want(log *runlog.Log, full bool) {
+	f.mu.Lock()
+	// With the lock held: a run that is dropped after this forgets its log.
+	t := f.sched.pool.Find(log.Run)
+	if t != nil {
+		f.logs[log] = t.Owner
+	}
+	f.mu.Unlock()
+	switch {
+	case t == nil:
+	case full:
+		f.alarm.set(time.Now())
+	default:
+		f.alarm.set(time.Now().Add(logFlush))
+	}
+}
+
+// forget takes back what want has said.
+func (f *flusher) forget(log *runlog.Log) {
+	f.mu.Lock()
+	delete(f.logs, log)
+	f.mu.Unlock()
+}
+
+// flush writes all waiting lines, one run after the other.
+func (f *flusher) flush() {
+	f.mu.Lock()
+	logs := slices.Collect(maps.Values(f.logs))
+	clear(f.logs)
+	f.mu.Unlock()
+	for _, r := range logs {
+		f.sched.drive(r, message{}, false)
+	}
 }

@@ -4,14 +4,8 @@ import (
 	"math"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
-
-// document returns the limits that concern the reading of a document.
-func (l Limits) document() document.Limits {
-	return document.Limits{Bytes: l.Document, Depth: l.Depth, List: l.Steps}
-}
 
 // Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
 // value and a value that a record of a store, or the memory, could never hold: more than 4 MiB for bytes, more than

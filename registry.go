@@ -14,17 +14,6 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// planner is the driver of that step. It is registered under a name that no driver of a program can have.
-type planner struct{ Planner }
-
-func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
-	steps, err := p.Plan(ctx, req.Resource)
-	if err != nil {
-		return Result{}, err
-	}
-	return Result{kind: run.Planned, output: steps}, nil
-}
-
 // driver is a registered driver.
 type driver struct {
 	name  string
@@ -64,20 +53,6 @@ func (r *registry) putLocked(d *driver) {
 	r.names[d.name] = d
 }
 
-// plan has the runs of a pipeline planned by p from here on.
-func (r *registry) plan(pipeline string, p Planner) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
-}
-
-// forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
-func (r *registry) forgetPlanner(pipeline string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.names, plan.PlannerName(pipeline))
-}
-
 // listeners returns the names of the drivers that listen to a type, in order.
 func (r *registry) listeners(kind string) (names []string) {
 	r.mu.RLock()
@@ -102,6 +77,31 @@ func (r *registry) listened() (types []string) {
 	return slices.Compact(types)
 }
 
+// plan has the runs of a pipeline planned by p from here on.
+func (r *registry) plan(pipeline string, p Planner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
+}
+
+// forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
+func (r *registry) forgetPlanner(pipeline string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.names, plan.PlannerName(pipeline))
+}
+
+// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+type planner struct{ Planner }
+
+func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
+	steps, err := p.Plan(ctx, req.Resource)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{kind: run.Planned, output: steps}, nil
+}
+
 // register adds a driver and wakes the runs that wait for it.
 func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
 	if err := s.accepting(); err != nil {
@@ -124,6 +124,11 @@ func (s *scheduler) plansWith(pipeline string, p Planner) {
 	}
 }
 
+// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
+func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
+	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
+}
+
 // driver returns the registered driver, or notes that the journey waits for it and returns nil.
 func (s *scheduler) driver(name string, r *runner) *driver {
 	d := s.drivers.get(name)
@@ -132,9 +137,4 @@ func (s *scheduler) driver(name string, r *runner) *driver {
 		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
 	}
 	return d
-}
-
-// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
-func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
-	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
 }

@@ -17,134 +17,6 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// listEvents lists what has happened with a transition, for those who watch.
-func (d *decision) listEvents() []Event {
-	changes := d.t.Changes()
-	if len(changes) == 0 {
-		return nil
-	}
-	now, key := time.Now(), Key(d.runner.Key)
-	for _, c := range changes {
-		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.runner.ID, State: State(c.State), Reason: c.Reason}
-		switch {
-		case c.Removed:
-			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
-		case c.Step != "":
-			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
-		}
-		d.events = append(d.events, e)
-	}
-	return d.events
-}
-
-func runEvent(r *runner, rec *record.Run) Event {
-	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
-}
-
-// host grants what a decision about one run needs: a place for a step that may start, and one for a run among those of its
-// pipeline. It is the [run.Host] of that run.
-type host struct {
-	s          *scheduler
-	runner     *runner
-	ownWorker  bool // the worker that decides can go on with a step
-	taken      []place
-	enteredRun bool // a place among the runs of the pipeline was taken
-}
-
-// place is what was taken for a step.
-type place struct {
-	driver    *driver
-	ownWorker bool // runs in the place of the worker that decides
-}
-
-func (h *host) Start(name string, finalize bool) run.Grant {
-	s := h.s
-	driver := s.driver(name, h.runner)
-	if driver == nil {
-		return run.NoDriver
-	}
-	if _, ok := driver.impl.(Finalizer); finalize && !ok {
-		return run.NotNeeded
-	}
-	if s.pool.Hold(&h.runner.task) {
-		return run.Later
-	}
-	onSpare := h.ownWorker
-	if !onSpare && !s.pool.Reserve() {
-		return run.NoWorker
-	}
-	h.ownWorker = false
-	if !s.pool.Acquire(driver.calls, &h.runner.task) {
-		if onSpare {
-			h.ownWorker = true
-		} else {
-			s.pool.Release()
-		}
-		return run.Later
-	}
-	h.taken = append(h.taken, place{driver, onSpare})
-	return run.Granted
-}
-
-// Enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
-func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
-	s := h.s
-	if rec == nil {
-		rec, _, err = s.ledger.Pipeline(s.base, name)
-		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
-			return false, rec, err
-		}
-	}
-	known, limit := rec != nil, 0
-	var asOf int64
-	if known {
-		limit, asOf = rec.MaxRuns, int64(rec.Rev)
-	}
-	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.runner.task)
-	h.enteredRun = entered
-	if first && known {
-		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
-		// deleted from here on keeps them as long as this run is in the room.
-		read := rec.Rev
-		rec, _, err = s.ledger.Pipeline(s.base, name)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			s.limitRuns(name, 0, read, true)
-		case err != nil:
-			return false, rec, err
-		default:
-			s.limitRuns(name, rec.MaxRuns, rec.Rev, false)
-		}
-	}
-	return entered, rec, nil
-}
-
-// leave gives back the place among the runs of the pipeline.
-func (h *host) leave() {
-	if h.enteredRun {
-		h.enteredRun = false
-		h.s.pool.ReleaseRun(&h.runner.task)
-	}
-}
-
-// Release gives back all that was taken.
-func (h *host) Release() {
-	for _, p := range h.taken {
-		h.s.pool.Done(p.driver.calls, 0)
-		if p.ownWorker {
-			h.ownWorker = true
-		} else {
-			h.s.pool.Release()
-		}
-	}
-	h.taken = h.taken[:0]
-	h.leave()
-}
-
-func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }
-
-func (h *host) Draining() bool { return h.s.draining() }
-
 // journey is an unfinished run as the scheduler holds it. Between two things that happen to it, only this remains in
 // memory; its records are read again when it goes on.
 //
@@ -176,47 +48,6 @@ type message struct {
 type stopRequest struct {
 	run.StopRequest
 	answer chan<- error // size 1, so that nobody waits to answer
-}
-
-// decision is what a look at a run needs besides the run itself.
-type decision struct {
-	runner    *runner
-	inbox     []message
-	in        run.Input
-	host      host
-	made      []*attempt      // for the steps that start, in the order of the transition
-	events    []Event         // what listEvents returns
-	leftovers int             // of the journey, when this was decided
-	t         *run.Transition // nil until it is decided
-}
-
-// decisions are used again, since every step of every run needs one.
-var decisions = sync.Pool{New: func() any { return new(decision) }}
-
-func (s *scheduler) newDecision(r *runner, inbox []message, spare bool) *decision {
-	d := decisions.Get().(*decision)
-	d.runner, d.inbox = r, inbox
-	d.in.Now = record.TimeOf(time.Now())
-	d.host.s, d.host.runner, d.host.ownWorker = s, r, spare
-	return d
-}
-
-// recycle gives a decision up.
-func (d *decision) recycle() {
-	if d.t != nil {
-		d.t.Recycle()
-	}
-	clear(d.in.Outcomes)
-	clear(d.in.Stops)
-	clear(d.host.taken)
-	clear(d.made)
-	clear(d.events)
-	*d = decision{
-		events: d.events[:0],
-		in:     run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
-		host:   host{taken: d.host.taken[:0]}, made: d.made[:0],
-	}
-	decisions.Put(d)
 }
 
 // drive hands a message to a run and, unless somebody else is about it, does all that can be done. For a worker it
@@ -325,144 +156,6 @@ func (s *scheduler) decide(d *decision) (err error) {
 	d.in.Leftovers = d.leftovers > 0
 	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, s.limits)
 	return err
-}
-
-// owes says that something has happened which is to be recorded, and not only what might start.
-func (r *runner) hasUnrecorded(inbox []message) bool {
-	return r.log != nil && len(r.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
-}
-
-// loss is a run of which something could not be recorded.
-type loss struct {
-	runner *runner
-	err    error // of the store
-}
-
-// pause waits, and reports false if the scheduler gives up first.
-func (s *scheduler) sleep(d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-s.stopRetrying:
-		return false
-	}
-}
-
-// insist repeats what a failing store holds up, until it is done, cannot be done, or the scheduler gives up.
-func (s *scheduler) retryStore(what string, do func() error) {
-	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
-		err := do()
-		if err == nil || ledger.Permanent(err) {
-			return
-		}
-		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
-		if !s.sleep(pause) {
-			return
-		}
-	}
-}
-
-const (
-	firstDelay   = 50 * time.Millisecond
-	longestDelay = 5 * time.Second
-)
-
-var errEnded = errors.New("conveyor: the run has ended")
-
-func (s *scheduler) answer(inbox []message, err error) {
-	for _, m := range inbox {
-		if m.stop != nil {
-			m.stop.answer <- err
-		}
-	}
-}
-
-// changed reports, after a conflict, whether the resource's record explains it: the program applied something. Then
-// everything is decided anew, on the record as it is now.
-func (s *scheduler) changed(r *runner) bool {
-	before := r.held.Rev
-	r.held.Head, r.held.Rev = nil, 0
-	head, rev, err := s.ledger.Resource(s.base, r.Key)
-	if err != nil {
-		return true // read again, and fail there
-	}
-	r.held.Head, r.held.Rev = head, rev
-	return rev != before
-}
-
-// lose gives up a run that somebody else has changed: another engine on the same store.
-func (s *scheduler) loseOwnership(r *runner, err error) {
-	s.log.Error("run was changed by somebody else; leaving it alone", "run", r.ID, "resource", r.Key.String(), "error", err)
-	r.mu.Lock()
-	flying := slices.Clone(r.inFlight)
-	r.mu.Unlock()
-	for _, a := range flying {
-		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
-		s.giveUpCall(a)
-	}
-	s.forget(r)
-	r.unload()
-}
-
-// open reads the records of a run into its journey, unless they are there.
-func (s *scheduler) load(r *runner) error {
-	if r.held.Run != nil {
-		return nil
-	}
-	state, err := s.ledger.Run(s.base, r.ID)
-	if errors.Is(err, ErrNotFound) {
-		return errEnded
-	}
-	if err != nil {
-		return err
-	}
-	if state.Rec.State.Final() {
-		return errEnded
-	}
-	log := runlog.New(r.ID, 0)
-	outputs := map[string]json.RawMessage{}
-	if state.Plan != nil {
-		last, err := s.ledger.LastLine(s.base, r.ID)
-		if err != nil {
-			return err
-		}
-		log = runlog.New(r.ID, last)
-		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
-		if err != nil {
-			return err
-		}
-		r.held.Spec = revision.Spec
-		for i := range state.Steps {
-			rec := &state.Steps[i].Rec
-			id := state.Plan.Step(i).ID
-			log.SetKept(id, rec.Lines)
-			if len(rec.Output) > 0 {
-				outputs[id] = rec.Output
-			}
-			if rec.State == plan.Running {
-				// No attempt of this process: the one that made the record died. The record is put right when
-				// the step goes on; until then it says what it said.
-				rec.Interrupt()
-				rec.Crashes++
-			}
-		}
-	}
-	r.held.Run = state
-	r.mu.Lock()
-	r.log, r.outputs = log, outputs
-	r.mu.Unlock()
-	return nil
-}
-
-// output is [Request.Output] for the attempts of this run.
-func (r *runner) output(step string) (json.RawMessage, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	data, ok := r.outputs[step]
-	if !ok {
-		return nil, fmt.Errorf("%w: output of step %q", ErrNotFound, step)
-	}
-	return data, nil
 }
 
 // commit writes a transition: all of it or nothing.
@@ -598,6 +291,158 @@ func (r *runner) unload() {
 	r.mu.Unlock()
 }
 
+// open reads the records of a run into its journey, unless they are there.
+func (s *scheduler) load(r *runner) error {
+	if r.held.Run != nil {
+		return nil
+	}
+	state, err := s.ledger.Run(s.base, r.ID)
+	if errors.Is(err, ErrNotFound) {
+		return errEnded
+	}
+	if err != nil {
+		return err
+	}
+	if state.Rec.State.Final() {
+		return errEnded
+	}
+	log := runlog.New(r.ID, 0)
+	outputs := map[string]json.RawMessage{}
+	if state.Plan != nil {
+		last, err := s.ledger.LastLine(s.base, r.ID)
+		if err != nil {
+			return err
+		}
+		log = runlog.New(r.ID, last)
+		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
+		if err != nil {
+			return err
+		}
+		r.held.Spec = revision.Spec
+		for i := range state.Steps {
+			rec := &state.Steps[i].Rec
+			id := state.Plan.Step(i).ID
+			log.SetKept(id, rec.Lines)
+			if len(rec.Output) > 0 {
+				outputs[id] = rec.Output
+			}
+			if rec.State == plan.Running {
+				// No attempt of this process: the one that made the record died. The record is put right when
+				// the step goes on; until then it says what it said.
+				rec.Interrupt()
+				rec.Crashes++
+			}
+		}
+	}
+	r.held.Run = state
+	r.mu.Lock()
+	r.log, r.outputs = log, outputs
+	r.mu.Unlock()
+	return nil
+}
+
+// output is [Request.Output] for the attempts of this run.
+func (r *runner) output(step string) (json.RawMessage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data, ok := r.outputs[step]
+	if !ok {
+		return nil, fmt.Errorf("%w: output of step %q", ErrNotFound, step)
+	}
+	return data, nil
+}
+
+// strew takes note that there are records of a run that nobody wants after its end.
+func (r *runner) noteLeftovers() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leftovers++
+}
+
+// sweepLate removes what is left of them after the end.
+func (s *scheduler) deleteLeftovers(r *runner) {
+	s.goBackground(func() {
+		s.retryStore("tidy run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
+	})
+}
+
+var errEnded = errors.New("conveyor: the run has ended")
+
+func (s *scheduler) answer(inbox []message, err error) {
+	for _, m := range inbox {
+		if m.stop != nil {
+			m.stop.answer <- err
+		}
+	}
+}
+
+// changed reports, after a conflict, whether the resource's record explains it: the program applied something. Then
+// everything is decided anew, on the record as it is now.
+func (s *scheduler) changed(r *runner) bool {
+	before := r.held.Rev
+	r.held.Head, r.held.Rev = nil, 0
+	head, rev, err := s.ledger.Resource(s.base, r.Key)
+	if err != nil {
+		return true // read again, and fail there
+	}
+	r.held.Head, r.held.Rev = head, rev
+	return rev != before
+}
+
+// lose gives up a run that somebody else has changed: another engine on the same store.
+func (s *scheduler) loseOwnership(r *runner, err error) {
+	s.log.Error("run was changed by somebody else; leaving it alone", "run", r.ID, "resource", r.Key.String(), "error", err)
+	r.mu.Lock()
+	flying := slices.Clone(r.inFlight)
+	r.mu.Unlock()
+	for _, a := range flying {
+		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
+		s.giveUpCall(a)
+	}
+	s.forget(r)
+	r.unload()
+}
+
+// loss is a run of which something could not be recorded.
+type loss struct {
+	runner *runner
+	err    error // of the store
+}
+
+// owes says that something has happened which is to be recorded, and not only what might start.
+func (r *runner) hasUnrecorded(inbox []message) bool {
+	return r.log != nil && len(r.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
+}
+
+const (
+	firstDelay   = 50 * time.Millisecond
+	longestDelay = 5 * time.Second
+)
+
+// insist repeats what a failing store holds up, until it is done, cannot be done, or the scheduler gives up.
+func (s *scheduler) retryStore(what string, do func() error) {
+	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
+		err := do()
+		if err == nil || ledger.Permanent(err) {
+			return
+		}
+		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
+		if !s.sleep(pause) {
+			return
+		}
+	}
+}
+
+// pause waits, and reports false if the scheduler gives up first.
+func (s *scheduler) sleep(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-s.stopRetrying:
+		return false
+	}
+}
+
 // displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
 // the caller, whose own change is on record: that run's end wakes the other.
 func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
@@ -621,18 +466,8 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 	}
 }
 
-// strew takes note that there are records of a run that nobody wants after its end.
-func (r *runner) noteLeftovers() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.leftovers++
-}
-
-// sweepLate removes what is left of them after the end.
-func (s *scheduler) deleteLeftovers(r *runner) {
-	s.goBackground(func() {
-		s.retryStore("tidy run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
-	})
+func runEvent(r *runner, rec *record.Run) Event {
+	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
 }
 
 // laneOf names the lane of a run: its pipeline, or the type of a resource that has none.

@@ -42,44 +42,6 @@ func (u *upkeep) start() { u.resync.set(time.Now()) }
 
 func (u *upkeep) stop() { u.resync.stop() }
 
-// reconcileUnlistened makes runs for the resources of these types that no driver listened to when their run came.
-func (u *upkeep) reconcileUnlistened(types ...string) {
-	s := u.sched
-	if len(types) == 0 || s.pool.Phase() != sched.Running {
-		return
-	}
-	s.goBackground(func() {
-		for _, kind := range types {
-			s.retryStore("listen to "+kind, func() error { return u.reconcileType(kind) })
-		}
-	})
-}
-
-// reconcileType makes runs for the resources of one type that no driver had listened to. What is damaged is left alone; an error is one of the store.
-func (u *upkeep) reconcileType(kind string) error {
-	prefix := record.UnheardPrefix + kind + "/"
-	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
-		if err != nil {
-			return err
-		}
-		if u.sched.draining() {
-			return nil
-		}
-		k := record.Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
-		_, err := u.rerun(u.sched.base, k, record.Created, func(head *record.Resource) bool {
-			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
-		})
-		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
-		case ledger.Permanent(err):
-			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
 // resyncAt has the index of resources that are to be run again looked at when the time comes; 0 for never.
 func (u *upkeep) resyncAt(at record.Time) {
 	if at != 0 {
@@ -151,6 +113,47 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 	}
 	return err
 }
+
+// reconcileUnlistened makes runs for the resources of these types that no driver listened to when their run came.
+func (u *upkeep) reconcileUnlistened(types ...string) {
+	s := u.sched
+	if len(types) == 0 || s.pool.Phase() != sched.Running {
+		return
+	}
+	s.goBackground(func() {
+		for _, kind := range types {
+			s.retryStore("listen to "+kind, func() error { return u.reconcileType(kind) })
+		}
+	})
+}
+
+// reconcileType makes runs for the resources of one type that no driver had listened to. What is damaged is left alone; an error is one of the store.
+func (u *upkeep) reconcileType(kind string) error {
+	prefix := record.UnheardPrefix + kind + "/"
+	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return err
+		}
+		if u.sched.draining() {
+			return nil
+		}
+		k := record.Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
+		_, err := u.rerun(u.sched.base, k, record.Created, func(head *record.Resource) bool {
+			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
+		})
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case ledger.Permanent(err):
+			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
+const pruneEvery = 256
 
 // prune has the past of a resource looked through, one resource after the other, by a goroutine that is there while
 // there is something to do.
@@ -268,6 +271,3 @@ func (a *alarm) stop() {
 		a.timer.Stop()
 	}
 }
-
-// tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
-const pruneEvery = 256
