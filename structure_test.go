@@ -1,0 +1,231 @@
+package conveyor_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/conveyor-go/conveyor"
+
+// mayImport lists, for each package of the library, the packages of this module that it may import: those that stand above
+// it in the table, and of them only the ones named here. The table has no circle because of its order.
+var mayImport = []struct{ name, imports string }{
+	{"store", ""},
+	{"store/internal/keyrange", "store"},
+	{"store/memory", "store store/internal/keyrange"},
+	{"store/file", "store store/internal/keyrange"},
+	{"store/storetest", "store"},
+
+	{"internal/text", ""},
+	{"internal/ids", ""},
+	{"internal/fair", ""},
+	{"internal/fault", "internal/text"},
+	{"internal/ring", "internal/fault"},
+	{"internal/asynclog", "internal/fair"},
+	{"internal/call", "internal/text"},
+	{"internal/sched", "internal/fair"},
+	{"internal/document", "internal/fault internal/text"},
+	{"internal/retry", "internal/document"},
+	{"internal/plan", "internal/document internal/fault internal/retry internal/text"},
+	{"internal/record", "internal/document internal/fault internal/plan internal/text store"},
+	{"internal/ledger", "internal/fault internal/plan internal/record internal/text store"},
+	{"internal/runlog", "internal/record internal/text store"},
+	{"internal/run", "internal/fault internal/plan internal/record internal/retry internal/text store"},
+
+	{".", "internal/asynclog internal/call internal/document internal/fault internal/ids internal/ledger internal/plan " +
+		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/text store"},
+	{"conveyortest", ". store store/memory"},
+
+	// Only tests import what follows.
+	{"internal/testenv", ""},
+	{"internal/baddisk", ""},
+	{"internal/rig", ". store store/memory"},
+	{"internal/reliability", ""},
+}
+
+// forTests are the packages that no program links: only _test.go files, and each other, import them.
+var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/planted", "internal/reliability", "store/storetest"}
+
+// goFile is a Go file of this module.
+type goFile struct {
+	path   string
+	folder string // of the package, "." for the root
+	test   bool
+	tree   *ast.File
+}
+
+func (f goFile) imports() (own []string) {
+	for _, spec := range f.tree.Imports {
+		name, inside := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module)
+		if !inside {
+			continue
+		}
+		if name = strings.TrimPrefix(name, "/"); name == "" {
+			name = "."
+		}
+		own = append(own, name)
+	}
+	return own
+}
+
+// goFiles parses the Go files of this module. The nested modules are left out.
+func goFiles(t *testing.T) (files []goFile) {
+	t.Helper()
+	fset := token.NewFileSet()
+	require.NoError(t, filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			nested, _ := filepath.Glob(filepath.Join(name, "go.mod"))
+			if name != "." && len(nested) > 0 || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && name != "." {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		tree, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		files = append(files, goFile{
+			path: filepath.ToSlash(name), folder: path.Dir(filepath.ToSlash(name)), test: strings.HasSuffix(name, "_test.go"), tree: tree,
+		})
+		return err
+	}))
+	require.NotEmpty(t, files)
+	return files
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	allowed := map[string][]string{}
+	for _, row := range mayImport {
+		imports := strings.Fields(row.imports)
+		for _, name := range imports {
+			require.Contains(t, allowed, name, "%s stands below %s in the table, so that there may be a circle", name, row.name)
+		}
+		allowed[row.name] = imports
+	}
+	used := map[string]map[string]bool{}
+	for _, f := range goFiles(t) {
+		if f.test || strings.HasPrefix(f.folder, "examples/") {
+			continue
+		}
+		require.Contains(t, allowed, f.folder, "the package of %s is not in the table", f.path)
+		if used[f.folder] == nil {
+			used[f.folder] = map[string]bool{}
+		}
+		for _, name := range f.imports() {
+			require.Contains(t, allowed[f.folder], name, "%s must not import it", f.path)
+			used[f.folder][name] = true
+		}
+	}
+	for name, imports := range allowed {
+		require.Contains(t, used, name, "the table has a package that does not exist")
+		require.ElementsMatch(t, imports, slices.Collect(maps.Keys(used[name])), "the table says more of %s than is true", name)
+	}
+}
+
+func TestNoProgramLinksWhatIsForTests(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.test || slices.Contains(forTests, f.folder) {
+			continue
+		}
+		for _, name := range f.imports() {
+			require.NotContains(t, forTests, name, "imported by %s", f.path)
+		}
+	}
+}
+
+func TestTheRootShowsItsSourcesAndAHandfulOfTests(t *testing.T) {
+	sources, tests := 0, 0
+	for _, f := range goFiles(t) {
+		switch {
+		case f.folder != ".":
+		case f.test:
+			tests++
+		default:
+			sources++
+		}
+	}
+	require.LessOrEqual(t, sources, 24)
+	require.LessOrEqual(t, tests, 6)
+}
+
+const (
+	manyFields  = 15
+	manyMethods = 30
+)
+
+// large are the types that have more fields or methods than others, each with the reason.
+var large = map[string]string{
+	". Engine":                 "its methods are the verbs of the public API",
+	". Run":                    "a value that programs read",
+	". scheduler":              "the shell in which the parts meet; each of its fields is one part",
+	". attempt":                "all that one call needs, in one allocation",
+	"store/file Store":         "an open file, with what two locks guard and what its one writer owns",
+	"conveyortest Call":        "a value that tests read",
+	"internal/record Run":      "the fields of the record on disk",
+	"internal/record Step":     "the fields of the record on disk",
+	"internal/record Resource": "the fields of the record on disk",
+	"internal/run Transition":  "one decision as one value, with a method for each rule and for each thing that it says",
+	"internal/sched Pool":      "one lock over all that waits, because one event moves a task from one wait to another",
+}
+
+func TestNoTypeGrowsWithoutAReason(t *testing.T) {
+	fields, methods := map[string]int{}, map[string]int{}
+	for _, f := range goFiles(t) {
+		if f.test || slices.Contains(forTests, f.folder) || strings.HasPrefix(f.folder, "examples/") {
+			continue
+		}
+		for _, decl := range f.tree.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				if d.Recv != nil {
+					methods[f.folder+" "+typeName(d.Recv.List[0].Type)]++
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if s, ok := spec.(*ast.TypeSpec); ok {
+						if of, ok := s.Type.(*ast.StructType); ok {
+							fields[f.folder+" "+s.Name.Name] = of.Fields.NumFields()
+						}
+					}
+				}
+			}
+		}
+	}
+	for name := range large {
+		require.True(t, fields[name] > manyFields || methods[name] > manyMethods, "%s is not large any more", name)
+	}
+	for name, n := range fields {
+		require.True(t, n <= manyFields || large[name] != "", "%s has %d fields, and no reason is given", name, n)
+	}
+	for name, n := range methods {
+		require.True(t, n <= manyMethods || large[name] != "", "%s has %d methods, and no reason is given", name, n)
+	}
+}
+
+// typeName returns the name of the type of a receiver.
+func typeName(e ast.Expr) string {
+	switch x := e.(type) {
+	case *ast.StarExpr:
+		return typeName(x.X)
+	case *ast.IndexExpr:
+		return typeName(x.X)
+	case *ast.IndexListExpr:
+		return typeName(x.X)
+	case *ast.Ident:
+		return x.Name
+	}
+	return ""
+}
