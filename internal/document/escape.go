@@ -1,0 +1,51 @@
+package document
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// halfCharacter says that a text has an escape for half of a character, such as \ud800. What would be made of it is
+// another character, the same for all of them. Where the text is kept as it is written it does no harm.
+func (w *walker) halfCharacter(token json.Token, at int) string {
+	if text, ok := token.(string); !ok || !strings.ContainsRune(text, utf8.RuneError) {
+		return ""
+	}
+	for text := w.data[at:w.dec.InputOffset()]; ; {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return ""
+		}
+		first, second := escaped(text[i:]), rune(-1)
+		if utf16.IsSurrogate(first) {
+			second = escaped(text[i+6:])
+		}
+		switch {
+		case first < 0:
+			text = text[i+2:]
+		case second < 0 && !utf16.IsSurrogate(first):
+			text = text[i+6:]
+		case utf16.DecodeRune(first, second) != utf8.RuneError:
+			text = text[i+12:]
+		default:
+			return fmt.Sprintf("has half of a character: %s", text[i:i+6])
+		}
+	}
+}
+
+// escaped returns the number of an escape like \u0041 that a text begins with, or -1. The text is valid JSON.
+func escaped(text []byte) rune {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
+}
