@@ -1,3 +1,5 @@
+// Package fair holds the queues in which work waits: a plain one, and one that is fair between lanes. Nothing in it is
+// safe for concurrent use.
 package fair
 
 import "iter"
