@@ -45,6 +45,11 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 	}
 }
 
+// isGraph says that some step names the ones it comes after. Then the order of the list means nothing.
+func isGraph(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+}
+
 // ringOf takes away, again and again, the steps that wait for nothing. What is left lies on a ring, or behind one;
 // the steps behind are taken away from the other end.
 func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
@@ -83,7 +88,58 @@ func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 	return ring
 }
 
-// isGraph says that some step names the ones it comes after. Then the order of the list means nothing.
-func isGraph(steps []Step) bool {
-	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+// Follows tells of each step whether it comes after the one at a position, by whatever way; that one itself does too.
+func (p *Plan) Follows(i int) []bool {
+	after := make([]bool, p.Len())
+	after[i] = true
+	for again := true; again; { // once more for each arrow that leads back in the list, and there are none in most
+		again = false
+		for k := range p.Steps {
+			if !after[k] && slices.ContainsFunc(p.Before(k), func(b int) bool { return after[b] }) {
+				after[k], again = true, true
+			}
+		}
+	}
+	return after
+}
+
+// Last returns the positions of the steps that no other comes after.
+func (p *Plan) Last() (last []int) {
+	followed := make([]bool, len(p.Steps))
+	for i := range p.Steps {
+		for _, before := range p.Before(i) {
+			followed[before] = true
+		}
+	}
+	for i := range followed {
+		if !followed[i] {
+			last = append(last, i)
+		}
+	}
+	return last
+}
+
+// Backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
+// the rest. Of a graph, each step comes before all that it was after.
+func (p *Plan) Backwards() *Plan {
+	b := &Plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
+	placed := make([]bool, len(p.Steps))
+	var place func(i int)
+	place = func(i int) { // those before it first; there are no rings
+		if placed[i] {
+			return
+		}
+		placed[i] = true
+		for _, before := range p.Before(i) {
+			place(before)
+		}
+		step := p.Steps[i].Clone()
+		step.After, step.ContinueOnError = nil, false
+		b.Steps = append(b.Steps, step)
+	}
+	for i := range p.Steps {
+		place(i)
+	}
+	slices.Reverse(b.Steps)
+	return b
 }
