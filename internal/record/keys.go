@@ -73,6 +73,18 @@ func ResyncKey(due Time, k Key) string {
 	return ResyncPrefix + hex16(int64(due)) + "/" + k.Type + "/" + k.Name
 }
 
+func ParseResyncKey(key string) (due Time, k Key, err error) {
+	parts := strings.Split(strings.TrimPrefix(key, ResyncPrefix), "/")
+	if len(parts) == 3 {
+		_, err = fmt.Sscanf(parts[0], "%x", &due)
+		k = Key{Type: parts[1], Name: parts[2]}
+	}
+	if len(parts) != 3 || err != nil {
+		return 0, Key{}, fmt.Errorf("%w: key %s", store.ErrCorrupt, key)
+	}
+	return due, k, nil
+}
+
 func UnlistenedKey(k Key) string { return UnheardPrefix + k.Type + "/" + k.Name }
 
 func PipelineKey(name string) string { return PipelinePrefix + name }
@@ -112,16 +124,4 @@ func hex16(n int64) string {
 		n >>= 4
 	}
 	return string(b[:])
-}
-
-func ParseResyncKey(key string) (due Time, k Key, err error) {
-	parts := strings.Split(strings.TrimPrefix(key, ResyncPrefix), "/")
-	if len(parts) == 3 {
-		_, err = fmt.Sscanf(parts[0], "%x", &due)
-		k = Key{Type: parts[1], Name: parts[2]}
-	}
-	if len(parts) != 3 || err != nil {
-		return 0, Key{}, fmt.Errorf("%w: key %s", store.ErrCorrupt, key)
-	}
-	return due, k, nil
 }

@@ -17,19 +17,19 @@ type RunState struct {
 	Steps []StepState
 }
 
+// StepState is a step's record; revision 0 stands for none yet.
+type StepState struct {
+	Rec Step
+	Rev store.Revision
+	Key string // of the record, once it was written
+}
+
 // Key is the key of the run's record.
 func (r *RunState) Key() string {
 	if r.under == "" {
 		r.under = RunKey(r.ID)
 	}
 	return r.under
-}
-
-// StepState is a step's record; revision 0 stands for none yet.
-type StepState struct {
-	Rec Step
-	Rev store.Revision
-	Key string // of the record, once it was written
 }
 
 // State is the same for a run as it is recorded.
@@ -40,6 +40,17 @@ func (r *RunState) State() plan.State {
 		}
 	}
 	return r.Rec.State
+}
+
+// Liveliest returns the first step of those that do most, or -1 if none does anything.
+func Liveliest(n int, state func(i int) plan.State) int {
+	best := -1
+	for i := range n {
+		if s := state(i); s >= plan.Running && s <= plan.Blocked && (best < 0 || s < state(best)) {
+			best = i
+		}
+	}
+	return best
 }
 
 // IsBlockedBy says that a step waits for a driver that is not registered.
@@ -56,15 +67,9 @@ func (r *RunState) IsBlockedBy(driver string) bool {
 	return false
 }
 
-// Liveliest returns the first step of those that do most, or -1 if none does anything.
-func Liveliest(n int, state func(i int) plan.State) int {
-	best := -1
-	for i := range n {
-		if s := state(i); s >= plan.Running && s <= plan.Blocked && (best < 0 || s < state(best)) {
-			best = i
-		}
-	}
-	return best
+// Awaits says that a step waits for a signal.
+func (r *RunState) Awaits() bool {
+	return slices.ContainsFunc(r.Steps, func(s StepState) bool { return s.Rec.State == plan.Waiting && s.Rec.Await != "" })
 }
 
 // SleepsUntil returns when a run that nobody works on goes on by itself; 0 if it can go on at once.
@@ -82,11 +87,6 @@ func (r *RunState) SleepsUntil() Time {
 		return 0
 	}
 	return r.nextDue()
-}
-
-// Awaits says that a step waits for a signal.
-func (r *RunState) Awaits() bool {
-	return slices.ContainsFunc(r.Steps, func(s StepState) bool { return s.Rec.State == plan.Waiting && s.Rec.Await != "" })
 }
 
 // nextDue is the earliest time at which something is to happen to the run by itself; 0 for never.
