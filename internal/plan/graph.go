@@ -10,16 +10,17 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// CheckGraph checks the arrows: each comes from a step there is, and none leads back.
+// CheckGraph adds a fault to f for each id in After that names no step, names its own step, or comes twice, and a fault if
+// steps wait for each other in a cycle.
 func CheckGraph(steps []Step, f *fault.Fields) {
 	if !isGraph(steps) {
 		return
 	}
 	positions := map[string]int{}
-	for i, step := range slices.Backward(steps) { // of equal ids, a fault of its own, the first counts
+	for i, step := range slices.Backward(steps) { // the first of several steps with an equal id counts; that is another fault
 		positions[step.ID] = i
 	}
-	open := make([]int, len(steps)) // arrows to each step from steps that are not sorted yet
+	open := make([]int, len(steps)) // for each step, how many of its predecessors are not sorted yet
 	next := make([][]int, len(steps))
 	for i, step := range steps {
 		seen := map[string]bool{}
@@ -45,13 +46,14 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 	}
 }
 
-// isGraph says that some step names the ones it comes after. Then the order of the list means nothing.
+// isGraph reports whether a step has an After. If so, the order of the list has no meaning.
 func isGraph(steps []Step) bool {
 	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
 }
 
-// ringOf takes away, again and again, the steps that wait for nothing. What is left lies on a ring, or behind one;
-// the steps behind are taken away from the other end.
+// ringOf returns the quoted ids of the steps that lie on a cycle or between two cycles, and nil if there is no cycle. It
+// first removes the steps without predecessors, repeatedly. The steps that remain lie on a cycle or after one. Then it
+// removes the steps without successors, repeatedly.
 func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 	var free []int
 	for i := range steps {
@@ -88,11 +90,12 @@ func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 	return ring
 }
 
-// Follows tells of each step whether it comes after the one at a position, by whatever way; that one itself does too.
+// Follows reports, for each step by position, whether it comes after the step at position i, directly or through other
+// steps. The step at position i counts as following itself.
 func (p *Plan) Follows(i int) []bool {
 	after := make([]bool, p.Len())
 	after[i] = true
-	for again := true; again; { // once more for each arrow that leads back in the list, and there are none in most
+	for again := true; again; { // one more pass for each predecessor that stands later in the list; most lists have none
 		again = false
 		for k := range p.Steps {
 			if !after[k] && slices.ContainsFunc(p.Before(k), func(b int) bool { return after[b] }) {
@@ -103,7 +106,7 @@ func (p *Plan) Follows(i int) []bool {
 	return after
 }
 
-// Last returns the positions of the steps that no other comes after.
+// Last returns the positions of those of Steps that are no predecessor of another step.
 func (p *Plan) Last() (last []int) {
 	followed := make([]bool, len(p.Steps))
 	for i := range p.Steps {
@@ -119,13 +122,13 @@ func (p *Plan) Last() (last []int) {
 	return last
 }
 
-// Backwards is the plan of a deletion: what came last is finalized first, one step at a time, and one that fails stops
-// the rest. Of a graph, each step comes before all that it was after.
+// Backwards returns the plan of a deletion. The steps are finalized one at a time, and the last step first. In a graph,
+// each step is finalized before each of its predecessors. A step that fails stops the steps after it.
 func (p *Plan) Backwards() *Plan {
 	b := &Plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
 	placed := make([]bool, len(p.Steps))
 	var place func(i int)
-	place = func(i int) { // those before it first; there are no rings
+	place = func(i int) { // the predecessors first; the graph has no cycle
 		if placed[i] {
 			return
 		}

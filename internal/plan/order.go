@@ -2,12 +2,15 @@ package plan
 
 import "slices"
 
-// Next decides: it returns the steps that may start now, in order, and whether the run is over. The states are what
-// is recorded of the steps, by position; a retry or a wait that has come due is given as queued. Steps that are to
-// stop start nothing more, and are over as soon as none of them runs; then comes Finally, unless that is to stop too.
+// Next returns the positions of the steps that can start now, in order, and whether the run is over. The caller must not
+// change start. The states are the recorded states of the steps, by position. The caller gives a retry or a wait that
+// has come due as Queued.
 //
-// Invariant: a step is never returned before each of the steps it depends on has a recorded success, skip, or failure
-// that is tolerated; and none of Finally before nothing of Steps can run any more.
+// If stop is set, no further one of Steps starts, and Steps are over as soon as none of them runs. Finally follows when
+// Steps are over. If stopFinally is set, no step of Finally starts either.
+//
+// Invariant: a step is returned only after each of its predecessors has a recorded success, skip, or tolerated failure.
+// A step of Finally is returned only when none of Steps can run any more.
 func (p *Plan) Next(states []State, stop, stopFinally bool) (start []int, over bool) {
 	start, over = p.nextOfSteps(states[:len(p.Steps)], stop)
 	if !over {
@@ -30,7 +33,8 @@ func (p *Plan) nextOfSteps(states []State, stop bool) (start []int, over bool) {
 	return start, !running && !waiting && len(start) == 0
 }
 
-// survey looks for what keeps a run from being over, and for a failure that is not tolerated.
+// survey reports whether a step runs, whether a step waits for a time or a signal, and whether a step has a failure that
+// is not tolerated.
 func (p *Plan) survey(states []State) (running, waiting, failed bool) {
 	for i, s := range states {
 		switch s {
@@ -45,7 +49,7 @@ func (p *Plan) survey(states []State) (running, waiting, failed bool) {
 	return running, waiting, failed
 }
 
-// nextInOrder returns the first step that is not done, if it may start.
+// nextInOrder returns the first step that is not done if that step can start.
 func (p *Plan) nextInOrder(states []State) []int {
 	for i := range states {
 		if !p.passed(states, i) {
@@ -58,7 +62,7 @@ func (p *Plan) nextInOrder(states []State) []int {
 	return nil
 }
 
-// startableSteps returns every step that may start and whose predecessors are done.
+// startableSteps returns every step that can start and whose predecessors are done.
 func (p *Plan) startableSteps(states []State) (start []int) {
 	for i, s := range states {
 		if s.startable() && !slices.ContainsFunc(p.Before(i), func(b int) bool { return !p.passed(states, b) }) {
@@ -68,12 +72,12 @@ func (p *Plan) startableSteps(states []State) (start []int) {
 	return start
 }
 
-// passed says that a step is done, as far as those after it are concerned.
+// passed reports whether the steps after a step can start.
 func (p *Plan) passed(states []State, i int) bool {
 	return states[i] == Succeeded || states[i] == Skipped || states[i] == Failed && p.Step(i).ContinueOnError
 }
 
-// only returns a slice of one position, not to be changed.
+// only returns a slice with one position. The caller must not change it.
 func only(i int) []int {
 	if i < len(positions) {
 		return positions[i : i+1]
@@ -81,7 +85,8 @@ func only(i int) []int {
 	return []int{i}
 }
 
-// positions are in their places, so that the usual plan needs no memory to say what comes next.
+// positions holds each number at its own index. Slices of it serve as results, so that Next allocates nothing for a plan
+// of usual size.
 var positions = func() (p [256]int) {
 	for i := range p {
 		p[i] = i
@@ -89,8 +94,9 @@ var positions = func() (p [256]int) {
 	return p
 }()
 
-// NextOfFinally goes through Finally in order. A step of it that fails holds up none of the others, for each may be
-// the one that puts something back.
+// NextOfFinally returns the step of Finally that can start now, and whether Finally is over. The steps of Finally run in
+// order. A step that fails does not keep the next step from running, because each of them can be the one that releases
+// something.
 func (p *Plan) NextOfFinally(states []State, stop bool) (start []int, over bool) {
 	for i := len(p.Steps); i < len(states); i++ {
 		switch s := states[i]; {
@@ -107,20 +113,20 @@ func (p *Plan) NextOfFinally(states []State, stop bool) (start []int, over bool)
 	return nil, true
 }
 
-// Through says that nothing of Steps can run any more, so that what is left is Finally.
+// Through reports whether none of Steps can run any more, so that only Finally is left.
 func (p *Plan) Through(states []State, stop bool) bool {
 	_, over := p.nextOfSteps(states[:len(p.Steps)], stop)
 	return over
 }
 
-// Succeeded says that the steps are through and none of them stands in the way of a success.
+// Succeeded reports whether none of Steps can run any more and the outcome of Steps is a success.
 func (p *Plan) Succeeded(states []State) bool {
 	end, _ := p.Outcome(states, StopNone)
 	return p.Through(states, false) && end == Succeeded
 }
 
-// Outcome decides how the steps of a run that is through with them have ended. The step is the one that made it fail,
-// or -1.
+// Outcome returns the final state that Steps give to a run. It must be called only when none of Steps can run any more.
+// The step is the position of the one that made the run fail, or -1 if there is none.
 func (p *Plan) Outcome(states []State, stop Stop) (end State, step int) {
 	failed := -1
 	for i, s := range states[:len(p.Steps)] {
@@ -143,8 +149,8 @@ func (p *Plan) Outcome(states []State, stop Stop) (end State, step int) {
 	return Succeeded, -1
 }
 
-// FailedCleanup returns the first step of Finally whose failure is not tolerated, or -1. It turns a success into a
-// failure.
+// FailedCleanup returns the position of the first step of Finally that failed and whose failure is not tolerated, or -1.
+// Such a step turns the success of a run into a failure.
 func (p *Plan) FailedCleanup(states []State) int {
 	for i := len(p.Steps); i < len(states); i++ {
 		if states[i] == Failed && !p.Step(i).ContinueOnError {

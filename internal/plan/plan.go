@@ -1,3 +1,5 @@
+// Package plan holds the rules of order: which steps of a run can start, and how the run ends. It must not know the
+// store, a clock, a driver, or where the states of the steps are recorded.
 package plan
 
 import (
@@ -6,25 +8,30 @@ import (
 	"github.com/conveyor-go/conveyor/internal/retry"
 )
 
-// A plan is what a run pins when it starts: its steps, and what must be done before each. A plan never changes once it
-// is made ready, and is shared by the runs of one pipeline. A step's position counts through Steps and then Finally.
+// Plan is what a run pins when it starts: the steps, and the order among them. The position of a step counts through
+// Steps and then through Finally.
+//
+// Invariant: a plan does not change after Ready has returned. The runs of one definition share it without a lock.
 type Plan struct {
 	Steps   []Step            `json:"steps"`
 	Finally []Step            `json:"finally,omitempty"`
 	Timeout document.Duration `json:"timeout,omitzero"`
 	Resync  document.Duration `json:"resync,omitzero"`
 	Retry   *retry.Policy     `json:"retry,omitempty"`
-	// Independent steps start at once, and one that fails holds up no other: the drivers that listen to a type.
+	// Independent means that all of Steps can start at once, and that a step that fails stops no other step. The plan of a
+	// resource without a pipeline is independent; see [Listeners].
 	Independent bool `json:"independent,omitempty"`
-	// Finalize has the drivers' Finalize called in place of Reconcile.
+	// Finalize means that the method Finalize of each driver is called, and not Reconcile.
 	Finalize bool `json:"finalize,omitempty"`
-	// Planned plans have a first step that plans the others, and the others once it has succeeded.
+	// Planned means that the first of Steps plans the other steps. The other steps are added when the first one has
+	// succeeded.
 	Planned bool `json:"planned,omitempty"`
 
-	after [][]int // of a graph: the positions of each step's predecessors; nil for any other plan
+	after [][]int // set by Ready: for each of Steps, the positions of its predecessors; nil if the plan is not a graph
 }
 
-// Listeners is the plan of a resource without a pipeline: a step for each driver, named after it.
+// Listeners returns the plan of a resource without a pipeline. The plan has one step for each driver, and the id of the
+// step is the name of the driver.
 func Listeners(drivers []string) *Plan {
 	p := &Plan{Independent: true}
 	for _, d := range drivers {
@@ -33,7 +40,8 @@ func Listeners(drivers []string) *Plan {
 	return p
 }
 
-// Ready works out the arrows of a graph. Ids that name no step were refused when the plan was made.
+// Ready resolves the ids in After to positions, and returns p. It must be called once before a plan that was made or
+// decoded is used. Each id must name a step of the plan; Check reports an id that does not.
 func (p *Plan) Ready() *Plan {
 	if !isGraph(p.Steps) {
 		return p
@@ -50,9 +58,10 @@ func (p *Plan) Ready() *Plan {
 	return p
 }
 
+// Len returns the number of steps, with those of Finally.
 func (p *Plan) Len() int { return len(p.Steps) + len(p.Finally) }
 
-// Step returns the step at a position, not to be changed.
+// Step returns the step at a position. The caller must not change the step.
 func (p *Plan) Step(i int) *Step {
 	if i < len(p.Steps) {
 		return &p.Steps[i]
@@ -60,7 +69,7 @@ func (p *Plan) Step(i int) *Step {
 	return &p.Finally[i-len(p.Steps)]
 }
 
-// Index returns the position of the step with the id, or -1.
+// Index returns the position of the step with an id, or -1 if there is none.
 func (p *Plan) Index(id string) int {
 	for i := range p.Len() {
 		if p.Step(i).ID == id {
@@ -70,8 +79,9 @@ func (p *Plan) Index(id string) int {
 	return -1
 }
 
-// Before returns the positions of the steps that must be done before the one at a position may start. What comes
-// before the first of Finally is all of Steps, however they went.
+// Before returns the positions of the direct predecessors of a step. A step can start only after its predecessors. The
+// predecessor of a step of Finally is the one in front of it; the first of Finally has none here, although it starts only
+// after all of Steps.
 func (p *Plan) Before(i int) []int {
 	switch {
 	case i < len(p.Steps) && p.after != nil:
@@ -83,7 +93,8 @@ func (p *Plan) Before(i int) []int {
 	}
 }
 
-// Check keeps [plan.ready] from finding no step for an id.
+// Check returns what is wrong with a plan that was read from the store, and an empty text if nothing is. A plan without
+// faults can be passed to Ready.
 func (p *Plan) Check() string {
 	var f fault.Fields
 	CheckGraph(p.Steps, &f)

@@ -9,30 +9,28 @@ import (
 	"github.com/conveyor-go/conveyor/internal/retry"
 )
 
-// Step is one step of a pipeline.
+// Step is one step of a plan. The type Step of the root package has the same fields and documents them for users.
 type Step struct {
-	// ID is unique in the pipeline. The progress of a run is recorded under this id. Empty means the position of the
-	// step: "1", "2", and so on. In the Finally of a pipeline whose steps are planned (see [Planner]), empty means
-	// "finally-1", "finally-2", and so on.
+	// ID is unique in the plan. The progress of the step is recorded under this id.
 	ID string `json:"id"`
 	// Name is for people.
 	Name string `json:"name,omitempty"`
 	// Driver is the name of the driver that carries out the step. One driver can serve several steps.
 	Driver string `json:"driver"`
-	// After lists the ids of the steps that must come before this step. If no step of the pipeline has an After, the
+	// After lists the ids of the steps that must be done before this step. If no step of the plan has an After, the
 	// steps run in the order of the list. If any step has one, a step without After starts at once.
 	After []string `json:"after,omitempty"`
-	// With is any JSON: the settings for this use of the driver (see [Request.Settings]).
+	// With is any JSON: the settings for this use of the driver.
 	With  json.RawMessage `json:"with,omitempty"`
 	Retry *retry.Policy   `json:"retry,omitempty"`
-	// Timeout limits one attempt. 0 means the timeout of the driver (see [Timeout]) or, if it has none,
-	// [Options].StepTimeout.
+	// Timeout limits one attempt. 0 means that the step sets no timeout of its own.
 	Timeout document.Duration `json:"timeout,omitzero"`
 	// ContinueOnError tolerates a failure of this step: the steps after it still start, and the run can still
 	// succeed.
 	ContinueOnError bool `json:"continueOnError,omitempty"`
 }
 
+// Clone returns a copy that shares no memory with s.
 func (s Step) Clone() Step {
 	s.After = slices.Clone(s.After)
 	s.With = bytes.Clone(s.With)
@@ -40,6 +38,7 @@ func (s Step) Clone() Step {
 	return s
 }
 
+// ClonePtr returns a pointer to a copy of *p, and nil if p is nil.
 func ClonePtr[T any](p *T) *T {
 	if p == nil {
 		return nil
