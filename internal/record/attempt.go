@@ -2,6 +2,7 @@ package record
 
 import "github.com/conveyor-go/conveyor/internal/fault"
 
+// Attempt is the record of a failed attempt of a step.
 type Attempt struct {
 	Started Time       `json:"started"`
 	Ended   Time       `json:"ended"`

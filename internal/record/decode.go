@@ -9,7 +9,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Decode reads a record. Damage is an error that names the key, and no other record.
+// Decode reads a record into a pointer. It returns an error that wraps [store.ErrCorrupt] and names the key if the value
+// is no JSON, does not fit the type, or fails the check of the type.
 func Decode(r store.Record, into any) error {
 	if err := json.Unmarshal(r.Value, into); err != nil {
 		return Damaged(r.Key, errors.New(Unfit(err)))
@@ -25,8 +26,8 @@ func Decode(r store.Record, into any) error {
 	return nil
 }
 
-// Unfit says why a value is no record, in words that give away nothing of the value: the engine logs them, and what was
-// mixed up may be a spec.
+// Unfit returns why a value does not fit a record, without any part of the value. The engine logs the text, and a
+// misplaced value can be a spec with a secret.
 func Unfit(err error) string {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -39,6 +40,7 @@ func Unfit(err error) string {
 	return "has a value that does not fit its field"
 }
 
+// Damaged returns an error that wraps [store.ErrCorrupt] and err, and names the key of the record.
 func Damaged(key string, err error) error {
 	return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, key, err)
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// LogLine is one line that a driver wrote to [Request.Log].
+// LogLine is one log line that a driver wrote during a call.
 type LogLine struct {
 	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
 	Time    time.Time  `json:"time"`

@@ -5,33 +5,35 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Resource is small whatever the spec, since the end of every run writes it.
+// Resource is the record of a resource without its spec. It stays small, because the end of every run writes it.
 //
-// Invariant: Active and Pending name unfinished runs or are empty. Active has begun; Pending has not, and takes up
-// the newest generation when it does, unless it keeps another. Queued counts the runs behind it, which all keep theirs.
-// All of them change only by a compare-and-set of this record, which is what keeps two runs of one resource apart.
+// Invariant: Active and Pending are empty or name unfinished runs. Active has begun. Pending has not begun; it takes the
+// newest generation when it begins, unless Keeps names another. Queued counts the runs behind Pending, and each of these
+// runs keeps its generation. All of these fields change only by a compare-and-set of this record. The compare-and-set
+// keeps two runs of one resource from running at once.
 type Resource struct {
 	ID         string            `json:"id"`
 	Pipeline   string            `json:"pipeline,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Version    int64             `json:"version"`
 	Generation int64             `json:"generation"`
-	First      int64             `json:"first"` // generation with which this incarnation began
+	First      int64             `json:"first"` // the generation with which this incarnation of the name began
 	Created    Time              `json:"created"`
 	Updated    Time              `json:"updated"`
 	Deleted    Time              `json:"deleted,omitempty"`
 	Status     Status            `json:"status"`
 	Active     string            `json:"active,omitempty"`
 	Pending    string            `json:"pending,omitempty"`
-	Cause      Cause             `json:"cause,omitzero"`      // of Pending
-	Supersede  bool              `json:"supersede,omitempty"` // Pending does not wait for the end of Active
-	Keeps      int64             `json:"keeps,omitempty"`     // generation that Pending keeps; 0 for the newest
-	Queued     int               `json:"queued,omitempty"`    // runs behind Pending, each with a queueRecord
-	LastPlace  int64             `json:"lastPlace,omitempty"` // the highest ever given to one of them
-	Resync     Time              `json:"resync,omitempty"`    // when it is to be run again, if nothing comes before
+	Cause      Cause             `json:"cause,omitzero"`      // the cause of Pending
+	Supersede  bool              `json:"supersede,omitempty"` // Active is to be stopped in favor of Pending
+	Keeps      int64             `json:"keeps,omitempty"`     // the generation that Pending keeps; 0 means the newest
+	Queued     int               `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
+	LastPlace  int64             `json:"lastPlace,omitempty"` // the highest place that was ever given to such a run
+	Resync     Time              `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 }
 
-// CancelResync takes that back, since another run comes first.
+// CancelResync takes back the due resync of the resource, because another run comes first. It returns the writes that are
+// needed besides the write of r.
 func (r *Resource) CancelResync(k Key) []store.Op {
 	if r.Resync == 0 {
 		return nil
@@ -41,6 +43,7 @@ func (r *Resource) CancelResync(k Key) []store.Op {
 	return []store.Op{store.Delete(ResyncKey(due, k))}
 }
 
+// Check returns what is wrong with the record, and an empty text if nothing is.
 func (r *Resource) Check() string {
 	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.Keeps < 0 || r.Keeps > r.Generation || r.Queued < 0 {
 		return "has impossible numbers"
@@ -51,6 +54,7 @@ func (r *Resource) Check() string {
 	return unless(r.ID != "" && r.Status.Run != "" && refers(r.Status.Run), "has no id, or no run")
 }
 
+// AppendJSON appends the JSON of the record to b.
 func (r *Resource) AppendJSON(b []byte) []byte {
 	w := writer{append(b, '{')}
 	w.text("id", r.ID, true)
@@ -75,8 +79,8 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	return append(w.b, '}')
 }
 
-// Status shows how far the engine is with a resource. It is written when a run is queued, when it starts, and when it
-// ends. The state in between is in the run (see [Engine.GetRun]).
+// Status is how far the engine is with a resource. It is written when a run is queued, when it starts, and when it ends.
+// The state in between is in the records of the run and its steps.
 type Status struct {
 	// Phase is the state of the newest run: queued, running, or one of the final states.
 	Phase plan.State `json:"phase,omitzero"`
@@ -88,6 +92,7 @@ type Status struct {
 	Message string `json:"message,omitempty"`
 }
 
+// AppendJSON appends the JSON of the status to b.
 func (s *Status) AppendJSON(b []byte) []byte {
 	w := writer{append(b, '{')}
 	w.text("phase", plan.StateNames.Names[s.Phase], false)

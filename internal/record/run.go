@@ -7,8 +7,8 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Run is the part of a run that its steps do not change. State is queued, running or final; what a running run
-// is really doing follows from its steps.
+// Run is the record of a run without its steps. State is queued, running or final. The state that users see of a running
+// run follows from its steps; see [RunState.State].
 type Run struct {
 	Type       string     `json:"resource"`
 	Name       string     `json:"name"`
@@ -16,37 +16,39 @@ type Run struct {
 	Cause      Cause      `json:"cause"`
 	State      plan.State `json:"state"`
 	Reason     string     `json:"reason,omitempty"`
-	// Pinned when the run starts.
+	// Generation and the fields up to DeletedAt are pinned when the run starts.
 	Generation int64             `json:"generation,omitempty"`
 	Pipeline   string            `json:"pipeline,omitempty"`
 	Hash       string            `json:"hash,omitempty"` // of the pipeline's definition
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Version    int64             `json:"version,omitempty"`
-	MadeAt     Time              `json:"madeAt,omitempty"`    // the resource's CreatedAt
-	UpdatedAt  Time              `json:"updatedAt,omitempty"` // and its UpdatedAt
-	DeletedAt  Time              `json:"deletedAt,omitempty"` // and its DeletedAt
+	MadeAt     Time              `json:"madeAt,omitempty"`    // Created of the resource
+	UpdatedAt  Time              `json:"updatedAt,omitempty"` // Updated of the resource
+	DeletedAt  Time              `json:"deletedAt,omitempty"` // Deleted of the resource
 	Created    Time              `json:"created"`
 	Started    Time              `json:"started,omitempty"`
 	Ended      Time              `json:"ended,omitempty"`
 	Deadline   Time              `json:"deadline,omitempty"`
-	Stop       plan.Stop         `json:"stop,omitempty"` // it shall end, as soon as nothing runs
+	Stop       plan.Stop         `json:"stop,omitempty"` // why the run is to end as soon as no step runs
 	StopReason string            `json:"stopReason,omitempty"`
 	FailedStep string            `json:"failedStep,omitempty"`
-	// Of is the run that this one repeats, from the step From on; empty for the steps that it has not done. Newest: along
-	// the pipeline as it is defined now.
+	// Of is the run that this run repeats, beginning with the step From. An empty From means the steps that run Of has not
+	// done. Newest means that this run uses the present definition of the pipeline.
 	Of     string `json:"of,omitempty"`
 	From   string `json:"from,omitempty"`
 	Newest bool   `json:"newest,omitempty"`
-	// Place is where the run waited in line, if it did so behind another.
+	// Place is the place under which the run has a record of type Pending, or had one; 0 if it never had one.
 	Place int64 `json:"place,omitempty"`
-	// Outcome is how the steps have ended, and Reason why; what is left is Finally. CutShort: that shall end too.
+	// Outcome is how the steps have ended, and Reason is why; only Finally is left. CutShort means that Finally is to end
+	// too, as soon as none of its steps runs.
 	Outcome  plan.State `json:"outcome,omitzero"`
 	CutShort bool       `json:"cutShort,omitempty"`
 }
 
+// Key returns the key of the resource of the run.
 func (r *Run) Key() Key { return Key{Type: r.Type, Name: r.Name} }
 
-// OutcomeReason is why the steps have ended so, once they have.
+// OutcomeReason returns the reason for the outcome of the steps, and an empty text as long as there is no outcome.
 func (r *Run) OutcomeReason() string {
 	if r.Outcome == plan.Unset {
 		return ""
@@ -54,6 +56,7 @@ func (r *Run) OutcomeReason() string {
 	return r.Reason
 }
 
+// Check returns what is wrong with the record, and an empty text if nothing is.
 func (r *Run) Check() string {
 	switch {
 	case text.NameFault(r.Type) != "" || text.NameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
@@ -68,6 +71,7 @@ func (r *Run) Check() string {
 	return unless(r.Started == 0 || r.Generation >= 1, "has begun without a generation")
 }
 
+// AppendJSON appends the JSON of the record to b.
 func (r *Run) AppendJSON(b []byte) []byte {
 	w := writer{append(b, '{')}
 	w.text("resource", r.Type, true)

@@ -7,39 +7,41 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 )
 
-// Step is where a step is now. Its ended attempts that failed have records of their own.
+// Step is the record of the present state of a step. Failed attempts that have ended have records of their own; see
+// [Attempt].
 type Step struct {
 	State   plan.State `json:"state"`
 	Attempt int        `json:"attempt,omitempty"`
-	Started Time       `json:"started,omitempty"` // of the newest attempt
+	Started Time       `json:"started,omitempty"` // start of the newest attempt
 	Ended   Time       `json:"ended,omitempty"`
 	Due     Time       `json:"due,omitempty"`
 	Reason  string     `json:"reason,omitempty"`
-	// Resumed is set when a call of this attempt began and has no outcome.
+	// Resumed means that an earlier call of this attempt began and has no outcome.
 	Resumed bool `json:"resumed,omitempty"`
-	// Again is set when the next call has the number of this attempt: after a requeue or an interruption.
+	// Again means that the next call belongs to this attempt, because of a requeue, a wait or an interruption.
 	Again         bool            `json:"again,omitempty"`
 	Requeues      int             `json:"requeues,omitempty"`
-	Interruptions int             `json:"interruptions,omitempty"` // of all its attempts
-	Crashes       int             `json:"crashes,omitempty"`       // interruptions by the death of the process
-	Lines         int             `json:"lines,omitempty"`         // of log, kept
+	Interruptions int             `json:"interruptions,omitempty"` // of all attempts of the step
+	Crashes       int             `json:"crashes,omitempty"`       // interruptions because the process ended
+	Lines         int             `json:"lines,omitempty"`         // log lines that are kept of the step
 	Output        json.RawMessage `json:"output,omitempty"`
 	Await         string          `json:"await,omitempty"` // the signal that a waiting step waits for
-	// Signal is what the step has waited for and got; TimedOut tells that it came to nothing. They stay until the step
-	// has an outcome, so that a repeated attempt sees them too.
+	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
+	// until the step has an outcome, so that a repeated call receives them too.
 	Signal   json.RawMessage `json:"signal,omitempty"`
 	TimedOut bool            `json:"timedOut,omitempty"`
 	Waits    []Wait          `json:"waits,omitempty"`
 }
 
+// Wait is one wait of a step for a signal.
 type Wait struct {
 	Signal   string `json:"signal"`
 	From     Time   `json:"from"`
-	To       Time   `json:"to,omitempty"` // 0 while it lasts
+	To       Time   `json:"to,omitempty"` // 0 until the wait has ended
 	TimedOut bool   `json:"timedOut,omitempty"`
 }
 
-// Begin makes the record say that a call is about to be made.
+// Begin records that a call is about to be made. The call gets a new attempt number unless Again is set.
 func (s *Step) Begin(now Time) {
 	if !s.Again {
 		s.Attempt++
@@ -47,13 +49,13 @@ func (s *Step) Begin(now Time) {
 	s.State, s.Started, s.Due, s.Reason = plan.Running, now, 0, ""
 }
 
-// Interrupt makes a step whose call was cut short ready to be called again, with the same number.
+// Interrupt records that the call of the step ended without an outcome. The next call has the same attempt number.
 func (s *Step) Interrupt() {
 	s.State, s.Resumed, s.Again = plan.Queued, true, true
 	s.Interruptions++
 }
 
-// WakeUp ends a wait: with the payload of the signal, or in vain.
+// WakeUp records the end of a wait. The payload is that of the signal; nil means that the wait has timed out.
 func (s *Step) WakeUp(now Time, payload json.RawMessage) {
 	s.State, s.Await, s.Due, s.Reason = plan.Queued, "", 0, ""
 	s.Signal, s.TimedOut = payload, payload == nil
@@ -63,10 +65,12 @@ func (s *Step) WakeUp(now Time, payload json.RawMessage) {
 	}
 }
 
+// Check returns what is wrong with the record, and an empty text if nothing is.
 func (s *Step) Check() string {
 	return unless(s.State != plan.Unset && s.Attempt >= 0, "is a step that has not begun")
 }
 
+// AppendJSON appends the JSON of the record to b.
 func (s *Step) AppendJSON(b []byte) []byte {
 	w := writer{append(b, '{')}
 	w.text("state", plan.StateNames.Names[s.State], true)

@@ -1,6 +1,6 @@
 package record
 
-// Target is what a run takes up when it begins.
+// Target is what a run pins of its resource when it begins.
 type Target struct {
 	Generation int64
 	Pipeline   string
@@ -10,7 +10,7 @@ type Target struct {
 	Spec       []byte
 }
 
-// Newest is the newest generation of a resource.
+// Newest returns the target for the newest generation of the resource, whose spec the caller passes.
 func (r *Resource) Newest(spec []byte) *Target {
 	return &Target{
 		Generation: r.Generation, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version, Updated: r.Updated, Spec: spec,
