@@ -10,7 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Commit writes. An outcome that the store does not know is found out by reading back, if that can be done at once.
+// Commit writes ops in one commit and returns its revision. If the store does not know the outcome of the commit, Commit
+// reads back and returns what [Ledger.FindOut] returns.
 func (l *Ledger) Commit(ctx context.Context, ops []store.Op) (store.Revision, error) {
 	rev, err := l.Store.Commit(ctx, ops...)
 	if errors.Is(err, store.ErrUnknown) {
@@ -19,20 +20,26 @@ func (l *Ledger) Commit(ctx context.Context, ops []store.Op) (store.Revision, er
 	return rev, err
 }
 
-// ErrNotCommitted is what an unknown outcome turned out to be.
+// ErrNotCommitted means that a commit with an unknown outcome turned out not to have happened. The caller can make the
+// same commit again.
 var ErrNotCommitted = errors.New("conveyor: the commit did not happen")
 
-// FindOut tells whether a commit whose outcome is unknown has happened, by the first record that it puts under a
-// condition: if it has, the record is this one, and the condition no longer holds. It returns the revision of the
-// commit; errNotCommitted; a store.ErrConflict if somebody else wrote since; or unknown, if nothing tells, which is
-// beyondRepair too if reading again cannot help.
+// FindOut reads back whether a commit whose outcome is unknown has happened. It looks at the first record that the commit
+// puts under a condition. If the commit has happened, that record has the value of the commit, and the condition does not
+// hold any more. FindOut returns
 //
-// A record of a run or of one of its steps is changed by one goroutine at a time, and stays as it was put until that
-// one knows. A resource's record may have been put, and written over since by another call: then the next one tells, if
-// it is there: the generation that came with it.
+//   - the revision of the commit if the commit has happened,
+//   - an error that wraps [ErrNotCommitted] if it has not,
+//   - an error that wraps [store.ErrConflict] if another commit has written the record,
+//   - unknown if the records do not show what happened. If reading again cannot help, the error is [Permanent] too.
 //
-// Where nothing is written under a condition, as with log lines alone, nothing tells, and the answer is errNotCommitted:
-// the same writes once more change nothing.
+// One goroutine at a time changes the record of a run or of a step. Such a record keeps the value of the commit until that
+// goroutine knows the outcome. The record of a resource can have been put by the commit and then overwritten by another
+// call. FindOut then looks at the next record of the commit: if the revision of the generation is there, the commit has
+// happened.
+//
+// If the commit puts nothing under a condition, as with log lines alone, FindOut returns an error that wraps
+// [ErrNotCommitted], because the same writes can be made again without harm.
 func (l *Ledger) FindOut(ctx context.Context, ops []store.Op, unknown error) (store.Revision, error) {
 	repeatable, writtenOver := true, false
 	for _, op := range ops {
@@ -43,7 +50,7 @@ func (l *Ledger) FindOut(ctx context.Context, ops []store.Op, unknown error) (st
 		r, err := l.Store.Get(ctx, op.Key())
 		switch {
 		case errors.Is(err, store.ErrNotFound) && writtenOver:
-			return 0, unknown // it never was, or was removed since
+			return 0, unknown // it was never written, or it has been removed since
 		case errors.Is(err, store.ErrNotFound) && op.Holds(0), err == nil && op.Holds(r.Revision):
 			return 0, fmt.Errorf("%w: %w", ErrNotCommitted, TextOnly(unknown))
 		case err == nil && string(r.Value) == string(op.Value()):
@@ -65,10 +72,11 @@ func (l *Ledger) FindOut(ctx context.Context, ops []store.Op, unknown error) (st
 	return 0, unknown
 }
 
-// TextOnly keeps an error's text alone.
+// TextOnly returns an error with the text of err that wraps nothing.
 func TextOnly(err error) error { return errors.New(err.Error()) }
 
-// Taken returns the record under the first key at which ops want none, if there is one.
+// Taken returns the first record that exists although ops require that there is none, and a zero record if there is no
+// such record.
 func (l *Ledger) Taken(ctx context.Context, ops []store.Op) (store.Record, error) {
 	for _, op := range ops {
 		if !op.Writes() || !op.Conditional() || !op.Holds(0) {

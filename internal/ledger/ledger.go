@@ -1,3 +1,5 @@
+// Package ledger reads and writes the records of the engine. It must not know what becomes of a run: it takes no decision,
+// starts nothing and waits only for the store.
 package ledger
 
 import (
@@ -11,26 +13,29 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Ledger reads and writes records. It knows what they look like and decides nothing.
+// Ledger reads and writes the records in a store. It keeps the plans and the pipelines that were read last in decoded
+// form. A Ledger is safe for concurrent use.
 type Ledger struct {
 	Store store.Store // opened and closed by the caller of New
 
-	mu        sync.Mutex // guards what follows; held for a look-up
-	plans     map[string]*plan.Plan
-	pipelines map[string]pipelineState
+	mu        sync.Mutex               // guards what follows; held for a look-up and never during a call of the store
+	plans     map[string]*plan.Plan    // by the key of their definition; a plan is shared and never changed
+	pipelines map[string]pipelineState // by name
 }
 
-// pipelineState is a pipeline's record as it was read last. The record is shared and never changed.
+// pipelineState is the record of a pipeline as it was read last. The record is shared and never changed.
 type pipelineState struct {
 	Rec *record.Pipeline
 	rev store.Revision
 }
 
+// New returns a ledger on a store. The caller opens and closes the store.
 func New(st store.Store) *Ledger {
 	return &Ledger{Store: st, plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}}
 }
 
-// Load reads and decodes one record. A record that is not there is a store.ErrNotFound and revision 0.
+// Load reads and decodes one record. If there is none, Load returns revision 0 and an error that wraps
+// [store.ErrNotFound].
 func Load[T any](ctx context.Context, l *Ledger, key string) (*T, store.Revision, error) {
 	r, err := l.Store.Get(ctx, key)
 	if err != nil {
@@ -43,13 +48,14 @@ func Load[T any](ctx context.Context, l *Ledger, key string) (*T, store.Revision
 	return into, r.Revision, nil
 }
 
-// Permanent tells the errors of a store that another attempt cannot mend.
+// Permanent reports whether another attempt cannot help against an error of a store.
 func Permanent(err error) bool {
 	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrClosed)
 }
 
-// dangling makes an ErrCorrupt of an error that says that a record was not found which another one refers to. Whoever
-// may have been overtaken, or finds the other one gone too, still sees the store.ErrNotFound in it.
+// dangling adds [store.ErrCorrupt] to an error if it reports that a record was not found to which another record refers.
+// The result still wraps [store.ErrNotFound]: a caller whose read is stale, or that finds the other record removed too,
+// can recognize the missing reference and read again.
 func dangling(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)

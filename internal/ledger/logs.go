@@ -7,7 +7,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Log reads the lines written after a Seq. The record that holds the line after it may begin before it.
+// Log passes the log lines of a run to pass, in order. It begins with the record that contains the line after+1. Such a
+// record can begin with earlier lines, so that the caller must skip the lines up to after.
 func (l *Ledger) Log(ctx context.Context, run string, after int64, pass func(record.LogLine)) error {
 	from := ""
 	before := store.Query{Prefix: record.LogsOf(run), After: record.LogKey(run, after+2), Reverse: true, Limit: 1}
@@ -31,6 +32,7 @@ func (l *Ledger) Log(ctx context.Context, run string, after int64, pass func(rec
 	return nil
 }
 
+// passLines passes the lines of one record to pass.
 func passLines(r store.Record, pass func(record.LogLine)) error {
 	var lines []record.LogLine
 	if err := record.Decode(r, &lines); err != nil {
@@ -42,7 +44,7 @@ func passLines(r store.Record, pass func(record.LogLine)) error {
 	return nil
 }
 
-// LastLine returns the Seq of the newest line written of a run; 0 for none.
+// LastLine returns the Seq of the newest recorded log line of a run, or 0 if there is none.
 func (l *Ledger) LastLine(ctx context.Context, run string) (last int64, err error) {
 	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.LogsOf(run), Reverse: true, Limit: 1}) {
 		if err != nil {

@@ -14,8 +14,9 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Pipeline returns the record of a pipeline, not to be changed; fault.NotFound if there is none. Every apply and every run
-// reads it, so it is decoded once for each of its revisions.
+// Pipeline returns the record of a pipeline and its revision. If there is none, the error wraps [fault.NotFound]. The
+// caller must not change the record. Every apply and every run reads it. Therefore it is decoded once for each of its
+// revisions.
 func (l *Ledger) Pipeline(ctx context.Context, name string) (*record.Pipeline, store.Revision, error) {
 	r, err := l.Store.Get(ctx, record.PipelineKey(name))
 	if errors.Is(err, store.ErrNotFound) {
@@ -43,7 +44,8 @@ func (l *Ledger) Pipeline(ctx context.Context, name string) (*record.Pipeline, s
 	return rec, r.Revision, nil
 }
 
-// Document returns the record of a definition of a pipeline.
+// Document returns the record of a definition of a pipeline. If the record is missing or has another hash, the error wraps
+// [store.ErrCorrupt].
 func (l *Ledger) Document(ctx context.Context, name, hash string) (store.Record, error) {
 	key := record.DefinitionKey(name, hash)
 	r, err := l.Store.Get(ctx, key)
@@ -69,13 +71,14 @@ func (l *Ledger) Definition(ctx context.Context, name, hash string) (*plan.Plan,
 	return p.Ready(), nil
 }
 
-// DefinitionHash is what a definition is kept under, so that its steps cannot be damaged unnoticed.
+// DefinitionHash returns the hash under which a definition is kept. [Ledger.Document] compares it with the content, so that
+// damaged steps are noticed.
 func DefinitionHash(document []byte) string {
 	sum := sha256.Sum256(document)
 	return hex.EncodeToString(sum[:16])
 }
 
-// Plan returns what a run has pinned.
+// Plan returns the plan that a run has pinned. A plan of a definition is shared; the caller must not change it.
 func (l *Ledger) Plan(ctx context.Context, run string, rec *record.Run) (*plan.Plan, error) {
 	if rec.Hash == "" {
 		p, _, err := Load[plan.Plan](ctx, l, record.PlanKey(run))
@@ -98,10 +101,11 @@ func (l *Ledger) Plan(ctx context.Context, run string, rec *record.Run) (*plan.P
 	}
 }
 
-// maxPlans bounds the plans kept decoded. They are what the runs at work have in common, so that a thousand runs of
-// one pipeline hold its steps once.
+// maxPlans bounds the decoded plans and the decoded pipelines that are kept. The active runs share the plans, so that a
+// thousand runs of one pipeline hold its steps in memory once.
 const maxPlans = 1024
 
+// keepPlan keeps a decoded plan for later runs, and returns it.
 func (l *Ledger) keepPlan(key string, p *plan.Plan) *plan.Plan {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,6 +19,8 @@ func (l *Ledger) Resource(ctx context.Context, k record.Key) (*record.Resource, 
 	return head, rev, err
 }
 
+// Revision returns the record of a generation of a resource. If there is none, the error wraps [store.ErrCorrupt] and
+// [store.ErrNotFound], because another record refers to the generation.
 func (l *Ledger) Revision(ctx context.Context, k record.Key, generation int64) (*record.Revision, error) {
 	r, _, err := Load[record.Revision](ctx, l, record.RevisionKey(k, generation))
 	if err != nil {
@@ -27,9 +29,10 @@ func (l *Ledger) Revision(ctx context.Context, k record.Key, generation int64) (
 	return r, nil
 }
 
-// Stale explains an error: a record that belongs to a resource, its newest run for one, was not found, since the
-// resource's own record, read before, is another one by now, or gone. Then all of it is to be read again, and so if that
-// cannot be told, for the reading will say why.
+// Stale reports whether an error can be explained by a stale read: a record that belongs to a resource was not found,
+// because the record of the resource has changed or has been removed since it was read at revision rev. The caller then
+// must read everything again. Stale also returns true if the record of the resource cannot be read now, because reading
+// it again returns the reason.
 func (l *Ledger) Stale(ctx context.Context, k record.Key, rev store.Revision, err error) bool {
 	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fault.NotFound) {
 		return false
@@ -38,7 +41,7 @@ func (l *Ledger) Stale(ctx context.Context, k record.Key, rev store.Revision, er
 	return err != nil || now != rev
 }
 
-// Target returns what the pending run of a resource stands for.
+// Target returns what the first pending run of a resource is to pin.
 func (l *Ledger) Target(ctx context.Context, k record.Key, head *record.Resource) (*record.Target, error) {
 	generation := head.Generation
 	if head.Keeps != 0 {
@@ -49,7 +52,7 @@ func (l *Ledger) Target(ctx context.Context, k record.Key, head *record.Resource
 		return nil, err
 	}
 	if generation == head.Generation {
-		return head.Newest(revision.Spec), nil // with the metadata as they are now
+		return head.Newest(revision.Spec), nil // with the present metadata
 	}
 	return &record.Target{
 		Generation: generation, Pipeline: revision.Pipeline, Metadata: revision.Metadata, Version: revision.Version,
@@ -57,7 +60,9 @@ func (l *Ledger) Target(ctx context.Context, k record.Key, head *record.Resource
 	}, nil
 }
 
-// NextPending returns the run that comes after the pending one, and the key of its record.
+// NextPending returns the run that is pending directly behind the first pending run of a resource, and the key of its
+// record. It must be called only if the resource has such a run; if the record is missing, the error wraps
+// [store.ErrCorrupt].
 func (l *Ledger) NextPending(ctx context.Context, k record.Key) (*record.Pending, string, error) {
 	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.PendingOf(k), Limit: 1}) {
 		if err != nil {
@@ -69,7 +74,7 @@ func (l *Ledger) NextPending(ctx context.Context, k record.Key) (*record.Pending
 	return nil, "", fmt.Errorf("%w: resource %s has a run in line that is not on record", store.ErrCorrupt, k)
 }
 
-// IsPending says that a queued run waits behind another one that does.
+// IsPending reports whether a queued run is pending behind another pending run.
 func (l *Ledger) IsPending(ctx context.Context, rec *record.Run) (bool, error) {
 	if rec.Place == 0 {
 		return false, nil

@@ -13,7 +13,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Run reads what is recorded of a run; fault.NotFound if there is nothing.
+// Run returns what is recorded of a run, without its failed attempts and its log. If there is no run with this id, the
+// error wraps [fault.NotFound].
 func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	rec, rev, err := Load[record.Run](ctx, l, record.RunKey(id))
 	if errors.Is(err, store.ErrNotFound) {
@@ -26,7 +27,8 @@ func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	if rec.Started == 0 {
 		return r, nil
 	}
-	// The steps before the plan: those that a Planner returns come with their plan, and must be found in it.
+	// The steps are read before the plan. One commit writes the steps that a Planner returns and the plan that contains them;
+	// in the other order, a step could be read that an older plan does not contain.
 	prefix := record.StepsOf(id)
 	var steps []store.Record
 	for found, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
@@ -55,7 +57,8 @@ func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	return r, nil
 }
 
-// removed explains an error: a record that belongs to a run was not found, since the run was removed while it was read.
+// removed reports whether an error can be explained by the removal of a run: a record that belongs to the run was not
+// found, and the record of the run has been removed meanwhile.
 func (l *Ledger) removed(ctx context.Context, run string, err error) bool {
 	if !errors.Is(err, store.ErrNotFound) {
 		return false
@@ -64,13 +67,13 @@ func (l *Ledger) removed(ctx context.Context, run string, err error) bool {
 	return errors.Is(err, store.ErrNotFound)
 }
 
-// Attempt is a failed attempt that is kept.
+// Attempt is the record of a failed attempt, with the number of the attempt.
 type Attempt struct {
 	Number int
 	Rec    record.Attempt
 }
 
-// Attempts reads the failed attempts that are kept of a run, by step id, the oldest first.
+// Attempts returns the failed attempts that are kept of a run, by step id, the oldest first.
 func (l *Ledger) Attempts(ctx context.Context, run string) (map[string][]Attempt, error) {
 	attempts := map[string][]Attempt{}
 	prefix := record.AttemptsOf(run)
@@ -92,7 +95,7 @@ func (l *Ledger) Attempts(ctx context.Context, run string) (map[string][]Attempt
 	return attempts, nil
 }
 
-// Signaled reports whether there is a signal for a run that nobody has taken.
+// Signaled reports whether there is a signal for a run that no step has taken.
 func (l *Ledger) Signaled(ctx context.Context, run string) (bool, error) {
 	for _, err := range l.Store.List(ctx, store.Query{Prefix: record.SignalPrefix + run + "/", Limit: 1}) {
 		return err == nil, err
