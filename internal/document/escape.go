@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// halfCharacter says that a text has an escape for half of a character, such as \ud800. What would be made of it is
-// another character, the same for all of them. Where the text is kept as it is written it does no harm.
+// halfCharacter returns a problem if a string has an escape for half of a character (a lone surrogate), such as \ud800.
+// The standard decoder replaces every lone surrogate by the same other character. A lone surrogate is harmless where the
+// text of the JSON is kept unchanged.
 func (w *walker) halfCharacter(token json.Token, at int) string {
 	if text, ok := token.(string); !ok || !strings.ContainsRune(text, utf8.RuneError) {
 		return ""
@@ -38,7 +39,8 @@ func (w *walker) halfCharacter(token json.Token, at int) string {
 	}
 }
 
-// escaped returns the number of an escape like \u0041 that a text begins with, or -1. The text is valid JSON.
+// escaped returns the number of an escape such as \u0041 at the start of a text, or -1 if there is none. The text must be
+// part of valid JSON.
 func escaped(text []byte) rune {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return -1

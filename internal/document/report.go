@@ -9,6 +9,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
+// fault adds a fault of the value that is being walked.
 func (w *walker) fault(offset int, problem string) {
 	w.report(offset, func(path string) fault.Field { return fault.Invalidf(path, "%s", problem) })
 }
@@ -17,6 +18,7 @@ func (w *walker) faultTooDeep(offset, depth int) {
 	w.report(offset, func(path string) fault.Field { return fault.Larger(path, depth, w.maxDepth, "levels deep") })
 }
 
+// report adds the fault that problem returns for the path of the value that is being walked.
 func (w *walker) report(offset int, problem func(path string) fault.Field) {
 	if w.faults.Full() {
 		return
@@ -28,8 +30,8 @@ func (w *walker) report(offset int, problem func(path string) fault.Field) {
 	w.faults.Add(f)
 }
 
-// here names the value being walked, in at most maxField bytes. Only what needs the name pays for it: a field with a
-// long one may hold a great many values, and faults.
+// here returns the path of the value that is being walked, in at most maxField bytes. The path is made only when it is
+// needed, because a field with a long name can contain very many values.
 func (w *walker) here() string {
 	var b strings.Builder
 	b.WriteString(w.field)
@@ -47,8 +49,8 @@ func (w *walker) here() string {
 	return text.Truncate(b.String(), maxField)
 }
 
-// judge takes up a fault that a look at the values has brought up: it gets the position of the value, or of what the
-// value is missing from. What merely follows from a fault of the text is left out.
+// judge adds a fault that the check of the values has found. The fault gets the position of the value or, if the value is
+// missing, of the nearest enclosing value. A fault is left out if it follows from a fault of the text.
 func (w *walker) judge(f fault.Field) {
 	for path := f.Path; !w.faulty[path]; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
 		if at, ok := w.places[path]; ok || path == "" {
@@ -59,7 +61,7 @@ func (w *walker) judge(f fault.Field) {
 	}
 }
 
-// position turns an offset into a line and a column, both counted from 1, the column in bytes.
+// position returns the line and the column of an offset. Both are counted from 1, and the column is in bytes.
 func position(data []byte, offset int) (line, column int) {
 	before := data[:min(max(offset, 0), len(data))]
 	return 1 + bytes.Count(before, []byte("\n")), len(before) - bytes.LastIndexByte(before, '\n')

@@ -11,11 +11,11 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// member is a field of a struct, or an element, as a document knows it. A nil shape takes any JSON.
+// member is what a value of a document fills: a field of a struct, an element of a list, or a value of a map.
 type member struct {
-	named    bool // it is a field of a struct
-	shape    reflect.Type
-	nullable bool // null stands for "not set": Conveyor CI writes that for a description and for metadata
+	named    bool         // the member is a field of a struct
+	shape    reflect.Type // nil accepts any JSON
+	nullable bool         // null means "not set"; Conveyor CI writes null for a description and for metadata
 }
 
 // fieldsOf returns the JSON fields of a struct type, and nil for every other type.
@@ -48,7 +48,7 @@ func fieldsOf(shape reflect.Type) map[string]member {
 
 var fieldCache sync.Map // reflect.Type -> map[string]member
 
-// elementOf is what an array or an object without fixed fields is made of.
+// elementOf returns the member that each element of a list, or each value of a map, fills.
 func elementOf(shape reflect.Type) member {
 	if shape == nil || shape.Kind() != reflect.Slice && shape.Kind() != reflect.Map {
 		return member{nullable: true}
@@ -56,6 +56,7 @@ func elementOf(shape reflect.Type) member {
 	return member{shape: shape.Elem()}
 }
 
+// unknownField returns the problem of a field with an unknown name.
 func unknownField(name string, known map[string]member) string {
 	for k := range known {
 		if strings.EqualFold(k, name) {
@@ -65,7 +66,7 @@ func unknownField(name string, known map[string]member) string {
 	return "unknown field"
 }
 
-// misfit says why a value does not fit a shape, or nothing.
+// misfit returns why a value does not fit a shape, and an empty text if it does.
 func misfit(token json.Token, shape reflect.Type) string {
 	want := wanted(shape)
 	if want == "" {
@@ -89,7 +90,7 @@ func misfit(token json.Token, shape reflect.Type) string {
 	return ""
 }
 
-// wanted names the JSON kind that fills shape; "" for any.
+// wanted returns the JSON kind that fills a shape, and an empty text if any kind does.
 func wanted(shape reflect.Type) string {
 	if shape == nil {
 		return ""
@@ -113,6 +114,7 @@ func wanted(shape reflect.Type) string {
 	}
 }
 
+// kindOfToken returns the JSON kind of the value that begins with a token.
 func kindOfToken(token json.Token) string {
 	switch t := token.(type) {
 	case string:
@@ -131,6 +133,7 @@ func kindOfToken(token json.Token) string {
 	}
 }
 
+// article returns a JSON kind with its article.
 func article(kind string) string {
 	switch kind {
 	case "null":

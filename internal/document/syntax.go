@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 )
 
+// invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.
 func invalidUTF8(data []byte) int {
 	if utf8.Valid(data) {
 		return -1
@@ -21,7 +22,7 @@ func invalidUTF8(data []byte) int {
 	}
 }
 
-// tooDeep returns the offset of the first bracket beyond a depth, or -1.
+// tooDeep returns the offset of the first bracket that is nested deeper than limit, or -1.
 func tooDeep(data []byte, limit int) int {
 	depth, text := 0, false
 	for i := 0; i < len(data); i++ {
@@ -42,7 +43,7 @@ func tooDeep(data []byte, limit int) int {
 	return -1
 }
 
-// syntaxError returns the offset of the byte that cannot be, or of the end of the text if something is missing there.
+// syntaxError returns the offset of the byte that breaks the syntax, or the length of the text if the text is incomplete.
 func syntaxError(data []byte, err error) int {
 	var first json.RawMessage
 	missing := json.NewDecoder(bytes.NewReader(data)).Decode(&first)

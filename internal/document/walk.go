@@ -9,23 +9,23 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// A walker goes once through a document.
+// walker reads a document once, from the start to the end.
 type walker struct {
 	data     []byte
 	dec      *json.Decoder // nil if data is no JSON
-	field    string        // of the whole
-	path     []segment     // from there to the value being walked
+	field    string        // the field that the whole document fills
+	path     []segment     // from field to the value that is being walked
 	maxDepth int
-	maxList  int  // elements of a list that has a Go type
-	deep     bool // reported once; one fault a bracket would drown the others
+	maxList  int  // the limit for the elements of a list that has a Go type
+	deep     bool // a nesting that is too deep has been reported; one fault for each bracket would hide the others
 	faults   fault.Fields
-	faulty   map[string]bool // the fields that faults are about
-	places   map[string]int  // offsets of the values that have a Go type, by field
-	clean    []byte          // data without its faulty values, up to dirty
+	faulty   map[string]bool // the fields that have a fault
+	places   map[string]int  // the offsets of the values that have a Go type, by field
+	clean    []byte          // data up to the offset dirty, without its faulty values
 	dirty    int
 }
 
-// segment is one step of a path: into an object by a name, or into an array.
+// segment is one element of a path: a name in an object, or an index in an array.
 type segment struct {
 	name   string
 	index  int
@@ -33,11 +33,12 @@ type segment struct {
 }
 
 const (
-	maxPlaces = 1 << 14 // positions kept, whatever a document holds; others are found by what they are part of
+	maxPlaces = 1 << 14 // offsets that are kept; a fault of a value without one gets the position of an enclosing value
 	maxField  = 1 << 10 // bytes of a field in a fault
 )
 
-// walk goes through data as a document for shape, or as what stands in so many levels of one; nil stands for any shape.
+// walk walks data as the value of a field, against the Go type shape; a nil shape accepts any JSON. The value is nested
+// levels deep in its document.
 func walk(data []byte, shape reflect.Type, field string, limits Limits, levels int) *walker {
 	w := &walker{
 		data: data, field: field, maxDepth: limits.Depth, maxList: limits.List,
@@ -49,7 +50,7 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 	}
 	var whole json.RawMessage
 	if err := json.Unmarshal(data, &whole); err != nil {
-		// The standard decoder takes very deep nesting for a fault of the syntax.
+		// The standard decoder reports very deep nesting as a fault of the syntax.
 		if at := tooDeep(data, limits.Depth-levels); at >= 0 {
 			w.faultTooDeep(at, limits.Depth+1)
 		} else {
@@ -63,7 +64,7 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 	return w
 }
 
-// value walks one value that shall fill a member, inside so many levels of nesting.
+// value walks the next value, which is to fill m, inside depth levels of nesting.
 func (w *walker) value(m member, depth int) {
 	clean, dirty := len(w.clean), w.dirty
 	token, at := w.next()
@@ -88,7 +89,7 @@ func (w *walker) value(m member, depth int) {
 		}
 		if delim == '[' {
 			if n := w.array(shape, depth); shape != nil && n > w.maxList {
-				// What would be made of it is many times as large as the text.
+				// The decoded list would be many times as large as the text.
 				problem = "is too long"
 				w.report(at, func(path string) fault.Field { return fault.Larger(path, n, w.maxList, "steps") })
 				w.clean, w.dirty = w.clean[:clean], dirty
@@ -111,11 +112,12 @@ func (w *walker) next() (json.Token, int) {
 	}
 	token, err := w.dec.Token()
 	if err != nil {
-		return nil, at // cannot be: the syntax was checked
+		return nil, at // cannot happen: the syntax was checked
 	}
 	return token, at
 }
 
+// array walks the elements of an array and returns their number.
 func (w *walker) array(shape reflect.Type, depth int) (n int) {
 	element := elementOf(shape)
 	w.path = append(w.path, segment{})
@@ -130,6 +132,7 @@ func (w *walker) array(shape reflect.Type, depth int) (n int) {
 	return n
 }
 
+// object walks the members of an object.
 func (w *walker) object(shape reflect.Type, depth int) {
 	known := fieldsOf(shape)
 	seen := map[string]bool{}
@@ -159,13 +162,13 @@ func (w *walker) object(shape reflect.Type, depth int) {
 	}
 }
 
-// drop has the value between two offsets count as not set.
+// drop replaces the value between two offsets by null in the text that sound returns.
 func (w *walker) drop(from, to int) {
 	w.clean = append(append(w.clean, w.data[w.dirty:from]...), "null"...)
 	w.dirty = to
 }
 
-// sound is the document without the values that were dropped.
+// sound returns the document with null in place of each value that was dropped.
 func (w *walker) sound() []byte {
 	if w.dirty == 0 {
 		return w.data
