@@ -1,13 +1,13 @@
 package sched
 
-// Drains are the channels that report how far a pool has drained.
+// Drains are the channels that report how far a pool has drained. The pool closes them.
 type Drains struct {
-	Drained <-chan struct{} // closed when no worker is left that must be waited for
-	Quiet   <-chan struct{} // closed when no call is under way that must be waited for
-	Idle    <-chan struct{} // closed when no call is under way that was not abandoned
+	Drained <-chan struct{} // closed when no worker is left except exempt ones and no abandoned call is left
+	Quiet   <-chan struct{} // closed when no call is under way except those of exempt workers
+	Idle    <-chan struct{} // closed when every call that is under way has been abandoned
 }
 
-// Drain has nothing new started from here on. It returns the phase as it is then.
+// Drain stops the pool from giving further turns. It returns the channels and the phase, which is at least Draining.
 func (p *Pool[K, T]) Drain() (Drains, Phase) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -19,6 +19,7 @@ func (p *Pool[K, T]) Drain() (Drains, Phase) {
 	return Drains{p.drained, p.quiet, p.idle}, p.phase
 }
 
+// checkDrainedLocked closes the channels whose condition holds. A closed channel stays closed.
 func (p *Pool[K, T]) checkDrainedLocked() {
 	if p.drained == nil {
 		return
@@ -43,21 +44,22 @@ func closeOnce(c chan struct{}) {
 	}
 }
 
-// Exempt changes by n how many workers nobody waits for, because their call is inside Shutdown.
+// Exempt adds n to the number of exempt workers: workers whose call is inside Shutdown, so that Shutdown must not wait for
+// them.
 func (p *Pool[K, T]) Exempt(n int) {
 	p.mu.Lock()
 	p.exempt += n
 	p.mu.Unlock()
 }
 
-// Calling reports whether a call is under way that must be waited for.
+// Calling reports whether a call of a worker that is not exempt is under way.
 func (p *Pool[K, T]) Calling() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.calls > p.exempt
 }
 
-// Alone reports whether every worker is one that must be waited for.
+// Alone reports whether no worker is exempt and no call is abandoned.
 func (p *Pool[K, T]) Alone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

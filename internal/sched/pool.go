@@ -8,41 +8,43 @@ import (
 
 // Pool decides whose turn it is. It is safe for concurrent use.
 //
-// Lock order: a caller may hold its own lock of a task when it calls the pool. The pool calls spawn and its callbacks
-// without a lock of a task; it calls left and the callbacks of Begin and IfBefore with its own lock held, so they must not
-// call the pool.
+// Lock order: a lock of the caller, such as the lock of a task, comes before the lock of the pool. The pool calls spawn
+// without its lock. It calls left and all other callbacks with its lock held. Therefore these callbacks must not call the
+// pool.
 type Pool[K comparable, T any] struct {
 	workers int
 	spawn   func()
 	left    func(pipeline string)
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards what follows; held for a few instructions
 	phase   Phase
 	tasks   map[string]*Task[K, T] // by ID
 	ready   fair.Lanes[*Task[K, T]]
 	due     dueHeap[K, T]
-	free    int // workers that can be spawned
-	calls   int // calls under way, from the commit of their start to their return
-	drivers map[string]*Semaphore[K, T]
+	free    int                                 // workers that can be started, or whose place can be reserved
+	calls   int                                 // calls under way, from the commit of their start to their return; an abandoned call counts until it returns
+	drivers map[string]*Semaphore[K, T]         // by driver
 	runs    map[string]*Semaphore[K, T]         // by pipeline
-	blocked map[string]map[*Task[K, T]]struct{} // by the driver that is not registered
+	blocked map[string]map[*Task[K, T]]struct{} // the tasks that wait for an unregistered driver, by driver
 	away    map[K]int                           // calls that were abandoned and have not returned, by key
 	held    map[K][]*Task[K, T]                 // tasks that wait for the abandoned calls with their key
 	states  [maxStates]int                      // tasks by state
 	ended   [maxStates]int64                    // tasks that were removed because they had ended, by their last state
 
-	exempt    int // workers whose call is inside Shutdown: nobody waits for them
-	abandoned int // workers whose call was abandoned
-	drained   chan struct{}
-	quiet     chan struct{}
-	idle      chan struct{}
+	exempt    int // workers whose call is inside Shutdown, for which Shutdown does not wait
+	abandoned int // abandoned calls that have not returned
+
+	// Made by Drain, closed by the pool, read by Shutdown.
+	drained chan struct{}
+	quiet   chan struct{}
+	idle    chan struct{}
 }
 
-// maxStates is above the greatest state that an owner reports.
+// maxStates is greater than every state that an owner reports.
 const maxStates = 16
 
-// NewPool returns a pool for that many workers. The pool calls spawn to have a worker started; the worker must call Next
-// until Next returns nil. The pool calls left when the last run of a deleted pipeline has left.
+// NewPool returns a pool with a number of workers. The pool calls spawn to start a worker. The worker must call Next until
+// Next returns nil. The pool calls left when no task has or waits for the run limit of a deleted pipeline any more.
 func NewPool[K comparable, T any](workers int, spawn func(), left func(pipeline string)) *Pool[K, T] {
 	return &Pool[K, T]{
 		workers: workers, free: workers, spawn: spawn, left: left,
@@ -51,8 +53,7 @@ func NewPool[K comparable, T any](workers int, spawn func(), left func(pipeline 
 	}
 }
 
-// Take returns the task with an ID. If the pool does not know it, create makes it, and the pool adds it in a lane and in
-// a state.
+// Take returns the task with an ID. If the pool has none, it adds the one that create returns, with a lane and a state.
 func (p *Pool[K, T]) Take(id, lane string, state uint8, create func() *Task[K, T]) *Task[K, T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +100,8 @@ func (p *Pool[K, T]) Owners() []T {
 	return owners
 }
 
-// Remove takes a task out of the pool. If the task has ended, ended is its last state, and 0 otherwise.
+// Remove removes a task from the pool, with everything that the task has acquired or waits for. If the task has ended,
+// ended is its last state; otherwise it is 0.
 func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 	p.mu.Lock()
 	if ended != 0 {
@@ -115,11 +117,12 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 	}
 	p.releaseRunLocked(t)
 	p.mu.Unlock()
-	p.hire() // another run may enter
+	p.hire() // another run can begin
 }
 
-// Restore adds a task that a former process left behind. It counts among the active runs of a pipeline unless pipeline is
-// empty, and gets its turn at the time due; 0 means at once, when the pool runs.
+// Restore sets the state of a task whose run an earlier process has begun. The task counts among the active runs of a
+// pipeline unless pipeline is empty. It gets its turn at the time due; 0 means as soon as the pool runs. The task must have
+// been added by Take.
 func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, state uint8, due int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,8 +135,8 @@ func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, state uint8, 
 	p.atLocked(t, due)
 }
 
-// Begin starts to give turns, to all tasks that wait for no time. It calls started first, with the lock held. It changes
-// nothing if the phase is not New. It returns the phase as it was.
+// Begin starts the pool and gives a turn to every task that waits for no time. It calls started first, with the lock held.
+// It changes nothing if the phase is not New. It returns the former phase.
 func (p *Pool[K, T]) Begin(started func()) (was Phase) {
 	p.mu.Lock()
 	was = p.phase
@@ -158,8 +161,8 @@ func (p *Pool[K, T]) Phase() Phase {
 	return p.phase
 }
 
-// IfBefore calls do with the lock held if the phase is before limit, and reports whether it did. A goroutine that Shutdown
-// waits for is started only inside of do: after the phase has changed, no further goroutine is added.
+// IfBefore calls do with the lock held if the phase is before limit, and reports whether it did. A goroutine for which
+// Shutdown waits is started only inside do. Therefore none is started after the phase has changed.
 func (p *Pool[K, T]) IfBefore(limit Phase, do func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,7 +173,7 @@ func (p *Pool[K, T]) IfBefore(limit Phase, do func()) bool {
 	return true
 }
 
-// Reach moves the phase forward to phase, and reports whether it was before that.
+// Reach moves the phase forward to phase. It reports whether the former phase was an earlier one.
 func (p *Pool[K, T]) Reach(phase Phase) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,9 +20,10 @@ func (p *Pool[K, T]) readyLocked(t *Task[K, T]) {
 	}
 }
 
-// At gives a task its turn when the time due has come; 0 takes an earlier time back. Until then the task is in a state, and
-// calls more calls are about to be made for it. The task still waits for the drivers for which still reports true. At
-// reports whether due is now the first time of all, so that whoever waits for it must be told.
+// At sets the time due at which a task gets its turn, and its state until then; a due of 0 removes an earlier time. The
+// caller is about to make calls calls for the task, and they count as under way from now on. Of the unregistered drivers
+// for which the task waits, it goes on waiting only for those for which still reports true. At reports whether due is now
+// the earliest time of all tasks, so that the caller must set its timer again.
 func (p *Pool[K, T]) At(t *Task[K, T], due int64, state uint8, calls int, still func(driver string) bool) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +60,7 @@ func (p *Pool[K, T]) atLocked(t *Task[K, T], due int64) (first bool) {
 	return p.due[0] == t
 }
 
-// TakeDue gives the tasks whose time has come their turn. It returns the time of the next task, or 0 if there is none.
+// TakeDue gives a turn to each task whose time has come. It returns the earliest time that is left, or 0 if there is none.
 func (p *Pool[K, T]) TakeDue(now int64) (next int64) {
 	p.mu.Lock()
 	for len(p.due) > 0 && p.due[0].due <= now {
@@ -75,14 +76,15 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64) {
 	return next
 }
 
-// Waiting returns how many tasks wait for a worker.
+// Waiting returns the number of tasks that wait for a worker.
 func (p *Pool[K, T]) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ready.Len()
 }
 
-// Next returns the task whose turn it is. If there is none, Next returns nil, and the worker that called it is gone.
+// Next returns the task whose turn it is. If there is none, Next returns nil and releases the place of the worker that
+// called it; the worker must then end.
 func (p *Pool[K, T]) Next() *Task[K, T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,7 +98,8 @@ func (p *Pool[K, T]) Next() *Task[K, T] {
 	return nil
 }
 
-// hire has workers spawned while tasks are ready for them.
+// hire starts workers as long as tasks wait for one and a worker is free. It must be called without the lock, after every
+// change that can make a task ready or a worker free.
 func (p *Pool[K, T]) hire() {
 	p.mu.Lock()
 	n := 0
@@ -110,7 +113,7 @@ func (p *Pool[K, T]) hire() {
 	}
 }
 
-// Reserve takes a worker's place, if one is free and no task waits for it.
+// Reserve takes the place of a worker if one is free and no task waits for it. It reports whether it did.
 func (p *Pool[K, T]) Reserve() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +124,7 @@ func (p *Pool[K, T]) Reserve() bool {
 	return true
 }
 
-// Release gives a worker's place back.
+// Release gives the place of a worker back.
 func (p *Pool[K, T]) Release() {
 	p.mu.Lock()
 	p.releaseWorkerLocked()

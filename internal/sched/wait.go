@@ -2,7 +2,7 @@ package sched
 
 import "slices"
 
-// Block notes that a task waits for a driver that is not registered.
+// Block records that a task waits for a driver that is not registered.
 func (p *Pool[K, T]) Block(t *Task[K, T], driver string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -28,7 +28,7 @@ func (p *Pool[K, T]) Unblock(driver string) {
 	p.hire()
 }
 
-// unblockLocked notes that a task waits for no other drivers than those for which still reports true.
+// unblockLocked records that a task waits only for those of its drivers for which still reports true.
 func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(driver string) bool) {
 	t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool {
 		if still(name) {
@@ -42,7 +42,8 @@ func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(driver string) bool
 	})
 }
 
-// Abandoned notes that a call with a key was abandoned: it no longer counts as a worker, and tasks with the key wait.
+// Abandoned records that a call with a key was abandoned. The call does not occupy a worker any more. Tasks with the key
+// wait until the call returns; see Hold.
 func (p *Pool[K, T]) Abandoned(key K) {
 	p.mu.Lock()
 	p.away[key]++
@@ -53,7 +54,8 @@ func (p *Pool[K, T]) Abandoned(key K) {
 	p.hire()
 }
 
-// Returned notes that an abandoned call with a key has returned.
+// Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that
+// Hold has kept waiting get their turn.
 func (p *Pool[K, T]) Returned(key K) {
 	p.mu.Lock()
 	p.abandoned--
