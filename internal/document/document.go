@@ -35,7 +35,7 @@ func Decode(data []byte, into any, limits Limits, validate func() []fault.Field)
 		return []fault.Field{fault.Invalidf("", "%v", err)} // cannot happen: every value was decoded once by the walk
 	}
 	for _, f := range validate() {
-		w.judge(f)
+		w.locate(f)
 	}
 	return w.faults.List()
 }
@@ -44,7 +44,7 @@ func Decode(data []byte, into any, limits Limits, validate func() []fault.Field)
 // fields. The value is nested levels deep in a document. These levels count, so that a value is refused if the whole
 // document could not be read back.
 func Check(path string, data []byte, limits Limits, levels int) []fault.Field {
-	if plain(data, limits.Depth-levels) {
+	if fastCheck(data, limits.Depth-levels) {
 		return nil
 	}
 	w := walk(data, nil, path, limits, levels)

@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// halfCharacter returns a problem if a string has an escape for half of a character (a lone surrogate), such as \ud800.
+// loneSurrogate returns a problem if a string has an escape for half of a character (a lone surrogate), such as \ud800.
 // The standard decoder replaces every lone surrogate by the same other character. A lone surrogate is harmless where the
 // text of the JSON is kept unchanged.
-func (w *walker) halfCharacter(token json.Token, at int) string {
+func (w *walker) loneSurrogate(token json.Token, at int) string {
 	if text, ok := token.(string); !ok || !strings.ContainsRune(text, utf8.RuneError) {
 		return ""
 	}

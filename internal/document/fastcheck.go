@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// plain reports whether a JSON value is nested at most limit levels deep and certainly has no faults. It reads the text
+// fastCheck reports whether a JSON value is nested at most limit levels deep and certainly has no faults. It reads the text
 // once and decodes no value. It returns false for unusual values, such as an object with many fields or a name with an
 // escape. Therefore false only means that the value must be walked.
-func plain(data []byte, limit int) bool {
+func fastCheck(data []byte, limit int) bool {
 	const levels, fields = 32, 64
 	if limit > levels || !utf8.Valid(data) || !json.Valid(data) {
 		return false

@@ -49,9 +49,9 @@ func (w *walker) here() string {
 	return text.Truncate(b.String(), maxField)
 }
 
-// judge adds a fault that the check of the values has found. The fault gets the position of the value or, if the value is
+// locate adds a fault that the check of the values has found. The fault gets the position of the value or, if the value is
 // missing, of the nearest enclosing value. A fault is left out if it follows from a fault of the text.
-func (w *walker) judge(f fault.Field) {
+func (w *walker) locate(f fault.Field) {
 	for path := f.Path; !w.faulty[path]; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
 		if at, ok := w.places[path]; ok || path == "" {
 			f.Line, f.Column = position(w.data, at)

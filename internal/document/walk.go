@@ -76,7 +76,7 @@ func (w *walker) value(m member, depth int) {
 		problem = misfit(token, shape)
 	}
 	if problem == "" && m.shape != nil {
-		problem = w.halfCharacter(token, at)
+		problem = w.loneSurrogate(token, at)
 	}
 	if problem != "" {
 		w.fault(at, problem)
@@ -140,7 +140,7 @@ func (w *walker) object(shape reflect.Type, depth int) {
 		token, at := w.next()
 		name, _ := token.(string)
 		if shape != nil {
-			if problem := w.halfCharacter(token, at); problem != "" {
+			if problem := w.loneSurrogate(token, at); problem != "" {
 				w.fault(at, "has a name that "+problem)
 			}
 		}

@@ -53,10 +53,10 @@ func Permanent(err error) bool {
 	return errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrClosed)
 }
 
-// dangling adds [store.ErrCorrupt] to an error if it reports that a record was not found to which another record refers.
+// missingReference adds [store.ErrCorrupt] to an error if it reports that a record was not found to which another record refers.
 // The result still wraps [store.ErrNotFound]: a caller whose read is stale, or that finds the other record removed too,
 // can recognize the missing reference and read again.
-func dangling(err error) error {
+func missingReference(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 	}

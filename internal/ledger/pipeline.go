@@ -53,7 +53,7 @@ func (l *Ledger) Document(ctx context.Context, name, hash string) (store.Record,
 		err = record.Damaged(key, errors.New("is not what its key says"))
 	}
 	if err != nil {
-		return r, fmt.Errorf("definition of pipeline %s: %w", name, dangling(err))
+		return r, fmt.Errorf("definition of pipeline %s: %w", name, missingReference(err))
 	}
 	return r, nil
 }
@@ -83,7 +83,7 @@ func (l *Ledger) Plan(ctx context.Context, run string, rec *record.Run) (*plan.P
 	if rec.Hash == "" {
 		p, _, err := Load[plan.Plan](ctx, l, record.PlanKey(run))
 		if err != nil {
-			return nil, fmt.Errorf("plan of run %s: %w", run, dangling(err))
+			return nil, fmt.Errorf("plan of run %s: %w", run, missingReference(err))
 		}
 		return p.Ready(), nil
 	}

@@ -24,7 +24,7 @@ func (l *Ledger) Resource(ctx context.Context, k record.Key) (*record.Resource, 
 func (l *Ledger) Revision(ctx context.Context, k record.Key, generation int64) (*record.Revision, error) {
 	r, _, err := Load[record.Revision](ctx, l, record.RevisionKey(k, generation))
 	if err != nil {
-		return nil, fmt.Errorf("generation %d of resource %s: %w", generation, k, dangling(err))
+		return nil, fmt.Errorf("generation %d of resource %s: %w", generation, k, missingReference(err))
 	}
 	return r, nil
 }

@@ -41,8 +41,8 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 			seen[id] = true
 		}
 	}
-	if ring := ringOf(steps, open, next); len(ring) > 0 {
-		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(ring, ", ")))
+	if cycle := cycleOf(steps, open, next); len(cycle) > 0 {
+		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(cycle, ", ")))
 	}
 }
 
@@ -51,10 +51,10 @@ func isGraph(steps []Step) bool {
 	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
 }
 
-// ringOf returns the quoted ids of the steps that lie on a cycle or between two cycles, and nil if there is no cycle. It
+// cycleOf returns the quoted ids of the steps that lie on a cycle or between two cycles, and nil if there is no cycle. It
 // first removes the steps without predecessors, repeatedly. The steps that remain lie on a cycle or after one. Then it
 // removes the steps without successors, repeatedly.
-func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
+func cycleOf(steps []Step, open []int, next [][]int) (cycle []string) {
 	var free []int
 	for i := range steps {
 		if open[i] == 0 {
@@ -84,10 +84,10 @@ func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 	}
 	for i, step := range steps {
 		if open[i] > 0 {
-			ring = append(ring, strconv.Quote(step.ID))
+			cycle = append(cycle, strconv.Quote(step.ID))
 		}
 	}
-	return ring
+	return cycle
 }
 
 // Follows reports, for each step by position, whether it comes after the step at position i, directly or through other

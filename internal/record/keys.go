@@ -41,12 +41,12 @@ const (
 	ResourcePrefix   = "res/"
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
-	gravePrefix      = "tmb/"
-	queuePrefix      = "que/"
+	tombstonePrefix  = "tmb/"
+	pendingPrefix    = "que/"
 	ResyncPrefix     = "rsy/"
 	UnheardPrefix    = "unh/"
 	PipelinePrefix   = "pip/"
-	pipelineHistory  = "pir/"
+	definitionPrefix = "pir/"
 	RunPrefix        = "run/"
 	ActivePrefix     = "act/"
 	planPrefix       = "pln/"
@@ -70,10 +70,10 @@ func RevisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", Revisi
 func RunsOf(k Key) string { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
 
 // TombstoneKey returns the key of a [Tombstone].
-func TombstoneKey(k Key) string { return gravePrefix + k.Type + "/" + k.Name }
+func TombstoneKey(k Key) string { return tombstonePrefix + k.Type + "/" + k.Name }
 
 // PendingOf returns the prefix of the keys of the [Pending] records of a resource.
-func PendingOf(k Key) string { return queuePrefix + k.Type + "/" + k.Name + "/" }
+func PendingOf(k Key) string { return pendingPrefix + k.Type + "/" + k.Name + "/" }
 
 // PendingKey returns the key of the [Pending] record at a place.
 func PendingKey(k Key, place int64) string { return PendingOf(k) + hex16(place) }
@@ -104,7 +104,7 @@ func UnlistenedKey(k Key) string { return UnheardPrefix + k.Type + "/" + k.Name 
 func PipelineKey(name string) string { return PipelinePrefix + name }
 
 // DefinitionKey returns the key of a definition of a pipeline.
-func DefinitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
+func DefinitionKey(name, hash string) string { return definitionPrefix + name + "/" + hash }
 
 // RunKey returns the key of a [Run].
 func RunKey(run string) string { return RunPrefix + run }

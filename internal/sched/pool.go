@@ -117,7 +117,7 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 	}
 	p.releaseRunLocked(t)
 	p.mu.Unlock()
-	p.hire() // another run can begin
+	p.spawnWorkers() // another run can begin
 }
 
 // Restore sets the state of a task whose run an earlier process has begun. The task counts among the active runs of a
@@ -150,7 +150,7 @@ func (p *Pool[K, T]) Begin(started func()) (was Phase) {
 		}
 	}
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 	return was
 }
 

@@ -75,7 +75,7 @@ func (p *Pool[K, T]) Done(s *Semaphore[K, T], calls int) {
 	s.inUse--
 	p.grantLocked(s)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 // ReturnGrants gives back the places that were reserved for a task and that the task did not take.
@@ -83,7 +83,7 @@ func (p *Pool[K, T]) ReturnGrants(t *Task[K, T]) {
 	p.mu.Lock()
 	p.returnGrantsLocked(t)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T]) {
@@ -178,7 +178,7 @@ func (p *Pool[K, T]) ReleaseRun(t *Task[K, T]) {
 	p.mu.Lock()
 	p.releaseRunLocked(t)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) releaseRunLocked(t *Task[K, T]) {
@@ -218,5 +218,5 @@ func (p *Pool[K, T]) LimitRuns(pipeline string, limit int, asOf int64, deleted b
 	}
 	p.dropUnusedLocked(s)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }

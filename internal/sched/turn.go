@@ -10,7 +10,7 @@ func (p *Pool[K, T]) Ready(t *Task[K, T]) {
 	p.mu.Lock()
 	p.readyLocked(t)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) readyLocked(t *Task[K, T]) {
@@ -72,7 +72,7 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64) {
 		next = p.due[0].due
 	}
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 	return next
 }
 
@@ -98,9 +98,9 @@ func (p *Pool[K, T]) Next() *Task[K, T] {
 	return nil
 }
 
-// hire starts workers as long as tasks wait for one and a worker is free. It must be called without the lock, after every
+// spawnWorkers starts workers as long as tasks wait for one and a worker is free. It must be called without the lock, after every
 // change that can make a task ready or a worker free.
-func (p *Pool[K, T]) hire() {
+func (p *Pool[K, T]) spawnWorkers() {
 	p.mu.Lock()
 	n := 0
 	if p.phase == Running {
@@ -129,7 +129,7 @@ func (p *Pool[K, T]) Release() {
 	p.mu.Lock()
 	p.releaseWorkerLocked()
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) releaseWorkerLocked() {

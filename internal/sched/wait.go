@@ -25,7 +25,7 @@ func (p *Pool[K, T]) Unblock(driver string) {
 	}
 	delete(p.blocked, driver)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 // unblockLocked records that a task waits only for those of its drivers for which still reports true.
@@ -51,7 +51,7 @@ func (p *Pool[K, T]) Abandoned(key K) {
 	p.free++
 	p.checkDrainedLocked()
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 // Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that
@@ -68,7 +68,7 @@ func (p *Pool[K, T]) Returned(key K) {
 		delete(p.held, key)
 	}
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 // Hold reports whether a task must wait because an abandoned call with its key has not returned. If so, the task gets its
