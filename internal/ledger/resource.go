@@ -71,7 +71,7 @@ func (l *Ledger) NextPending(ctx context.Context, k record.Key) (*record.Pending
 		next := new(record.Pending)
 		return next, r.Key, record.Decode(r, next)
 	}
-	return nil, "", fmt.Errorf("%w: resource %s has a run in line that is not on record", store.ErrCorrupt, k)
+	return nil, "", fmt.Errorf("%w: resource %s has a pending run without a record", store.ErrCorrupt, k)
 }
 
 // IsPending reports whether a queued run is pending behind another pending run.

@@ -33,6 +33,6 @@ const (
 	New      Phase = iota // nothing starts yet
 	Running               // tasks get their turns
 	Draining              // nothing new starts
-	Stopping              // no store call is repeated any more
+	Stopping              // a change that cannot be recorded is given up
 	Stopped               // no goroutine is started any more
 )
