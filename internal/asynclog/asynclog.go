@@ -1,4 +1,4 @@
-// Package asynclog passes lines to a slog handler without ever waiting for the handler.
+// Package asynclog passes log lines to a slog handler and never waits for the handler. It must not know what is logged.
 package asynclog
 
 import (
@@ -21,7 +21,7 @@ type Logger struct {
 	lines   fair.Queue[slog.Record]
 	dropped int
 	idle    chan struct{} // closed by the goroutine when no line is left; nil while there is no goroutine
-	left    bool          // Finish has given the goroutine up
+	left    bool          // Finish no longer waits for the goroutine
 }
 
 // maxWaiting bounds the lines that wait for the handler. Further lines are dropped and counted.
@@ -41,6 +41,7 @@ func (a *Logger) Warn(message string, args ...any) { a.add(slog.LevelWarn, messa
 // Error adds a line of level error. The arguments are those of [slog.Logger.Error].
 func (a *Logger) Error(message string, args ...any) { a.add(slog.LevelError, message, args) }
 
+// add adds a line, and starts the goroutine if there is none. If maxWaiting lines wait, it counts the line as dropped.
 func (a *Logger) add(level slog.Level, message string, args []any) {
 	if a.handler == nil {
 		return
@@ -66,7 +67,7 @@ func (a *Logger) add(level slog.Level, message string, args []any) {
 func (a *Logger) drain() {
 	over := false
 	defer func() {
-		if !over { // the handler called runtime.Goexit; another goroutine passes the rest
+		if !over { // the handler called runtime.Goexit; another goroutine passes the remaining lines
 			go a.drain()
 		}
 	}()
@@ -80,6 +81,8 @@ func (a *Logger) drain() {
 	}
 }
 
+// next returns the next line for the handler. After the lines that wait, it returns a line with the number of the dropped
+// ones. If no line is left, it marks the goroutine as ended and returns false.
 func (a *Logger) next() (line slog.Record, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,14 +101,16 @@ func (a *Logger) next() (line slog.Record, ok bool) {
 	return line, true
 }
 
+// call passes a line to the handler.
 func (a *Logger) call(line slog.Record) {
-	defer func() { _ = recover() }() // nobody could be told of the panic
+	defer func() { _ = recover() }() // there is nowhere to report a panic of the handler
 	if ctx := context.Background(); a.handler.Enabled(ctx, line.Level) {
 		_ = a.handler.Handle(ctx, line)
 	}
 }
 
-// Finish waits until no line is left, but not after until has ended. Then it gives the handler up for good.
+// Finish waits until no line is left or until has ended. If until ends first, the handler is given up: no later Finish
+// waits for it.
 func (a *Logger) Finish(until context.Context) {
 	a.mu.Lock()
 	idle, left := a.idle, a.left

@@ -7,12 +7,13 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// Enum gives an enumeration its names. The zero value has the empty name.
+// Enum gives an enumeration its names. The zero value of the enumeration has the empty name.
 type Enum[T ~uint8] struct {
-	What  string
-	Names []string
+	What  string   // what the enumeration is, for error texts
+	Names []string // by value
 }
 
+// Text returns the name of v for people: "unset" for the zero value, and the number for a value without a name.
 func (e Enum[T]) Text(v T) string {
 	if int(v) >= len(e.Names) {
 		return fmt.Sprintf("%s(%d)", e.What, v)
@@ -23,6 +24,7 @@ func (e Enum[T]) Text(v T) string {
 	return e.Names[v]
 }
 
+// Marshal returns the name of v for documents. It returns an error for a value without a name.
 func (e Enum[T]) Marshal(v T) ([]byte, error) {
 	if int(v) >= len(e.Names) {
 		return nil, fmt.Errorf("%w: %s %d", fault.Invalid, e.What, v)
@@ -30,6 +32,7 @@ func (e Enum[T]) Marshal(v T) ([]byte, error) {
 	return []byte(e.Names[v]), nil
 }
 
+// Unmarshal sets into to the value with a name. It returns an error if no value has the name.
 func (e Enum[T]) Unmarshal(text []byte, into *T) error {
 	i := slices.Index(e.Names, string(text))
 	if i < 0 {

@@ -6,18 +6,18 @@ import (
 	"unicode/utf8"
 )
 
-// plain says that a JSON value has no faults, nested no deeper than a limit. It passes over the text once, without
-// taking values apart, and gives up on what is out of the ordinary, many fields in one object or escapes in their names:
-// false means that it must be walked, and no more.
-func plain(data []byte, limit int) bool {
+// fastCheck reports whether a JSON value is nested at most limit levels deep and certainly has no faults. It reads the text
+// once and decodes no value. It returns false for unusual values, such as an object with many fields or a name with an
+// escape. Therefore false only means that the value must be walked.
+func fastCheck(data []byte, limit int) bool {
 	const levels, fields = 32, 64
 	if limit > levels || !utf8.Valid(data) || !json.Valid(data) {
 		return false
 	}
-	var names [fields][]byte // of the open objects, the outermost first
+	var names [fields][]byte // the names in the open objects, the outermost object first
 	var open [levels]struct {
 		object bool
-		from   int // of its names
+		from   int // where its names begin
 	}
 	used, depth, named := 0, 0, false // named: the next string is a name
 	for i := 0; i < len(data); i++ {

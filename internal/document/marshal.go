@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Marshal is [json.Marshal], but leaves <, > and & as they are.
+// Marshal returns the JSON of v as [json.Marshal] does, but does not escape <, > and &.
 func Marshal(v any) ([]byte, error) {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
@@ -22,7 +22,7 @@ type encoder struct {
 	json   *json.Encoder // writes to buffer
 }
 
-// encoders are kept, since every transition of a run encodes a few small records.
+// encoders keeps encoders for reuse, because every transition of a run encodes a few small records.
 var encoders = sync.Pool{New: func() any {
 	e := new(encoder)
 	e.json = json.NewEncoder(&e.buffer)

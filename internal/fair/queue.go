@@ -1,5 +1,3 @@
-// Package fair holds the queues in which work waits: a plain one, and one that is fair between lanes. Nothing in it is
-// safe for concurrent use.
 package fair
 
 // Queue is a first-in-first-out queue. The zero value is empty.

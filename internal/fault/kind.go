@@ -4,6 +4,7 @@ package fault
 // rebuilt from the record.
 type Kind string
 
+// The kinds. KindPlain is the kind of an error that wraps no sentinel.
 const (
 	KindPlain     Kind = ""
 	KindTimeout   Kind = "timeout"

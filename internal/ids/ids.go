@@ -1,4 +1,5 @@
-// Package ids makes identifiers, and times, that grow.
+// Package ids makes identifiers and timestamps that always grow. It must not know what they are for, and it reads no clock:
+// the caller passes the time.
 package ids
 
 import (
@@ -10,8 +11,9 @@ import (
 // IDs makes identifiers that sort by the time at which they were made, in the manner of a ULID: 48 bits of
 // milliseconds and 80 random bits, as 26 characters of lower-case Crockford base 32.
 //
-// Within one millisecond, or when the clock goes back, the last id is counted on, so that the ids of one engine
-// always grow. Across engines and restarts they grow as the clock does.
+// Within one millisecond, or when the clock goes back, the next id is the last one plus a random number. The ids of one
+// IDs therefore always grow. Across engines and restarts, ids grow as the clock does. The zero value is ready for use. An
+// IDs is safe for concurrent use.
 type IDs struct {
 	mu     sync.Mutex // guards what follows; held for a few instructions
 	millis uint64
@@ -21,11 +23,12 @@ type IDs struct {
 
 const letters = "0123456789abcdefghjkmnpqrstvwxyz"
 
+// Next returns a new identifier for the time now. It is greater than every identifier that g has returned before.
 func (g *IDs) Next(now time.Time) string {
 	millis := uint64(max(now.UnixMilli(), 0)) & (1<<48 - 1)
 	g.mu.Lock()
 	if millis > g.millis {
-		// The top bit stays clear, so that counting on does not overflow.
+		// The top bit stays clear, so that later additions within the millisecond do not overflow.
 		g.millis, g.high, g.low = millis, rand.Uint64()&0x7FFF, rand.Uint64()
 	} else {
 		g.add(1 + rand.Uint64()&0xFFFFFF)
@@ -42,6 +45,7 @@ func (g *IDs) Next(now time.Time) string {
 	return string(id[:])
 }
 
+// add adds n to the last identifier. A carry that leaves the random bits goes to the milliseconds.
 func (g *IDs) add(n uint64) {
 	if g.low += n; g.low < n { // the sum wrapped
 		if g.high++; g.high > 0xFFFF {

@@ -10,16 +10,17 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// CheckGraph checks the arrows: each comes from a step there is, and none leads back.
+// CheckGraph adds a fault to f for each id in After that names no step, names its own step, or comes twice, and a fault if
+// steps wait for each other in a cycle.
 func CheckGraph(steps []Step, f *fault.Fields) {
 	if !isGraph(steps) {
 		return
 	}
 	positions := map[string]int{}
-	for i, step := range slices.Backward(steps) { // of equal ids, a fault of its own, the first counts
+	for i, step := range slices.Backward(steps) { // the first of several steps with an equal id counts; that is another fault
 		positions[step.ID] = i
 	}
-	open := make([]int, len(steps)) // arrows to each step from steps that are not sorted yet
+	open := make([]int, len(steps)) // for each step, how many of its predecessors are not sorted yet
 	next := make([][]int, len(steps))
 	for i, step := range steps {
 		seen := map[string]bool{}
@@ -40,14 +41,20 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 			seen[id] = true
 		}
 	}
-	if ring := ringOf(steps, open, next); len(ring) > 0 {
-		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(ring, ", ")))
+	if cycle := cycleOf(steps, open, next); len(cycle) > 0 {
+		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(cycle, ", ")))
 	}
 }
 
-// ringOf takes away, again and again, the steps that wait for nothing. What is left lies on a ring, or behind one;
-// the steps behind are taken away from the other end.
-func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
+// isGraph reports whether a step has an After. If so, the order of the list has no meaning.
+func isGraph(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+}
+
+// cycleOf returns the quoted ids of the steps that lie on a cycle or between two cycles, and nil if there is no cycle. It
+// first removes the steps without predecessors, repeatedly. The steps that remain lie on a cycle or after one. Then it
+// removes the steps without successors, repeatedly.
+func cycleOf(steps []Step, open []int, next [][]int) (cycle []string) {
 	var free []int
 	for i := range steps {
 		if open[i] == 0 {
@@ -77,13 +84,65 @@ func ringOf(steps []Step, open []int, next [][]int) (ring []string) {
 	}
 	for i, step := range steps {
 		if open[i] > 0 {
-			ring = append(ring, strconv.Quote(step.ID))
+			cycle = append(cycle, strconv.Quote(step.ID))
 		}
 	}
-	return ring
+	return cycle
 }
 
-// isGraph says that some step names the ones it comes after. Then the order of the list means nothing.
-func isGraph(steps []Step) bool {
-	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+// Follows reports, for each step by position, whether it comes after the step at position i, directly or through other
+// steps. The step at position i counts as following itself.
+func (p *Plan) Follows(i int) []bool {
+	after := make([]bool, p.Len())
+	after[i] = true
+	for again := true; again; { // one more pass for each predecessor that stands later in the list; most lists have none
+		again = false
+		for k := range p.Steps {
+			if !after[k] && slices.ContainsFunc(p.Before(k), func(b int) bool { return after[b] }) {
+				after[k], again = true, true
+			}
+		}
+	}
+	return after
+}
+
+// Last returns the positions of those of Steps that are no predecessor of another step.
+func (p *Plan) Last() (last []int) {
+	followed := make([]bool, len(p.Steps))
+	for i := range p.Steps {
+		for _, before := range p.Before(i) {
+			followed[before] = true
+		}
+	}
+	for i := range followed {
+		if !followed[i] {
+			last = append(last, i)
+		}
+	}
+	return last
+}
+
+// Backwards returns the plan of a deletion. The steps are finalized one at a time, and the last step first. In a graph,
+// each step is finalized before each of its predecessors. A step that fails stops the steps after it.
+func (p *Plan) Backwards() *Plan {
+	b := &Plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
+	placed := make([]bool, len(p.Steps))
+	var place func(i int)
+	place = func(i int) { // the predecessors first; the graph has no cycle
+		if placed[i] {
+			return
+		}
+		placed[i] = true
+		for _, before := range p.Before(i) {
+			place(before)
+		}
+		step := p.Steps[i].Clone()
+		step.After, step.ContinueOnError = nil, false
+		b.Steps = append(b.Steps, step)
+	}
+	for i := range p.Steps {
+		place(i)
+	}
+	slices.Reverse(b.Steps)
+	return b
 }

@@ -2,22 +2,6 @@ package plan
 
 import "github.com/conveyor-go/conveyor/internal/document"
 
-// startable says that a step waits for nothing but its turn: it never began, or shall begin again.
-func (s State) startable() bool {
-	return s == Unset || s == Queued || s == Blocked
-}
-
-// Stop says why a run shall end before its steps are done.
-type Stop string
-
-const (
-	StopNone      Stop = ""
-	StopHalt      Stop = "halt"
-	StopCancel    Stop = "cancel"
-	StopTimeout   Stop = "timeout"
-	StopSupersede Stop = "supersede"
-)
-
 // State is the state of a run or of a step. The zero value means unset: a step that has not begun.
 type State uint8
 
@@ -34,9 +18,10 @@ const (
 	Canceled                // final: ended by Cancel
 	Superseded              // final: ended by a newer generation
 
-	NumStates // how many there are
+	NumStates // the number of states
 )
 
+// StateNames holds the names of the states in documents and records.
 var StateNames = document.Enum[State]{What: "state", Names: []string{"", "queued", "running", "retrying", "waiting", "blocked",
 	"succeeded", "failed", "skipped", "canceled", "superseded"}}
 
@@ -51,3 +36,8 @@ func (s *State) UnmarshalText(b []byte) error { return StateNames.Unmarshal(b, s
 
 // Final reports whether s is final: a run or a step in a final state does not change any more.
 func (s State) Final() bool { return s >= Succeeded }
+
+// startable reports whether a step waits for nothing but its turn: it has not begun, or is to begin again.
+func (s State) startable() bool {
+	return s == Unset || s == Queued || s == Blocked
+}

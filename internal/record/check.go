@@ -1,64 +1,26 @@
 package record
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/text"
-	"github.com/conveyor-go/conveyor/store"
 )
 
-// Decode reads a record. Damage is an error that names the key, and no other record.
-func Decode(r store.Record, into any) error {
-	if err := json.Unmarshal(r.Value, into); err != nil {
-		return Damaged(r.Key, errors.New(Unfit(err)))
-	}
-	if string(bytes.TrimSpace(r.Value)) == "null" {
-		return Damaged(r.Key, errors.New("is null"))
-	}
-	if c, ok := into.(checker); ok {
-		if problem := c.Check(); problem != "" {
-			return Damaged(r.Key, errors.New(problem))
-		}
-	}
-	return nil
-}
-
-// Unfit says why a value is no record, in words that give away nothing of the value: the engine logs them, and what was
-// mixed up may be a spec.
-func Unfit(err error) string {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		return fmt.Sprintf("is no JSON, at byte %d", syntax.Offset)
-	case errors.As(err, &kind):
-		return fmt.Sprintf("has a value at byte %d that is no %s", kind.Offset, kind.Type)
-	}
-	return "has a value that does not fit its field"
-}
-
-func Damaged(key string, err error) error {
-	return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, key, err)
-}
-
-// checker is a record that knows what no program has ever written. It is asked when it was read, so that what follows
-// may rely on it: a record that is damaged, and still JSON, must not pass for another one.
+// checker is a record that recognizes values that no program has written. Decode calls Check, so that the rest of the
+// engine can rely on the result. A damaged record can still be JSON, and must not be taken for another record.
 type checker interface {
-	// Check says what is wrong, or nothing.
+	// Check returns what is wrong with the record, and an empty text if nothing is.
 	Check() string
 }
 
-// refers says that texts are names under which other records may be found, or empty. What is none may be anything.
+// refers reports whether each text is empty or a valid name. Only a valid name can be part of the key of another record.
 func refers(names ...string) bool {
 	return !slices.ContainsFunc(names, func(name string) bool { return name != "" && text.NameFault(name) != "" })
 }
 
 const refersToNothing = "refers to what cannot be"
 
+// unless returns an empty text if good is set, and problem otherwise.
 func unless(good bool, problem string) string {
 	if good {
 		return ""

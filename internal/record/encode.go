@@ -7,8 +7,12 @@ import (
 	"github.com/conveyor-go/conveyor/internal/document"
 )
 
-// Encode writes a record. Specs, settings and outputs were checked to be JSON before they came into a record, so
-// that encoding cannot fail.
+// The records that every transition of a run writes are encoded by hand. Reflection took a third of the time of a step and
+// made most of its allocations. The result is byte for byte the result of package encoding/json; a test compares the two.
+// Decoding is left to package encoding/json.
+
+// Encode returns the JSON of a record. Encoding cannot fail, because specs, settings and outputs are checked to be JSON
+// before they become part of a record.
 func Encode(record any) []byte {
 	if r, ok := record.(Appender); ok {
 		return r.AppendJSON(nil)
@@ -20,12 +24,16 @@ func Encode(record any) []byte {
 	return data
 }
 
-// Appender is a record that is encoded by hand. appendJSON appends it to b.
-type Appender interface{ AppendJSON(b []byte) []byte }
+// Appender is a record that is encoded by hand.
+type Appender interface {
+	// AppendJSON appends the JSON of the record to b and returns the result.
+	AppendJSON(b []byte) []byte
+}
 
-// writer writes the members of a JSON object. Names are written as they are.
+// writer writes the members of a JSON object. It writes names without escapes.
 type writer struct{ b []byte }
 
+// Key writes the name of a member.
 func (w *writer) Key(name string) {
 	if w.b[len(w.b)-1] != '{' {
 		w.b = append(w.b, ',')
@@ -35,7 +43,7 @@ func (w *writer) Key(name string) {
 	w.b = append(w.b, '"', ':')
 }
 
-// text writes a string; an empty one only if it is always written.
+// text writes a member with a string. It omits an empty string unless always is set.
 func (w *writer) text(name, value string, always bool) {
 	if value != "" || always {
 		w.Key(name)
@@ -43,6 +51,7 @@ func (w *writer) text(name, value string, always bool) {
 	}
 }
 
+// int writes a member with a number. It omits 0 unless always is set.
 func (w *writer) int(name string, value int64, always bool) {
 	if value != 0 || always {
 		w.Key(name)
@@ -50,6 +59,7 @@ func (w *writer) int(name string, value int64, always bool) {
 	}
 }
 
+// bool writes a member with true. It omits false.
 func (w *writer) bool(name string, value bool) {
 	if value {
 		w.Key(name)
@@ -57,7 +67,7 @@ func (w *writer) bool(name string, value bool) {
 	}
 }
 
-// raw writes what is JSON already.
+// raw writes a member with a value that is JSON already. It omits an empty value.
 func (w *writer) raw(name string, value []byte) {
 	if len(value) > 0 {
 		w.Key(name)
@@ -65,6 +75,7 @@ func (w *writer) raw(name string, value []byte) {
 	}
 }
 
+// labels writes a member with a map. It omits an empty map.
 func (w *writer) labels(name string, value map[string]string) {
 	if len(value) > 0 {
 		w.raw(name, Encode(value))

@@ -19,7 +19,7 @@ import (
 )
 
 // storedTypes are what the values of a store are decoded into. What a checkpoint and a signal hold is any JSON, and
-// the other keys of records.go have no values.
+// the keys of the indexes have no values.
 var storedTypes = []reflect.Type{
 	reflect.TypeFor[Format](), reflect.TypeFor[Resource](), reflect.TypeFor[Revision](),
 	reflect.TypeFor[Tombstone](), reflect.TypeFor[Pending](), reflect.TypeFor[Pipeline](),
@@ -212,11 +212,11 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 		{"a resource without a generation", func() checker { r := sound(); r.Generation = 0; return &r }()},
 		{"a resource older than itself", func() checker { r := sound(); r.First = 3; return &r }()},
 		{"a resource that keeps what is to come", func() checker { r := sound(); r.Keeps = 3; return &r }()},
-		{"a resource with less than nothing in line", func() checker { r := sound(); r.Queued = -1; return &r }()},
+		{"a resource with fewer than no pending runs", func() checker { r := sound(); r.Queued = -1; return &r }()},
 		{"a generation without a version", &Revision{At: 1}},
-		{"a grave of nothing", &Tombstone{}},
-		{"a place in line for nobody", &Pending{Generation: 1, Cause: Created}},
-		{"a place in line for nothing", &Pending{Run: "r", Cause: Created}},
+		{"a tombstone of nothing", &Tombstone{}},
+		{"a pending run without an id", &Pending{Generation: 1, Cause: Created}},
+		{"a pending run without a generation", &Pending{Run: "r", Cause: Created}},
 		{"a pipeline without a definition", &Pipeline{Resource: "r"}},
 		{"a pipeline for nothing", &Pipeline{Hash: "h"}},
 		{"a run of nothing", func() checker { r := run(); r.Name = ""; return &r }()},
@@ -226,13 +226,13 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 		{"a run in no state", func() checker { r := run(); r.State = plan.Unset; return &r }()},
 		{"a run in the state of a step", func() checker { r := run(); r.State = plan.Retrying; return &r }()},
 		{"a run at work that has not begun", func() checker { r := run(); r.Started = 0; return &r }()},
-		{"a run in line that has begun", func() checker { r := run(); r.State = plan.Queued; return &r }()},
+		{"a queued run that has begun", func() checker { r := run(); r.State = plan.Queued; return &r }()},
 		{"a run that has begun on nothing", func() checker { r := run(); r.Generation = 0; return &r }()},
 		{"a step in no state", &Step{Attempt: 1}},
 		{"a step with less than no attempts", &Step{State: plan.Running, Attempt: -1}},
 		{"a plan without steps", &plan.Plan{}},
-		{"a plan with an arrow from nowhere", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}}}},
-		{"a plan with a ring", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
+		{"a plan with an unknown predecessor", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}}}},
+		{"a plan with a cycle", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.NotEmpty(t, c.record.Check())

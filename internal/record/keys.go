@@ -7,44 +7,46 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// What is kept, and under which key. Names hold no slash, so that a key splits in one way only, and no key is the
-// prefix of another resource's, run's or step's keys. Run ids sort by time, so new records of a kind lie side by
-// side in an ordered store.
-//
-//	format                      the version of all this
-//	res/TYPE/NAME               a resource without its spec: resourceRecord
-//	rev/TYPE/NAME/GENERATION    the spec of one generation: revisionRecord
-//	rix/TYPE/NAME/RUN           the runs of a resource: empty
-//	tmb/TYPE/NAME               a name whose resource was deleted: graveRecord
-//	que/TYPE/NAME/PLACE         a run that is queued behind another queued one: queueRecord
-//	rsy/DUE/TYPE/NAME           when a resource is to be run again: empty. What is due comes first.
-//	unh/TYPE/NAME               resources without a pipeline that no driver listened to: empty
-//	pip/NAME                    the pipeline as it is now: pipelineRecord
-//	pir/NAME/HASH               a definition it has or had, never changed: PipelineSpec
-//	run/RUN                     a run: runRecord; written when it is queued, starts, is told to stop, and ends
-//	act/RUN                     the runs that have not ended: empty. Recovery reads these and never the history.
-//	pln/RUN                     the plan of a run whose steps are not those of a definition: plan
-//	stp/RUN/STEP                a step: stepRecord, written at the start and the end of each attempt
-//	att/RUN/STEP/ATTEMPT        an attempt that failed: attemptRecord
-//	ckp/RUN/STEP                what a step has saved in between: any JSON
-//	sig/RUN/NAME/ID             a signal that nobody has taken yet: any JSON. The ids sort by the time they came.
-//	log/RUN/SEQ                 log lines from the numbered one on: []LogLine
-//
-// Numbers in keys are 16 hexadecimal digits, so that they sort. Every record is a JSON object whose unknown fields
-// are passed over; a change that an older program must not pass over raises recordFormat.
-const (
-	Version = 1
+// Version is the version of the records. Every record is a JSON object, and a reader ignores the fields that it does not
+// know. A change that an older program must not ignore increases Version.
+const Version = 1
 
+// The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in
+// one way only, and the prefix of the keys of one resource, run or step is never a prefix of a key of another one. Run
+// ids sort by time. Therefore new records of a kind stand side by side in an ordered store.
+//
+//	format                      the version of the records: Format
+//	res/TYPE/NAME               a resource without its spec: Resource
+//	rev/TYPE/NAME/GENERATION    the spec of one generation: Revision
+//	rix/TYPE/NAME/RUN           the index of the runs of a resource: empty
+//	tmb/TYPE/NAME               a name whose resource was deleted: Tombstone
+//	que/TYPE/NAME/PLACE         a run that is pending behind another pending run: Pending
+//	rsy/DUE/TYPE/NAME           the time at which a resource is to be reconciled again: empty. The earliest sorts first.
+//	unh/TYPE/NAME               a resource without a pipeline for which no driver was registered (unlistened): empty
+//	pip/NAME                    a pipeline as it is now: Pipeline
+//	pir/NAME/HASH               a present or former definition of a pipeline: its JSON document. It is never changed.
+//	run/RUN                     a run: Run. Written when the run is queued, when it starts, when it is told to stop, when
+//	                            the outcome of its steps is known, and when it ends.
+//	act/RUN                     a run that has not ended: empty. Recovery reads these keys and never the history.
+//	pln/RUN                     the plan of a run whose steps are not those of a definition: plan.Plan
+//	stp/RUN/STEP                a step: Step. Written at the start and at the end of each attempt.
+//	att/RUN/STEP/ATTEMPT        a failed attempt: Attempt
+//	ckp/RUN/STEP                the checkpoint that a step has saved: any JSON
+//	sig/RUN/NAME/ID             a signal that no step has taken yet: any JSON. The ids sort by the time of arrival.
+//	log/RUN/SEQ                 log lines, beginning with the line SEQ: []LogLine
+//
+// A number in a key has 16 hexadecimal digits, so that keys sort by number.
+const (
 	FormatKey        = "format"
 	ResourcePrefix   = "res/"
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
-	gravePrefix      = "tmb/"
-	queuePrefix      = "que/"
+	tombstonePrefix  = "tmb/"
+	pendingPrefix    = "que/"
 	ResyncPrefix     = "rsy/"
 	UnheardPrefix    = "unh/"
 	PipelinePrefix   = "pip/"
-	pipelineHistory  = "pir/"
+	definitionPrefix = "pir/"
 	RunPrefix        = "run/"
 	ActivePrefix     = "act/"
 	planPrefix       = "pln/"
@@ -55,65 +57,34 @@ const (
 	logPrefix        = "log/"
 )
 
+// ResourceKey returns the key of a [Resource].
 func ResourceKey(k Key) string { return ResourcePrefix + k.Type + "/" + k.Name }
 
+// RevisionsOf returns the prefix of the keys of all revisions of a resource.
 func RevisionsOf(k Key) string { return revisionPrefix + k.Type + "/" + k.Name + "/" }
 
+// RevisionKey returns the key of the [Revision] with a generation.
 func RevisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", RevisionsOf(k), gen) }
 
+// RunsOf returns the prefix of the index of the runs of a resource. The id of a run follows the prefix.
 func RunsOf(k Key) string { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
 
-func TombstoneKey(k Key) string { return gravePrefix + k.Type + "/" + k.Name }
+// TombstoneKey returns the key of a [Tombstone].
+func TombstoneKey(k Key) string { return tombstonePrefix + k.Type + "/" + k.Name }
 
-func PendingOf(k Key) string { return queuePrefix + k.Type + "/" + k.Name + "/" }
+// PendingOf returns the prefix of the keys of the [Pending] records of a resource.
+func PendingOf(k Key) string { return pendingPrefix + k.Type + "/" + k.Name + "/" }
 
+// PendingKey returns the key of the [Pending] record at a place.
 func PendingKey(k Key, place int64) string { return PendingOf(k) + hex16(place) }
 
+// ResyncKey returns the key that marks a resource as due for a resync at a time.
 func ResyncKey(due Time, k Key) string {
 	return ResyncPrefix + hex16(int64(due)) + "/" + k.Type + "/" + k.Name
 }
 
-func UnlistenedKey(k Key) string { return UnheardPrefix + k.Type + "/" + k.Name }
-
-func PipelineKey(name string) string { return PipelinePrefix + name }
-
-func DefinitionKey(name, hash string) string { return pipelineHistory + name + "/" + hash }
-
-func RunKey(run string) string { return RunPrefix + run }
-
-func ActiveKey(run string) string { return ActivePrefix + run }
-
-func PlanKey(run string) string { return planPrefix + run }
-
-func StepsOf(run string) string { return stepPrefix + run + "/" }
-
-func StepKey(run, step string) string { return stepPrefix + run + "/" + step }
-
-func AttemptsOf(run string) string { return attemptPrefix + run + "/" }
-
-func AttemptKey(run, step string, n int) string {
-	return attemptPrefix + run + "/" + step + "/" + hex16(int64(n))
-}
-
-func CheckpointKey(run, step string) string { return CheckpointPrefix + run + "/" + step }
-
-func SignalsOf(run, name string) string { return SignalPrefix + run + "/" + name + "/" }
-
-func LogsOf(run string) string { return logPrefix + run + "/" }
-
-func LogKey(run string, seq int64) string { return LogsOf(run) + hex16(seq) }
-
-// hex16 is a number as keys hold it.
-func hex16(n int64) string {
-	const digits = "0123456789abcdef"
-	var b [16]byte
-	for i := len(b) - 1; i >= 0; i-- {
-		b[i] = digits[n&15]
-		n >>= 4
-	}
-	return string(b[:])
-}
-
+// ParseResyncKey returns the due time and the resource of a key that [ResyncKey] has made. For any other key, it returns
+// an error that wraps [store.ErrCorrupt].
 func ParseResyncKey(key string) (due Time, k Key, err error) {
 	parts := strings.Split(strings.TrimPrefix(key, ResyncPrefix), "/")
 	if len(parts) == 3 {
@@ -124,4 +95,59 @@ func ParseResyncKey(key string) (due Time, k Key, err error) {
 		return 0, Key{}, fmt.Errorf("%w: key %s", store.ErrCorrupt, key)
 	}
 	return due, k, nil
+}
+
+// UnlistenedKey returns the key that marks a resource without a pipeline for which no driver was registered.
+func UnlistenedKey(k Key) string { return UnheardPrefix + k.Type + "/" + k.Name }
+
+// PipelineKey returns the key of a [Pipeline].
+func PipelineKey(name string) string { return PipelinePrefix + name }
+
+// DefinitionKey returns the key of a definition of a pipeline.
+func DefinitionKey(name, hash string) string { return definitionPrefix + name + "/" + hash }
+
+// RunKey returns the key of a [Run].
+func RunKey(run string) string { return RunPrefix + run }
+
+// ActiveKey returns the key that marks a run as not ended.
+func ActiveKey(run string) string { return ActivePrefix + run }
+
+// PlanKey returns the key of the plan of a run whose steps are not those of a definition.
+func PlanKey(run string) string { return planPrefix + run }
+
+// StepsOf returns the prefix of the keys of the steps of a run. The id of a step follows the prefix.
+func StepsOf(run string) string { return stepPrefix + run + "/" }
+
+// StepKey returns the key of a [Step].
+func StepKey(run, step string) string { return stepPrefix + run + "/" + step }
+
+// AttemptsOf returns the prefix of the keys of the failed attempts of a run.
+func AttemptsOf(run string) string { return attemptPrefix + run + "/" }
+
+// AttemptKey returns the key of a failed [Attempt].
+func AttemptKey(run, step string, n int) string {
+	return attemptPrefix + run + "/" + step + "/" + hex16(int64(n))
+}
+
+// CheckpointKey returns the key of the checkpoint of a step.
+func CheckpointKey(run, step string) string { return CheckpointPrefix + run + "/" + step }
+
+// SignalsOf returns the prefix of the keys of the signals with a name for a run. The id of a signal follows the prefix.
+func SignalsOf(run, name string) string { return SignalPrefix + run + "/" + name + "/" }
+
+// LogsOf returns the prefix of the keys of the log lines of a run.
+func LogsOf(run string) string { return logPrefix + run + "/" }
+
+// LogKey returns the key of a record of log lines that begins with the line seq.
+func LogKey(run string, seq int64) string { return LogsOf(run) + hex16(seq) }
+
+// hex16 returns a number in the form in which keys contain it.
+func hex16(n int64) string {
+	const digits = "0123456789abcdef"
+	var b [16]byte
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i] = digits[n&15]
+		n >>= 4
+	}
+	return string(b[:])
 }

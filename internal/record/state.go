@@ -7,17 +7,24 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// RunState is all that is recorded of a run, but for its failed attempts and its log.
+// RunState is what is recorded of a run, without its failed attempts and its log.
 type RunState struct {
 	ID    string
-	under string // the key of rec; see key
+	under string // the key of Rec, made by Key at the first call
 	Rec   Run
 	Rev   store.Revision
 	Plan  *plan.Plan // nil until the run starts
 	Steps []StepState
 }
 
-// Key is the key of the run's record.
+// StepState is the record of a step with its revision. Revision 0 means that no record has been written.
+type StepState struct {
+	Rec Step
+	Rev store.Revision
+	Key string // the key of the record; set when it is first needed
+}
+
+// Key returns the key of the record of the run. It must not be called concurrently.
 func (r *RunState) Key() string {
 	if r.under == "" {
 		r.under = RunKey(r.ID)
@@ -25,14 +32,8 @@ func (r *RunState) Key() string {
 	return r.under
 }
 
-// StepState is a step's record; revision 0 stands for none yet.
-type StepState struct {
-	Rec Step
-	Rev store.Revision
-	Key string // of the record, once it was written
-}
-
-// State is the same for a run as it is recorded.
+// State returns the state that users see of the run: while the record has the state running, it is the state of the most
+// active step.
 func (r *RunState) State() plan.State {
 	if r.Rec.State == plan.Running {
 		if i := Liveliest(len(r.Steps), func(i int) plan.State { return r.Steps[i].Rec.State }); i >= 0 {
@@ -42,21 +43,8 @@ func (r *RunState) State() plan.State {
 	return r.Rec.State
 }
 
-// IsBlockedBy says that a step waits for a driver that is not registered.
-func (r *RunState) IsBlockedBy(driver string) bool {
-	first := 0
-	if r.Rec.Outcome != plan.Unset {
-		first = len(r.Plan.Steps) // what is left is Finally
-	}
-	for i := first; i < len(r.Steps); i++ {
-		if r.Steps[i].Rec.State == plan.Blocked && r.Plan.Step(i).Driver == driver {
-			return true
-		}
-	}
-	return false
-}
-
-// Liveliest returns the first step of those that do most, or -1 if none does anything.
+// Liveliest returns the position of the most active step, or -1 if no step is active. Running is the most active state,
+// then retrying, waiting and blocked follow. The first of several equal steps counts.
 func Liveliest(n int, state func(i int) plan.State) int {
 	best := -1
 	for i := range n {
@@ -67,7 +55,28 @@ func Liveliest(n int, state func(i int) plan.State) int {
 	return best
 }
 
-// SleepsUntil returns when a run that nobody works on goes on by itself; 0 if it can go on at once.
+// IsBlockedBy reports whether a step that can still run is blocked and names this driver. A step is blocked when its driver
+// is not registered.
+func (r *RunState) IsBlockedBy(driver string) bool {
+	first := 0
+	if r.Rec.Outcome != plan.Unset {
+		first = len(r.Plan.Steps) // only Finally is left
+	}
+	for i := first; i < len(r.Steps); i++ {
+		if r.Steps[i].Rec.State == plan.Blocked && r.Plan.Step(i).Driver == driver {
+			return true
+		}
+	}
+	return false
+}
+
+// Awaits reports whether a step waits for a signal.
+func (r *RunState) Awaits() bool {
+	return slices.ContainsFunc(r.Steps, func(s StepState) bool { return s.Rec.State == plan.Waiting && s.Rec.Await != "" })
+}
+
+// SleepsUntil returns the time at which a run continues that no worker has. It returns 0 if the run can continue at once,
+// and also if the run has no due time.
 func (r *RunState) SleepsUntil() Time {
 	if r.Plan == nil {
 		return 0
@@ -75,7 +84,7 @@ func (r *RunState) SleepsUntil() Time {
 	states := make([]plan.State, len(r.Steps))
 	for i := range r.Steps {
 		if states[i] = r.Steps[i].Rec.State; states[i] == plan.Running {
-			return 0 // cut short
+			return 0 // the process ended during the call
 		}
 	}
 	if start, over := r.Plan.Next(states, r.Rec.Stop != plan.StopNone, r.Rec.CutShort); over || len(start) > 0 {
@@ -84,12 +93,7 @@ func (r *RunState) SleepsUntil() Time {
 	return r.nextDue()
 }
 
-// Awaits says that a step waits for a signal.
-func (r *RunState) Awaits() bool {
-	return slices.ContainsFunc(r.Steps, func(s StepState) bool { return s.Rec.State == plan.Waiting && s.Rec.Await != "" })
-}
-
-// nextDue is the earliest time at which something is to happen to the run by itself; 0 for never.
+// nextDue returns the earliest of the deadline of the run and the due times of its steps, or 0 if there is none.
 func (r *RunState) nextDue() Time {
 	due := r.Rec.Deadline
 	for i := range r.Steps {

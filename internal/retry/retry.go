@@ -1,3 +1,5 @@
+// Package retry computes the delays between attempts. It must not know what is attempted, and it keeps no state: a delay
+// follows from a policy and the number of an attempt.
 package retry
 
 import (
@@ -9,10 +11,9 @@ import (
 	"github.com/conveyor-go/conveyor/internal/document"
 )
 
-// Policy defines how often a failed attempt is repeated, and after which delay. Policies are combined field by
-// field. A field that is zero in the policy of a step is taken from the policy of the pipeline, then of the driver,
-// then from [Options].Retry, and then from the default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at
-// most Max. The delay is then changed at random by up to the fraction Jitter, up or down.
+// Policy defines how often a failed attempt is repeated, and after which delay. The delay before attempt n+1 is
+// Initial·Multiplierⁿ⁻¹, at most Max. The delay is then changed at random by up to the fraction Jitter, up or down. A
+// zero field means that the policy does not define it; see [Combine].
 type Policy struct {
 	MaxAttempts int               `json:"maxAttempts,omitempty"` // maximum number of attempts, the first one included; default 3; -1 means no limit
 	Initial     document.Duration `json:"initial,omitzero"`      // default 1s
@@ -21,11 +22,12 @@ type Policy struct {
 	Jitter      float64           `json:"jitter,omitempty"`      // fraction of the delay, at most 1; default 0.2; -1 means none
 }
 
+// standard is the default of each field.
 var standard = Policy{
 	MaxAttempts: 3, Initial: document.Duration(time.Second), Max: document.Duration(time.Minute), Multiplier: 2, Jitter: 0.2,
 }
 
-// or fills what is zero in p from less.
+// or returns p with its zero fields taken from less.
 func (p Policy) or(less Policy) Policy {
 	if p.MaxAttempts == 0 {
 		p.MaxAttempts = less.MaxAttempts
@@ -45,7 +47,9 @@ func (p Policy) or(less Policy) Policy {
 	return p
 }
 
-// Combine combines the policies that apply to a step, the nearest first.
+// Combine combines the policies that apply to a step, field by field. A field that is zero in the policy of the step is
+// taken from the policy of the pipeline, then of the driver, then of the engine, and then from the default. A nil policy
+// defines no field.
 func Combine(step, pipeline *Policy, driver, engine Policy) Policy {
 	var p Policy
 	if step != nil {
@@ -57,18 +61,18 @@ func Combine(step, pipeline *Policy, driver, engine Policy) Policy {
 	return p.or(driver).or(engine).or(standard)
 }
 
-// Exhausted says that no attempt is left after this many.
+// Exhausted reports whether no attempt is left after this number of attempts.
 func (p Policy) Exhausted(attempts int) bool {
 	return p.MaxAttempts > 0 && attempts >= p.MaxAttempts
 }
 
-// longestDelay, in nanoseconds, is 73 years: with the jitter it still is a duration.
+// longestDelay is 73 years in nanoseconds. With the jitter it is still a valid [time.Duration].
 const longestDelay = 1 << 61
 
-// Delay is the time between the end of attempt n, counted from 1, and the start of the next. It depends on nothing
-// but the recorded number, so that a restart neither forgets nor repeats a wait.
+// Delay returns the time between the end of attempt n, counted from 1, and the start of the next attempt. Apart from the
+// jitter it depends only on the recorded number n, so that a restart neither loses nor repeats a delay.
 func (p Policy) Delay(n int) time.Duration {
-	// The power is infinite for a large n, and min still answers Max.
+	// For a large n the power is infinite, and min returns Max.
 	interval := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(n-1)), float64(p.Max), longestDelay)
 	b := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(time.Duration(interval)),

@@ -1,4 +1,4 @@
-// Package ring keeps the newest items of a stream for any number of readers.
+// Package ring keeps the newest items of a stream for any number of readers. It must not know what the items are.
 package ring
 
 import (
@@ -23,7 +23,7 @@ type Ring[T any] struct {
 // New returns a ring that keeps size items. The size must be at least 1.
 func New[T any](size int) *Ring[T] { return &Ring[T]{items: make([]T, size), next: 1} }
 
-// Publish adds items. After Close it does nothing: the readers have been told that nothing more comes.
+// Publish adds items. After Close it does nothing, because Await has reported the end of the stream to the readers.
 func (r *Ring[T]) Publish(items ...T) {
 	if len(items) == 0 {
 		return
@@ -40,7 +40,7 @@ func (r *Ring[T]) Publish(items ...T) {
 	r.wakeLocked()
 }
 
-// Close ends the stream. What is kept can still be read.
+// Close ends the stream. The items that are kept can still be read. A second Close does nothing.
 func (r *Ring[T]) Close() {
 	r.mu.Lock()
 	r.closed = true

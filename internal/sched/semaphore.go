@@ -6,34 +6,37 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fair"
 )
 
-// Semaphore bounds how many tasks have a thing at once: calls of a driver, or active runs of a pipeline. The tasks that
-// wait for it are served in turn. Guarded by Pool.mu.
+// Semaphore bounds how many tasks have something at once: calls of a driver, or active runs of a pipeline. The tasks that
+// wait for it are served in turn. Pool.mu guards its fields.
+//
+// Invariant: unless the limit was lowered, inUse + granted is at most limit.
 type Semaphore[K comparable, T any] struct {
-	limit   int // 0 for none
+	limit   int // 0 means no limit
 	inUse   int
 	granted int // places reserved for tasks that waited for one and are on their way
 	waiting fair.Lanes[*Task[K, T]]
-	dead    int // of those that wait, tasks that have been removed since
+	dead    int // tasks in waiting that have been removed from the pool
 
-	// Of a semaphore that bounds the runs of a pipeline.
+	// Used only by a semaphore that bounds the runs of a pipeline.
 	pipeline string
-	asOf     int64 // revision of the pipeline's record that the limit is from
-	deleted  bool  // the pipeline is deleted: the semaphore is needed until the last run has left
+	asOf     int64 // the revision of the record of the pipeline from which the limit is
+	deleted  bool  // the pipeline is deleted, and the semaphore is needed until the last run has left
 }
 
-// NewSemaphore returns a semaphore with a limit; 0 means none.
+// NewSemaphore returns a semaphore with a limit; 0 means no limit.
 func NewSemaphore[K comparable, T any](limit int) *Semaphore[K, T] {
 	return &Semaphore[K, T]{limit: limit}
 }
 
-// Show has Stats show the semaphore of a driver under the driver's name.
+// Show adds the semaphore of a driver to the result of Stats, under the name of the driver.
 func (p *Pool[K, T]) Show(driver string, s *Semaphore[K, T]) {
 	p.mu.Lock()
 	p.drivers[driver] = s
 	p.mu.Unlock()
 }
 
-// Acquire takes a place. If there is none, the task gets its turn when a place is reserved for it.
+// Acquire takes a place and reports whether it did. If there is no place, the task gets its turn as soon as a place is
+// reserved for it.
 func (p *Pool[K, T]) Acquire(s *Semaphore[K, T], t *Task[K, T]) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +54,7 @@ func (p *Pool[K, T]) acquireLocked(s *Semaphore[K, T], t *Task[K, T]) bool {
 		if !slices.Contains(t.waitsFor, s) {
 			t.waitsFor = append(t.waitsFor, s)
 			if s.pipeline != "" {
-				// Several workers may have come upon runs at once, and the older run is first.
+				// Several workers can look at runs of one pipeline at once, and the older run must come first.
 				s.waiting.PushOrdered(t.lane, t, func(other *Task[K, T]) bool { return other.ID > t.ID })
 			} else {
 				s.waiting.Push(t.lane, t)
@@ -63,8 +66,8 @@ func (p *Pool[K, T]) acquireLocked(s *Semaphore[K, T], t *Task[K, T]) bool {
 	return true
 }
 
-// Done gives a place of a driver's semaphore back. calls is 1 if the place was used for a call, and 0 if the call was not
-// made.
+// Done gives a place of the semaphore of a driver back. calls is 1 if the place was used for a call that has returned, and
+// 0 if the call was not made.
 func (p *Pool[K, T]) Done(s *Semaphore[K, T], calls int) {
 	p.mu.Lock()
 	p.calls -= calls
@@ -72,7 +75,7 @@ func (p *Pool[K, T]) Done(s *Semaphore[K, T], calls int) {
 	s.inUse--
 	p.grantLocked(s)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 // ReturnGrants gives back the places that were reserved for a task and that the task did not take.
@@ -80,7 +83,7 @@ func (p *Pool[K, T]) ReturnGrants(t *Task[K, T]) {
 	p.mu.Lock()
 	p.returnGrantsLocked(t)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T]) {
@@ -92,7 +95,7 @@ func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T]) {
 	t.grants = nil
 }
 
-// grantLocked reserves the free places for the tasks whose turn it is, so that no task that comes later overtakes them.
+// grantLocked reserves the free places for the tasks that have waited longest, so that no later task takes them.
 func (p *Pool[K, T]) grantLocked(s *Semaphore[K, T]) {
 	for s.limit == 0 || s.inUse+s.granted < s.limit {
 		t, ok := s.waiting.Pop(func(t *Task[K, T]) bool {
@@ -112,7 +115,7 @@ func (p *Pool[K, T]) grantLocked(s *Semaphore[K, T]) {
 	}
 }
 
-// stopWaitingLocked notes that a removed task waits for nothing. The task stays in a queue until its turn comes, or until
+// stopWaitingLocked records that a removed task waits for nothing. The task stays in a queue until its turn comes, or until
 // most tasks of the queue are removed ones.
 func (p *Pool[K, T]) stopWaitingLocked(t *Task[K, T]) {
 	for _, s := range t.waitsFor {
@@ -124,9 +127,10 @@ func (p *Pool[K, T]) stopWaitingLocked(t *Task[K, T]) {
 	t.waitsFor = nil
 }
 
-// AcquireRun counts a run that is about to begin among the active runs of its pipeline. If the limit does not allow that,
-// the task gets its turn when it may. If the pipeline's record is known, limit is that of the record at the revision
-// asOf. AcquireRun also reports whether this is the first run of the pipeline.
+// AcquireRun counts a run that is about to begin among the active runs of its pipeline, and reports whether it did. If the
+// run limit does not allow another run, the task gets its turn when it does. If known is set, limit is the limit in the
+// record of the pipeline at the revision asOf. Otherwise the pipeline has no record. AcquireRun also reports whether the
+// pool had no run limit for the pipeline before.
 func (p *Pool[K, T]) AcquireRun(pipeline string, known bool, limit int, asOf int64, t *Task[K, T]) (acquired, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +143,7 @@ func (p *Pool[K, T]) AcquireRun(pipeline string, known bool, limit int, asOf int
 	if t.run == s {
 		return true, first
 	}
-	p.releaseRunLocked(t) // of another pipeline, along which the run could not begin
+	p.releaseRunLocked(t) // of another pipeline, with which the run could not begin
 	if !p.acquireLocked(s, t) {
 		return false, first
 	}
@@ -147,7 +151,7 @@ func (p *Pool[K, T]) AcquireRun(pipeline string, known bool, limit int, asOf int
 	return true, first
 }
 
-// limitLocked changes a limit to what the record of a pipeline says at a revision. An older revision changes nothing.
+// limitLocked sets a limit to the one in the record of a pipeline at the revision asOf. An older revision changes nothing.
 func (p *Pool[K, T]) limitLocked(s *Semaphore[K, T], limit int, asOf int64) {
 	if asOf < s.asOf {
 		return
@@ -159,6 +163,7 @@ func (p *Pool[K, T]) limitLocked(s *Semaphore[K, T], limit int, asOf int64) {
 	}
 }
 
+// runLocked returns the run limit of a pipeline, and adds it if there is none.
 func (p *Pool[K, T]) runLocked(pipeline string) *Semaphore[K, T] {
 	s := p.runs[pipeline]
 	if s == nil {
@@ -173,7 +178,7 @@ func (p *Pool[K, T]) ReleaseRun(t *Task[K, T]) {
 	p.mu.Lock()
 	p.releaseRunLocked(t)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }
 
 func (p *Pool[K, T]) releaseRunLocked(t *Task[K, T]) {
@@ -193,9 +198,10 @@ func (p *Pool[K, T]) dropUnusedLocked(s *Semaphore[K, T]) {
 	}
 }
 
-// LimitRuns changes how many runs of a pipeline can be active, after its definition has changed. Runs that have begun go
-// on. A deleted pipeline has no limit, so that the tasks that wait learn of the deletion. The tasks of the pipeline that
-// wait for a driver and have not begun get their turn too, because they may not need that driver any more.
+// LimitRuns changes how many runs of a pipeline can be active, after the definition of the pipeline has changed. Runs that
+// have begun continue. For a deleted pipeline the caller passes no limit, so that the tasks that wait get a turn and notice
+// the deletion. The tasks of the pipeline that wait for a place of a driver and have not begun get a turn too, because it
+// is possible that they do not need this driver any more.
 func (p *Pool[K, T]) LimitRuns(pipeline string, limit int, asOf int64, deleted bool) {
 	p.mu.Lock()
 	s := p.runLocked(pipeline)
@@ -212,5 +218,5 @@ func (p *Pool[K, T]) LimitRuns(pipeline string, limit int, asOf int64, deleted b
 	}
 	p.dropUnusedLocked(s)
 	p.mu.Unlock()
-	p.hire()
+	p.spawnWorkers()
 }

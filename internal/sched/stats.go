@@ -6,14 +6,14 @@ import "time"
 type Stats struct {
 	Tasks     int
 	Ready     int       // tasks that wait for a worker
-	Oldest    time.Time // when the first of them began to wait; zero if there is none
+	Oldest    time.Time // when the first of the ready tasks began to wait; zero if there is none
 	Due       int       // tasks that wait for a time
 	Workers   int
 	Busy      int              // workers that are working
 	Abandoned int              // calls that were abandoned and have not returned
-	States    []int            // tasks by state
-	Ended     []int64          // ended tasks by their last state
-	Blocked   map[string]int   // tasks by the driver that they wait for
+	States    []int            // number of tasks, by state
+	Ended     []int64          // number of ended tasks, by their last state
+	Blocked   map[string]int   // number of tasks that wait for an unregistered driver, by driver
 	Drivers   map[string]Usage // by name
 	Runs      map[string]Usage // by pipeline
 }
@@ -21,7 +21,7 @@ type Stats struct {
 // Usage is how much of a semaphore is used.
 type Usage struct {
 	InUse   int
-	Limit   int // 0 for none
+	Limit   int // 0 means no limit
 	Waiting int
 }
 
@@ -55,6 +55,7 @@ func (p *Pool[K, T]) Stats() Stats {
 	return st
 }
 
+// usage returns how much of the semaphore is used.
 func (s *Semaphore[K, T]) usage() Usage {
 	return Usage{InUse: s.inUse, Limit: s.limit, Waiting: s.waiting.Len() - s.dead}
 }

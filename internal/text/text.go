@@ -1,4 +1,4 @@
-// Package text shortens text, checks names, and shows values of foreign code without running into trouble.
+// Package text shortens text, checks names, and shows values of foreign code safely. It must not know what a text is for.
 package text
 
 import "strings"

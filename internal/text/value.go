@@ -5,8 +5,8 @@ import (
 	"reflect"
 )
 
-// Of returns the text of a value that foreign code panicked with. Of never panics. For a value that package fmt would
-// follow for ever, or for very long, Of returns the type alone.
+// Of returns the text of a value with which foreign code panicked. Of never panics. If package fmt would need for ever or
+// very long to print the value, Of returns only the type.
 func Of(v any) (text string) {
 	defer func() {
 		if recover() != nil {
@@ -57,6 +57,6 @@ func showable(v reflect.Value, left *int) bool {
 	return true
 }
 
-// TypeOf returns the name of a value's type. The engine logs nothing else of a value that a program's code panicked
-// with, because the value can hold a secret.
+// TypeOf returns the name of the type of a value. The engine logs nothing else of a value with which code of the program
+// panicked, because the value can contain a secret.
 func TypeOf(panicked any) string { return fmt.Sprintf("%T", panicked) }

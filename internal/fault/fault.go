@@ -1,5 +1,5 @@
-// Package fault holds the conditions that callers of the library branch on, the kinds under which the store remembers
-// them, and the faults of single fields.
+// Package fault holds the conditions on which callers of the library branch, the kinds under which a store keeps them, and
+// the faults of single fields. It must not know where a condition occurs.
 package fault
 
 import "errors"

@@ -1,3 +1,5 @@
+// Package fair holds queues that are fair between lanes. It must not know what waits in them. Nothing in it is safe for
+// concurrent use.
 package fair
 
 import "iter"
@@ -25,7 +27,7 @@ func (l *Lanes[T]) Len() int { return l.n }
 // Push adds an item at the end of a lane.
 func (l *Lanes[T]) Push(name string, item T) { l.lane(name).Push(item) }
 
-// PushOrdered adds an item to a lane before the items at its end that are to come after it.
+// PushOrdered adds an item to a lane in front of those items at the end of the lane for which after reports true.
 func (l *Lanes[T]) PushOrdered(name string, item T, after func(other T) bool) {
 	to := l.lane(name)
 	to.Push(item)

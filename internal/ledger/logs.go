@@ -1,0 +1,58 @@
+package ledger
+
+import (
+	"context"
+
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Log passes the log lines of a run to pass, in order. It begins with the record that contains the line after+1. Such a
+// record can begin with earlier lines, so that the caller must skip the lines up to after.
+func (l *Ledger) Log(ctx context.Context, run string, after int64, pass func(record.LogLine)) error {
+	from := ""
+	before := store.Query{Prefix: record.LogsOf(run), After: record.LogKey(run, after+2), Reverse: true, Limit: 1}
+	for r, err := range l.Store.List(ctx, before) {
+		if err != nil {
+			return err
+		}
+		if err := passLines(r, pass); err != nil {
+			return err
+		}
+		from = r.Key
+	}
+	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.LogsOf(run), After: from}) {
+		if err != nil {
+			return err
+		}
+		if err := passLines(r, pass); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passLines passes the lines of one record to pass.
+func passLines(r store.Record, pass func(record.LogLine)) error {
+	var lines []record.LogLine
+	if err := record.Decode(r, &lines); err != nil {
+		return err
+	}
+	for _, line := range lines {
+		pass(line)
+	}
+	return nil
+}
+
+// LastLine returns the Seq of the newest recorded log line of a run, or 0 if there is none.
+func (l *Ledger) LastLine(ctx context.Context, run string) (last int64, err error) {
+	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.LogsOf(run), Reverse: true, Limit: 1}) {
+		if err != nil {
+			return 0, err
+		}
+		if err := passLines(r, func(line record.LogLine) { last = line.Seq }); err != nil {
+			return 0, err
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,104 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// Run returns what is recorded of a run, without its failed attempts and its log. If there is no run with this id, the
+// error wraps [fault.NotFound].
+func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
+	rec, rev, err := Load[record.Run](ctx, l, record.RunKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &record.RunState{ID: id, Rec: *rec, Rev: rev}
+	if rec.Started == 0 {
+		return r, nil
+	}
+	// The steps are read before the plan. One commit writes the steps that a Planner returns and the plan that contains them;
+	// in the other order, a step could be read that an older plan does not contain.
+	prefix := record.StepsOf(id)
+	var steps []store.Record
+	for found, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, found)
+	}
+	if r.Plan, err = l.Plan(ctx, id, rec); err != nil {
+		if l.removed(ctx, id, err) {
+			return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
+		}
+		return nil, err
+	}
+	r.Steps = make([]record.StepState, r.Plan.Len())
+	for _, found := range steps {
+		i := r.Plan.Index(strings.TrimPrefix(found.Key, prefix))
+		if i < 0 {
+			return nil, fmt.Errorf("%w: record %s: the run has no such step", store.ErrCorrupt, found.Key)
+		}
+		if err := record.Decode(found, &r.Steps[i].Rec); err != nil {
+			return nil, err
+		}
+		r.Steps[i].Rev = found.Revision
+	}
+	return r, nil
+}
+
+// removed reports whether an error can be explained by the removal of a run: a record that belongs to the run was not
+// found, and the record of the run has been removed meanwhile.
+func (l *Ledger) removed(ctx context.Context, run string, err error) bool {
+	if !errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	_, err = l.Store.Get(ctx, record.RunKey(run))
+	return errors.Is(err, store.ErrNotFound)
+}
+
+// Attempt is the record of a failed attempt, with the number of the attempt.
+type Attempt struct {
+	Number int
+	Rec    record.Attempt
+}
+
+// Attempts returns the failed attempts that are kept of a run, by step id, the oldest first.
+func (l *Ledger) Attempts(ctx context.Context, run string) (map[string][]Attempt, error) {
+	attempts := map[string][]Attempt{}
+	prefix := record.AttemptsOf(run)
+	for found, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		step, number, _ := strings.Cut(strings.TrimPrefix(found.Key, prefix), "/")
+		n, err := strconv.ParseInt(number, 16, 0)
+		if err != nil {
+			return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, found.Key)
+		}
+		kept := Attempt{Number: int(n)}
+		if err := record.Decode(found, &kept.Rec); err != nil {
+			return nil, err
+		}
+		attempts[step] = append(attempts[step], kept)
+	}
+	return attempts, nil
+}
+
+// Signaled reports whether there is a signal for a run that no step has taken.
+func (l *Ledger) Signaled(ctx context.Context, run string) (bool, error) {
+	for _, err := range l.Store.List(ctx, store.Query{Prefix: record.SignalPrefix + run + "/", Limit: 1}) {
+		return err == nil, err
+	}
+	return false, nil
+}

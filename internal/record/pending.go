@@ -1,0 +1,41 @@
+package record
+
+import "github.com/conveyor-go/conveyor/store"
+
+// Pending is the record of a run that is pending behind the run in [Resource].Pending. These runs are promoted in the order
+// of their keys.
+type Pending struct {
+	Run        string `json:"run"`
+	Generation int64  `json:"generation"`
+	Cause      Cause  `json:"cause"`
+}
+
+// Check returns what is wrong with the record, and an empty text if nothing is.
+func (q *Pending) Check() string {
+	return unless(q.Run != "" && refers(q.Run) && q.Generation >= 1 && q.Cause != 0, "has no run, no generation or no cause")
+}
+
+// EnqueuePending adds a new run behind the pending runs of the resource, and returns the writes that are needed besides
+// those of r and rec. If the run is the first pending one, it takes the newest generation when it begins, unless keep is
+// set. A run behind another pending run always keeps its generation.
+func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store.Op {
+	if r.Pending == "" {
+		r.Pending, r.Cause, r.Keeps = id, rec.Cause, 0
+		if keep {
+			r.Keeps = rec.Generation
+		}
+		return nil
+	}
+	if r.Keeps == 0 {
+		r.Keeps = rec.Generation - 1 // until now, the first pending run was to take the newest generation
+	}
+	r.Queued++
+	r.LastPlace++
+	rec.Place = r.LastPlace
+	place := &Pending{Run: id, Generation: rec.Generation, Cause: rec.Cause}
+	return []store.Op{store.Put(PendingKey(k, rec.Place), Encode(place)).IfAbsent()}
+}
+
+// FixesGeneration reports whether the last pending run keeps its generation, so that a newer generation needs a run of its
+// own.
+func (r *Resource) FixesGeneration() bool { return r.Keeps != 0 || r.Queued > 0 }

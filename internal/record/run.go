@@ -1,0 +1,105 @@
+package record
+
+import (
+	"fmt"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/text"
+)
+
+// Run is the record of a run without its steps. State is queued, running or final. The state that users see of a running
+// run follows from its steps; see [RunState.State].
+type Run struct {
+	Type       string     `json:"resource"`
+	Name       string     `json:"name"`
+	ResourceID string     `json:"resourceId"`
+	Cause      Cause      `json:"cause"`
+	State      plan.State `json:"state"`
+	Reason     string     `json:"reason,omitempty"`
+	// Generation and the fields up to DeletedAt are pinned when the run starts.
+	Generation int64             `json:"generation,omitempty"`
+	Pipeline   string            `json:"pipeline,omitempty"`
+	Hash       string            `json:"hash,omitempty"` // of the pipeline's definition
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Version    int64             `json:"version,omitempty"`
+	MadeAt     Time              `json:"madeAt,omitempty"`    // Created of the resource
+	UpdatedAt  Time              `json:"updatedAt,omitempty"` // Updated of the resource
+	DeletedAt  Time              `json:"deletedAt,omitempty"` // Deleted of the resource
+	Created    Time              `json:"created"`
+	Started    Time              `json:"started,omitempty"`
+	Ended      Time              `json:"ended,omitempty"`
+	Deadline   Time              `json:"deadline,omitempty"`
+	Stop       plan.Stop         `json:"stop,omitempty"` // why the run is to end as soon as no step runs
+	StopReason string            `json:"stopReason,omitempty"`
+	FailedStep string            `json:"failedStep,omitempty"`
+	// Of is the run that this run repeats, beginning with the step From. An empty From means the steps that run Of has not
+	// done. Newest means that this run uses the present definition of the pipeline.
+	Of     string `json:"of,omitempty"`
+	From   string `json:"from,omitempty"`
+	Newest bool   `json:"newest,omitempty"`
+	// Place is the place under which the run has a record of type Pending, or had one; 0 if it never had one.
+	Place int64 `json:"place,omitempty"`
+	// Outcome is how the steps have ended, and Reason is why; only Finally is left. CutShort means that Finally is to end
+	// too, as soon as none of its steps runs.
+	Outcome  plan.State `json:"outcome,omitzero"`
+	CutShort bool       `json:"cutShort,omitempty"`
+}
+
+// Key returns the key of the resource of the run.
+func (r *Run) Key() Key { return Key{Type: r.Type, Name: r.Name} }
+
+// OutcomeReason returns the reason for the outcome of the steps, and an empty text as long as there is no outcome.
+func (r *Run) OutcomeReason() string {
+	if r.Outcome == plan.Unset {
+		return ""
+	}
+	return r.Reason
+}
+
+// Check returns what is wrong with the record, and an empty text if nothing is.
+func (r *Run) Check() string {
+	switch {
+	case text.NameFault(r.Type) != "" || text.NameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
+		return "has no resource, or no cause"
+	case !refers(r.Pipeline, r.Hash, r.Of):
+		return refersToNothing
+	case r.State != plan.Queued && r.State != plan.Running && !r.State.Final():
+		return fmt.Sprintf("is a run that is %s", r.State)
+	case (r.State == plan.Queued) == (r.Started != 0) && !r.State.Final():
+		return fmt.Sprintf("is %s, and has begun at %d", r.State, r.Started)
+	}
+	return unless(r.Started == 0 || r.Generation >= 1, "has begun without a generation")
+}
+
+// AppendJSON appends the JSON of the record to b.
+func (r *Run) AppendJSON(b []byte) []byte {
+	w := writer{append(b, '{')}
+	w.text("resource", r.Type, true)
+	w.text("name", r.Name, true)
+	w.text("resourceId", r.ResourceID, true)
+	w.text("cause", causeNames.Names[r.Cause], true)
+	w.text("state", plan.StateNames.Names[r.State], true)
+	w.text("reason", r.Reason, false)
+	w.int("generation", int64(r.Generation), false)
+	w.text("pipeline", r.Pipeline, false)
+	w.text("hash", r.Hash, false)
+	w.labels("metadata", r.Metadata)
+	w.int("version", int64(r.Version), false)
+	w.int("madeAt", int64(r.MadeAt), false)
+	w.int("updatedAt", int64(r.UpdatedAt), false)
+	w.int("deletedAt", int64(r.DeletedAt), false)
+	w.int("created", int64(r.Created), true)
+	w.int("started", int64(r.Started), false)
+	w.int("ended", int64(r.Ended), false)
+	w.int("deadline", int64(r.Deadline), false)
+	w.text("stop", string(r.Stop), false)
+	w.text("stopReason", r.StopReason, false)
+	w.text("failedStep", r.FailedStep, false)
+	w.text("of", r.Of, false)
+	w.text("from", r.From, false)
+	w.bool("newest", r.Newest)
+	w.int("place", int64(r.Place), false)
+	w.text("outcome", plan.StateNames.Names[r.Outcome], false)
+	w.bool("cutShort", r.CutShort)
+	return append(w.b, '}')
+}

@@ -1,0 +1,96 @@
+package record
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
+)
+
+// Step is the record of the present state of a step. Failed attempts that have ended have records of their own; see
+// [Attempt].
+type Step struct {
+	State   plan.State `json:"state"`
+	Attempt int        `json:"attempt,omitempty"`
+	Started Time       `json:"started,omitempty"` // start of the newest attempt
+	Ended   Time       `json:"ended,omitempty"`
+	Due     Time       `json:"due,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	// Resumed means that an earlier call of this attempt began and has no outcome.
+	Resumed bool `json:"resumed,omitempty"`
+	// Again means that the next call belongs to this attempt, because of a requeue, a wait or an interruption.
+	Again         bool            `json:"again,omitempty"`
+	Requeues      int             `json:"requeues,omitempty"`
+	Interruptions int             `json:"interruptions,omitempty"` // of all attempts of the step
+	Crashes       int             `json:"crashes,omitempty"`       // interruptions because the process ended
+	Lines         int             `json:"lines,omitempty"`         // log lines that are kept of the step
+	Output        json.RawMessage `json:"output,omitempty"`
+	Await         string          `json:"await,omitempty"` // the signal that a waiting step waits for
+	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
+	// until the step has an outcome, so that a repeated call receives them too.
+	Signal   json.RawMessage `json:"signal,omitempty"`
+	TimedOut bool            `json:"timedOut,omitempty"`
+	Waits    []Wait          `json:"waits,omitempty"`
+}
+
+// Wait is one wait of a step for a signal.
+type Wait struct {
+	Signal   string `json:"signal"`
+	From     Time   `json:"from"`
+	To       Time   `json:"to,omitempty"` // 0 until the wait has ended
+	TimedOut bool   `json:"timedOut,omitempty"`
+}
+
+// Begin records that a call is about to be made. The call gets a new attempt number unless Again is set.
+func (s *Step) Begin(now Time) {
+	if !s.Again {
+		s.Attempt++
+	}
+	s.State, s.Started, s.Due, s.Reason = plan.Running, now, 0, ""
+}
+
+// Interrupt records that the call of the step ended without an outcome. The next call has the same attempt number.
+func (s *Step) Interrupt() {
+	s.State, s.Resumed, s.Again = plan.Queued, true, true
+	s.Interruptions++
+}
+
+// WakeUp records the end of a wait. The payload is that of the signal; nil means that the wait has timed out.
+func (s *Step) WakeUp(now Time, payload json.RawMessage) {
+	s.State, s.Await, s.Due, s.Reason = plan.Queued, "", 0, ""
+	s.Signal, s.TimedOut = payload, payload == nil
+	s.Waits = slices.Clone(s.Waits)
+	if n := len(s.Waits); n > 0 {
+		s.Waits[n-1].To, s.Waits[n-1].TimedOut = now, s.TimedOut
+	}
+}
+
+// Check returns what is wrong with the record, and an empty text if nothing is.
+func (s *Step) Check() string {
+	return unless(s.State != plan.Unset && s.Attempt >= 0, "is a step that has not begun")
+}
+
+// AppendJSON appends the JSON of the record to b.
+func (s *Step) AppendJSON(b []byte) []byte {
+	w := writer{append(b, '{')}
+	w.text("state", plan.StateNames.Names[s.State], true)
+	w.int("attempt", int64(s.Attempt), false)
+	w.int("started", int64(s.Started), false)
+	w.int("ended", int64(s.Ended), false)
+	w.int("due", int64(s.Due), false)
+	w.text("reason", s.Reason, false)
+	w.bool("resumed", s.Resumed)
+	w.bool("again", s.Again)
+	w.int("requeues", int64(s.Requeues), false)
+	w.int("interruptions", int64(s.Interruptions), false)
+	w.int("crashes", int64(s.Crashes), false)
+	w.int("lines", int64(s.Lines), false)
+	w.raw("output", s.Output)
+	w.text("await", s.Await, false)
+	w.raw("signal", s.Signal)
+	w.bool("timedOut", s.TimedOut)
+	if len(s.Waits) > 0 {
+		w.raw("waits", Encode(s.Waits))
+	}
+	return append(w.b, '}')
+}

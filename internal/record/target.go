@@ -1,0 +1,18 @@
+package record
+
+// Target is what a run pins of its resource when it begins.
+type Target struct {
+	Generation int64
+	Pipeline   string
+	Metadata   map[string]string
+	Version    int64
+	Updated    Time
+	Spec       []byte
+}
+
+// Newest returns the target for the newest generation of the resource, whose spec the caller passes.
+func (r *Resource) Newest(spec []byte) *Target {
+	return &Target{
+		Generation: r.Generation, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version, Updated: r.Updated, Spec: spec,
+	}
+}

@@ -1,0 +1,505 @@
+package sched
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// The states that the owners of the model report.
+const (
+	queued uint8 = iota + 1
+	atWork
+	waiting
+	done
+)
+
+// unit is a task of the model, with what the model knows of it.
+type unit struct {
+	Task[string, *unit]
+
+	pipeline string
+	driver   string
+	bounded  bool // it counts among the active runs of its pipeline
+	active   bool // it does so now
+	gone     bool
+	calls    int // calls for it that have not returned or been abandoned
+	// waits returns whether the task still has a reason to wait. It is nil if the task waits for nothing but its turn.
+	waits func() bool
+}
+
+// call is a call of a driver that is under way.
+type call struct {
+	of     *unit
+	exempt bool
+}
+
+// model is a pool, and the same in a form that is obvious.
+type model struct {
+	t    *rapid.T
+	pool *Pool[string, *unit]
+
+	workers   int
+	begun     bool
+	now       int64
+	spawned   int // workers that are about to call Next
+	reserved  int // places that the caller has reserved
+	calls     []*call
+	abandoned []*call
+	units     []*unit
+
+	sems       map[string]*Semaphore[string, *unit]
+	limits     map[string]int // of drivers and of pipelines
+	registered map[string]bool
+	asOf       map[string]int64 // of the limits of pipelines
+
+	drains                *Drains
+	exempt                int
+	drained, quiet, idle  bool
+	waitedForRun, granted map[string]bool // before the action
+}
+
+func newModel(t *rapid.T) *model {
+	m := &model{
+		t: t, workers: rapid.IntRange(1, 4).Draw(t, "workers"), now: 1, asOf: map[string]int64{"P": 1, "Q": 1},
+		sems: map[string]*Semaphore[string, *unit]{}, limits: map[string]int{}, registered: map[string]bool{},
+	}
+	m.pool = NewPool[string, *unit](m.workers, func() { m.spawned++ }, func(string) {})
+	for _, d := range []string{"a", "b"} {
+		m.limits[d] = rapid.IntRange(0, 2).Draw(t, "limit of driver")
+		m.sems[d] = NewSemaphore[string, *unit](m.limits[d])
+		m.registered[d] = rapid.Bool().Draw(t, "registered")
+		m.pool.Show(d, m.sems[d])
+	}
+	for _, p := range []string{"P", "Q"} {
+		m.limits[p] = rapid.IntRange(0, 2).Draw(t, "limit of pipeline")
+	}
+	return m
+}
+
+// arrive adds a task. Before the pool has begun, the task is one of an earlier process.
+func (m *model) arrive(t *rapid.T) {
+	u := &unit{
+		pipeline: rapid.SampledFrom([]string{"P", "Q"}).Draw(t, "pipeline"),
+		driver:   rapid.SampledFrom([]string{"a", "b"}).Draw(t, "driver"),
+		bounded:  rapid.Bool().Draw(t, "bounded"),
+	}
+	u.Owner, u.ID = u, fmt.Sprintf("%06d", len(m.units))
+	u.Key = rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "key")
+	m.units = append(m.units, u)
+	require.Same(t, &u.Task, m.pool.Take(u.ID, u.pipeline, queued, func() *Task[string, *unit] { return &u.Task }))
+	if m.begun {
+		m.pool.Ready(&u.Task)
+		return
+	}
+	pipeline, due := "", int64(0)
+	if u.bounded && rapid.Bool().Draw(t, "active") {
+		pipeline, u.active = u.pipeline, true
+	}
+	if rapid.Bool().Draw(t, "sleeps") {
+		due = m.sleep(t, u)
+	}
+	m.pool.Restore(&u.Task, u.pipeline, pipeline, queued, due)
+}
+
+// sleep has a task wait for a time, and returns the time.
+func (m *model) sleep(t *rapid.T, u *unit) int64 {
+	due := m.now + rapid.Int64Range(1, 5).Draw(t, "delay")
+	u.waits = func() bool { return due > m.now }
+	return due
+}
+
+// work has a worker ask for a task, and do what can be done for it.
+func (m *model) work(t *rapid.T) {
+	if m.spawned == 0 {
+		t.Skip()
+	}
+	task := m.pool.Next()
+	if task == nil {
+		m.spawned--
+		return
+	}
+	u := task.Owner
+	require.False(t, u.gone, "a removed task gets a turn")
+	require.Zero(t, u.calls, "a task at work gets a turn")
+	require.Nil(t, m.drains, "a turn after Drain")
+	u.waits = nil
+	if m.start(t, u) {
+		m.spawned--
+		m.calls = append(m.calls, &call{of: u})
+	}
+	m.pool.ReturnGrants(task)
+}
+
+// start starts a call for a task, or has the task wait.
+func (m *model) start(t *rapid.T, u *unit) bool {
+	if u.bounded && !u.active {
+		limit, asOf := m.limits[u.pipeline], m.asOf[u.pipeline]
+		if m.pool.runs[u.pipeline] != nil && rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
+			limit, asOf = 7, asOf-1
+		}
+		acquired, _ := m.pool.AcquireRun(u.pipeline, true, limit, asOf, &u.Task)
+		if !acquired {
+			u.waits = func() bool { return full(m.pool.runs[u.pipeline]) }
+			return false
+		}
+		u.active = true
+		if limit := m.limits[u.pipeline]; limit > 0 {
+			require.LessOrEqual(t, m.activeRuns(u.pipeline), limit, "the run limit of %s is exceeded", u.pipeline)
+		}
+	}
+	switch {
+	case !m.registered[u.driver]:
+		m.pool.Block(&u.Task, u.driver)
+		u.waits = func() bool { return !m.registered[u.driver] }
+	case m.pool.Hold(&u.Task):
+		u.waits = func() bool { return m.away(u.Key) > 0 }
+	case !m.pool.Acquire(m.sems[u.driver], &u.Task):
+		u.waits = func() bool { return full(m.sems[u.driver]) }
+	default:
+		require.Zero(t, m.away(u.Key), "two calls for one key")
+		u.calls++
+		m.pool.At(&u.Task, 0, atWork, 1, func(string) bool { return false })
+		return true
+	}
+	m.pool.At(&u.Task, 0, waiting, 0, func(driver string) bool { return !m.registered[driver] })
+	return false
+}
+
+func full(s *Semaphore[string, *unit]) bool { return s.limit > 0 && s.inUse+s.granted >= s.limit }
+
+func (m *model) away(key string) (n int) {
+	for _, c := range m.abandoned {
+		if c.of.Key == key {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) activeRuns(pipeline string) (n int) {
+	for _, u := range m.units {
+		if u.active && u.pipeline == pipeline {
+			n++
+		}
+	}
+	return n
+}
+
+// settle does with a task what the outcome of its call asks for.
+func (m *model) settle(t *rapid.T, u *unit) {
+	switch rapid.SampledFrom([]string{"end", "sleep", "next"}).Draw(t, "outcome") {
+	case "end":
+		m.remove(u, done)
+	case "sleep":
+		m.pool.At(&u.Task, m.sleep(t, u), waiting, 0, nil)
+	case "next":
+		m.pool.At(&u.Task, 0, queued, 0, nil)
+		m.pool.Ready(&u.Task)
+	}
+}
+
+func (m *model) remove(u *unit, ended uint8) {
+	u.gone, u.active, u.waits = true, false, nil
+	m.pool.Remove(&u.Task, ended)
+}
+
+// returns has the call of a worker return. The worker goes on.
+func (m *model) returns(t *rapid.T) {
+	c := pick(t, &m.calls)
+	c.of.calls--
+	m.unexempt(c)
+	m.pool.Done(m.sems[c.of.driver], 1)
+	m.settle(t, c.of)
+	m.spawned++
+}
+
+// abandon gives a call up and goes on without it.
+func (m *model) abandon(t *rapid.T) {
+	c := pick(t, &m.calls)
+	c.of.calls--
+	m.abandoned = append(m.abandoned, c)
+	m.pool.Abandoned(c.of.Key)
+	m.settle(t, c.of)
+}
+
+func (m *model) returnsLate(t *rapid.T) {
+	c := pick(t, &m.abandoned)
+	m.unexempt(c)
+	m.pool.Returned(c.of.Key)
+	m.pool.Done(m.sems[c.of.driver], 1)
+}
+
+func (m *model) unexempt(c *call) {
+	if c.exempt {
+		m.exempt--
+		m.pool.Exempt(-1)
+	}
+}
+
+// pick removes one of some calls, and returns it.
+func pick(t *rapid.T, from *[]*call) *call {
+	if len(*from) == 0 {
+		t.Skip()
+	}
+	i := rapid.IntRange(0, len(*from)-1).Draw(t, "call")
+	c := (*from)[i]
+	*from = slices.Delete(*from, i, i+1)
+	return c
+}
+
+func (m *model) removeOne(t *rapid.T) {
+	idle := slices.DeleteFunc(slices.Clone(m.units), func(u *unit) bool { return u.gone || u.calls > 0 })
+	if len(idle) == 0 {
+		t.Skip()
+	}
+	m.remove(rapid.SampledFrom(idle).Draw(t, "task"), rapid.SampledFrom([]uint8{0, done}).Draw(t, "ended"))
+}
+
+func (m *model) limit(t *rapid.T) {
+	pipeline := rapid.SampledFrom([]string{"P", "Q"}).Draw(t, "pipeline")
+	m.asOf[pipeline]++
+	m.limits[pipeline] = rapid.IntRange(0, 3).Draw(t, "limit")
+	m.pool.LimitRuns(pipeline, m.limits[pipeline], m.asOf[pipeline], false)
+	m.pool.LimitRuns(pipeline, 9, m.asOf[pipeline]-1, false) // a reader that comes late
+}
+
+func (m *model) drain(t *rapid.T) {
+	if len(m.calls) > 0 && rapid.Bool().Draw(t, "by a driver") {
+		if c := rapid.SampledFrom(m.calls).Draw(t, "call"); !c.exempt {
+			c.exempt = true
+			m.exempt++
+			m.pool.Exempt(1)
+		}
+	}
+	drains, phase := m.pool.Drain()
+	require.Equal(t, Draining, phase)
+	m.drains = &drains
+}
+
+func (m *model) check(t *rapid.T) {
+	busy := m.spawned + m.reserved + len(m.calls)
+	st := m.pool.Stats()
+	require.LessOrEqual(t, busy, m.workers, "more workers than there are")
+	require.Equal(t, busy, st.Busy)
+	require.Equal(t, len(m.abandoned), st.Abandoned)
+	live, blocked := 0, map[string]int{}
+	for _, u := range m.units {
+		if u.gone {
+			require.Nil(t, m.pool.Find(u.ID))
+			require.Empty(t, u.grants)
+			continue
+		}
+		live++
+		require.Same(t, &u.Task, m.pool.Find(u.ID))
+		for _, d := range u.blocked {
+			blocked[d]++
+		}
+		// No wake-up is lost: what does not wait any more, and is not at work, is ready.
+		if u.calls == 0 && !u.queued && m.begun {
+			require.NotNil(t, u.waits, "task %s is forgotten", u.ID)
+			require.True(t, u.waits(), "task %s has not been woken", u.ID)
+		}
+	}
+	require.Equal(t, live, st.Tasks)
+	require.Equal(t, blocked, st.Blocked)
+	if m.begun && m.drains == nil && busy < m.workers {
+		require.LessOrEqual(t, m.pool.Waiting(), m.spawned, "a task waits although a worker is free")
+	}
+	for d, s := range m.sems {
+		inUse := 0
+		for _, c := range append(slices.Clone(m.calls), m.abandoned...) {
+			if c.of.driver == d {
+				inUse++
+			}
+		}
+		require.Equal(t, inUse, st.Drivers[d].InUse)
+		if s.limit > 0 {
+			require.LessOrEqual(t, s.inUse+s.granted, s.limit, "driver %s has too many calls", d)
+		}
+	}
+	m.checkRuns(t, st)
+	m.checkDrains(t)
+}
+
+// checkRuns checks the run limits, and that an older run comes first.
+func (m *model) checkRuns(t *rapid.T, st Stats) {
+	wait, granted := map[string]bool{}, map[string]bool{}
+	for pipeline, s := range m.pool.runs {
+		require.Equal(t, m.activeRuns(pipeline), s.inUse)
+		require.Equal(t, s.inUse, st.Runs[pipeline].InUse)
+		require.Equal(t, m.limits[pipeline], s.limit, "a stale limit of %s", pipeline)
+		oldest := ""
+		for _, task := range s.waiting.Lane(pipeline) {
+			if m.pool.tasks[task.ID] != task {
+				continue
+			}
+			require.Less(t, oldest, task.ID, "a newer run waits in front of an older one")
+			wait[task.ID], oldest = true, task.ID
+		}
+		for _, u := range m.units {
+			if u.pipeline == pipeline && slices.Contains(u.grants, s) {
+				granted[u.ID] = true
+			}
+		}
+		for id := range granted {
+			for other := range wait {
+				if m.units[number(other)].pipeline == pipeline && m.units[number(id)].pipeline == pipeline &&
+					!m.granted[id] && m.waitedForRun[other] {
+					require.Less(t, id, other, "a newer run was granted a place before an older one")
+				}
+			}
+		}
+	}
+	m.waitedForRun, m.granted = wait, granted
+}
+
+func number(id string) (n int) {
+	_, _ = fmt.Sscanf(id, "%06d", &n)
+	return n
+}
+
+// checkDrains checks that each channel is closed exactly if its condition has held since Drain.
+func (m *model) checkDrains(t *rapid.T) {
+	if m.drains == nil {
+		return
+	}
+	busy, calls := m.spawned+m.reserved+len(m.calls), len(m.calls)+len(m.abandoned)
+	m.drained = m.drained || busy+len(m.abandoned) <= m.exempt
+	m.quiet = m.quiet || calls <= m.exempt
+	m.idle = m.idle || len(m.calls) == 0
+	require.Equal(t, m.drained, isClosed(m.drains.Drained), "drained")
+	require.Equal(t, m.quiet, isClosed(m.drains.Quiet), "quiet")
+	require.Equal(t, m.idle, isClosed(m.drains.Idle), "idle")
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestPoolGivesEveryTaskItsTurnWithinTheLimits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newModel(t)
+		begin := func(t *rapid.T) {
+			if m.begun {
+				t.Skip()
+			}
+			m.begun = true
+			require.Equal(t, New, m.pool.Begin(func() {}))
+			require.Equal(t, Running, m.pool.Begin(func() { require.Fail(t, "started twice") }))
+		}
+		for range rapid.IntRange(0, 5).Draw(t, "restored") {
+			m.arrive(t)
+		}
+		for _, p := range []string{"P", "Q"} { // as the engine does for each pipeline that it finds
+			m.pool.LimitRuns(p, m.limits[p], m.asOf[p], false)
+		}
+		begin(t)
+		m.check(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"arrive":       m.arrive,
+			"work":         m.work,
+			"work again":   m.work,
+			"return":       m.returns,
+			"abandon":      m.abandon,
+			"return late":  m.returnsLate,
+			"remove":       m.removeOne,
+			"change limit": m.limit,
+			"time passes": func(t *rapid.T) {
+				m.now += rapid.Int64Range(1, 3).Draw(t, "by")
+				m.pool.TakeDue(m.now)
+			},
+			"register": func(t *rapid.T) {
+				d := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "driver")
+				m.registered[d] = true
+				m.pool.Unblock(d)
+			},
+			"reserve": func(t *rapid.T) {
+				if m.pool.Reserve() {
+					require.Zero(t, m.pool.Waiting(), "a place is reserved although a task waits for it")
+					require.Nil(t, m.drains)
+					m.reserved++
+				}
+			},
+			"release": func(t *rapid.T) {
+				if m.reserved == 0 {
+					t.Skip()
+				}
+				m.reserved--
+				m.pool.Release()
+			},
+			"drain": func(t *rapid.T) {
+				if rapid.IntRange(0, 9).Draw(t, "now") == 0 {
+					m.drain(t)
+				}
+			},
+			"": m.check,
+		})
+	})
+}
+
+func TestAtReportsTheEarliestTime(t *testing.T) {
+	p, add := running(1, nil)
+	a, b := add("1", "P"), add("2", "P")
+	require.True(t, p.At(a, 10, waiting, 0, nil))
+	require.False(t, p.At(b, 20, waiting, 0, nil))
+	require.True(t, p.At(b, 5, waiting, 0, nil))
+	require.False(t, p.At(b, 0, waiting, 0, nil))
+	require.Equal(t, int64(10), p.TakeDue(9))
+	require.Zero(t, p.TakeDue(10))
+	require.Equal(t, 1, p.Waiting())
+	p.Remove(b, 0)
+	require.False(t, p.At(b, 1, waiting, 0, nil), "a removed task gets a time")
+	require.Zero(t, p.TakeDue(10))
+}
+
+func TestPhasesOnlyGoForward(t *testing.T) {
+	p := NewPool[string, int](1, func() {}, nil)
+	require.Equal(t, New, p.Phase())
+	require.True(t, p.IfBefore(Running, func() {}))
+	p.Begin(func() {})
+	require.True(t, p.Reach(Stopping))
+	require.False(t, p.Reach(Stopping))
+	require.False(t, p.Reach(Draining))
+	require.False(t, p.IfBefore(Stopping, func() { require.Fail(t, "called") }))
+	_, phase := p.Drain()
+	require.Equal(t, Stopping, phase)
+	require.Equal(t, Stopping, p.Begin(func() { require.Fail(t, "started") }))
+	require.False(t, p.Reserve())
+}
+
+func TestThePoolFindsItsTasks(t *testing.T) {
+	p, add := running(1, nil)
+	a := add("1", "P")
+	a.Owner = 7
+	require.Same(t, a, add("1", "Q"), "one task for each id")
+	require.Equal(t, []int{7}, p.Owners())
+	require.True(t, p.Goes("1"))
+	p.Strand(a)
+	require.False(t, p.Goes("1"))
+	require.False(t, p.Goes("2"))
+	p.Remove(a, done)
+	require.Nil(t, p.Find("1"))
+	require.Equal(t, int64(1), p.Stats().Ended[done])
+}
+
+func TestAloneIsFalseAsLongAsACallIsExemptOrAbandoned(t *testing.T) {
+	p, _ := running(2, nil)
+	require.True(t, p.Alone())
+	p.Exempt(1)
+	require.False(t, p.Alone())
+	p.Exempt(-1)
+	require.True(t, p.Reserve())
+	p.Abandoned("x")
+	require.False(t, p.Alone())
+	p.Returned("x")
+	require.True(t, p.Alone())
+}

@@ -1,0 +1,86 @@
+package sched
+
+import "slices"
+
+// Block records that a task waits for a driver that is not registered.
+func (p *Pool[K, T]) Block(t *Task[K, T], driver string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tasks[t.ID] != t || slices.Contains(t.blocked, driver) {
+		return
+	}
+	if p.blocked[driver] == nil {
+		p.blocked[driver] = map[*Task[K, T]]struct{}{}
+	}
+	p.blocked[driver][t] = struct{}{}
+	t.blocked = append(t.blocked, driver)
+}
+
+// Unblock gives the tasks that wait for a driver their turn.
+func (p *Pool[K, T]) Unblock(driver string) {
+	p.mu.Lock()
+	for t := range p.blocked[driver] {
+		t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool { return name == driver })
+		p.readyLocked(t)
+	}
+	delete(p.blocked, driver)
+	p.mu.Unlock()
+	p.spawnWorkers()
+}
+
+// unblockLocked records that a task waits only for those of its drivers for which still reports true.
+func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(driver string) bool) {
+	t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool {
+		if still(name) {
+			return false
+		}
+		delete(p.blocked[name], t)
+		if len(p.blocked[name]) == 0 {
+			delete(p.blocked, name)
+		}
+		return true
+	})
+}
+
+// Abandoned records that a call with a key was abandoned. The call does not occupy a worker any more. Tasks with the key
+// wait until the call returns; see Hold.
+func (p *Pool[K, T]) Abandoned(key K) {
+	p.mu.Lock()
+	p.away[key]++
+	p.abandoned++
+	p.free++
+	p.checkDrainedLocked()
+	p.mu.Unlock()
+	p.spawnWorkers()
+}
+
+// Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that
+// Hold has kept waiting get their turn.
+func (p *Pool[K, T]) Returned(key K) {
+	p.mu.Lock()
+	p.abandoned--
+	p.checkDrainedLocked()
+	if p.away[key]--; p.away[key] == 0 {
+		delete(p.away, key)
+		for _, t := range p.held[key] {
+			p.readyLocked(t)
+		}
+		delete(p.held, key)
+	}
+	p.mu.Unlock()
+	p.spawnWorkers()
+}
+
+// Hold reports whether a task must wait because an abandoned call with its key has not returned. If so, the task gets its
+// turn when that call returns. A key therefore never has two calls at once.
+func (p *Pool[K, T]) Hold(t *Task[K, T]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away[t.Key] == 0 {
+		return false
+	}
+	if !slices.Contains(p.held[t.Key], t) {
+		p.held[t.Key] = append(p.held[t.Key], t)
+	}
+	return true
+}
