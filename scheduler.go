@@ -72,7 +72,7 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 		ErrorText: opts.Limits.ErrorText, Attempts: opts.Limits.Attempts,
 		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
 	}
-	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
+	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return time.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
 	s.flusher.init(s)
 	return s
 }

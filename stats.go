@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 )
 
@@ -58,7 +59,7 @@ func (e *Engine) Stats(ctx context.Context) (Stats, error) {
 func (s *scheduler) stats() Stats {
 	now := s.pool.Stats()
 	st := Stats{
-		Unfinished: now.Tasks, Ready: now.Ready, OldestReady: now.Oldest, Due: now.Due,
+		Unfinished: now.Tasks, Ready: now.Ready, OldestReady: record.Time(now.Oldest).Time(), Due: now.Due,
 		Workers: now.Workers, Busy: now.Busy, Stray: now.Abandoned,
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},

@@ -13,6 +13,7 @@ import (
 // pool.
 type Pool[K comparable, T any] struct {
 	workers int
+	now     func() int64
 	spawn   func()
 	left    func(pipeline string)
 
@@ -43,11 +44,12 @@ type Pool[K comparable, T any] struct {
 // maxStates is greater than every state that an owner reports.
 const maxStates = 16
 
-// NewPool returns a pool with a number of workers. The pool calls spawn to start a worker. The worker must call Next until
+// NewPool returns a pool with a number of workers. The pool notes the time that now returns when a task begins to wait for
+// a worker. The pool calls spawn to start a worker. The worker must call Next until
 // Next returns nil. The pool calls left when no task has or waits for the run limit of a deleted pipeline any more.
-func NewPool[K comparable, T any](workers int, spawn func(), left func(pipeline string)) *Pool[K, T] {
+func NewPool[K comparable, T any](workers int, now func() int64, spawn func(), left func(pipeline string)) *Pool[K, T] {
 	return &Pool[K, T]{
-		workers: workers, free: workers, spawn: spawn, left: left,
+		workers: workers, free: workers, now: now, spawn: spawn, left: left,
 		tasks: map[string]*Task[K, T]{}, drivers: map[string]*Semaphore[K, T]{}, runs: map[string]*Semaphore[K, T]{},
 		blocked: map[string]map[*Task[K, T]]struct{}{}, away: map[K]int{}, held: map[K][]*Task[K, T]{},
 	}

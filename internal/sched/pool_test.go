@@ -67,7 +67,7 @@ func newModel(t *rapid.T) *model {
 		t: t, workers: rapid.IntRange(1, 4).Draw(t, "workers"), now: 1, asOf: map[string]int64{"P": 1, "Q": 1},
 		sems: map[string]*Semaphore[string, *unit]{}, limits: map[string]int{}, registered: map[string]bool{},
 	}
-	m.pool = NewPool[string, *unit](m.workers, func() { m.spawned++ }, func(string) {})
+	m.pool = NewPool[string, *unit](m.workers, func() int64 { return 1 }, func() { m.spawned++ }, func(string) {})
 	for _, d := range []string{"a", "b"} {
 		m.limits[d] = rapid.IntRange(0, 2).Draw(t, "limit of driver")
 		m.sems[d] = NewSemaphore[string, *unit](m.limits[d])
@@ -462,7 +462,7 @@ func TestAtReportsTheEarliestTime(t *testing.T) {
 }
 
 func TestPhasesOnlyGoForward(t *testing.T) {
-	p := NewPool[string, int](1, func() {}, nil)
+	p := NewPool[string, int](1, func() int64 { return 1 }, func() {}, nil)
 	require.Equal(t, New, p.Phase())
 	require.True(t, p.IfBefore(Running, func() {}))
 	p.Begin(func() {})

@@ -1,9 +1,6 @@
 // Package sched decides whose turn it is. It holds the tasks that wait for a worker, a time, a semaphore, a driver or an
-// abandoned call, and counts what is under way. It has one lock and no goroutine. It must not know what a task is, and
-// reads the clock only to report how long tasks have waited.
+// abandoned call, and counts what is under way. It has one lock, no goroutine and no clock. It must not know what a task is.
 package sched
-
-import "time"
 
 // Task is what a pool knows of a unit of work: where it waits, and for what. A zero Task with an ID, a Key and an Owner
 // can be given to [Pool.Take]. Tasks with an equal Key wait for each other's abandoned calls.
@@ -17,7 +14,7 @@ type Task[K comparable, T any] struct {
 	state    uint8              // as the owner last reported it
 	queued   bool               // in Pool.ready
 	stranded bool               // nothing can go on with it; see Strand
-	since    time.Time          // when the task began to wait for a worker
+	since    int64              // when the task began to wait for a worker
 	due      int64              // the time at which the task gets its turn; 0 if it is not in the heap of due times
 	heapAt   int                // the index in the heap of due times
 	run      *Semaphore[K, T]   // the run limit of a pipeline, if the task counts among its active runs; otherwise nil

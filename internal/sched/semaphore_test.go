@@ -8,7 +8,7 @@ import (
 
 // running returns a pool that has begun, and a function that adds a task in the lane of a pipeline.
 func running(workers int, left func(string)) (*Pool[string, int], func(id, lane string) *Task[string, int]) {
-	p := NewPool[string, int](workers, func() {}, left)
+	p := NewPool[string, int](workers, func() int64 { return 1 }, func() {}, left)
 	p.Begin(func() {})
 	return p, func(id, lane string) *Task[string, int] {
 		return p.Take(id, lane, queued, func() *Task[string, int] { return &Task[string, int]{ID: id, Key: id} })

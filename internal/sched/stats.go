@@ -1,13 +1,11 @@
 package sched
 
-import "time"
-
 // Stats is what a pool holds at one moment.
 type Stats struct {
 	Tasks     int
-	Ready     int       // tasks that wait for a worker
-	Oldest    time.Time // when the first of the ready tasks began to wait; zero if there is none
-	Due       int       // tasks that wait for a time
+	Ready     int   // tasks that wait for a worker
+	Oldest    int64 // when the first of the ready tasks began to wait; 0 if there is none
+	Due       int   // tasks that wait for a time
 	Workers   int
 	Busy      int              // workers that are working
 	Abandoned int              // calls that were abandoned and have not returned
@@ -37,7 +35,7 @@ func (p *Pool[K, T]) Stats() Stats {
 	}
 	st.States, st.Ended = append([]int(nil), st.States...), append([]int64(nil), st.Ended...)
 	for t := range p.ready.Heads() {
-		if st.Oldest.IsZero() || t.since.Before(st.Oldest) {
+		if st.Oldest == 0 || t.since < st.Oldest {
 			st.Oldest = t.since
 		}
 	}

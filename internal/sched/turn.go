@@ -2,7 +2,6 @@ package sched
 
 import (
 	"container/heap"
-	"time"
 )
 
 // Ready gives a task its turn as soon as a worker is free.
@@ -15,7 +14,7 @@ func (p *Pool[K, T]) Ready(t *Task[K, T]) {
 
 func (p *Pool[K, T]) readyLocked(t *Task[K, T]) {
 	if !t.queued && p.tasks[t.ID] == t {
-		t.queued, t.since = true, time.Now()
+		t.queued, t.since = true, p.now()
 		p.ready.Push(t.lane, t)
 	}
 }
