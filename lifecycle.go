@@ -337,7 +337,7 @@ func (s *scheduler) unrecorded(recorded bool) (runs []string, err error) {
 	s.mu.Unlock()
 	if !recorded {
 		for _, r := range s.pool.Owners() {
-			lost = append(lost, loss{runner: r})
+			lost = append(lost, unrecordedRun{runner: r})
 		}
 	}
 	for _, l := range lost {
