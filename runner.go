@@ -194,7 +194,7 @@ func (s *scheduler) commit(d *decision) error {
 func (s *scheduler) dispatch(d *decision) (next *attempt) {
 	t := d.t
 	if t.Idle() {
-		d.host.leave()
+		d.host.releaseRun()
 	}
 	stopped, inFlight := s.updateRunner(d)
 	if s.ending.Load() {
@@ -418,7 +418,7 @@ func (s *scheduler) loseOwnership(r *runner, err error) {
 	r.mu.Unlock()
 	for _, a := range inFlight {
 		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
-		s.giveUpCall(a)
+		s.abandonCall(a)
 	}
 	s.forget(r)
 	r.unload()

@@ -138,7 +138,7 @@ func (s *scheduler) workerLoop(a *attempt) {
 	for {
 		if a != nil {
 			s.call(a, &a.out)
-			next, late := s.ended(a, &a.out, !s.shouldYield(since))
+			next, late := s.callReturned(a, &a.out, !s.shouldYield(since))
 			if late { // somebody else works in its place
 				finished = true
 				return
