@@ -42,7 +42,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		Head: next, Rev: rev, Pipeline: want.along, Spec: want.spec, Extra: want.extra, Start: spare,
 	}, &d.in, s.view, &d.host, s.limits)
 	if err == nil {
-		err = s.commit(d)
+		err = d.commit()
 	}
 	var first *attempt
 	var made *Run
@@ -55,7 +55,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		if !d.t.Begun() {
 			s.events.publish(runEvent(r, d.t.Rec()))
 		}
-		first = s.dispatch(d)
+		first = d.dispatch()
 	} else {
 		d.host.Release()
 		s.forget(r)

@@ -15,6 +15,7 @@ type decision struct {
 	runner    *runner
 	inbox     []message
 	in        run.Input
+	outcomes  []run.Outcome // those that in refers to
 	host      host
 	made      []*attempt      // the attempts that start, in the order of t.Starts
 	events    []Event         // returned by listEvents
@@ -41,14 +42,15 @@ func (d *decision) recycle() {
 		d.t.Recycle()
 	}
 	clear(d.in.Outcomes)
+	clear(d.outcomes)
 	clear(d.in.Stops)
 	clear(d.host.taken)
 	clear(d.made)
 	clear(d.events)
 	*d = decision{
-		events: d.events[:0],
-		in:     run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
-		host:   host{taken: d.host.taken[:0]}, made: d.made[:0],
+		events: d.events[:0], outcomes: d.outcomes[:0],
+		in:   run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
+		host: host{taken: d.host.taken[:0]}, made: d.made[:0],
 	}
 	decisions.Put(d)
 }

@@ -259,7 +259,7 @@ func (s *scheduler) abandonAll(which func(*attempt) bool) {
 	var all sync.WaitGroup
 	for _, a := range s.runningAttempts() {
 		if which(a) {
-			all.Go(func() { s.abandon(a) })
+			all.Go(func() { a.abandon() })
 		}
 	}
 	all.Wait()

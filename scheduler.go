@@ -131,14 +131,14 @@ func (s *scheduler) workerLoop(a *attempt) {
 	defer func() {
 		// A driver that calls runtime.Goexit ends this goroutine. What is left to do needs another one.
 		if !finished {
-			s.background.Go(func() { s.endedByGoexit(a) })
+			s.background.Go(func() { a.endedByGoexit() })
 		}
 	}()
 	since := time.Now()
 	for {
 		if a != nil {
-			s.call(a, &a.out)
-			next, late := s.callReturned(a, &a.out, !s.shouldYield(since))
+			a.call(&a.out)
+			next, late := a.callReturned(&a.out, !s.shouldYield(since))
 			if late { // somebody else works in its place
 				finished = true
 				return
