@@ -229,10 +229,13 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 	r := a.runner
 	late = a.Return()
 	s.leaveShutdown(a)
-	s.pool.Done(a.driver.calls, 1)
 	if late {
+		// Before Done, which would otherwise count the call among the abandoned ones only, and end the wait for the others.
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
+	}
+	s.pool.Done(a.driver.calls, 1)
+	if late {
 		return nil, true
 	}
 	return s.drive(r, message{outcome: o}, worker), false
