@@ -269,7 +269,7 @@ func (s *scheduler) suspend(d *decision, inFlight bool) {
 	r, t := d.runner, d.t
 	if t.Over() {
 		for _, w := range s.drop(r, t.Rec().State) {
-			w <- wholeRun(r.held.Run)
+			w <- runFromMemory(r.held.Run)
 		}
 		r.unload() // otherwise a message that comes now would end the run a second time
 		r.mu.Lock()
