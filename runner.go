@@ -276,7 +276,7 @@ func (d *decision) suspend(inFlight bool) {
 	r, t := d.runner, d.t
 	if t.Over() {
 		for _, w := range s.drop(r, t.Rec().State) {
-			w <- wholeRun(r.held.Run)
+			w <- runFromMemory(r.held.Run)
 		}
 		r.unload() // otherwise a message that comes now would end the run a second time
 		r.mu.Lock()
