@@ -94,7 +94,7 @@ type grant struct {
 // Start takes a worker and a place of the driver's semaphore for a step.
 func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
-	driver := s.driver(name, h.runner)
+	driver := s.drivers.driver(name, h.runner)
 	if driver == nil {
 		return run.NoDriver
 	}
@@ -144,11 +144,11 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 		rec, _, err = s.ledger.Pipeline(s.base, name)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			s.limitRuns(name, 0, read, true)
+			s.pool.LimitRuns(name, 0, int64(read), true)
 		case err != nil:
 			return false, rec, err
 		default:
-			s.limitRuns(name, rec.MaxRuns, rec.Rev, false)
+			s.pool.LimitRuns(name, rec.MaxRuns, int64(rec.Rev), false)
 		}
 	}
 	return entered, rec, nil

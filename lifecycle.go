@@ -100,12 +100,20 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 // The reserve is a quarter of the time that Shutdown has, and at most shutdownReserve.
 const shutdownReserve = time.Second
 
+// shutdown is one call of Shutdown.
+type shutdown struct {
+	*scheduler
+	drains sched.Drains
+	own    *attempt // the attempt whose driver is the caller; nil if the caller is no driver
+}
+
 // shutdown is a sequence: take nothing new, let attempts finish, cancel the rest, record what happened, and join all
 // goroutines.
 func (s *scheduler) shutdown(ctx context.Context) error {
 	drains, own, stopped := s.drain(ctx)
+	down := &shutdown{s, drains, own}
 	if stopped {
-		return s.rejoin(ctx, drains, own)
+		return down.rejoin(ctx)
 	}
 	reserve := shutdownReserve
 	last, limited := ctx.Deadline()
@@ -114,8 +122,8 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 		left = max(time.Until(last), 0)
 		reserve = min(reserve, left/4)
 	}
-	if s.finished(ctx, drains, limited, left-reserve) {
-		return s.stop(ctx, drains, own)
+	if down.finished(ctx, limited, left-reserve) {
+		return down.stop(ctx)
 	}
 	s.endAttempts()
 	select {
@@ -123,23 +131,23 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	case <-time.After(reserve - reserve/4): // the rest is for recording the outcomes of abandoned calls
 	case <-s.done:
 	}
-	return s.stop(ctx, drains, own)
+	return down.stop(ctx)
 }
 
 // finished waits until the attempts have finished by themselves, and reports whether they have. If limited is true, it
 // waits at most for timeout. Otherwise it waits for the drivers as long as they need. A store that fails or blocks then
 // has ShutdownGrace to record the outcomes.
-func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited bool, timeout time.Duration) bool {
+func (s *shutdown) finished(ctx context.Context, limited bool, timeout time.Duration) bool {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	var quiet <-chan struct{}
 	if !limited {
 		timer.Stop()
-		quiet = drains.Quiet
+		quiet = s.drains.Quiet
 	}
 	for {
 		select {
-		case <-drains.Drained:
+		case <-s.drains.Drained:
 			return true
 		case <-quiet:
 			quiet = nil
@@ -191,7 +199,7 @@ func (s *scheduler) leaveShutdown(a *attempt) {
 // stop abandons the calls that are still running, and joins all other goroutines. If the caller is the driver of own,
 // stop joins nothing, because the caller itself would be waited for. stop returns an error that names what it has
 // abandoned.
-func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt) error {
+func (s *shutdown) stop(ctx context.Context) error {
 	if s.pool.Reach(sched.Stopping) {
 		close(s.stopRetrying)
 	}
@@ -207,33 +215,33 @@ func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt)
 		s.flusher.alarm.stop()
 		s.upkeep.stop()
 	}
-	if own == nil {
-		recorded = s.join(ctx, until, drains) && recorded
+	if s.own == nil {
+		recorded = s.join(ctx, until) && recorded
 	} else if first {
 		s.events.Close()
 	}
-	return s.shutdownError(ctx, own, recorded)
+	return s.shutdownError(ctx, recorded)
 }
 
 // rejoin is a call of Shutdown after the scheduler has stopped. The first call may have been made by a driver that has
 // not returned yet. rejoin does not name again the steps that another call of Shutdown has named.
-func (s *scheduler) rejoin(ctx context.Context, drains sched.Drains, own *attempt) error {
-	if own != nil {
+func (s *shutdown) rejoin(ctx context.Context) error {
+	if s.own != nil {
 		return nil
 	}
 	until, cancel := s.storeDeadline(ctx)
 	defer cancel()
 	named := s.abandoned.list()
-	if s.join(ctx, until, drains) && len(s.abandoned.list()) <= len(named) {
+	if s.join(ctx, until) && len(s.abandoned.list()) <= len(named) {
 		return nil
 	}
-	return s.shutdownError(ctx, own, true)
+	return s.shutdownError(ctx, true)
 }
 
 // storeDeadline returns a context that ends when Shutdown no longer waits for the store. Even if the deadline of ctx
 // has passed, a short time is left for recording. Otherwise the result of a store call that is about to return would be
 // lost.
-func (s *scheduler) storeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+func (s *shutdown) storeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	left := s.opts.ShutdownGrace
 	if last, limited := ctx.Deadline(); limited {
 		left = max(time.Until(last), shutdownReserve/4)
@@ -274,7 +282,7 @@ func (s *scheduler) abandonAll(which func(*attempt) bool) {
 // join waits for everything that the scheduler has started, and reports whether everything was recorded. Drivers that
 // called Shutdown themselves can return now. Their contexts end after half of the time that is left, and their calls
 // are abandoned after half of the rest, later than all other calls.
-func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recorded bool) {
+func (s *shutdown) join(ctx, until context.Context) (recorded bool) {
 	var timeout <-chan time.Time // nil if ctx has no deadline: drivers have all the time that they need
 	reserve, unended := shutdownReserve, ctx.Err() == nil
 	if last, limited := ctx.Deadline(); limited {
@@ -282,14 +290,14 @@ func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recor
 		timeout, reserve = time.After(left/2), min(left/4, reserve)
 	}
 	select {
-	case <-drains.Idle:
+	case <-s.drains.Idle:
 	case <-timeout:
 		s.endAttempts()
 	case <-ctx.Done():
 		s.endAttempts()
 	}
 	select {
-	case <-drains.Idle:
+	case <-s.drains.Idle:
 	case <-time.After(reserve):
 	case <-until.Done():
 	}
@@ -313,13 +321,13 @@ func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recor
 
 // shutdownError returns the error that names the calls that have not returned and the runs that are not completely
 // recorded. It returns nil if there are none.
-func (s *scheduler) shutdownError(ctx context.Context, own *attempt, recorded bool) error {
+func (s *shutdown) shutdownError(ctx context.Context, recorded bool) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
 		cause = context.DeadlineExceeded // the deadline is about to pass
 	}
 	var problems []string
-	if left := slices.DeleteFunc(s.abandoned.list(), func(a *attempt) bool { return a == own }); len(left) > 0 {
+	if left := slices.DeleteFunc(s.abandoned.list(), func(a *attempt) bool { return a == s.own }); len(left) > 0 {
 		problems = append(problems, "still running: "+describeAttempts(left))
 	}
 	lost, err := s.unrecorded(recorded)
@@ -340,7 +348,7 @@ func (s *scheduler) shutdownError(ctx context.Context, own *attempt, recorded bo
 
 // unrecorded returns the names of the runs that are not completely recorded, and the last error of the store for them.
 // If recorded is false, the runs whose messages are being handled are among them.
-func (s *scheduler) unrecorded(recorded bool) (runs []string, err error) {
+func (s *shutdown) unrecorded(recorded bool) (runs []string, err error) {
 	s.mu.Lock()
 	lost := slices.Clone(s.unrecordedRuns)
 	s.mu.Unlock()

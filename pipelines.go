@@ -42,8 +42,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		if old != nil && old.Hash == hash {
-			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false) // a save whose outcome was not known may not have done it
-			e.sched.plansWith(spec.Name, plans)
+			e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false) // a save whose outcome was not known may not have done it
+			e.sched.drivers.registerPlanner(spec.Name, plans)
 			return nil
 		}
 		now := time.Now()
@@ -62,8 +62,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		if err != nil {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
-		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false)
-		e.sched.plansWith(spec.Name, plans)
+		e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false)
+		e.sched.drivers.registerPlanner(spec.Name, plans)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
 	}
@@ -130,7 +130,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 			continue
 		}
 		if err == nil {
-			e.sched.limitRuns(name, 0, rev, true)
+			e.sched.pool.LimitRuns(name, 0, int64(rev), true)
 			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err

@@ -11,7 +11,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
-	"github.com/conveyor-go/conveyor/store"
 )
 
 // driver is a registered driver.
@@ -24,6 +23,8 @@ type driver struct {
 
 // registry holds the registered drivers.
 type registry struct {
+	pool *pool // of the runs that wait for drivers
+
 	mu    sync.RWMutex // guards names
 	names map[string]*driver
 }
@@ -103,38 +104,31 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 }
 
 // register adds a driver and wakes the runs that wait for it.
-func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
-	if err := s.accepting(); err != nil {
-		return err
-	}
+func (r *registry) register(name string, d Driver, opts driverOptions) error {
 	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[record.Key, *runner](opts.concurrency)}
-	if !s.drivers.add(known) {
+	if !r.add(known) {
 		return fmt.Errorf("%w: driver %q", ErrExists, name)
 	}
-	s.pool.Show(name, known.calls)
-	s.pool.Unblock(name)
+	r.pool.Show(name, known.calls)
+	r.pool.Unblock(name)
 	return nil
 }
 
-// plansWith has the runs of a pipeline planned by p from here on; nil leaves it as it is.
-func (s *scheduler) plansWith(pipeline string, p Planner) {
+// registerPlanner has the later runs of a pipeline planned by p. It does nothing if p is nil.
+func (r *registry) registerPlanner(pipeline string, p Planner) {
 	if p != nil {
-		s.drivers.plan(pipeline, p)
-		s.pool.Unblock(plan.PlannerName(pipeline))
+		r.plan(pipeline, p)
+		r.pool.Unblock(plan.PlannerName(pipeline))
 	}
 }
 
-// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
-func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
-	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
-}
-
-// driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *scheduler) driver(name string, r *runner) *driver {
-	d := s.drivers.get(name)
+// driver returns the registered driver with a name. If there is none, it returns nil, and the run gets its turn when the
+// driver is registered.
+func (r *registry) driver(name string, of *runner) *driver {
+	d := r.get(name)
 	if d == nil {
-		s.pool.Block(&r.task, name)
-		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
+		r.pool.Block(&of.task, name)
+		d = r.get(name) // the driver may have been registered in between, and Unblock may not have found the run
 	}
 	return d
 }

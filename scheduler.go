@@ -74,6 +74,7 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
 	}
 	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return time.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
+	s.drivers.pool = s.pool
 	s.flusher.init(s)
 	return s
 }
