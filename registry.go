@@ -19,7 +19,7 @@ type driver struct {
 	name  string
 	impl  Driver
 	opts  driverOptions
-	calls *sched.Semaphore[record.Key, *runner] // bounds the calls of it that are under way
+	calls *sched.Semaphore[record.Key, *runner] // limits the concurrent calls of the driver, abandoned calls included
 }
 
 // registry holds the registered drivers.
@@ -35,7 +35,7 @@ func (r *registry) get(name string) *driver {
 	return r.names[name]
 }
 
-// add reports whether the name was free.
+// add adds a driver. It returns false, and adds nothing, if the name is taken.
 func (r *registry) add(d *driver) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,7 +53,7 @@ func (r *registry) putLocked(d *driver) {
 	r.names[d.name] = d
 }
 
-// listeners returns the names of the drivers that listen to a type, in order.
+// listeners returns the names of the drivers that listen to a type, sorted.
 func (r *registry) listeners(kind string) (names []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -66,7 +66,7 @@ func (r *registry) listeners(kind string) (names []string) {
 	return names
 }
 
-// listened returns the types that some driver listens to.
+// listened returns the types to which at least one driver listens, sorted.
 func (r *registry) listened() (types []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -77,23 +77,25 @@ func (r *registry) listened() (types []string) {
 	return slices.Compact(types)
 }
 
-// plan has the runs of a pipeline planned by p from here on.
+// plan makes p the Planner of a pipeline.
 func (r *registry) plan(pipeline string, p Planner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
 }
 
-// forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
+// forgetPlanner removes the Planner of a pipeline that was deleted. The pool calls it with the pool's lock held.
 func (r *registry) forgetPlanner(pipeline string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.names, plan.PlannerName(pipeline))
 }
 
-// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+// planner makes a Planner the driver of the step in which it is called (see [PlanStep]). The driver has a name that no
+// driver of a program can have.
 type planner struct{ Planner }
 
+// Reconcile returns the steps that Plan returns as the output of the step.
 func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	steps, err := p.Plan(ctx, req.Resource)
 	if err != nil {
@@ -116,7 +118,7 @@ func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
 	return nil
 }
 
-// plansWith has the runs of a pipeline planned by p from here on; nil leaves it as it is.
+// plansWith makes p the Planner of a pipeline, and wakes the runs that wait for one. If p is nil, it changes nothing.
 func (s *scheduler) plansWith(pipeline string, p Planner) {
 	if p != nil {
 		s.drivers.plan(pipeline, p)
@@ -124,17 +126,18 @@ func (s *scheduler) plansWith(pipeline string, p Planner) {
 	}
 }
 
-// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
+// limitRuns changes the run limit of a pipeline after its definition was changed or deleted at the revision rev.
 func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
 	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
 }
 
-// driver returns the registered driver, or notes that the journey waits for it and returns nil.
+// driver returns the driver with a name. If it is not registered, driver notes that the run waits for it, and returns
+// nil.
 func (s *scheduler) driver(name string, r *runner) *driver {
 	d := s.drivers.get(name)
 	if d == nil {
 		s.pool.Block(&r.task, name)
-		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
+		d = s.drivers.get(name) // the driver may have been registered before Block, and has then not woken the run
 	}
 	return d
 }
