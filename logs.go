@@ -70,8 +70,8 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 	t := s.followers.Follow(run)
 	defer s.followers.Unfollow(run, t)
 	for last := o.After; ; {
-		// The order of these reads matters, so that no line is missed. A line that comes after the channel was read wakes
-		// the loop below. A run that has ended gets no more lines. Lines leave the memory only after they were written,
+		// The order of these reads matters, so that no line is missed. A line that is added after the call of News wakes
+		// the select below. A run that has ended gets no more lines. Lines leave the memory only after they were written,
 		// so a line that is not among the unwritten ones is found in the store.
 		news := s.followers.News(t)
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
