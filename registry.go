@@ -18,7 +18,7 @@ type driver struct {
 	name  string
 	impl  Driver
 	opts  driverOptions
-	calls *sched.Semaphore[record.Key, *runner] // bounds the calls of it that are under way
+	calls *sched.Semaphore[record.Key, *runner] // limits the concurrent calls of the driver, abandoned calls included
 }
 
 // registry holds the registered drivers.
@@ -36,7 +36,7 @@ func (r *registry) get(name string) *driver {
 	return r.names[name]
 }
 
-// add reports whether the name was free.
+// add adds a driver. It returns false, and adds nothing, if the name is taken.
 func (r *registry) add(d *driver) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +54,7 @@ func (r *registry) putLocked(d *driver) {
 	r.names[d.name] = d
 }
 
-// listeners returns the names of the drivers that listen to a type, in order.
+// listeners returns the names of the drivers that listen to a type, sorted.
 func (r *registry) listeners(kind string) (names []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -67,7 +67,7 @@ func (r *registry) listeners(kind string) (names []string) {
 	return names
 }
 
-// listened returns the types that some driver listens to.
+// listened returns the types to which at least one driver listens, sorted.
 func (r *registry) listened() (types []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -78,23 +78,25 @@ func (r *registry) listened() (types []string) {
 	return slices.Compact(types)
 }
 
-// plan has the runs of a pipeline planned by p from here on.
+// plan makes p the Planner of a pipeline.
 func (r *registry) plan(pipeline string, p Planner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
 }
 
-// forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
+// forgetPlanner removes the Planner of a pipeline that was deleted. The pool calls it with the pool's lock held.
 func (r *registry) forgetPlanner(pipeline string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.names, plan.PlannerName(pipeline))
 }
 
-// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+// planner makes a Planner the driver of the step in which it is called (see [PlanStep]). The driver has a name that no
+// driver of a program can have.
 type planner struct{ Planner }
 
+// Reconcile returns the steps that Plan returns as the output of the step.
 func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	steps, err := p.Plan(ctx, req.Resource)
 	if err != nil {
