@@ -655,6 +655,9 @@ func (c *chaos) checkStep(m *change, was, is *recorded, i int) {
 		if old.State.Final() {
 			require.Equal(c, before, m.after[key], "the record of a finished step")
 		}
+		if was.rec.Outcome != plan.Unset && i < len(is.plan.Steps) && old.Await == "" {
+			require.Equal(c, before, m.after[key], "the record of step %d after the steps have ended", i)
+		}
 	}
 	id := is.plan.Step(i).ID
 	starts := slices.Contains(m.starts, id)
@@ -729,16 +732,21 @@ func (c *chaos) checkAwake(m *change, is *recorded) {
 	if m.due != 0 && m.due <= c.now {
 		return // it goes on at once
 	}
-	ops := func() []store.Op {
-		t, err := run.Next(&k.state, &run.Input{Now: c.now, Leftovers: true}, c.ledger.View(ctx), c.host, c.limits)
+	idle := func(now record.Time) {
+		t, err := run.Next(&k.state, &run.Input{Now: now, Leftovers: true}, c.ledger.View(ctx), c.host, c.limits)
 		require.NoError(c, err)
-		defer t.Recycle()
-		defer c.host.Release()
 		require.False(c, t.Over(), "the run could have ended")
 		require.Empty(c, t.Starts(), "a step could have started")
-		return slices.Clone(t.Ops())
+		require.Empty(c, keys(t.Ops()), "something could have been recorded")
+		c.host.Release()
+		t.Recycle()
 	}
-	require.Empty(c, keys(ops()), "the same moment once more")
+	idle(c.now)
+	if m.due == 0 {
+		idle(c.now.Add(1_000 * time.Hour))
+	} else {
+		idle(m.due - 1)
+	}
 	if !c.calm || len(k.calls) > 0 {
 		return
 	}
