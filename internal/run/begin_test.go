@@ -1,7 +1,6 @@
 package run_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -525,30 +524,4 @@ func TestNewRun(t *testing.T) {
 			require.Equal(t, want, w.host.places["p"], "a run that has not begun has no place")
 		})
 	}
-}
-
-// brokenReader is a reader that fails in one method.
-type brokenReader struct {
-	run.Reader
-	err error
-}
-
-func (r brokenReader) Target(record.Key, *record.Resource) (*record.Target, error) { return nil, r.err }
-
-func TestReadErrorLeavesNoTrace(t *testing.T) {
-	w := newWorld(t)
-	w.host.register("a")
-	w.savePipeline("p", listOf("a"))
-	k := w.queuedRun("p", record.Created)
-	w.load(k)
-	k.state.Run.Key()
-	before := cloneState(&k.state)
-	broken := errors.New("broken")
-	tr, err := run.Next(&k.state, w.input(k, run.Input{}), brokenReader{w.ledger.View(ctx), broken}, w.host, w.limits)
-	require.ErrorIs(t, err, broken)
-	tr.Recycle()
-	w.host.Release()
-	k.state.Head, k.state.Rev = nil, 0
-	require.Equal(t, before, cloneState(&k.state))
-	require.Equal(t, []string{"a"}, w.drive(k, run.Input{}).starts)
 }
