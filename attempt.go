@@ -27,32 +27,34 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// attempt is one call of a driver, from the commit that records its start to the return of the call. All that the call
-// needs is part of it, so that a step costs few allocations.
+// attempt is one call of a driver, from the commit that records its start until the call returns. Everything that the
+// call needs is part of the attempt, so that a step costs few allocations.
 type attempt struct {
 	call.Call
 
 	sched    *scheduler
 	runner   *runner
 	plan     *plan.Plan
-	index    int        // of the step in the plan
-	step     *plan.Step // of the plan, never changed
+	index    int        // position of the step in the plan
+	step     *plan.Step // points into plan; never changed
 	number   int
-	rev      store.Revision // of the step's record, with which it began
-	finalize bool           // call Finalize, which the driver has
+	rev      store.Revision // revision of the step's record when the attempt began
+	finalize bool           // call Finalize; the driver is a Finalizer
 	driver   *driver
 	started  time.Time
 	request  Request
 	handler  runlog.Handler
 	logger   slog.Logger
 
-	out    outcome  // what the call has come to so far
-	answer *outcome // out, when the call has come to its end; nil before
+	out       outcome  // the outcome so far; written by the worker that makes the call
+	completed *outcome // out, once it is complete; nil before
 
-	inShutdown atomic.Bool // counted in scheduler.exempt; set with journey.mu held, while it has not returned
+	// inShutdown is set while the driver is inside Engine.Shutdown. The pool counts the attempt then (see Pool.Exempt).
+	// It is set with the lock of the Call held, and only if the call has not returned.
+	inShutdown atomic.Bool
 }
 
-// newAttempt prepares the call of a step's driver. The caller has recorded its start, or is about to.
+// newAttempt prepares the call of a step's driver. The start of the attempt is recorded already.
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
@@ -71,7 +73,8 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 	return a
 }
 
-// deadline is the earlier of the attempt's own and the run's, with the error that will say so; zero for none.
+// deadline returns the deadline of the attempt or that of the run, whichever is earlier, and the error that is the
+// cause of the context when the deadline has passed. It returns the zero time if there is no deadline.
 func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 	var at time.Time
 	var cause error
@@ -91,29 +94,31 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 	return at, cause
 }
 
-// call calls the driver, contains what it does, and fills in what that came to. It does not return if the driver calls
-// runtime.Goexit.
+// call calls the driver and fills o with the outcome. A panic of the driver becomes the error of the outcome. If the
+// driver calls runtime.Goexit, call does not return.
 func (s *scheduler) call(a *attempt, o *outcome) {
 	o.attempt = a
 	defer func() {
 		if v := recover(); v != nil {
 			o.err = panicked(v, s.opts.Limits)
-			a.close(o)
+			a.complete(o)
 		}
 	}()
-	release, admitted := a.enter(o)
+	release, admitted := a.askAdmission(o)
 	if release != nil {
 		defer s.releaseCapacity(a, release)
 	}
 	if admitted {
 		a.run(o)
 	}
-	a.close(o)
-	a.answer = o
+	a.complete(o)
+	a.completed = o
 }
 
-// enter asks for room, where there is somebody to ask. What is not admitted has its outcome.
-func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
+// askAdmission asks [Options].Admission, if it is set, whether the host has capacity for the call. It returns true if
+// the driver can be called. Otherwise o holds the outcome. If release is not nil, the caller must call it in both
+// cases.
+func (a *attempt) askAdmission(o *outcome) (release func(), admitted bool) {
 	opts := &a.sched.opts
 	if a.Context().Err() == nil && opts.Admission != nil && !a.plan.Plans(a.index) {
 		var after time.Duration
@@ -123,14 +128,15 @@ func (a *attempt) enter(o *outcome) (release func(), admitted bool) {
 			return release, false
 		}
 	}
-	if a.Context().Err() != nil { // before or meanwhile
+	if a.Context().Err() != nil { // the context ended before Admit was called or while it was called
 		o.err = context.Cause(a.Context())
 		return release, false
 	}
 	return release, true
 }
 
-// admit asks for room. Without an error, and without a time after which to ask again, the driver may be called.
+// admit calls Admit. The driver can be called if admit returns neither an error nor a time after which to ask again. A
+// panic of Admit is returned as an error.
 func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter time.Duration, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -146,7 +152,8 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 	})
 }
 
-// releaseRoom gives back what Admit has granted.
+// releaseCapacity calls the release function that Admit returned. A panic of the function is logged and has no other
+// effect.
 func (s *scheduler) releaseCapacity(a *attempt, release func()) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -156,7 +163,7 @@ func (s *scheduler) releaseCapacity(a *attempt, release func()) {
 	release()
 }
 
-// run calls the driver itself, and checks and encodes what it answers.
+// run calls the method of the driver, and checks and encodes the result.
 func (a *attempt) run(o *outcome) {
 	limits := a.sched.opts.Limits
 	if a.finalize {
@@ -179,7 +186,8 @@ func (a *attempt) run(o *outcome) {
 	}
 }
 
-// encodeOutput fails for good, since the next attempt would most likely return the same.
+// encodeOutput returns the output of a driver as JSON. Its errors are permanent, because the next attempt would most
+// likely return the same output.
 func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 	data, err := document.Marshal(output)
 	switch {
@@ -194,13 +202,14 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 	return data, nil
 }
 
-// panicked is the error that a panic becomes, where it is recovered.
+// panicked returns the error for a panic value. It must be called where the panic is recovered, because the error keeps
+// the stack.
 func panicked(v any, limits Limits) *PanicError {
 	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText)}
 }
 
-// close fills in how the call ended. The code of the driver may still come into it, see contained.
-func (a *attempt) close(o *outcome) {
+// complete adds to the outcome how the call ended. It can call methods of the driver's error (see contained).
+func (a *attempt) complete(o *outcome) {
 	o.ended = time.Now()
 	if a.Context().Err() != nil {
 		o.cause = context.Cause(a.Context())
@@ -210,9 +219,10 @@ func (a *attempt) close(o *outcome) {
 	}
 }
 
-// ended takes note that the call of a driver has returned. A worker gets the attempt to go on with, if there is one, or
-// learns that it came too late.
-func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
+// callReturned notes that the call of a driver has returned, and drives the run with the outcome. If the call was
+// abandoned before, the outcome is discarded, and callReturned returns late: another worker has replaced the one that
+// made the call. If the caller is a worker, callReturned returns the attempt that the caller must make next, or nil.
+func (s *scheduler) callReturned(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
 	r := a.runner
 	late = a.Return()
 	s.leaveShutdown(a)
@@ -225,25 +235,27 @@ func (s *scheduler) ended(a *attempt, o *outcome, worker bool) (next *attempt, l
 	return s.drive(r, message{outcome: o}, worker), false
 }
 
-// goneWith takes the place of a worker whose goroutine a driver ended, or the release of an admission after the driver had
-// answered.
+// endedByGoexit continues for a worker whose goroutine was ended by runtime.Goexit. Either the driver called it, or the
+// release function of an Admission did after the driver had returned. In the second case the outcome of the driver
+// counts.
 func (s *scheduler) endedByGoexit(a *attempt) {
-	o := a.answer
+	o := a.completed
 	if o == nil {
 		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
-		a.close(o)
+		a.complete(o)
 	}
-	if _, late := s.ended(a, o, false); !late {
+	if _, late := s.callReturned(a, o, false); !late {
 		s.pool.Release()
 	}
 }
 
-// GraceOver gives up a driver that has not returned though it was told to.
+// GraceOver abandons the call of a driver that has not returned within the grace period after the end of its context.
 func (a *attempt) GraceOver() { a.sched.abandon(a) }
 
-// abandon records the outcome of an attempt without its driver, which has not returned though it was told to.
+// abandon abandons the call of an attempt, and records an outcome for the attempt. It does nothing if the driver has
+// returned or the call was abandoned before.
 func (s *scheduler) abandon(a *attempt) {
-	if !s.giveUpCall(a) {
+	if !s.abandonCall(a) {
 		return
 	}
 	cause := context.Cause(a.Context())
@@ -252,15 +264,16 @@ func (s *scheduler) abandon(a *attempt) {
 	}}, false)
 }
 
-// disown has what a driver will return discarded; it reports false if the driver has returned.
-func (s *scheduler) giveUpCall(a *attempt) bool {
+// abandonCall marks a call as abandoned, so that the result of its driver is discarded. It returns false if the driver
+// has returned or the call was abandoned before.
+func (s *scheduler) abandonCall(a *attempt) bool {
 	return a.Abandon(func() {
 		s.pool.Abandoned(a.runner.Key)
 		s.abandoned.add(a)
 	})
 }
 
-// strays are the calls that were given up and have not returned.
+// abandonedCalls are the calls that were abandoned and have not returned.
 type abandonedCalls struct {
 	mu    sync.Mutex // guards calls
 	calls map[*attempt]struct{}
@@ -281,7 +294,7 @@ func (s *abandonedCalls) remove(a *attempt) {
 	delete(s.calls, a)
 }
 
-// list returns them, the oldest first.
+// list returns the abandoned calls, the oldest first.
 func (s *abandonedCalls) list() []*attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,19 +303,19 @@ func (s *abandonedCalls) list() []*attempt {
 	return attempts
 }
 
-// outcome is what an attempt came to.
+// outcome is the outcome of an attempt.
 type outcome struct {
 	attempt *attempt
 	result  Result
-	output  json.RawMessage // of result, encoded
-	plan    *plan.Plan      // that the attempt made of the one it had
+	output  json.RawMessage // the output of result as JSON
+	plan    *plan.Plan      // the plan of the run with the steps that a Planner returned; nil for other attempts
 	err     error
-	cause   error // of the end of the attempt's context; nil if it had not ended
+	cause   error // why the context of the attempt had ended; nil if it had not ended
 	ended   time.Time
-	forRun  run.Outcome // what value returns
+	forRun  run.Outcome // returned by value
 }
 
-// value returns what the decision about the run must know.
+// value returns the outcome in the form that a decision about the run needs.
 func (o *outcome) value(engine RetryPolicy) *run.Outcome {
 	a, v := o.attempt, &o.forRun
 	*v = run.Outcome{
@@ -336,8 +349,9 @@ func failureOf(err error) *run.Failure {
 	return f
 }
 
-// save is [Request.Checkpoint]. It is allowed as long as the step's record is the one that the attempt began with.
-func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
+// saveCheckpoint stores the checkpoint of the step, for [Request.Checkpoint]. It returns ErrConflict if the step's
+// record is no longer the one with which the attempt began.
+func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) error {
 	limits := a.sched.opts.Limits
 	if len(data) > limits.Output {
 		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
@@ -357,8 +371,8 @@ func (a *attempt) save(ctx context.Context, data json.RawMessage) error {
 	return nil
 }
 
-// saved is [Request.Restore]; nil for nothing.
-func (a *attempt) saved() (json.RawMessage, error) {
+// loadCheckpoint returns the checkpoint of the step, for [Request.Restore]. It returns nil if there is none.
+func (a *attempt) loadCheckpoint() (json.RawMessage, error) {
 	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.runner.ID, a.step.ID))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -369,8 +383,8 @@ func (a *attempt) saved() (json.RawMessage, error) {
 	return r.Value, err
 }
 
-// running lists the attempts under way.
-func (s *scheduler) running() (attempts []*attempt) {
+// runningAttempts returns the attempts whose calls have neither returned nor been abandoned, the oldest first.
+func (s *scheduler) runningAttempts() (attempts []*attempt) {
 	for _, r := range s.pool.Owners() {
 		r.mu.Lock()
 		for _, a := range r.inFlight {
@@ -388,7 +402,7 @@ func sortByStart(attempts []*attempt) {
 	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
 }
 
-// describeAttempts names attempts for an error.
+// describeAttempts returns the names of attempts, for the text of an error.
 func describeAttempts(attempts []*attempt) string {
 	var names []string
 	for _, a := range attempts {

@@ -22,12 +22,18 @@
 //
 // # The path of a resource
 //
-// [Engine.Apply] checks the resource (document.go, resource.go). It commits the resource together with a run and, if
-// a worker is free, with the start of the first step (apply.go). The worker calls the driver (attempt.go). The result
-// of the driver goes to the run in memory (journey.go), where pure rules decide what comes next (pipeline.go,
-// retry.go). The outcome of a step and the start of the next step are one commit. A run that has to wait keeps only
-// its due time in the scheduler's memory (scheduler.go). Its records are read again when the run continues
-// (ledger.go, records.go).
+// [Engine.Apply] checks the resource (resource.go, internal/document) and decides what has changed (apply.go). It
+// commits the resource together with a run and, if a worker is free, with the start of the first step (create.go).
+//
+// The worker calls the driver (attempt.go, internal/call). The lines that the driver logs are kept with the run
+// (internal/runlog). The outcome of the call goes to the run in memory (runner.go). Pure rules decide from the steps
+// of the run (internal/plan) what comes next (internal/run). A step that starts needs a worker and a slot of its
+// driver, which the engine grants (host.go). The outcome of a step and the start of the next step are one commit
+// (internal/record, internal/ledger).
+//
+// A run that has to wait keeps only its due time in memory (scheduler.go, internal/sched). Its records are read again
+// when the run continues. Resyncs and the removal of old records happen in the background (upkeep.go). The values of
+// this package are converted to and from those of the packages below in one place (convert.go).
 //
 // # What is guaranteed
 //
@@ -224,7 +230,8 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// checkFormat makes sure that the records are of a format that this program understands.
+// checkFormat checks that this program knows the format of the records. An empty store gets the format of this
+// program.
 func (e *Engine) checkFormat(ctx context.Context) error {
 	format, _, err := ledger.Load[record.Format](ctx, e.ledger, record.FormatKey)
 	switch {
@@ -296,7 +303,7 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 		}
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		if err != nil || rec.State.Final() {
-			return e.GetRun(ctx, runID) // which says what is wrong
+			return e.GetRun(ctx, runID) // returns the run, or the error
 		}
 	}
 	select {

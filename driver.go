@@ -113,8 +113,8 @@ type Request struct {
 
 	resourceID string
 	attempt    *attempt        // nil for a request that no engine has made
-	signal     json.RawMessage // nil when none was delivered
-	timedOut   bool            // instead of a delivery
+	signal     json.RawMessage // payload of the delivered signal; nil if no signal was delivered
+	timedOut   bool            // the wait for a signal ended without one
 }
 
 // IdempotencyKey returns the same key for every call of this step in this run. The key differs between steps, between
@@ -168,7 +168,7 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	if err != nil {
 		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, err)
 	}
-	return r.attempt.save(ctx, data)
+	return r.attempt.saveCheckpoint(ctx, data)
 }
 
 // Restore decodes what [Request.Checkpoint] saved last, in this call or in an earlier one. into must be a pointer. If
@@ -178,7 +178,7 @@ func (r *Request) Restore(into any) (bool, error) {
 	if r.attempt == nil {
 		return false, nil
 	}
-	data, err := r.attempt.saved()
+	data, err := r.attempt.loadCheckpoint()
 	if err != nil || data == nil {
 		return false, err
 	}
@@ -261,7 +261,7 @@ func RetryAfter(d time.Duration, err error) error {
 	return &directedError{err: err, delay: max(d, 0)}
 }
 
-// directedError is an error that says how to go on.
+// directedError is an error of a driver that also specifies whether and when the step is retried.
 type directedError struct {
 	err       error
 	permanent bool
@@ -271,7 +271,7 @@ type directedError struct {
 func (e *directedError) Error() string { return e.err.Error() }
 func (e *directedError) Unwrap() error { return e.err }
 
-// direction returns the outermost directedError of err.
+// direction returns the outermost directedError in the chain of err.
 func direction(err error) (d *directedError, ok bool) { return fault.As[*directedError](err) }
 
 // DriverOption configures a driver when it is registered.

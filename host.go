@@ -9,30 +9,33 @@ import (
 	"github.com/conveyor-go/conveyor/internal/run"
 )
 
-// decision is what a look at a run needs besides the run itself.
+// decision is one decision about a run: the messages on which it is based, what it has taken from the host, and the
+// transition that follows.
 type decision struct {
 	runner    *runner
 	inbox     []message
 	in        run.Input
 	host      host
-	made      []*attempt      // for the steps that start, in the order of the transition
-	events    []Event         // what listEvents returns
-	leftovers int             // of the journey, when this was decided
-	t         *run.Transition // nil until it is decided
+	made      []*attempt      // the attempts that start, in the order of t.Starts
+	events    []Event         // returned by listEvents
+	leftovers int             // runner.leftovers when the decision was made
+	t         *run.Transition // nil until the decision is made
 }
 
-// decisions are used again, since every step of every run needs one.
+// decisions holds decisions for reuse, because every step of every run needs a decision.
 var decisions = sync.Pool{New: func() any { return new(decision) }}
 
-func (s *scheduler) newDecision(r *runner, inbox []message, spare bool) *decision {
+// newDecision returns an empty decision about a run. ownWorker reports whether the caller is a worker that can make an
+// attempt itself.
+func (s *scheduler) newDecision(r *runner, inbox []message, ownWorker bool) *decision {
 	d := decisions.Get().(*decision)
 	d.runner, d.inbox = r, inbox
 	d.in.Now = record.TimeOf(time.Now())
-	d.host.s, d.host.runner, d.host.ownWorker = s, r, spare
+	d.host.s, d.host.runner, d.host.ownWorker = s, r, ownWorker
 	return d
 }
 
-// recycle gives a decision up.
+// recycle makes d available for reuse. The caller must not use d any more.
 func (d *decision) recycle() {
 	if d.t != nil {
 		d.t.Recycle()
@@ -50,7 +53,7 @@ func (d *decision) recycle() {
 	decisions.Put(d)
 }
 
-// listEvents lists what has happened with a transition, for those who watch.
+// listEvents returns the events of the transition.
 func (d *decision) listEvents() []Event {
 	changes := d.t.Changes()
 	if len(changes) == 0 {
@@ -70,22 +73,23 @@ func (d *decision) listEvents() []Event {
 	return d.events
 }
 
-// host grants what a decision about one run needs: a place for a step that may start, and one for a run among those of its
-// pipeline. It is the [run.Host] of that run.
+// host grants what a decision about one run needs: for each step that starts, a worker and a place of the driver's
+// semaphore, and for a run that begins, a place within the run limit of its pipeline. It is the [run.Host] of the run.
 type host struct {
-	s          *scheduler
-	runner     *runner
-	ownWorker  bool // the worker that decides can go on with a step
-	taken      []place
-	enteredRun bool // a place among the runs of the pipeline was taken
+	s           *scheduler
+	runner      *runner
+	ownWorker   bool // the worker that makes the decision can make an attempt
+	taken       []grant
+	acquiredRun bool // a place within the run limit of the pipeline was taken
 }
 
-// place is what was taken for a step.
-type place struct {
+// grant is what was taken for one step that starts.
+type grant struct {
 	driver    *driver
-	ownWorker bool // runs in the place of the worker that decides
+	ownWorker bool // the worker that makes the decision makes the attempt
 }
 
+// Start takes a worker and a place of the driver's semaphore for a step.
 func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
 	driver := s.driver(name, h.runner)
@@ -98,29 +102,29 @@ func (h *host) Start(name string, finalize bool) run.Grant {
 	if s.pool.Hold(&h.runner.task) {
 		return run.Later
 	}
-	onSpare := h.ownWorker
-	if !onSpare && !s.pool.Reserve() {
+	ownWorker := h.ownWorker
+	if !ownWorker && !s.pool.Reserve() {
 		return run.NoWorker
 	}
 	h.ownWorker = false
 	if !s.pool.Acquire(driver.calls, &h.runner.task) {
-		if onSpare {
+		if ownWorker {
 			h.ownWorker = true
 		} else {
 			s.pool.Release()
 		}
 		return run.Later
 	}
-	h.taken = append(h.taken, place{driver, onSpare})
+	h.taken = append(h.taken, grant{driver, ownWorker})
 	return run.Granted
 }
 
-// Enter finds out whether there is room for another run of a pipeline, and returns its record as it is now.
+// Enter takes a place within the run limit of a pipeline, and returns the record of the pipeline as it is now.
 func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
 	s := h.s
 	if rec == nil {
 		rec, _, err = s.ledger.Pipeline(s.base, name)
-		if err != nil && !errors.Is(err, ErrNotFound) { // and if it is that, the run ends at once
+		if err != nil && !errors.Is(err, ErrNotFound) { // a run whose pipeline is not found ends at once
 			return false, rec, err
 		}
 	}
@@ -130,10 +134,10 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 		limit, asOf = rec.MaxRuns, int64(rec.Rev)
 	}
 	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.runner.task)
-	h.enteredRun = entered
+	h.acquiredRun = entered
 	if first && known {
-		// The pipeline may have been deleted since it was read, and its room been given up, with its Planner. One that is
-		// deleted from here on keeps them as long as this run is in the room.
+		// The pipeline may have been deleted since it was read. Its run limit and its Planner were then dropped. If the
+		// pipeline is deleted after this point, the pool keeps both as long as this run is active.
 		read := rec.Rev
 		rec, _, err = s.ledger.Pipeline(s.base, name)
 		switch {
@@ -148,15 +152,15 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 	return entered, rec, nil
 }
 
-// leave gives back the place among the runs of the pipeline.
-func (h *host) leave() {
-	if h.enteredRun {
-		h.enteredRun = false
+// releaseRun gives back the place within the run limit of the pipeline.
+func (h *host) releaseRun() {
+	if h.acquiredRun {
+		h.acquiredRun = false
 		h.s.pool.ReleaseRun(&h.runner.task)
 	}
 }
 
-// Release gives back all that was taken.
+// Release gives back everything that was taken.
 func (h *host) Release() {
 	for _, p := range h.taken {
 		h.s.pool.Done(p.driver.calls, 0)
@@ -167,7 +171,7 @@ func (h *host) Release() {
 		}
 	}
 	h.taken = h.taken[:0]
-	h.leave()
+	h.releaseRun()
 }
 
 func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }

@@ -160,7 +160,7 @@ func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited b
 // their journey.
 func (s *scheduler) endAttempts() {
 	s.ending.Store(true)
-	for _, a := range s.running() {
+	for _, a := range s.runningAttempts() {
 		a.Cancel(ErrShutdown)
 	}
 }
@@ -257,7 +257,7 @@ func within(until context.Context, fn func()) bool {
 // abandonAll gives up the attempts that are under way, all at once, so that a store can write them together.
 func (s *scheduler) abandonAll(which func(*attempt) bool) {
 	var all sync.WaitGroup
-	for _, a := range s.running() {
+	for _, a := range s.runningAttempts() {
 		if which(a) {
 			all.Go(func() { s.abandon(a) })
 		}
@@ -337,7 +337,7 @@ func (s *scheduler) unrecorded(recorded bool) (runs []string, err error) {
 	s.mu.Unlock()
 	if !recorded {
 		for _, r := range s.pool.Owners() {
-			lost = append(lost, loss{runner: r})
+			lost = append(lost, unrecordedRun{runner: r})
 		}
 	}
 	for _, l := range lost {

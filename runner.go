@@ -17,41 +17,43 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// journey is an unfinished run as the scheduler holds it. Between two things that happen to it, only this remains in
-// memory; its records are read again when it goes on.
+// runner is an unfinished run as the scheduler holds it. While nothing happens to the run, only the runner remains in
+// memory. The records of the run are read again when the run continues.
 //
-// All that happens to a run goes through drive: messages are put into its inbox, and whoever finds it idle works the
-// inbox off. So its records are changed by one goroutine at a time, without a lock being held while they are written.
+// Everything that happens to a run goes through scheduler.drive. Each caller of drive puts its message into the inbox.
+// A caller that finds the runner idle handles all messages in the inbox. The records of a run are therefore changed by
+// one goroutine at a time, and no lock is held while the records are written.
 type runner struct {
 	task
 
 	mu         sync.Mutex // guards what follows, up to the next blank line
 	inbox      []message
-	spareInbox []message // an inbox that was worked off, for the next messages
-	busy       bool
-	inFlight   []*attempt // recorded as started, outcome not recorded
-	leftovers  int        // how often a signal or a checkpoint of it was kept, which go with its end; 0 for none of them
+	spareInbox []message  // an inbox whose messages were handled, for the next messages
+	busy       bool       // a goroutine handles the messages, or creates the run
+	inFlight   []*attempt // attempts whose start is recorded and whose outcome is not
+	leftovers  int        // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
 	outputs    map[string]json.RawMessage
 	log        *runlog.Log
 
-	// Owned by whoever set busy. Its Run is nil when it must be read from the store.
+	// held is owned by the goroutine that set busy. Its Run is nil if the run must be read from the store.
 	held run.State
 }
 
-// message is something that happened to a run. The zero message is a mere "look again".
+// message is something that happened to a run. The zero message only asks to decide again what can start.
 type message struct {
 	outcome *outcome
 	stop    *stopRequest
 }
 
-// stopRequest asks that a run end. The answer is nil when that is on record.
+// stopRequest asks that a run end. answer receives nil when the request is recorded, or an error.
 type stopRequest struct {
 	run.StopRequest
-	answer chan<- error // size 1, so that nobody waits to answer
+	answer chan<- error // size 1, so that the sender never blocks
 }
 
-// drive hands a message to a run and, unless somebody else is about it, does all that can be done. For a worker it
-// returns the attempt to go on with, if there is one; other attempts are given to workers of their own.
+// drive puts a message into the inbox of a runner. If no other goroutine handles the inbox, drive handles it until it
+// is empty. If the caller is a worker, drive returns the attempt that the caller must make next, or nil. All other
+// attempts are given to other workers.
 func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	r.mu.Lock()
 	r.inbox = append(r.inbox, m)
@@ -77,11 +79,12 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	return next
 }
 
-// advance records what messages say and what may start because of it. It does not give up before that is on record,
-// however often the store fails, unless the scheduler gives up.
-func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attempt) {
+// advance records what the messages report, and the starts that follow from it. If the store fails, advance tries
+// again until everything is recorded or the scheduler stops retrying. ownWorker reports whether the caller is a worker
+// that can make an attempt itself.
+func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *attempt) {
 	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
-		d := s.newDecision(r, inbox, spare)
+		d := s.newDecision(r, inbox, ownWorker)
 		err := s.decide(d)
 		if err == nil {
 			err = s.commit(d)
@@ -97,7 +100,7 @@ func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attem
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
 			s.forget(r)
-			s.deleteLeftovers(r) // what wakes it may be a signal that came with its end
+			s.deleteLeftovers(r) // the runner may have been woken by a signal that was recorded as the run ended
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(r) {
@@ -108,8 +111,8 @@ func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attem
 			s.answer(inbox, err)
 			return nil
 		case ledger.Permanent(err) && r.held.Rev != 0 && s.changed(r):
-			// What belongs to the resource's record, such as the place of a run in line, was gone when it was read, since
-			// the record had become another one.
+			// A record that the resource's record refers to, such as that of a pending run, was gone when it was read.
+			// The reason is that the resource's record had changed in the meantime.
 			pause = firstDelay / 2
 			continue
 		case ledger.Permanent(err):
@@ -125,7 +128,7 @@ func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attem
 			s.answer(inbox, ErrClosed)
 			if r.hasUnrecorded(inbox) {
 				s.mu.Lock()
-				s.unrecordedRuns = append(s.unrecordedRuns, loss{r, err})
+				s.unrecordedRuns = append(s.unrecordedRuns, unrecordedRun{r, err})
 				s.mu.Unlock()
 			}
 			return nil
@@ -133,7 +136,8 @@ func (s *scheduler) advance(r *runner, inbox []message, spare bool) (next *attem
 	}
 }
 
-// decide works out what messages change. If it fails, what it has taken must be given back.
+// decide computes the transition that follows from the messages. If decide returns an error, the caller must release
+// what d.host has taken.
 func (s *scheduler) decide(d *decision) (err error) {
 	r := d.runner
 	if err := s.load(r); err != nil {
@@ -158,10 +162,11 @@ func (s *scheduler) decide(d *decision) (err error) {
 	return err
 }
 
-// commit writes a transition: all of it or nothing.
+// commit writes a transition. Either the whole transition is written, or nothing.
 //
-// A crash before it leaves what the last commit said, and a step recorded as running there is called again with
-// Resumed set. A crash after it finds the starts recorded and their drivers perhaps not called, which is the same.
+// A crash before the commit leaves the records of the previous commit. A step that is running in these records is
+// called again with Resumed set. A crash after the commit leaves the starts recorded, although their drivers may not
+// have been called. These steps are called again in the same way.
 func (s *scheduler) commit(d *decision) error {
 	ops := d.t.Ops()
 	if len(ops) == 0 {
@@ -184,35 +189,14 @@ func (s *scheduler) commit(d *decision) error {
 	return nil
 }
 
-// adopt carries out what was committed, and has the attempts made. That which takes the caller's place, if there is one,
-// is returned instead.
+// dispatch carries out a committed transition, and gives the attempts that start to workers. If the caller is a worker
+// that must make one of these attempts itself, dispatch returns this attempt instead.
 func (s *scheduler) dispatch(d *decision) (next *attempt) {
-	r, t := d.runner, d.t
+	t := d.t
 	if t.Idle() {
-		d.host.leave()
+		d.host.releaseRun()
 	}
-	r.mu.Lock()
-	for _, m := range d.inbox {
-		if m.outcome != nil {
-			done := m.outcome.attempt
-			r.inFlight = slices.DeleteFunc(r.inFlight, func(f *attempt) bool { return f == done })
-		}
-	}
-	for step, output := range t.Outputs {
-		r.outputs[step] = output
-	}
-	var before []*attempt
-	if t.Stop() != nil {
-		before = slices.Clone(r.inFlight)
-	}
-	for k, i := range t.Starts() {
-		a := s.newAttempt(r, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
-		r.inFlight = append(r.inFlight, a)
-		d.made = append(d.made, a)
-		a.Watch()
-	}
-	flying := len(r.inFlight) > 0
-	r.mu.Unlock()
+	stopped, inFlight := s.updateRunner(d)
 	if s.ending.Load() {
 		for _, a := range d.made {
 			a.Cancel(ErrShutdown)
@@ -220,24 +204,12 @@ func (s *scheduler) dispatch(d *decision) (next *attempt) {
 	}
 
 	s.events.publish(d.listEvents()...)
-	for _, a := range before {
+	for _, a := range stopped {
 		a.End(t.Stop())
 	}
-	s.suspend(d, flying)
-	for _, m := range d.inbox { // after that, so that who is answered finds the run where it now belongs
-		if m.stop != nil {
-			m.stop.answer <- nil
-		}
-	}
-	if t.Over() && t.Head() != nil {
-		s.upkeep.resyncAt(t.Head().Resync)
-	}
-	if by := t.Preempts(); by != nil {
-		s.preempt(r.Key, by)
-	}
-	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
-		s.upkeep.reconcileUnlistened(r.Key.Type) // a driver was registered meanwhile, and has not found this on record
-	}
+	s.suspend(d, inFlight)
+	s.answer(d.inbox, nil) // after suspend, so that a caller that gets its answer finds the run where it now belongs
+	s.notifyOthers(d)
 	for k, a := range d.made {
 		if d.host.taken[k].ownWorker {
 			next = a
@@ -248,16 +220,60 @@ func (s *scheduler) dispatch(d *decision) (next *attempt) {
 	return next
 }
 
-// park sees to it that the run is looked at when it can go on, and keeps in memory only what is being worked on.
-func (s *scheduler) suspend(d *decision, flying bool) {
+// updateRunner brings the runner in line with a committed transition. It removes the attempts whose outcomes are
+// recorded, keeps the outputs of the steps, and adds the attempts that start. If the transition stops the running
+// attempts, updateRunner returns them. It reports whether an attempt is in flight now.
+func (s *scheduler) updateRunner(d *decision) (stopped []*attempt, inFlight bool) {
+	r, t := d.runner, d.t
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range d.inbox {
+		if m.outcome != nil {
+			done := m.outcome.attempt
+			r.inFlight = slices.DeleteFunc(r.inFlight, func(f *attempt) bool { return f == done })
+		}
+	}
+	for step, output := range t.Outputs {
+		r.outputs[step] = output
+	}
+	if t.Stop() != nil {
+		stopped = slices.Clone(r.inFlight)
+	}
+	for k, i := range t.Starts() {
+		a := s.newAttempt(r, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
+		r.inFlight = append(r.inFlight, a)
+		d.made = append(d.made, a)
+		a.Watch()
+	}
+	return stopped, len(r.inFlight) > 0
+}
+
+// notifyOthers starts what a committed transition makes possible outside of its run.
+func (s *scheduler) notifyOthers(d *decision) {
+	r, t := d.runner, d.t
+	if t.Over() && t.Head() != nil {
+		s.upkeep.resyncAt(t.Head().Resync)
+	}
+	if by := t.Preempts(); by != nil {
+		s.preempt(r.Key, by)
+	}
+	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
+		// A driver was registered in the meantime. The search that followed its registration has not found this run.
+		s.upkeep.reconcileUnlistened(r.Key.Type)
+	}
+}
+
+// suspend removes the runner of a run that has ended. Otherwise suspend arranges that the runner is driven again when
+// the run can continue, and unloads the records if nobody works on the run.
+func (s *scheduler) suspend(d *decision, inFlight bool) {
 	r, t := d.runner, d.t
 	if t.Over() {
 		for _, w := range s.drop(r, t.Rec().State) {
 			w <- wholeRun(r.held.Run)
 		}
-		r.unload() // or else what wakes it now would end it once more
+		r.unload() // otherwise a message that comes now would end the run a second time
 		r.mu.Lock()
-		late := r.leftovers != d.leftovers // since this was decided
+		late := r.leftovers != d.leftovers // a leftover was added after the decision
 		r.mu.Unlock()
 		if t.LeavesLeftovers() || late {
 			s.deleteLeftovers(r)
@@ -272,18 +288,19 @@ func (s *scheduler) suspend(d *decision, flying bool) {
 	if t.NeedsWorker() {
 		s.enqueue(r)
 	}
-	if !flying && (!t.NeedsWorker() || s.crowded()) {
+	if !inFlight && (!t.NeedsWorker() || s.crowded()) {
 		r.unload()
 	}
 }
 
-// maxLoaded bounds the runs that are kept in memory while they wait for a worker. Those beyond it are read again when they go
-// on.
+// maxLoaded bounds the runs that stay loaded while they wait for a worker. All others are read again when they
+// continue.
 const maxLoaded = 1_024
 
+// crowded reports whether more than maxLoaded runs wait for a worker.
 func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 
-// unload leaves what is known of a run to the store, where it is read again if the run goes on.
+// unload drops what is loaded of a run. It is read from the store again when the run continues.
 func (r *runner) unload() {
 	r.held = run.State{}
 	r.mu.Lock()
@@ -291,7 +308,8 @@ func (r *runner) unload() {
 	r.mu.Unlock()
 }
 
-// open reads the records of a run into its journey, unless they are there.
+// load reads the records of a run into the runner, unless they are loaded already. It returns errEnded if the run has
+// ended or is not recorded.
 func (s *scheduler) load(r *runner) error {
 	if r.held.Run != nil {
 		return nil
@@ -327,8 +345,8 @@ func (s *scheduler) load(r *runner) error {
 				outputs[id] = rec.Output
 			}
 			if rec.State == plan.Running {
-				// No attempt of this process: the one that made the record died. The record is put right when
-				// the step goes on; until then it says what it said.
+				// No attempt of this process is running: the process that recorded the start has died. The record in
+				// the store is corrected when the step continues, and stays as it is until then.
 				rec.Interrupt()
 				rec.Crashes++
 			}
@@ -341,7 +359,7 @@ func (s *scheduler) load(r *runner) error {
 	return nil
 }
 
-// output is [Request.Output] for the attempts of this run.
+// output returns the output of a step, for [Request.Output].
 func (r *runner) output(step string) (json.RawMessage, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -352,22 +370,24 @@ func (r *runner) output(step string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// strew takes note that there are records of a run that nobody wants after its end.
+// noteLeftovers notes that the run has another record that must be deleted when the run ends.
 func (r *runner) noteLeftovers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.leftovers++
 }
 
-// sweepLate removes what is left of them after the end.
+// deleteLeftovers deletes the checkpoints and signals of a run that has ended.
 func (s *scheduler) deleteLeftovers(r *runner) {
 	s.goBackground(func() {
 		s.retryStore("tidy run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
 	})
 }
 
+// errEnded reports that the run of a runner has ended.
 var errEnded = errors.New("conveyor: the run has ended")
 
+// answer sends err to every caller whose message asks that the run end.
 func (s *scheduler) answer(inbox []message, err error) {
 	for _, m := range inbox {
 		if m.stop != nil {
@@ -376,40 +396,42 @@ func (s *scheduler) answer(inbox []message, err error) {
 	}
 }
 
-// changed reports, after a conflict, whether the resource's record explains it: the program applied something. Then
-// everything is decided anew, on the record as it is now.
+// changed reads the resource's record again after a conflict. It reports whether the record explains the conflict,
+// because the program has applied something. If so, the caller must decide again, with the record as it is now.
 func (s *scheduler) changed(r *runner) bool {
 	before := r.held.Rev
 	r.held.Head, r.held.Rev = nil, 0
 	head, rev, err := s.ledger.Resource(s.base, r.Key)
 	if err != nil {
-		return true // read again, and fail there
+		return true // the next decision reads the record again, and returns the error
 	}
 	r.held.Head, r.held.Rev = head, rev
 	return rev != before
 }
 
-// lose gives up a run that somebody else has changed: another engine on the same store.
+// loseOwnership gives up a run whose records were changed by another engine on the same store. The running calls of the
+// run are canceled and abandoned.
 func (s *scheduler) loseOwnership(r *runner, err error) {
 	s.log.Error("run was changed by somebody else; leaving it alone", "run", r.ID, "resource", r.Key.String(), "error", err)
 	r.mu.Lock()
-	flying := slices.Clone(r.inFlight)
+	inFlight := slices.Clone(r.inFlight)
 	r.mu.Unlock()
-	for _, a := range flying {
+	for _, a := range inFlight {
 		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
-		s.giveUpCall(a)
+		s.abandonCall(a)
 	}
 	s.forget(r)
 	r.unload()
 }
 
-// loss is a run of which something could not be recorded.
-type loss struct {
+// unrecordedRun is a run of which something could not be recorded.
+type unrecordedRun struct {
 	runner *runner
-	err    error // of the store
+	err    error // last error of the store
 }
 
-// owes says that something has happened which is to be recorded, and not only what might start.
+// hasUnrecorded reports whether something has happened to the run that is not recorded: an outcome or a log line. A
+// start that would be possible does not count.
 func (r *runner) hasUnrecorded(inbox []message) bool {
 	return r.log != nil && len(r.log.Unwritten()) > 0 || slices.ContainsFunc(inbox, func(m message) bool { return m.outcome != nil })
 }
@@ -419,7 +441,7 @@ const (
 	longestDelay = 5 * time.Second
 )
 
-// insist repeats what a failing store holds up, until it is done, cannot be done, or the scheduler gives up.
+// retryStore calls do until do succeeds, until do returns a permanent error, or until the scheduler stops retrying.
 func (s *scheduler) retryStore(what string, do func() error) {
 	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
 		err := do()
@@ -433,7 +455,7 @@ func (s *scheduler) retryStore(what string, do func() error) {
 	}
 }
 
-// pause waits, and reports false if the scheduler gives up first.
+// sleep waits for d and returns true. It returns false if the scheduler stops retrying first.
 func (s *scheduler) sleep(d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -443,14 +465,15 @@ func (s *scheduler) sleep(d time.Duration) bool {
 	}
 }
 
-// displace ends the run that another one waits behind. It is not waited for, since a store that fails would hold up
-// the caller, whose own change is on record: that run's end wakes the other.
+// preempt ends the active run of a resource for the sake of the run that is pending behind it. preempt does not wait
+// for the end, because a store that fails would delay the caller, whose own change is recorded already. When the active
+// run has ended, the pending run is woken.
 func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
 	stop := stopRequest{by.Stop, make(chan error, 1)}
 	s.goBackground(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
 }
 
-// stopRun asks a run to end and waits until that is on record.
+// stopRun asks a run to end, and waits until the request is recorded.
 func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.Stop, cause error, reason string) error {
 	answer := make(chan error, 1)
 	r := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
@@ -466,11 +489,13 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 	}
 }
 
+// runEvent returns the event for the current state of a run.
 func runEvent(r *runner, rec *record.Run) Event {
 	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
 }
 
-// laneOf names the lane of a run: its pipeline, or the type of a resource that has none.
+// laneOf returns the name of the lane in which a run waits for a worker: its pipeline, or the type of a resource
+// without a pipeline.
 func laneOf(pipeline string, k record.Key) string {
 	if pipeline == "" {
 		return "/" + k.Type

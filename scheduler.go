@@ -51,8 +51,8 @@ type scheduler struct {
 	observer     *observerLoop   // set by start, before anything happens; nil without an observer
 	wake         chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
 
-	mu             sync.Mutex // guards lost
-	unrecordedRuns []loss     // what could not be recorded before the end
+	mu             sync.Mutex      // guards unrecordedRuns
+	unrecordedRuns []unrecordedRun // runs of which something could not be recorded before the end
 }
 
 // pool knows of each unfinished run where it waits and for what.
@@ -138,7 +138,7 @@ func (s *scheduler) workerLoop(a *attempt) {
 	for {
 		if a != nil {
 			s.call(a, &a.out)
-			next, late := s.ended(a, &a.out, !s.shouldYield(since))
+			next, late := s.callReturned(a, &a.out, !s.shouldYield(since))
 			if late { // somebody else works in its place
 				finished = true
 				return
