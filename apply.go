@@ -112,7 +112,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		}
 		next := *head
 		if head.Deleted != 0 && !head.Status.Phase.Final() {
-			return &submission{next: &next}, nil // under way
+			return &submission{next: &next}, nil // a deletion is in progress
 		}
 		revision, err := e.ledger.Revision(ctx, record.Key(k), head.Generation)
 		if err != nil {
@@ -163,46 +163,57 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case !old.State.Final():
-		return nil, fmt.Errorf("%w: run %s is %s", ErrConflict, runID, old.State)
-	case old.Cause == CauseDeleted:
-		return nil, fmt.Errorf("%w: run %s was a deletion", ErrConflict, runID)
-	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
-		return nil, fmt.Errorf("%w: step %q of run %s", ErrNotFound, text.Truncate(from.Step, text.MaxName), runID)
+	if err := checkRetry(old, from); err != nil {
+		return nil, err
 	}
 	if len(old.Steps) == 0 {
-		return e.Trigger(ctx, old.Resource) // it never began, so there is nothing to keep
+		return e.Trigger(ctx, old.Resource) // the run never began, so there is no step to keep
 	}
-	first := from.Step
+	repeat := record.Run{Of: runID, From: from.Step, Newest: from.Newest}
 	if from.Start {
-		first = run.FromStart
+		repeat.From = run.FromStart
 	}
 	run, _, err := e.submit(ctx, record.Key(old.Resource), func(head *record.Resource) (*submission, error) {
-		switch {
-		case head == nil || head.ID != old.ResourceID:
-			return nil, ErrNotFound
-		case head.Deleted != 0:
-			return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
-		case head.Generation != old.Generation:
-			return nil, fmt.Errorf("%w: run %s was of generation %d, and %d is the newest", ErrConflict, runID, old.Generation, head.Generation)
-		case head.Active != "" || head.Pending != "":
-			return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
-		}
-		revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
-		if err != nil {
-			return nil, err
-		}
-		next := *head
-		return &submission{
-			next: &next, cause: record.Retried, spec: revision.Spec,
-			of: record.Run{Of: runID, From: first, Newest: from.Newest},
-		}, nil
+		return e.retrySubmission(ctx, old, head, repeat)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", old.Resource, err)
 	}
 	return run, nil
+}
+
+// checkRetry returns an error if the old run, by itself, cannot be repeated in this way.
+func checkRetry(old *Run, from RetryFrom) error {
+	switch {
+	case !old.State.Final():
+		return fmt.Errorf("%w: run %s is %s", ErrConflict, old.ID, old.State)
+	case old.Cause == CauseDeleted:
+		return fmt.Errorf("%w: run %s was a deletion", ErrConflict, old.ID)
+	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
+		return fmt.Errorf("%w: step %q of run %s", ErrNotFound, text.Truncate(from.Step, text.MaxName), old.ID)
+	}
+	return nil
+}
+
+// retrySubmission returns the submission of a run that repeats the old run, or an error if the resource's record does
+// not allow such a run now.
+func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Resource, repeat record.Run) (*submission, error) {
+	switch {
+	case head == nil || head.ID != old.ResourceID:
+		return nil, ErrNotFound
+	case head.Deleted != 0:
+		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+	case head.Generation != old.Generation:
+		return nil, fmt.Errorf("%w: run %s was of generation %d, and %d is the newest", ErrConflict, old.ID, old.Generation, head.Generation)
+	case head.Active != "" || head.Pending != "":
+		return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
+	}
+	revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
+	if err != nil {
+		return nil, err
+	}
+	next := *head
+	return &submission{next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat}, nil
 }
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
@@ -239,7 +250,8 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 	return run, nil
 }
 
-// rerun makes a run of an unchanged resource, if it still wants one.
+// rerun makes a run of an unchanged resource if wanted returns true for the resource's record. Otherwise it returns the
+// newest run.
 func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
@@ -263,7 +275,7 @@ func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wa
 		if err != nil {
 			return nil, err
 		}
-		return &submission{next: &next, cause: cause, spec: revision.Spec, along: pipeline}, nil
+		return &submission{next: &next, cause: cause, spec: revision.Spec, pipeline: pipeline}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", k, err)
@@ -271,19 +283,19 @@ func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wa
 	return run, nil
 }
 
-// submission is what a call wants to become of a resource.
+// submission is the change that a call of the program makes to a resource, and the run that the call needs.
 type submission struct {
-	next  *record.Resource
-	write bool // next differs from what is recorded
-	extra []store.Op
-	cause record.Cause     // of the run that is wanted; 0 for none
-	keep  bool             // the run shall reconcile this very generation
-	along *record.Pipeline // of the resource's pipeline, if it was read; the run goes along it if it starts at once
-	spec  json.RawMessage
-	of    record.Run // what the run's record shall have besides, if it repeats another: Of, From, Newest
+	next          *record.Resource // the resource's record after the change
+	write         bool             // next differs from what is recorded
+	extra         []store.Op       // writes and checks for the same commit
+	cause         record.Cause     // of the run that is needed; 0 if no run is needed
+	fixGeneration bool             // the run must reconcile exactly this generation
+	pipeline      *record.Pipeline // of the resource, if it was read; the run uses it if the run starts at once
+	spec          json.RawMessage
+	repeat        record.Run // Of, From and Newest of the run's record if the run repeats another one
 }
 
-// change works out what applying o to a resource changes.
+// change returns the submission that applies o to a resource. head is nil if the resource does not exist.
 func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, create bool) (*submission, error) {
 	switch {
 	case head != nil && head.Deleted != 0:
@@ -311,7 +323,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 	next.Metadata, next.Pipeline = o.Metadata, o.Pipeline
 	if head.Pipeline != o.Pipeline || !sameSpec(old.Spec, o.Spec) {
 		if missing != nil {
-			return nil, missing // a deleted pipeline matters only to what would have to run
+			return nil, missing // a deleted pipeline is an error only if a run is needed
 		}
 		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
 		next.Supersede = head.Active != "" && pipeline.OnChange == record.Supersede
@@ -324,38 +336,41 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 	return &submission{next: &next, write: true}, nil
 }
 
-// firstSubmission begins a new incarnation of a name. Its generations go on from those of the one before.
+// firstSubmission returns the submission that begins a new incarnation of a name. Its generations continue from those
+// of the incarnation before.
 func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *record.Pipeline, now record.Time) (*submission, error) {
-	grave, rev, err := ledger.Load[record.Tombstone](ctx, e.ledger, record.TombstoneKey(keyOf(o)))
+	tombstone, rev, err := ledger.Load[record.Tombstone](ctx, e.ledger, record.TombstoneKey(keyOf(o)))
 	if errors.Is(err, store.ErrNotFound) {
-		grave, err = new(record.Tombstone), nil
+		tombstone, err = new(record.Tombstone), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	first := grave.Generation + 1
+	first := tombstone.Generation + 1
 	want := withRevision(o, &record.Resource{
 		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
 	}, pipeline, record.Created)
-	// That there is no resource is not enough: one may have come and gone meanwhile, and taken the generation.
+	// A check that there is no resource would not be enough: another call may have created and deleted the resource in
+	// the meantime. The generation would then be used twice.
 	want.extra = append(want.extra, store.Check(record.TombstoneKey(keyOf(o)), rev))
 	return want, nil
 }
 
-// withRevision is a new generation of a resource, to be reconciled along its pipeline.
+// withRevision returns the submission of a new generation of a resource, which a run along the pipeline reconciles.
 func withRevision(o *Object, next *record.Resource, pipeline *record.Pipeline, cause record.Cause) *submission {
 	revision := &record.Revision{
 		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, Spec: o.Spec,
 	}
 	put := store.Put(record.RevisionKey(keyOf(o), next.Generation), record.Encode(revision)).IfAbsent()
 	return &submission{
-		next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put}, keep: pipeline.OnChange == record.Queue, along: pipeline,
+		next: next, write: true, cause: cause, spec: o.Spec, extra: []store.Op{put},
+		fixGeneration: pipeline.OnChange == record.Queue, pipeline: pipeline,
 	}
 }
 
-// checkPipeline makes sure that a pipeline exists and is for the resource's type, and returns its record. No name is
-// fine, and has a record of its own.
+// checkPipeline returns the record of the resource's pipeline. It returns an error if there is no such pipeline or if
+// the pipeline is for another type. For an empty name it returns an empty record.
 func (e *Engine) checkPipeline(ctx context.Context, k record.Key, name string) (*record.Pipeline, error) {
 	if name == "" {
 		return new(record.Pipeline), nil
@@ -370,10 +385,10 @@ func (e *Engine) checkPipeline(ctx context.Context, k record.Key, name string) (
 	return p, nil
 }
 
-// submit carries a submission out, from the start when somebody else was faster, and returns the run that stands for
-// it and the resource's record.
+// submit prepares a submission from the resource's record and carries it out. If another writer has changed the record
+// in the meantime, submit starts over. It returns the run for the submission, and the resource's record.
 func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.Resource) (*submission, error)) (*Run, *record.Resource, error) {
-	var inTheWay store.Record
+	var existing store.Record // found in the place of a record that the submission creates
 	for {
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
@@ -392,34 +407,37 @@ func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.Stale(ctx, k, rev, err) {
 			if err == nil && want.cause == record.Updated && want.next.Generation%pruneEvery == 0 {
-				e.upkeep.prune(k) // its runs may take longer than its changes
+				e.upkeep.prune(k) // a run may take longer than many changes, and its end would prune too late
 			}
 			return run, want.next, err
 		}
-		before := inTheWay
-		if inTheWay, err = e.ledger.Taken(ctx, want.extra); err != nil {
+		before := existing
+		if existing, err = e.ledger.Taken(ctx, want.extra); err != nil {
 			return nil, nil, err
 		}
-		if inTheWay.Key != "" && inTheWay.Key == before.Key && inTheWay.Revision == before.Revision {
-			// It was there all the time, and the resource's record, read in between, does not know of it. They come
-			// and go together, so that to try again would be to try for ever.
-			return nil, nil, record.Damaged(record.ResourceKey(k), fmt.Errorf("is older than record %s", inTheWay.Key))
+		if existing.Key != "" && existing.Key == before.Key && existing.Revision == before.Revision {
+			// The same record existed in both rounds, and the resource's record, which was read in between, does not
+			// refer to it. The two are always written and removed in one commit, so the store is damaged. Another round
+			// would find the same, for ever.
+			return nil, nil, record.Damaged(record.ResourceKey(k), fmt.Errorf("is older than record %s", existing.Key))
 		}
 	}
 }
 
+// carryOut commits a submission on top of the revision rev of the resource's record, and returns the run for it. It
+// returns a store.ErrConflict if the record has changed.
 func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, rev store.Revision) (*Run, error) {
 	next := want.next
 	changed := want.cause == record.Updated || want.cause == record.Deleted
-	queued := next.Status.Phase == plan.Queued // the newest run, which stands for the newest generation
-	if want.cause != 0 && (!queued || changed && (want.keep || next.FixesGeneration())) {
+	queued := next.Status.Phase == plan.Queued // the newest run is queued, and reconciles the newest generation
+	if want.cause != 0 && (!queued || changed && (want.fixGeneration || next.FixesGeneration())) {
 		if limit := e.opts.Limits.Queue; want.cause != record.Deleted && next.Queued >= limit {
 			return nil, tooLarge("queue", next.Queued+1, limit, "runs in line")
 		}
 		return e.newRun(k, want, rev)
 	}
-	// Either no run is wanted, or one is queued that will do: it takes up what is on record when it starts. It is read
-	// before the commit, so that nothing that fails after it makes a call that has done its work return an error.
+	// Either no run is needed, or the queued run is enough: it takes up what is recorded when it starts. The newest run
+	// is read before the commit, because an error after the commit would be returned by a call that has done its work.
 	newest, err := describeRun(ctx, e.ledger, next.Status.Run)
 	if err != nil || !want.write {
 		return newest, err
@@ -434,8 +452,9 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: Key(k)})
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
-		// It may not be for it to wait any more: for the end of the run at work, which is not left to it, since that needs a
-		// worker, and that run may have the last one; or for room.
+		// After the change, the pending run may not have to wait any more, for the end of the active run or for the run
+		// limit of its pipeline. The active run is ended here and not by the pending run, because the pending run would
+		// need a worker for this, and the active run may hold the last one.
 		if by := run.Preempt(next); by != nil && err == nil {
 			e.sched.preempt(k, by)
 		}

@@ -96,7 +96,8 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 
 // call calls the driver and fills o with the outcome. A panic of the driver becomes the error of the outcome. If the
 // driver calls runtime.Goexit, call does not return.
-func (s *scheduler) call(a *attempt, o *outcome) {
+func (a *attempt) call(o *outcome) {
+	s := a.sched
 	o.attempt = a
 	defer func() {
 		if v := recover(); v != nil {
@@ -106,7 +107,7 @@ func (s *scheduler) call(a *attempt, o *outcome) {
 	}()
 	release, admitted := a.askAdmission(o)
 	if release != nil {
-		defer s.releaseCapacity(a, release)
+		defer a.releaseCapacity(release)
 	}
 	if admitted {
 		a.run(o)
@@ -154,7 +155,8 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 
 // releaseCapacity calls the release function that Admit returned. A panic of the function is logged and has no other
 // effect.
-func (s *scheduler) releaseCapacity(a *attempt, release func()) {
+func (a *attempt) releaseCapacity(release func()) {
+	s := a.sched
 	defer func() {
 		if v := recover(); v != nil {
 			s.log.Error("release of an admission panicked", "run", a.runner.ID, "step", a.step.ID, "panic", text.TypeOf(v))
@@ -222,14 +224,18 @@ func (a *attempt) complete(o *outcome) {
 // callReturned notes that the call of a driver has returned, and drives the run with the outcome. If the call was
 // abandoned before, the outcome is discarded, and callReturned returns late: another worker has replaced the one that
 // made the call. If the caller is a worker, callReturned returns the attempt that the caller must make next, or nil.
-func (s *scheduler) callReturned(a *attempt, o *outcome, worker bool) (next *attempt, late bool) {
+func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late bool) {
+	s := a.sched
 	r := a.runner
 	late = a.Return()
 	s.leaveShutdown(a)
-	s.pool.Done(a.driver.calls, 1)
 	if late {
+		// Before Done, which would otherwise count the call among the abandoned ones only, and end the wait for the others.
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
+	}
+	s.pool.Done(a.driver.calls, 1)
+	if late {
 		return nil, true
 	}
 	return s.drive(r, message{outcome: o}, worker), false
@@ -238,24 +244,26 @@ func (s *scheduler) callReturned(a *attempt, o *outcome, worker bool) (next *att
 // endedByGoexit continues for a worker whose goroutine was ended by runtime.Goexit. Either the driver called it, or the
 // release function of an Admission did after the driver had returned. In the second case the outcome of the driver
 // counts.
-func (s *scheduler) endedByGoexit(a *attempt) {
+func (a *attempt) endedByGoexit() {
+	s := a.sched
 	o := a.completed
 	if o == nil {
 		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
 		a.complete(o)
 	}
-	if _, late := s.callReturned(a, o, false); !late {
+	if _, late := a.callReturned(o, false); !late {
 		s.pool.Release()
 	}
 }
 
 // GraceOver abandons the call of a driver that has not returned within the grace period after the end of its context.
-func (a *attempt) GraceOver() { a.sched.abandon(a) }
+func (a *attempt) GraceOver() { a.abandon() }
 
 // abandon abandons the call of an attempt, and records an outcome for the attempt. It does nothing if the driver has
 // returned or the call was abandoned before.
-func (s *scheduler) abandon(a *attempt) {
-	if !s.abandonCall(a) {
+func (a *attempt) abandon() {
+	s := a.sched
+	if !a.abandonCall() {
 		return
 	}
 	cause := context.Cause(a.Context())
@@ -266,7 +274,8 @@ func (s *scheduler) abandon(a *attempt) {
 
 // abandonCall marks a call as abandoned, so that the result of its driver is discarded. It returns false if the driver
 // has returned or the call was abandoned before.
-func (s *scheduler) abandonCall(a *attempt) bool {
+func (a *attempt) abandonCall() bool {
+	s := a.sched
 	return a.Abandon(func() {
 		s.pool.Abandoned(a.runner.Key)
 		s.abandoned.add(a)
@@ -312,13 +321,12 @@ type outcome struct {
 	err     error
 	cause   error // why the context of the attempt had ended; nil if it had not ended
 	ended   time.Time
-	forRun  run.Outcome // returned by value
 }
 
 // value returns the outcome in the form that a decision about the run needs.
-func (o *outcome) value(engine RetryPolicy) *run.Outcome {
-	a, v := o.attempt, &o.forRun
-	*v = run.Outcome{
+func (o *outcome) value(engine RetryPolicy) run.Outcome {
+	a := o.attempt
+	v := run.Outcome{
 		Step: a.index, Attempt: a.number, Kind: o.result.kind, Output: o.output, Plan: o.plan,
 		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended,
 	}

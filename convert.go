@@ -15,7 +15,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/retry"
 )
 
-// objectOfRun puts the resource together as it was when its run started. It shares nothing with the record.
+// objectOfRun returns the resource as it was when its run started. The object shares nothing with the record.
 func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 	o := &Object{Spec: bytes.Clone(spec), Meta: Meta{
 		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata), Version: r.Version,
@@ -28,7 +28,7 @@ func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 	return o
 }
 
-// metaOf makes the Meta of a resource of its record.
+// metaOf returns the Meta of a resource from the resource's record.
 func metaOf(k Key, r *record.Resource) Meta {
 	m := Meta{
 		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata),
@@ -42,7 +42,7 @@ func metaOf(k Key, r *record.Resource) Meta {
 	return m
 }
 
-// readObject puts a resource together; nil if there is none.
+// readObject reads a resource from its records. It returns nil if there is none.
 func readObject(ctx context.Context, l *ledger.Ledger, k Key) (*Object, error) {
 	for {
 		head, rev, err := l.Resource(ctx, record.Key(k))
@@ -59,7 +59,7 @@ func readObject(ctx context.Context, l *ledger.Ledger, k Key) (*Object, error) {
 	}
 }
 
-// describeRun reads a run as a value for the program.
+// describeRun reads a run from its records.
 func describeRun(ctx context.Context, l *ledger.Ledger, id string) (*Run, error) {
 	state, err := l.Run(ctx, id)
 	if err != nil {
@@ -71,39 +71,45 @@ func describeRun(ctx context.Context, l *ledger.Ledger, id string) (*Run, error)
 	}
 	run := runOf(state, attempts)
 	if state.Rec.State == plan.Queued {
-		// It has pinned nothing: it is shown with what it would take up if it started now.
-		head, rev, err := l.Resource(ctx, state.Rec.Key())
-		if err != nil {
+		return describeQueuedRun(ctx, l, run, state)
+	}
+	return run, nil
+}
+
+// describeQueuedRun completes the description of a queued run. Such a run has not pinned anything. It is described with
+// the generation that the run would take up if it started now.
+func describeQueuedRun(ctx context.Context, l *ledger.Ledger, run *Run, state *record.RunState) (*Run, error) {
+	head, rev, err := l.Resource(ctx, state.Rec.Key())
+	if err != nil {
+		return nil, err
+	}
+	if head == nil || head.Pending != run.ID {
+		_, now, err := ledger.Load[record.Run](ctx, l, record.RunKey(run.ID))
+		if err == nil && now == state.Rev {
+			run.Reason = "waits for the runs queued before it"
+			return run, nil
+		}
+		return describeRun(ctx, l, run.ID) // the run has begun or ended since it was read
+	}
+	if head.Active != "" {
+		run.Reason = "waits for the end of run " + head.Active
+	}
+	run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, Cause(head.Cause)
+	if head.Keeps != 0 && head.Keeps != head.Generation {
+		target, err := l.Target(ctx, state.Rec.Key(), head)
+		switch {
+		case err == nil:
+			run.Generation, run.Pipeline = target.Generation, target.Pipeline
+		case l.Stale(ctx, state.Rec.Key(), rev, err):
+			return describeRun(ctx, l, run.ID)
+		default:
 			return nil, err
-		}
-		if head == nil || head.Pending != id {
-			_, now, err := ledger.Load[record.Run](ctx, l, record.RunKey(id))
-			if err == nil && now == state.Rev {
-				run.Reason = "waits for the runs queued before it"
-				return run, nil
-			}
-			return describeRun(ctx, l, id) // it has begun since it was read, or ended
-		}
-		if head.Active != "" {
-			run.Reason = "waits for the end of run " + head.Active
-		}
-		run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, Cause(head.Cause)
-		if head.Keeps != 0 && head.Keeps != head.Generation {
-			w, err := l.Target(ctx, state.Rec.Key(), head)
-			switch {
-			case err == nil:
-				run.Generation, run.Pipeline = w.Generation, w.Pipeline
-			case l.Stale(ctx, state.Rec.Key(), rev, err):
-				return describeRun(ctx, l, id)
-			default:
-				return nil, err
-			}
 		}
 	}
 	return run, nil
 }
 
-// runOf makes a value for the program of a run's records.
+// runOf returns a run from its records. attempts are the failed attempts by step id.
 func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 	rec := &r.Rec
 	run := &Run{
@@ -116,7 +122,7 @@ func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 		return run
 	}
 	run.Steps = make([]StepRun, len(r.Steps))
-	ended := make([]Attempt, 0, len(r.Steps)) // the last ones, which are on record with their steps
+	ended := make([]Attempt, 0, len(r.Steps)) // room for the last attempt of each step, in one allocation
 	for i := range r.Steps {
 		step := r.Plan.Step(i)
 		run.Steps[i] = stepOf(&r.Steps[i].Rec, *step, attempts[step.ID], &ended)
@@ -125,18 +131,18 @@ func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 			run.failed = i
 		}
 		if rec.State.Final() {
-			endWith(&run.Steps[i], rec)
+			endStepWithRun(&run.Steps[i], rec)
 		}
 	}
 	if rec.State == plan.Running {
-		run.State, run.Reason = doing(run.Steps)
+		run.State, run.Reason = stateOfSteps(run.Steps)
 	}
 	return run
 }
 
-// wholeRun makes a value for the program of a run whose every attempt is in memory, or nil if some must be read: those
-// that failed.
-func wholeRun(r *record.RunState) *Run {
+// runFromMemory returns a run from its loaded records. It returns nil if the run has failed attempts, because these
+// must be read from the store.
+func runFromMemory(r *record.RunState) *Run {
 	for i := range r.Steps {
 		if s := &r.Steps[i].Rec; s.Attempt > 1 || s.State == plan.Failed || s.State == plan.Canceled || s.State == plan.Retrying {
 			return nil
@@ -145,7 +151,8 @@ func wholeRun(r *record.RunState) *Run {
 	return runOf(r, nil)
 }
 
-// stepOf makes a value for the program of a step's record. Where the step has one attempt alone, it is kept in ended.
+// stepOf returns a step of a run from its record. The last attempt of the step is recorded with the step. If it is the
+// only attempt, stepOf appends it to ended, to save an allocation.
 func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]Attempt) StepRun {
 	run := StepRun{
 		Step: fromStep(step), State: State(s.State), Reason: s.Reason, Attempt: s.Attempt,
@@ -174,9 +181,9 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	return run
 }
 
-// endWith gives a step that a run left unfinished the state that follows from the run's end. It is derived, not
-// recorded, so that the end of a run costs the same however many steps it leaves.
-func endWith(s *StepRun, rec *record.Run) {
+// endStepWithRun gives a step that its run left unfinished the state that follows from the end of the run. This state is
+// derived and not recorded, so that the end of a run costs the same for any number of such steps.
+func endStepWithRun(s *StepRun, rec *record.Run) {
 	if s.State.Final() {
 		return
 	}
@@ -189,7 +196,7 @@ func endWith(s *StepRun, rec *record.Run) {
 	case rec.Stop == plan.StopSupersede:
 		s.State, s.Reason = StateSuperseded, rec.Reason
 		return
-	case rec.Stop == plan.StopTimeout: // it waited, or the process died in it
+	case rec.Stop == plan.StopTimeout: // the step waited, or the process died during the step
 		s.State, s.Reason = StateFailed, rec.StopReason
 		return
 	}
@@ -204,8 +211,8 @@ func endWith(s *StepRun, rec *record.Run) {
 	}
 }
 
-// doing derives what a run that has begun is about: the liveliest of its steps' states.
-func doing(steps []StepRun) (State, string) {
+// stateOfSteps derives the state of a run that has begun from the states of its steps: the liveliest state counts.
+func stateOfSteps(steps []StepRun) (State, string) {
 	i := record.Liveliest(len(steps), func(i int) plan.State { return plan.State(steps[i].State) })
 	if i < 0 || steps[i].State == StateRunning {
 		return StateRunning, ""
@@ -213,12 +220,16 @@ func doing(steps []StepRun) (State, string) {
 	return steps[i].State, "step " + steps[i].ID + ": " + steps[i].Reason
 }
 
-// The values below are those of the packages below, and the compiler holds them equal.
+// The constants of this package have the same values as those of the packages below. These lines do not compile if the
+// values differ.
 var (
 	_ = [1]struct{}{}[StateSuperseded-State(plan.Superseded)]
 	_ = [1]struct{}{}[CauseRetried-Cause(record.Retried)]
 	_ = [1]struct{}{}[Queue-ChangePolicy(record.Queue)]
 )
+
+// The functions toX convert a value of this package into one of the packages below, and fromX convert it back. The
+// results share nothing with the arguments.
 
 func toStep(s Step) plan.Step {
 	return plan.Step{
@@ -282,7 +293,7 @@ func fromStatus(s record.Status) Status {
 	return Status{Phase: State(s.Phase), ObservedGeneration: s.ObservedGeneration, Run: s.Run, Message: s.Message}
 }
 
-// toPlan returns the plan of the steps that a definition lists.
+// toPlan returns the plan of the steps that the definition s lists.
 func toPlan(s PipelineSpec) *plan.Plan {
 	p := &plan.Plan{
 		Steps: toSteps(s.Steps), Finally: toSteps(s.Finally), Timeout: document.Duration(s.Timeout), Resync: document.Duration(s.Resync),
@@ -291,10 +302,10 @@ func toPlan(s PipelineSpec) *plan.Plan {
 	return p.Ready()
 }
 
-// keyOf returns the key of a resource, as records have it.
+// keyOf returns the key of a resource in the form that records use.
 func keyOf(o *Object) record.Key { return record.Key(o.Key()) }
 
-// document returns the limits that concern the reading of a document.
+// document returns the limits that apply to the reading of a document.
 func (l Limits) document() document.Limits {
 	return document.Limits{Bytes: l.Document, Depth: l.Depth, List: l.Steps}
 }

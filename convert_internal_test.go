@@ -1,18 +1,22 @@
 package conveyor
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
+	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/stretchr/testify/require"
 )
 
 // TestValuesAndRecordsMirrorEachOther fills every field of each type that has a twin below, converts it there and back, and
@@ -119,4 +123,126 @@ func fillValue(t *testing.T, v reflect.Value) {
 	default:
 		require.Fail(t, "no value", "%s", v.Type())
 	}
+}
+
+// selfWrapped is an error of a driver that wraps itself.
+type selfWrapped struct{}
+
+func (selfWrapped) Error() string   { return "again" }
+func (e selfWrapped) Unwrap() error { return e }
+
+func TestFailureOfDriverError(t *testing.T) {
+	boom := errors.New("boom")
+	after := func(d time.Duration) *time.Duration { return &d }
+	limits := Limits{ErrorText: 80 + len(text.CutMark)}
+	ranOut := fmt.Errorf("%w: the attempt took longer than 1s", ErrTimeout)
+	for _, c := range []struct {
+		name string
+		err  error
+		want run.Failure
+	}{
+		{"an ordinary error", boom, run.Failure{Text: "boom"}},
+		{"an error for good", Permanent(boom), run.Failure{Text: "boom", Permanent: true}},
+		{"an error for good inside another", fmt.Errorf("so: %w", Permanent(boom)), run.Failure{Text: "so: boom", Permanent: true}},
+		{"an error for good among others", errors.Join(boom, Permanent(boom)), run.Failure{Text: "boom\nboom", Permanent: true}},
+		{"an error with a delay", RetryAfter(time.Hour, boom), run.Failure{Text: "boom", After: after(time.Hour)}},
+		{"an error without a delay", RetryAfter(0, boom), run.Failure{Text: "boom", After: after(0)}},
+		{"an error with a negative delay", RetryAfter(-1, boom), run.Failure{Text: "boom", After: after(0)}},
+		{"a delay around an error for good", RetryAfter(time.Hour, Permanent(boom)), run.Failure{Text: "boom", After: after(time.Hour)}},
+		{"an error for good around a delay", Permanent(RetryAfter(time.Hour, boom)), run.Failure{Text: "boom", Permanent: true}},
+		{"an error that wraps itself", selfWrapped{}, run.Failure{Text: "again"}},
+
+		{"out of time", ranOut, run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout}},
+		{"canceled", ErrCanceled, run.Failure{Text: "conveyor: canceled", Kind: fault.KindCanceled}},
+		{"not found", fmt.Errorf("so: %w", ErrNotFound), run.Failure{Text: "so: conveyor: not found", Kind: fault.KindNotFound}},
+		{"invalid", fmt.Errorf("so: %w", ErrInvalid), run.Failure{Text: "so: conveyor: invalid", Kind: fault.KindInvalid}},
+		{"too large", Permanent(tooLarge("output", 2, 1, "bytes")),
+			run.Failure{Text: "conveyor: too large: output: 2 bytes, more than the limit of 1", Kind: fault.KindTooLarge, Permanent: true}},
+		{"of two kinds", errors.Join(ErrCanceled, ErrTooLarge), run.Failure{Text: "conveyor: canceled\nconveyor: too large", Kind: fault.KindTooLarge}},
+		{"of a kind that is not kept", ErrConflict, run.Failure{Text: "conveyor: conflict"}},
+
+		{"a panic", &PanicError{Value: "boom", Stack: []byte("stack")}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Stack: "stack"}},
+		{"a panic with a sentinel", &PanicError{Value: ErrTimeout, Stack: []byte("stack")},
+			run.Failure{Text: "driver panicked: conveyor: timed out", Kind: fault.KindPanic, Stack: "stack"}},
+		{"a panic with an error for good", &PanicError{Value: Permanent(boom)}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Permanent: true}},
+		{"a panic inside another error", fmt.Errorf("so: %w", &PanicError{Value: "boom", Stack: []byte("stack")}),
+			run.Failure{Text: "so: driver panicked: boom", Kind: fault.KindPanic, Stack: "stack"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, &c.want, failureOf(c.err))
+			// What the engine keeps of a driver's error stands for the same.
+			require.Equal(t, &c.want, failureOf(contained(c.err, nil, limits)))
+		})
+	}
+}
+
+func TestOutcomeTellsTheCauseOfTheEndFirst(t *testing.T) {
+	limits := Limits{ErrorText: 100}
+	boom := Permanent(errors.New("boom"))
+	f := failureOf(contained(boom, ErrCanceled, limits))
+	require.Equal(t, &run.Failure{Text: "conveyor: canceled: boom", Kind: fault.KindCanceled, Permanent: true}, f)
+	f = failureOf(contained(fmt.Errorf("so: %w", ErrCanceled), ErrCanceled, limits))
+	require.Equal(t, &run.Failure{Text: "so: conveyor: canceled", Kind: fault.KindCanceled}, f)
+}
+
+func TestOutcomeOfAttempt(t *testing.T) {
+	boom := errors.New("boom")
+	ended := time.Unix(1000, 0)
+	policy := RetryPolicy{MaxAttempts: 7, Initial: Duration(time.Second)}
+	ofEngine := RetryPolicy{MaxAttempts: 9, Max: Duration(time.Hour)}
+	combined := retry.Policy{MaxAttempts: 7, Initial: toPolicy(policy).Initial, Max: toPolicy(ofEngine).Max, Multiplier: 2, Jitter: 0.2}
+	failed := &run.Failure{Text: "boom"}
+	planned := new(plan.Plan)
+	ranOut := fmt.Errorf("%w: the attempt took longer than 1s", ErrTimeout)
+	for _, c := range []struct {
+		name    string
+		outcome outcome
+		want    run.Outcome
+	}{
+		{"done", outcome{result: Done()}, run.Outcome{Kind: run.Done}},
+		{"the zero result", outcome{}, run.Outcome{Kind: run.Done}},
+		{"done with an output", outcome{result: DoneWith(1), output: []byte("1")}, run.Outcome{Kind: run.Done, Output: []byte("1")}},
+		{"done although the process shuts down", outcome{cause: ErrShutdown}, run.Outcome{Kind: run.Done}},
+		{"done although the run is canceled", outcome{cause: ErrCanceled}, run.Outcome{Kind: run.Done}},
+		{"skipped", outcome{result: Skip("not today")}, run.Outcome{Kind: run.Skip, Reason: "not today"}},
+		{"halted", outcome{result: Halt("enough")}, run.Outcome{Kind: run.Halt, Reason: "enough"}},
+		{"requeued", outcome{result: RequeueAfter(time.Hour)}, run.Outcome{Kind: run.Requeue, Delay: time.Hour}},
+		{"requeued into the past", outcome{result: RequeueAfter(-time.Hour)}, run.Outcome{Kind: run.Requeue}},
+		{"waits for a signal", outcome{result: Await("go", time.Hour)}, run.Outcome{Kind: run.Await, Reason: "go", Delay: time.Hour}},
+		{"waits for a signal without a limit", outcome{result: Await("go", -1)}, run.Outcome{Kind: run.Await, Reason: "go"}},
+		{"refused by the host", outcome{result: Result{kind: run.Refused, delay: time.Hour}}, run.Outcome{Kind: run.Refused, Delay: time.Hour}},
+		{"planned", outcome{result: Result{kind: run.Planned}, plan: planned}, run.Outcome{Kind: run.Planned, Plan: planned}},
+		{"failed", outcome{err: boom}, run.Outcome{Kind: run.Failed, Failure: failed, Policy: combined}},
+		{"failed whatever it returned besides", outcome{result: Skip("not today"), err: boom},
+			run.Outcome{Kind: run.Failed, Reason: "not today", Failure: failed, Policy: combined}},
+		{"failed when it was out of time", outcome{err: ranOut, cause: ranOut},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout}, Policy: combined}},
+		{"failed when the run was canceled", outcome{err: ErrCanceled, cause: ErrCanceled},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrCanceled.Error(), Kind: fault.KindCanceled}, Policy: combined}},
+		{"failed with the sentinel of a shutdown, of its own accord", outcome{err: ErrShutdown},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrShutdown.Error()}, Policy: combined}},
+		{"interrupted by a shutdown", outcome{err: boom, cause: ErrShutdown}, run.Outcome{Kind: run.Cut}},
+		{"interrupted by a shutdown, even for good", outcome{err: Permanent(boom), cause: fmt.Errorf("%w: now", ErrShutdown)}, run.Outcome{Kind: run.Cut}},
+		{"interrupted by a newer generation", outcome{err: boom, cause: fmt.Errorf("%w: generation 2 came", ErrSuperseded)}, run.Outcome{Kind: run.Cut}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			step := &plan.Step{ID: "a", Driver: "d"}
+			c.outcome.attempt = &attempt{
+				index: 3, number: 4, step: step, plan: new(plan.Plan), driver: &driver{opts: driverOptions{retry: policy}},
+			}
+			c.outcome.ended = ended
+			c.want.Step, c.want.Attempt, c.want.Ended = 3, 4, ended
+			require.Equal(t, c.want, c.outcome.value(ofEngine))
+		})
+	}
+}
+
+func TestOutcomeCombinesPoliciesNearestFirst(t *testing.T) {
+	a := &attempt{
+		step: &plan.Step{Retry: &retry.Policy{MaxAttempts: 2}}, plan: &plan.Plan{Retry: &retry.Policy{MaxAttempts: 3, Multiplier: 3}},
+		driver: &driver{opts: driverOptions{retry: RetryPolicy{MaxAttempts: 4, Multiplier: 4, Initial: Duration(4)}}},
+	}
+	o := outcome{attempt: a, err: errors.New("boom")}
+	got := o.value(RetryPolicy{MaxAttempts: 5, Multiplier: 5, Initial: 5, Max: 5}).Policy
+	require.Equal(t, toPolicy(RetryPolicy{MaxAttempts: 2, Multiplier: 3, Initial: 4, Max: 5, Jitter: 0.2}), got)
 }

@@ -205,7 +205,10 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	if err := fieldErrors(f.List()); err != nil {
 		return err
 	}
-	if err := e.sched.register(name, d, o); err != nil {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	if err := e.sched.drivers.register(name, d, o); err != nil {
 		return err
 	}
 	e.upkeep.reconcileUnlistened(o.listen...)

@@ -135,16 +135,16 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// recordedError is an error that was read back: the text as it was, and what it stood for.
+// recordedError is an error that was read back from the store, or one that can be recorded.
 type recordedError struct {
 	text string
-	is   error
+	is   error // the condition that the error stands for; nil if there is none
 }
 
 func (e *recordedError) Error() string { return e.text }
 func (e *recordedError) Unwrap() error { return e.is }
 
-// rebuildError is the reverse of kindOf and the error's text.
+// rebuildError returns an error from its recorded kind, text and stack (see failureOf).
 func rebuildError(kind fault.Kind, text, stack string) error {
 	if kind == fault.KindPanic {
 		return &PanicError{Value: strings.TrimPrefix(text, "driver panicked: "), Stack: []byte(stack)}
@@ -155,15 +155,16 @@ func rebuildError(kind fault.Kind, text, stack string) error {
 	return errors.New(text)
 }
 
-// endedError is what a driver answered after its context had ended: the reason first, then its own words.
+// endedError is an error that a driver returned after its context had ended. Its text begins with the cause of the end.
 type endedError struct{ cause, err error }
 
 func (e *endedError) Error() string { return fmt.Sprintf("%v: %v", e.cause, e.err) }
 
 func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
 
-// contained is an error of the engine's own that says the same as a driver's, the cause of the context's end included if
-// there is one. It is limited to what is kept of an error.
+// contained returns an error of the engine's own in place of a driver's error, so that later no code of the driver is
+// called. It has the same text, cut to the limit, and stands for the same condition. If cause is not nil, it is part of
+// the error too. A panic in a method of the driver's error becomes the error.
 func contained(err, cause error, limits Limits) (own error) {
 	defer func() {
 		if v := recover(); v != nil {

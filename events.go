@@ -134,7 +134,7 @@ func (f *feed) cursor(n int64) Cursor {
 	return Cursor(f.epoch + "-" + strconv.FormatInt(n, 10))
 }
 
-// after returns the number of the event that follows a cursor.
+// after returns the number of the event that follows the event at a cursor.
 func (f *feed) after(c Cursor) (int64, error) {
 	epoch, number, ok := strings.Cut(string(c), "-")
 	n, err := strconv.ParseInt(number, 10, 64)
@@ -166,18 +166,18 @@ type ObserverFunc func(ctx context.Context, e Event)
 // Observe calls f.
 func (f ObserverFunc) Observe(ctx context.Context, e Event) { f(ctx, e) }
 
-// observing is the goroutine that tells the observer. It reads the same feed as the watchers do, at its own pace.
+// observerLoop is the goroutine that calls the observer. It reads the same feed as the watchers, at its own pace.
 type observerLoop struct {
 	observer Observer
 	feed     *feed
-	failed   func(how string)
+	failed   func(how string) // logs a panic of the observer
 
-	ctx   context.Context // given to the observer
+	ctx   context.Context // passed to the observer
 	stop  context.CancelFunc
-	ended chan struct{} // closed when the observer has been told all
+	ended chan struct{} // closed by the goroutine when the observer was called for every event
 }
 
-// observe begins to tell, from the next event on; it is nil without an observer.
+// observe starts to call the observer, from the next event on. It returns nil if there is no observer.
 func (s *scheduler) observe() *observerLoop {
 	if s.opts.Observer == nil {
 		return nil
@@ -189,10 +189,11 @@ func (s *scheduler) observe() *observerLoop {
 	return o
 }
 
+// run calls the observer for each event, from the event with the number next on, until the feed or o.ctx has ended.
 func (o *observerLoop) run(next int64) {
 	over := false
 	defer func() {
-		if !over { // the observer ended this goroutine, and is told the rest in another one
+		if !over { // the observer has ended this goroutine; another goroutine continues
 			o.failed("runtime.Goexit was called")
 			go o.run(next)
 			return
@@ -207,7 +208,7 @@ func (o *observerLoop) run(next int64) {
 			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
 		case err != nil:
 			over = true
-			return // the feed has ended, or the time to listen to it
+			return // the feed has ended, or o.ctx
 		default:
 			event.Cursor = o.feed.cursor(next)
 			next++
@@ -216,6 +217,7 @@ func (o *observerLoop) run(next int64) {
 	}
 }
 
+// call calls the observer for one event, and recovers its panic.
 func (o *observerLoop) call(event Event) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -225,14 +227,15 @@ func (o *observerLoop) call(event Event) {
 	o.observer.Observe(o.ctx, event)
 }
 
-// finish waits until the observer has been told all, at most so long, and leaves it alone then.
+// finish waits until the observer was called for every event, at most until until has ended. Then it ends the context of
+// the observer, and does not wait for a call that has not returned.
 func (o *observerLoop) finish(until context.Context) {
 	if o == nil {
 		return
 	}
 	select {
 	case <-o.ended:
-	case <-o.ctx.Done(): // it was left alone before
+	case <-o.ctx.Done(): // an earlier call of finish has ended it
 	case <-until.Done():
 	}
 	o.stop()

@@ -15,6 +15,7 @@ type decision struct {
 	runner    *runner
 	inbox     []message
 	in        run.Input
+	outcomes  []run.Outcome // those that in refers to
 	host      host
 	made      []*attempt      // the attempts that start, in the order of t.Starts
 	events    []Event         // returned by listEvents
@@ -41,14 +42,15 @@ func (d *decision) recycle() {
 		d.t.Recycle()
 	}
 	clear(d.in.Outcomes)
+	clear(d.outcomes)
 	clear(d.in.Stops)
 	clear(d.host.taken)
 	clear(d.made)
 	clear(d.events)
 	*d = decision{
-		events: d.events[:0],
-		in:     run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
-		host:   host{taken: d.host.taken[:0]}, made: d.made[:0],
+		events: d.events[:0], outcomes: d.outcomes[:0],
+		in:   run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
+		host: host{taken: d.host.taken[:0]}, made: d.made[:0],
 	}
 	decisions.Put(d)
 }
@@ -92,7 +94,7 @@ type grant struct {
 // Start takes a worker and a place of the driver's semaphore for a step.
 func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
-	driver := s.driver(name, h.runner)
+	driver := s.drivers.driver(name, h.runner)
 	if driver == nil {
 		return run.NoDriver
 	}
@@ -142,11 +144,11 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 		rec, _, err = s.ledger.Pipeline(s.base, name)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			s.limitRuns(name, 0, read, true)
+			s.pool.LimitRuns(name, 0, int64(read), true)
 		case err != nil:
 			return false, rec, err
 		default:
-			s.limitRuns(name, rec.MaxRuns, rec.Rev, false)
+			s.pool.LimitRuns(name, rec.MaxRuns, int64(rec.Rev), false)
 		}
 	}
 	return entered, rec, nil

@@ -17,7 +17,7 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// start takes up every unfinished run and begins to work.
+// start adds every unfinished run of the store to the pool, and begins to work.
 func (s *scheduler) start(ctx context.Context) error {
 	if err := startable(s.pool.Phase()); err != nil {
 		return err
@@ -41,7 +41,7 @@ func (s *scheduler) start(ctx context.Context) error {
 	}))
 }
 
-// startable says why an engine in this phase cannot be started, or nothing.
+// startable returns nil if an engine in this phase can be started, and the reason otherwise.
 func startable(phase sched.Phase) error {
 	switch phase {
 	case sched.New:
@@ -53,19 +53,19 @@ func startable(phase sched.Phase) error {
 	}
 }
 
-// found is an unfinished run that a former process left behind.
-type found struct {
+// foundRun is an unfinished run that an earlier process left behind.
+type foundRun struct {
 	id       string
 	key      record.Key
 	pipeline string
 	begun    bool
 	state    plan.State
-	due      record.Time // 0 for at once
+	due      record.Time // 0 means at once
 }
 
-// recover reads the unfinished runs, and none of the others. A run whose records are damaged is reported to the
-// logger and left alone; it does not stop the others.
-func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
+// recover reads the unfinished runs, and no others. A run whose records are damaged is logged and left as it is. It
+// does not stop the other runs.
+func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.ActivePrefix}) {
 		if err != nil {
 			return nil, err
@@ -84,7 +84,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 					due = 0
 				}
 			}
-			runs = append(runs, found{
+			runs = append(runs, foundRun{
 				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
 			})
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
@@ -96,16 +96,24 @@ func (s *scheduler) recover(ctx context.Context) (runs []found, err error) {
 	return runs, nil
 }
 
-// shutdownReserve is the part of the time given to Shutdown that is kept for drivers to return in after their
-// contexts have ended: a quarter of it, and at most this.
+// shutdownReserve bounds the reserve of Shutdown: the time in which drivers can return after their contexts have ended.
+// The reserve is a quarter of the time that Shutdown has, and at most shutdownReserve.
 const shutdownReserve = time.Second
 
-// shutdown is a sequence: take nothing new, let attempts finish, cancel the rest, record what happened, join
-// everyone.
+// shutdown is one call of Shutdown.
+type shutdown struct {
+	*scheduler
+	drains sched.Drains
+	own    *attempt // the attempt whose driver is the caller; nil if the caller is no driver
+}
+
+// shutdown is a sequence: take nothing new, let attempts finish, cancel the rest, record what happened, and join all
+// goroutines.
 func (s *scheduler) shutdown(ctx context.Context) error {
 	drains, own, stopped := s.drain(ctx)
+	down := &shutdown{s, drains, own}
 	if stopped {
-		return s.rejoin(ctx, drains, own)
+		return down.rejoin(ctx)
 	}
 	reserve := shutdownReserve
 	last, limited := ctx.Deadline()
@@ -114,31 +122,32 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 		left = max(time.Until(last), 0)
 		reserve = min(reserve, left/4)
 	}
-	if s.finished(ctx, drains, limited, left-reserve) {
-		return s.stop(ctx, drains, own)
+	if down.finished(ctx, limited, left-reserve) {
+		return down.stop(ctx)
 	}
 	s.endAttempts()
 	select {
 	case <-drains.Drained:
-	case <-time.After(reserve - reserve/4): // the rest is for recording what is given up
+	case <-time.After(reserve - reserve/4): // the rest is for recording the outcomes of abandoned calls
 	case <-s.done:
 	}
-	return s.stop(ctx, drains, own)
+	return down.stop(ctx)
 }
 
-// finished waits for the attempts to finish by themselves, and reports whether they have. Without a limit it is as patient
-// with drivers as they need; then a store that fails, or does not answer, has ShutdownGrace to record what they did.
-func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited bool, patience time.Duration) bool {
-	timer := time.NewTimer(patience)
+// finished waits until the attempts have finished by themselves, and reports whether they have. If limited is true, it
+// waits at most for timeout. Otherwise it waits for the drivers as long as they need. A store that fails or blocks then
+// has ShutdownGrace to record the outcomes.
+func (s *shutdown) finished(ctx context.Context, limited bool, timeout time.Duration) bool {
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	var quiet <-chan struct{}
 	if !limited {
 		timer.Stop()
-		quiet = drains.Quiet
+		quiet = s.drains.Quiet
 	}
 	for {
 		select {
-		case <-drains.Drained:
+		case <-s.drains.Drained:
 			return true
 		case <-quiet:
 			quiet = nil
@@ -147,17 +156,17 @@ func (s *scheduler) finished(ctx context.Context, drains sched.Drains, limited b
 			if limited || !s.pool.Calling() {
 				return false
 			}
-			timer.Reset(s.opts.ShutdownGrace) // a call that was about to be made when the others returned
+			timer.Reset(s.opts.ShutdownGrace) // a call is running that was about to be made when the others returned
 		case <-ctx.Done():
 			return false
-		case <-s.done: // another call was faster
+		case <-s.done: // another call of Shutdown was faster
 			return false
 		}
 	}
 }
 
-// endAttempts ends the contexts of all attempts. Those that start meanwhile end theirs when they have been added to
-// their journey.
+// endAttempts ends the contexts of all attempts. An attempt that starts at the same time is ended by dispatch, after it
+// was added to its runner.
 func (s *scheduler) endAttempts() {
 	s.ending.Store(true)
 	for _, a := range s.runningAttempts() {
@@ -165,12 +174,12 @@ func (s *scheduler) endAttempts() {
 	}
 }
 
-// drain has nothing new started from here on. It returns the attempt whose driver is the caller, if there is one, and
-// whether the scheduler has stopped already.
+// drain makes the pool start nothing new from here on. If the caller is a driver of this engine, drain returns its
+// attempt as own. It reports whether the scheduler has stopped already.
 func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attempt, stopped bool) {
 	if a, _ := call.MakerOf(ctx).(*attempt); a != nil && a.sched == s {
 		a.Unreturned(func() {
-			own = a // a driver shuts down the engine it runs in: to wait for it would be to wait for ever
+			own = a // the driver waits for Shutdown, so Shutdown would wait for the driver for ever
 			if a.inShutdown.CompareAndSwap(false, true) {
 				s.pool.Exempt(1)
 			}
@@ -180,19 +189,21 @@ func (s *scheduler) drain(ctx context.Context) (drains sched.Drains, own *attemp
 	return drains, own, phase == sched.Stopped
 }
 
-// unexempt takes note that a driver which called Shutdown has returned from its own call.
+// leaveShutdown notes that the driver of an attempt has returned. If the driver was inside Shutdown, it no longer is.
 func (s *scheduler) leaveShutdown(a *attempt) {
 	if a.inShutdown.CompareAndSwap(true, false) {
 		s.pool.Exempt(-1)
 	}
 }
 
-// stop gives up what is left, and joins everything but that. It returns an error that names what it gave up.
-func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt) error {
+// stop abandons the calls that are still running, and joins all other goroutines. If the caller is the driver of own,
+// stop joins nothing, because the caller itself would be waited for. stop returns an error that names what it has
+// abandoned.
+func (s *shutdown) stop(ctx context.Context) error {
 	if s.pool.Reach(sched.Stopping) {
 		close(s.stopRetrying)
 	}
-	until, cancel := s.lastMoment(ctx)
+	until, cancel := s.storeDeadline(ctx)
 	defer cancel()
 	recorded := within(until, func() {
 		s.abandonAll(func(a *attempt) bool { return !a.inShutdown.Load() })
@@ -204,42 +215,44 @@ func (s *scheduler) stop(ctx context.Context, drains sched.Drains, own *attempt)
 		s.flusher.alarm.stop()
 		s.upkeep.stop()
 	}
-	if own == nil {
-		recorded = s.join(ctx, until, drains) && recorded
+	if s.own == nil {
+		recorded = s.join(ctx, until) && recorded
 	} else if first {
 		s.events.Close()
 	}
-	return s.leftovers(ctx, own, recorded)
+	return s.shutdownError(ctx, recorded)
 }
 
-// rejoin is Shutdown after it has been called before: by a driver, perhaps, which has not returned. What another call has
-// named is not named again.
-func (s *scheduler) rejoin(ctx context.Context, drains sched.Drains, own *attempt) error {
-	if own != nil {
+// rejoin is a call of Shutdown after the scheduler has stopped. The first call may have been made by a driver that has
+// not returned yet. rejoin does not name again the steps that another call of Shutdown has named.
+func (s *shutdown) rejoin(ctx context.Context) error {
+	if s.own != nil {
 		return nil
 	}
-	until, cancel := s.lastMoment(ctx)
+	until, cancel := s.storeDeadline(ctx)
 	defer cancel()
 	named := s.abandoned.list()
-	if s.join(ctx, until, drains) && len(s.abandoned.list()) <= len(named) {
+	if s.join(ctx, until) && len(s.abandoned.list()) <= len(named) {
 		return nil
 	}
-	return s.leftovers(ctx, own, true)
+	return s.shutdownError(ctx, true)
 }
 
-// lastMoment is when Shutdown returns whatever the store does. What is to be recorded has a moment even if the deadline has
-// passed, or an answer of the store that is on its way would never be known.
-func (s *scheduler) lastMoment(ctx context.Context) (context.Context, context.CancelFunc) {
-	patience := s.opts.ShutdownGrace
+// storeDeadline returns a context that ends when Shutdown no longer waits for the store. Even if the deadline of ctx
+// has passed, a short time is left for recording. Otherwise the result of a store call that is about to return would be
+// lost.
+func (s *shutdown) storeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	left := s.opts.ShutdownGrace
 	if last, limited := ctx.Deadline(); limited {
-		patience = max(time.Until(last), shutdownReserve/4)
+		left = max(time.Until(last), shutdownReserve/4)
 	} else if ctx.Err() != nil {
-		patience = shutdownReserve
+		left = shutdownReserve
 	}
-	return context.WithTimeout(context.WithoutCancel(ctx), patience)
+	return context.WithTimeout(context.WithoutCancel(ctx), left)
 }
 
-// within reports whether fn has returned in time. It is left behind otherwise: nothing can end a call of a store.
+// within calls fn and reports whether fn has returned before until ended. If not, the goroutine of fn is left behind,
+// because nothing can end a call of a store.
 func within(until context.Context, fn func()) bool {
 	returned := make(chan struct{})
 	go func() {
@@ -254,64 +267,67 @@ func within(until context.Context, fn func()) bool {
 	}
 }
 
-// abandonAll gives up the attempts that are under way, all at once, so that a store can write them together.
+// abandonAll abandons the running attempts for which which returns true. It abandons them all at once, so that a store
+// can write the outcomes together.
 func (s *scheduler) abandonAll(which func(*attempt) bool) {
 	var all sync.WaitGroup
 	for _, a := range s.runningAttempts() {
 		if which(a) {
-			all.Go(func() { s.abandon(a) })
+			all.Go(func() { a.abandon() })
 		}
 	}
 	all.Wait()
 }
 
-// join waits for all that the scheduler has started. Drivers that called Shutdown themselves return from that by now; they
-// are given up later than the others, after half of the time that is left, and half of the rest.
-func (s *scheduler) join(ctx, until context.Context, drains sched.Drains) (recorded bool) {
-	var patience <-chan time.Time // nil, and so never, where drivers have all the time they need
+// join waits for everything that the scheduler has started, and reports whether everything was recorded. Drivers that
+// called Shutdown themselves can return now. Their contexts end after half of the time that is left, and their calls
+// are abandoned after half of the rest, later than all other calls.
+func (s *shutdown) join(ctx, until context.Context) (recorded bool) {
+	var timeout <-chan time.Time // nil if ctx has no deadline: drivers have all the time that they need
 	reserve, unended := shutdownReserve, ctx.Err() == nil
 	if last, limited := ctx.Deadline(); limited {
 		left := max(time.Until(last), 0)
-		patience, reserve = time.After(left/2), min(left/4, reserve)
+		timeout, reserve = time.After(left/2), min(left/4, reserve)
 	}
 	select {
-	case <-drains.Idle:
-	case <-patience:
+	case <-s.drains.Idle:
+	case <-timeout:
 		s.endAttempts()
 	case <-ctx.Done():
 		s.endAttempts()
 	}
 	select {
-	case <-drains.Idle:
+	case <-s.drains.Idle:
 	case <-time.After(reserve):
 	case <-until.Done():
 	}
-	if patience == nil && unended {
+	if timeout == nil && unended {
 		var cancel context.CancelFunc
-		until, cancel = s.lastMoment(ctx) // what is to be recorded comes only now
+		until, cancel = s.storeDeadline(ctx) // the time for recording begins only now
 		defer cancel()
 	}
 	recorded = within(until, func() {
 		s.abandonAll(func(*attempt) bool { return true })
 		s.background.Wait()
 		if s.pool.Alone() {
-			_ = s.workers.Wait() // they return nil
+			_ = s.workers.Wait() // all workers return nil
 		}
 	})
-	s.events.Close() // after those who had something to tell
+	s.events.Close() // after all goroutines that publish events have ended
 	s.observer.finish(until)
 	s.log.Finish(until)
 	return recorded
 }
 
-// leftovers is the error that names what did not stop, and what was not recorded.
-func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) error {
+// shutdownError returns the error that names the calls that have not returned and the runs that are not completely
+// recorded. It returns nil if there are none.
+func (s *shutdown) shutdownError(ctx context.Context, recorded bool) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
-		cause = context.DeadlineExceeded // it is about to be
+		cause = context.DeadlineExceeded // the deadline is about to pass
 	}
 	var problems []string
-	if left := slices.DeleteFunc(s.abandoned.list(), func(a *attempt) bool { return a == own }); len(left) > 0 {
+	if left := slices.DeleteFunc(s.abandoned.list(), func(a *attempt) bool { return a == s.own }); len(left) > 0 {
 		problems = append(problems, "still running: "+describeAttempts(left))
 	}
 	lost, err := s.unrecorded(recorded)
@@ -330,8 +346,9 @@ func (s *scheduler) leftovers(ctx context.Context, own *attempt, recorded bool) 
 	return fmt.Errorf("conveyor: shutdown: %s: %w", strings.Join(problems, "; "), cause)
 }
 
-// losses names the runs of which something is not on record that should be, and the last error of the store for them.
-func (s *scheduler) unrecorded(recorded bool) (runs []string, err error) {
+// unrecorded returns the names of the runs that are not completely recorded, and the last error of the store for them.
+// If recorded is false, the runs whose messages are being handled are among them.
+func (s *shutdown) unrecorded(recorded bool) (runs []string, err error) {
 	s.mu.Lock()
 	lost := slices.Clone(s.unrecordedRuns)
 	s.mu.Unlock()

@@ -64,13 +64,15 @@ func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2
 	}
 }
 
+// followLog yields the lines of a run that o selects, in order, until yield returns false.
 func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield func(record.LogLine) bool) error {
 	s := e.sched
 	t := s.followers.Follow(run)
 	defer s.followers.Unfollow(run, t)
 	for last := o.After; ; {
-		// In this order, so that nothing slips through: what comes after news was taken wakes us, a run that has
-		// ended gets no more lines, and lines leave the memory only after they are in the store.
+		// The order of these reads matters, so that no line is missed. A line that is added after the call of News wakes
+		// the select below. A run that has ended gets no more lines. Lines leave the memory only after they were written,
+		// so a line that is not among the unwritten ones is found in the store.
 		news := s.followers.News(t)
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
 		if errors.Is(err, store.ErrNotFound) {
@@ -109,7 +111,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 	}
 }
 
-// unwrittenLines returns the lines of a run that are in memory alone.
+// unwrittenLines returns the lines of a run that are in memory and may not be in the store.
 func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 	t := s.pool.Find(run)
 	if t == nil {
@@ -125,7 +127,7 @@ func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 	return log.Unwritten()
 }
 
-// Keep adds a line to the log of the attempt's run, unless the attempt is over.
+// Keep adds a line to the log of the run, unless the attempt has ended.
 func (a *attempt) Keep(line record.LogLine) {
 	r, s := a.runner, a.sched
 	r.mu.Lock()
@@ -139,10 +141,11 @@ func (a *attempt) Keep(line record.LogLine) {
 		return
 	}
 	s.followers.Wake(r.ID)
-	s.flusher.want(log, full)
+	s.flusher.add(log, full)
 }
 
-// Host returns the handler of the engine's logger, with the attempt's place added.
+// Host returns the handler of the engine's logger, with attributes that name the attempt. It returns nil if the engine
+// has no logger.
 func (a *attempt) Host() slog.Handler {
 	to := a.sched.opts.Logger
 	if to == nil {
@@ -154,16 +157,17 @@ func (a *attempt) Host() slog.Handler {
 	})
 }
 
-// logFlush is how long a line may wait in memory before it is written, when no outcome is recorded sooner.
+// logFlush is the longest time that a line stays in memory before it is written. A line is written earlier if an
+// outcome of its run is recorded.
 const logFlush = time.Second
 
-// flusher has the lines of logs written that are not written along with an outcome.
+// flusher arranges that log lines are written if no outcome of their run is recorded soon.
 type flusher struct {
 	sched *scheduler
-	alarm alarm // rings when lines are to be written
+	alarm alarm // rings when lines must be written
 
 	mu   sync.Mutex              // guards logs
-	logs map[*runlog.Log]*runner // with lines that are not written
+	logs map[*runlog.Log]*runner // logs with lines that are not written
 }
 
 func (f *flusher) init(s *scheduler) {
@@ -171,10 +175,10 @@ func (f *flusher) init(s *scheduler) {
 	f.alarm.work, f.alarm.start = f.flush, s.goBackground
 }
 
-// want has the lines of a log written: at once if it is full, or else within logFlush.
-func (f *flusher) want(log *runlog.Log, full bool) {
+// add arranges that the lines of a log are written: at once if the log is full, and otherwise within logFlush.
+func (f *flusher) add(log *runlog.Log, full bool) {
 	f.mu.Lock()
-	// With the lock held: a run that is dropped after this forgets its log.
+	// The pool is asked with the lock held. If the run is dropped after this, drop calls forget for the log.
 	t := f.sched.pool.Find(log.Run)
 	if t != nil {
 		f.logs[log] = t.Owner
@@ -189,14 +193,14 @@ func (f *flusher) want(log *runlog.Log, full bool) {
 	}
 }
 
-// forget takes back what want has said.
+// forget is the reverse of add.
 func (f *flusher) forget(log *runlog.Log) {
 	f.mu.Lock()
 	delete(f.logs, log)
 	f.mu.Unlock()
 }
 
-// flush writes all waiting lines, one run after the other.
+// flush writes all lines that are not written, one run after the other.
 func (f *flusher) flush() {
 	f.mu.Lock()
 	logs := slices.Collect(maps.Values(f.logs))

@@ -35,13 +35,13 @@ func (r *Run) Mermaid(w io.Writer) error {
 	return c.write(w)
 }
 
-// chart is what both pictures have in common.
+// chart is the flowchart of a pipeline or of a run.
 type chart struct {
 	plan *plan.Plan
 	run  *Run // nil for a pipeline
 }
 
-// stateColors are light enough for black text.
+// stateColors are the colors of the states. They are light enough for black text.
 var stateColors = map[State]string{
 	StateQueued: "#eeeeee", StateRunning: "#9ecbff", StateRetrying: "#ffe08a", StateWaiting: "#fff3c4",
 	StateBlocked: "#ffc69e", StateSucceeded: "#a6e9b5", StateFailed: "#ff9e9e", StateSkipped: "#e0e0e0",
@@ -73,6 +73,7 @@ func (c *chart) write(w io.Writer) error {
 
 func node(i int) string { return "s" + strconv.Itoa(i+1) }
 
+// label returns the text in the box of a step.
 func (c *chart) label(i int, step *plan.Step) string {
 	name := step.Name
 	if name == "" {
@@ -96,7 +97,7 @@ func (c *chart) label(i int, step *plan.Step) string {
 	return text
 }
 
-// color gives each state that occurs a class.
+// color writes a class for each state that a step has, and the nodes of the class.
 func (c *chart) color(b *strings.Builder) {
 	for state := StateQueued; state <= StateSuperseded; state++ {
 		var nodes []string
@@ -112,8 +113,8 @@ func (c *chart) color(b *strings.Builder) {
 	}
 }
 
-// escapeLabel keeps a text from being read as markup: what is neither letter, digit nor harmless becomes an entity
-// code.
+// escapeLabel returns a text that Mermaid does not read as markup. Each character that can have a meaning in Mermaid is
+// replaced by its entity code.
 func escapeLabel(label string) string {
 	var b strings.Builder
 	for _, r := range text.Truncate(label, text.MaxName) {

@@ -53,7 +53,7 @@ const (
 	defaultInterruptions = 5
 )
 
-// withDefaults fills what is zero.
+// withDefaults returns l with the default in each field that is zero.
 func (l Limits) withDefaults() Limits {
 	for _, f := range l.fields() {
 		if *f.value == 0 {
@@ -63,6 +63,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// limitField is one limit: its name, a pointer to its value, its default and its maximum.
 type limitField struct {
 	name     string
 	value    *int
@@ -70,7 +71,7 @@ type limitField struct {
 	most     int
 }
 
-// fields lists the limits of this very l, so that a new one is named once.
+// fields returns all limits, with pointers to the fields of l. A new limit needs to be added here only.
 func (l *Limits) fields() []limitField {
 	return []limitField{
 		{"Document", &l.Document, defaultDocument, maxBytesLimit},
@@ -89,9 +90,9 @@ func (l *Limits) fields() []limitField {
 }
 
 const (
-	maxBytesLimit = 4 << 20 // what fits into one record of a store
+	maxBytesLimit = 4 << 20 // the size that one record of a store can have
 	maxCountLimit = 1 << 20
-	maxDepthLimit = 10_000 // the standard decoder's own
+	maxDepthLimit = 10_000 // the limit of encoding/json
 )
 
 func (l *Limits) validate(f *fault.Fields) {

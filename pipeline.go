@@ -184,7 +184,7 @@ func (s PipelineSpec) Validate() error {
 	return fieldErrors(s.normalized().validate(Limits{}.withDefaults(), false))
 }
 
-// normalized returns a copy that shares nothing with s, with the ids filled in.
+// normalized returns a copy of s that shares nothing with s. Steps without an id have their position as their id.
 func (s PipelineSpec) normalized() PipelineSpec {
 	s.Steps = cloneSteps(s.Steps)
 	s.Finally = cloneSteps(s.Finally)
@@ -192,7 +192,7 @@ func (s PipelineSpec) normalized() PipelineSpec {
 	s.Retry = clonePtr(s.Retry)
 	giveIDs(s.Steps, 0)
 	if len(s.Steps) == 0 {
-		for i := range s.Finally { // the positions are for the steps that will be planned
+		for i := range s.Finally { // a Planner will plan the steps, and these get the positions
 			if s.Finally[i].ID == "" {
 				s.Finally[i].ID = "finally-" + strconv.Itoa(i+1)
 			}
@@ -202,7 +202,7 @@ func (s PipelineSpec) normalized() PipelineSpec {
 	return s
 }
 
-// giveIDs names the steps without an id after their position, which for Finally counts on from Steps.
+// giveIDs gives each step without an id its position as its id. before is the number of steps that come before steps.
 func giveIDs(steps []Step, before int) {
 	for i := range steps {
 		if steps[i].ID == "" {
@@ -234,6 +234,7 @@ func clonePtr[T any](p *T) *T {
 	return &c
 }
 
+// validate returns all faults of a normalized definition. planned reports whether a Planner plans the steps.
 func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 	var f fault.Fields
 	f.Name("name", s.Name)
@@ -264,7 +265,7 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 		validateRetry(*s.Retry, "retry", &f)
 	}
 	if doc, err := document.Marshal(s); err != nil {
-		if !f.Any() { // or else that is why
+		if !f.Any() { // a fault that was found before is most likely the reason
 			f.Add(fault.Invalidf("", "cannot be written as JSON: %v", err))
 		}
 	} else if len(doc) > limits.Document {
@@ -273,7 +274,7 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 	return f.List()
 }
 
-// validateStepLists checks all the steps of a pipeline.
+// validateStepLists adds the faults of all steps of a pipeline to f.
 func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	if n := len(steps) + len(finally); n > limits.Steps {
 		f.Add(fault.Larger("steps", n, limits.Steps, "steps"))
@@ -289,7 +290,8 @@ func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	}
 }
 
-// validateSteps checks steps one by one. Ids are unique in the whole pipeline; positions remembers where each stands.
+// validateSteps adds the faults of each step of a list to f. Ids must be unique in the whole pipeline: positions maps
+// each id to the field of its step.
 func validateSteps(list string, steps []Step, positions map[string]string, f *fault.Fields, limits Limits) {
 	for i, step := range steps[:min(len(steps), limits.Steps)] {
 		field := fmt.Sprintf("%s[%d]", list, i)
@@ -317,7 +319,8 @@ func validateStep(s Step, field string, f *fault.Fields, limits Limits) {
 	}
 }
 
-// plannedBy returns the plan with the steps that its first one came to.
+// plannedBy returns p with the steps that its Planner has returned. They come after the step in which the Planner was
+// called.
 func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	steps = cloneSteps(steps)
 	giveIDs(steps, 0)

@@ -42,8 +42,9 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
 		if old != nil && old.Hash == hash {
-			e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false) // a save whose outcome was not known may not have done it
-			e.sched.plansWith(spec.Name, plans)
+			// The save that wrote this definition may have returned early, because its outcome was unknown.
+			e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false)
+			e.sched.drivers.registerPlanner(spec.Name, plans)
 			return nil
 		}
 		now := time.Now()
@@ -53,7 +54,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		}
 		rev, err = e.ledger.Commit(ctx, []store.Op{
 			store.Put(record.PipelineKey(spec.Name), record.Encode(head)).If(rev),
-			// Under its hash the definition is always the same, so that writing it again changes nothing.
+			// The hash is that of the definition. A record under this key therefore always has the same content, and a
+			// second write changes nothing.
 			store.Put(record.DefinitionKey(spec.Name, hash), doc),
 		})
 		if errors.Is(err, store.ErrConflict) {
@@ -62,8 +64,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		if err != nil {
 			return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
 		}
-		e.sched.limitRuns(spec.Name, spec.MaxRuns, rev, false)
-		e.sched.plansWith(spec.Name, plans)
+		e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false)
+		e.sched.drivers.registerPlanner(spec.Name, plans)
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
 		return nil
 	}
@@ -100,7 +102,7 @@ func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 			}
 			spec, err := e.GetPipeline(ctx, strings.TrimPrefix(r.Key, record.PipelinePrefix))
 			if errors.Is(err, ErrNotFound) {
-				continue // deleted since
+				continue // the pipeline was deleted in the meantime
 			}
 			if !yield(spec, err) || err != nil {
 				return
@@ -124,13 +126,13 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		// Its definitions stay, for the runs that have pinned them.
+		// The definitions stay in the store for the runs that have pinned them.
 		rev, err = e.ledger.Commit(ctx, []store.Op{store.Delete(record.PipelineKey(name)).If(rev)})
 		if errors.Is(err, store.ErrConflict) {
 			continue
 		}
 		if err == nil {
-			e.sched.limitRuns(name, 0, rev, true)
+			e.sched.pool.LimitRuns(name, 0, int64(rev), true)
 			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err

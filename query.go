@@ -25,10 +25,12 @@ func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
 	return o, err
 }
 
+// noResource returns the error for a resource that does not exist.
 func noResource(k Key) error {
 	return fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 }
 
+// head returns the record of a resource, or ErrNotFound.
 func (e *Engine) head(ctx context.Context, k Key) (*record.Resource, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
@@ -66,7 +68,7 @@ func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, 
 			var o *Object
 			if err == nil {
 				if o, err = e.listed(ctx, r); o == nil && err == nil {
-					continue // gone meanwhile
+					continue // the resource was removed in the meantime
 				}
 			}
 			if !yield(o, err) || err != nil {
@@ -76,6 +78,7 @@ func (e *Engine) List(ctx context.Context, f ResourceFilter) iter.Seq2[*Object, 
 	}
 }
 
+// listed returns the resource of a record that List has found. It returns nil if the resource no longer exists.
 func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
 	kind, name, _ := strings.Cut(strings.TrimPrefix(r.Key, record.ResourcePrefix), "/")
 	var head record.Resource
@@ -85,7 +88,7 @@ func (e *Engine) listed(ctx context.Context, r store.Record) (*Object, error) {
 	k := Key{Type: kind, Name: name}
 	revision, err := e.ledger.Revision(ctx, record.Key(k), head.Generation)
 	if errors.Is(err, store.ErrNotFound) {
-		return readObject(ctx, e.ledger, k) // which sees whether the resource has changed since it was listed
+		return readObject(ctx, e.ledger, k) // reads again, because the resource may have changed since it was listed
 	}
 	if err != nil {
 		return nil, err
@@ -103,7 +106,7 @@ func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error]
 			yield(nil, err)
 			return
 		}
-		// An earlier incarnation of the name may have left revisions behind; they are not this resource's.
+		// An earlier incarnation of the name may have left revisions. They do not belong to this resource.
 		q := store.Query{Prefix: record.RevisionsOf(record.Key(k))}
 		if head.First > 1 {
 			q.After = record.RevisionKey(record.Key(k), head.First-1)
@@ -120,6 +123,7 @@ func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error]
 	}
 }
 
+// revisionObject returns an earlier generation of a resource from the record of the generation.
 func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, error) {
 	var generation int64
 	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Key, record.RevisionsOf(record.Key(k))), "%x", &generation); err != nil {
@@ -184,7 +188,7 @@ func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 			}
 			run, err := describeRun(ctx, e.ledger, r.Key[len(q.Prefix):])
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
-				continue // the first is of a run that was removed meanwhile (see [Retention])
+				continue // the run was removed in the meantime (see [Retention]), or f does not select it
 			}
 			if !yield(run, err) || err != nil {
 				return

@@ -11,7 +11,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
-	"github.com/conveyor-go/conveyor/store"
 )
 
 // driver is a registered driver.
@@ -19,11 +18,13 @@ type driver struct {
 	name  string
 	impl  Driver
 	opts  driverOptions
-	calls *sched.Semaphore[record.Key, *runner] // bounds the calls of it that are under way
+	calls *sched.Semaphore[record.Key, *runner] // limits the concurrent calls of the driver, abandoned calls included
 }
 
 // registry holds the registered drivers.
 type registry struct {
+	pool *pool // of the runs that wait for drivers
+
 	mu    sync.RWMutex // guards names
 	names map[string]*driver
 }
@@ -35,7 +36,7 @@ func (r *registry) get(name string) *driver {
 	return r.names[name]
 }
 
-// add reports whether the name was free.
+// add adds a driver. It returns false, and adds nothing, if the name is taken.
 func (r *registry) add(d *driver) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,7 +54,7 @@ func (r *registry) putLocked(d *driver) {
 	r.names[d.name] = d
 }
 
-// listeners returns the names of the drivers that listen to a type, in order.
+// listeners returns the names of the drivers that listen to a type, sorted.
 func (r *registry) listeners(kind string) (names []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -66,7 +67,7 @@ func (r *registry) listeners(kind string) (names []string) {
 	return names
 }
 
-// listened returns the types that some driver listens to.
+// listened returns the types to which at least one driver listens, sorted.
 func (r *registry) listened() (types []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -77,23 +78,25 @@ func (r *registry) listened() (types []string) {
 	return slices.Compact(types)
 }
 
-// plan has the runs of a pipeline planned by p from here on.
+// plan makes p the Planner of a pipeline.
 func (r *registry) plan(pipeline string, p Planner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.putLocked(&driver{name: plan.PlannerName(pipeline), impl: planner{p}, calls: sched.NewSemaphore[record.Key, *runner](0)})
 }
 
-// forgetPlanner lets go of the Planner of a pipeline that was deleted. The pool calls it with its lock held.
+// forgetPlanner removes the Planner of a pipeline that was deleted. The pool calls it with the pool's lock held.
 func (r *registry) forgetPlanner(pipeline string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.names, plan.PlannerName(pipeline))
 }
 
-// planner is the driver of that step. It is registered under a name that no driver of a program can have.
+// planner makes a Planner the driver of the step in which it is called (see [PlanStep]). The driver has a name that no
+// driver of a program can have.
 type planner struct{ Planner }
 
+// Reconcile returns the steps that Plan returns as the output of the step.
 func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	steps, err := p.Plan(ctx, req.Resource)
 	if err != nil {
@@ -103,38 +106,31 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 }
 
 // register adds a driver and wakes the runs that wait for it.
-func (s *scheduler) register(name string, d Driver, opts driverOptions) error {
-	if err := s.accepting(); err != nil {
-		return err
-	}
+func (r *registry) register(name string, d Driver, opts driverOptions) error {
 	known := &driver{name: name, impl: d, opts: opts, calls: sched.NewSemaphore[record.Key, *runner](opts.concurrency)}
-	if !s.drivers.add(known) {
+	if !r.add(known) {
 		return fmt.Errorf("%w: driver %q", ErrExists, name)
 	}
-	s.pool.Show(name, known.calls)
-	s.pool.Unblock(name)
+	r.pool.Show(name, known.calls)
+	r.pool.Unblock(name)
 	return nil
 }
 
-// plansWith has the runs of a pipeline planned by p from here on; nil leaves it as it is.
-func (s *scheduler) plansWith(pipeline string, p Planner) {
+// registerPlanner has the later runs of a pipeline planned by p. It does nothing if p is nil.
+func (r *registry) registerPlanner(pipeline string, p Planner) {
 	if p != nil {
-		s.drivers.plan(pipeline, p)
-		s.pool.Unblock(plan.PlannerName(pipeline))
+		r.plan(pipeline, p)
+		r.pool.Unblock(plan.PlannerName(pipeline))
 	}
 }
 
-// limitRuns changes how many runs of a pipeline may be at work, after its definition has changed.
-func (s *scheduler) limitRuns(pipeline string, limit int, rev store.Revision, deleted bool) {
-	s.pool.LimitRuns(pipeline, limit, int64(rev), deleted)
-}
-
-// driver returns the registered driver, or notes that the journey waits for it and returns nil.
-func (s *scheduler) driver(name string, r *runner) *driver {
-	d := s.drivers.get(name)
+// driver returns the registered driver with a name. If there is none, it returns nil, and the run gets its turn when the
+// driver is registered.
+func (r *registry) driver(name string, of *runner) *driver {
+	d := r.get(name)
 	if d == nil {
-		s.pool.Block(&r.task, name)
-		d = s.drivers.get(name) // it may have been registered in between, and not have found the journey waiting
+		r.pool.Block(&of.task, name)
+		d = r.get(name) // the driver may have been registered in between, and Unblock may not have found the run
 	}
 	return d
 }

@@ -144,8 +144,8 @@ func ParseResource(r io.Reader) (*Object, error) {
 	return o, nil
 }
 
-// readDocument reads one document from r into a pointer to a struct, strictly, and has the values checked by
-// validate. It reports the faults of both, each with its position.
+// readDocument reads one document from r into a pointer to a struct, strictly, and calls validate to check the values.
+// It returns the faults of both, each with its position.
 func readDocument(r io.Reader, into any, limits Limits, validate func() []fault.Field) error {
 	data, err := io.ReadAll(io.LimitReader(r, int64(limits.Document)+1))
 	if err != nil {
@@ -157,7 +157,7 @@ func readDocument(r io.Reader, into any, limits Limits, validate func() []fault.
 	return fieldErrors(document.Decode(data, into, limits.document(), validate))
 }
 
-// objectOf turns a resource of the program's own type into a valid Object that shares nothing with it.
+// objectOf returns a valid Object with the content of r. The Object shares nothing with r.
 func objectOf(r Resource, limits Limits) (*Object, error) {
 	if isNilPointer(r) {
 		return nil, invalid("", "resource is nil")
@@ -180,7 +180,7 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	o := new(Object)
 	faults := document.Decode(doc, o, limits.document(), func() []fault.Field { return o.validate(limits) })
 	for i := range faults {
-		faults[i].Line, faults[i].Column = 0, 0 // in a text that the caller has never seen
+		faults[i].Line, faults[i].Column = 0, 0 // these are positions in a text that the caller has never seen
 	}
 	if err := fieldErrors(faults); err != nil {
 		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, err)
@@ -188,13 +188,13 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	return o, nil
 }
 
-// isNilPointer reports whether r is nil, or a nil pointer or function in an interface.
+// isNilPointer reports whether r is nil, or an interface that holds a nil pointer or a nil function.
 func isNilPointer(r any) bool {
 	v := reflect.ValueOf(r)
 	return !v.IsValid() || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil()
 }
 
-// validate reports every fault of what the program may set.
+// validate returns all faults of the fields that the program can set.
 func (o *Object) validate(limits Limits) []fault.Field {
 	var f fault.Fields
 	f.Name("name", o.Name)
@@ -221,8 +221,8 @@ func (o *Object) validate(limits Limits) []fault.Field {
 	return f.List()
 }
 
-// sameSpec reports whether two specs mean the same: equal JSON, whatever the white space and the order of fields.
-// Numbers are compared as they are written, so that 1 and 1.0 differ; a false "changed" only costs a run.
+// sameSpec reports whether two specs are equal as JSON. White space and the order of fields do not matter. Numbers are
+// compared as they are written, so that 1 and 1.0 differ. A difference without a meaning only costs a run.
 func sameSpec(a, b json.RawMessage) bool {
 	if bytes.Equal(a, b) {
 		return true
@@ -231,6 +231,7 @@ func sameSpec(a, b json.RawMessage) bool {
 	return decodeNumbers(a, &x) == nil && decodeNumbers(b, &y) == nil && reflect.DeepEqual(x, y)
 }
 
+// decodeNumbers decodes JSON and keeps numbers as they are written. Empty data decodes to nothing.
 func decodeNumbers(data []byte, into any) error {
 	if len(data) == 0 {
 		return nil

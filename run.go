@@ -83,7 +83,7 @@ type Run struct {
 	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
 
 	stop   plan.Stop
-	failed int // position of the step that made it fail, or -1
+	failed int // position of the step that made the run fail, or -1
 }
 
 // StepRun is one step of a run.
@@ -159,6 +159,7 @@ func (r *Run) Err() error {
 	}
 }
 
+// err returns the error of a step that made its run fail.
 func (s *StepRun) err(run string) error {
 	e := &StepError{Run: run, Step: s.ID, Driver: s.Driver, Attempt: s.Attempt, Err: errors.New(s.Reason)}
 	if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Error == s.Reason {

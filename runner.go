@@ -85,12 +85,12 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *attempt) {
 	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
 		d := s.newDecision(r, inbox, ownWorker)
-		err := s.decide(d)
+		err := d.decide()
 		if err == nil {
-			err = s.commit(d)
+			err = d.commit()
 		}
 		if err == nil {
-			next = s.dispatch(d)
+			next = d.dispatch()
 			d.recycle()
 			return next
 		}
@@ -138,14 +138,16 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 
 // decide computes the transition that follows from the messages. If decide returns an error, the caller must release
 // what d.host has taken.
-func (s *scheduler) decide(d *decision) (err error) {
+func (d *decision) decide() (err error) {
+	s := d.host.s
 	r := d.runner
 	if err := s.load(r); err != nil {
 		return err
 	}
 	for _, m := range d.inbox {
 		if m.outcome != nil {
-			d.in.Outcomes = append(d.in.Outcomes, m.outcome.value(s.opts.Retry))
+			d.outcomes = append(d.outcomes, m.outcome.value(s.opts.Retry))
+			d.in.Outcomes = append(d.in.Outcomes, &d.outcomes[len(d.outcomes)-1])
 		}
 		if m.stop != nil {
 			d.in.Stops = append(d.in.Stops, &m.stop.StopRequest)
@@ -167,7 +169,8 @@ func (s *scheduler) decide(d *decision) (err error) {
 // A crash before the commit leaves the records of the previous commit. A step that is running in these records is
 // called again with Resumed set. A crash after the commit leaves the starts recorded, although their drivers may not
 // have been called. These steps are called again in the same way.
-func (s *scheduler) commit(d *decision) error {
+func (d *decision) commit() error {
+	s := d.host.s
 	ops := d.t.Ops()
 	if len(ops) == 0 {
 		return nil
@@ -191,12 +194,13 @@ func (s *scheduler) commit(d *decision) error {
 
 // dispatch carries out a committed transition, and gives the attempts that start to workers. If the caller is a worker
 // that must make one of these attempts itself, dispatch returns this attempt instead.
-func (s *scheduler) dispatch(d *decision) (next *attempt) {
+func (d *decision) dispatch() (next *attempt) {
+	s := d.host.s
 	t := d.t
 	if t.Idle() {
 		d.host.releaseRun()
 	}
-	stopped, inFlight := s.updateRunner(d)
+	stopped, inFlight := d.updateRunner()
 	if s.ending.Load() {
 		for _, a := range d.made {
 			a.Cancel(ErrShutdown)
@@ -207,9 +211,9 @@ func (s *scheduler) dispatch(d *decision) (next *attempt) {
 	for _, a := range stopped {
 		a.End(t.Stop())
 	}
-	s.suspend(d, inFlight)
+	d.suspend(inFlight)
 	s.answer(d.inbox, nil) // after suspend, so that a caller that gets its answer finds the run where it now belongs
-	s.notifyOthers(d)
+	d.notifyOthers()
 	for k, a := range d.made {
 		if d.host.taken[k].ownWorker {
 			next = a
@@ -223,7 +227,8 @@ func (s *scheduler) dispatch(d *decision) (next *attempt) {
 // updateRunner brings the runner in line with a committed transition. It removes the attempts whose outcomes are
 // recorded, keeps the outputs of the steps, and adds the attempts that start. If the transition stops the running
 // attempts, updateRunner returns them. It reports whether an attempt is in flight now.
-func (s *scheduler) updateRunner(d *decision) (stopped []*attempt, inFlight bool) {
+func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
+	s := d.host.s
 	r, t := d.runner, d.t
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -249,7 +254,8 @@ func (s *scheduler) updateRunner(d *decision) (stopped []*attempt, inFlight bool
 }
 
 // notifyOthers starts what a committed transition makes possible outside of its run.
-func (s *scheduler) notifyOthers(d *decision) {
+func (d *decision) notifyOthers() {
+	s := d.host.s
 	r, t := d.runner, d.t
 	if t.Over() && t.Head() != nil {
 		s.upkeep.resyncAt(t.Head().Resync)
@@ -265,11 +271,12 @@ func (s *scheduler) notifyOthers(d *decision) {
 
 // suspend removes the runner of a run that has ended. Otherwise suspend arranges that the runner is driven again when
 // the run can continue, and unloads the records if nobody works on the run.
-func (s *scheduler) suspend(d *decision, inFlight bool) {
+func (d *decision) suspend(inFlight bool) {
+	s := d.host.s
 	r, t := d.runner, d.t
 	if t.Over() {
 		for _, w := range s.drop(r, t.Rec().State) {
-			w <- wholeRun(r.held.Run)
+			w <- runFromMemory(r.held.Run)
 		}
 		r.unload() // otherwise a message that comes now would end the run a second time
 		r.mu.Lock()
@@ -418,7 +425,7 @@ func (s *scheduler) loseOwnership(r *runner, err error) {
 	r.mu.Unlock()
 	for _, a := range inFlight {
 		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
-		s.abandonCall(a)
+		a.abandonCall()
 	}
 	s.forget(r)
 	r.unload()

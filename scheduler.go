@@ -18,15 +18,16 @@ import (
 	"github.com/conveyor-go/conveyor/internal/sched"
 )
 
-// scheduler carries out what pipeline.go decides: it is where workers, due times and shutdown meet. Whose turn it is
-// stands in its pool. What a run is doing is in its journey while somebody works on it, and in the store otherwise.
+// scheduler carries out the transitions that package run decides. It joins the workers, the due times and the shutdown.
+// The pool decides which run is next. The state of a run is in its runner while somebody works on the run, and in the
+// store otherwise.
 //
-// Lock order: journey.mu before the lock of the pool. Neither is held across a call of a driver, of the store or of a
-// logger.
+// Lock order: runner.mu comes before the lock of the pool. Neither is held across a call of a driver, of the store or
+// of a logger.
 type scheduler struct {
-	opts      Options // defaults filled in, never written again
+	opts      Options // with the defaults filled in; never written again
 	ledger    *ledger.Ledger
-	view      run.Reader // ledger, as decisions see it
+	view      run.Reader // the ledger, for decisions
 	limits    run.Limits
 	events    *feed
 	log       *asynclog.Logger
@@ -38,27 +39,27 @@ type scheduler struct {
 	flusher   flusher
 	upkeep    *upkeep
 
-	// workers call drivers. Their number is Options.Workers at most; a worker takes on run after run and leaves when none is
-	// ready. One whose call was given up is there until that returns, and no longer counts.
+	// workers call drivers. There are at most Options.Workers of them. A worker works on one run after the other and ends
+	// when no run is ready. A worker whose call was abandoned ends when the call returns. Until then it is not counted.
 	workers errgroup.Group
-	// aside is everything else: the loop, and what must not wait for a worker.
+	// background are all other goroutines: the loop, and work that must not wait for a worker.
 	background sync.WaitGroup
 
-	ending       atomic.Bool     // set when the contexts of all attempts, those to come too, shall end with ErrShutdown
-	base         context.Context // for the store: what a driver has done is recorded, whoever has left
-	stopRetrying chan struct{}   // closed by the last part of shutdown: what cannot be recorded then is not tried again
+	ending       atomic.Bool     // set when the contexts of all attempts, also of later ones, must end with ErrShutdown
+	base         context.Context // for the store; never ends: what a driver has done is recorded even if the caller has left
+	stopRetrying chan struct{}   // closed by shutdown: a store call that fails after this is not tried again
 	done         chan struct{}   // closed when the scheduler has stopped
-	observer     *observerLoop   // set by start, before anything happens; nil without an observer
-	wake         chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: a nudge, not a queue
+	observer     *observerLoop   // set by start, before anything else starts; nil without an observer
+	wake         chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1, because one wake-up is enough
 
 	mu             sync.Mutex      // guards unrecordedRuns
 	unrecordedRuns []unrecordedRun // runs of which something could not be recorded before the end
 }
 
-// pool knows of each unfinished run where it waits and for what.
+// pool decides which run is next. It knows for each unfinished run where the run waits, and for what.
 type pool = sched.Pool[record.Key, *runner]
 
-// task is what the pool knows of a run.
+// task is the part of a runner that the pool knows.
 type task = sched.Task[record.Key, *runner]
 
 func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
@@ -73,11 +74,12 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
 	}
 	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return time.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
+	s.drivers.pool = s.pool
 	s.flusher.init(s)
 	return s
 }
 
-// loop moves what has come due to the ready queue.
+// loop gives runs their turn when their due times have come. It returns when the scheduler has stopped.
 func (s *scheduler) loop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -96,6 +98,7 @@ func (s *scheduler) loop() {
 	}
 }
 
+// wakeLoop makes the loop look at the due times again. It never blocks.
 func (s *scheduler) wakeLoop() {
 	select {
 	case s.wake <- struct{}{}:
@@ -103,43 +106,44 @@ func (s *scheduler) wakeLoop() {
 	}
 }
 
-// schedule has the journey looked at when the time comes; 0 takes that back. Until then its run is in this state, and so
-// many calls of drivers are about to be made for it.
+// schedule arranges that a runner is driven at the time due. If due is 0, schedule cancels an earlier time. Until then
+// the run is in the given state. calls is the number of driver calls that are about to be made for the run.
 func (s *scheduler) schedule(r *runner, due record.Time, state plan.State, calls int) {
 	if s.pool.At(&r.task, int64(due), uint8(state), calls, r.held.Run.IsBlockedBy) {
 		s.wakeLoop()
 	}
 }
 
-// enqueue has the journey looked at as soon as a worker is free.
+// enqueue arranges that a runner is driven as soon as a worker is free.
 func (s *scheduler) enqueue(r *runner) { s.pool.Ready(&r.task) }
 
-// employ starts a worker, beginning with an attempt if there is one. The caller has reserved its place.
+// startWorker starts a worker, which makes the attempt a first if a is not nil. The caller has reserved a worker's
+// place in the pool.
 func (s *scheduler) startWorker(a *attempt) {
 	s.workers.Go(func() error { s.workerLoop(a); return nil })
 }
 
-// beside runs fn in a goroutine that shutdown waits for, where the caller must not be held up by a store that fails. It
-// reports false if the scheduler has stopped.
+// goBackground runs fn in a goroutine that shutdown waits for. It is for callers that a failing store must not delay.
+// It returns false, and does not run fn, if the scheduler has stopped.
 func (s *scheduler) goBackground(fn func()) bool {
 	return s.pool.IfBefore(sched.Stopped, func() { s.background.Go(fn) })
 }
 
-// work is a worker: it goes on with one run after the other until none is ready.
+// workerLoop is the goroutine of a worker. It works on one run after the other until no run is ready.
 func (s *scheduler) workerLoop(a *attempt) {
 	finished := false
 	defer func() {
-		// A driver that calls runtime.Goexit ends this goroutine. What is left to do needs another one.
+		// A driver that calls runtime.Goexit ends this goroutine. The rest of the work needs another goroutine.
 		if !finished {
-			s.background.Go(func() { s.endedByGoexit(a) })
+			s.background.Go(func() { a.endedByGoexit() })
 		}
 	}()
 	since := time.Now()
 	for {
 		if a != nil {
-			s.call(a, &a.out)
-			next, late := s.callReturned(a, &a.out, !s.shouldYield(since))
-			if late { // somebody else works in its place
+			a.call(&a.out)
+			next, late := a.callReturned(&a.out, !s.shouldYield(since))
+			if late { // another worker has replaced this one
 				finished = true
 				return
 			}
@@ -156,16 +160,17 @@ func (s *scheduler) workerLoop(a *attempt) {
 	}
 }
 
-// longestTurn is how long a run may keep a worker from step to step while others wait for one. Steps that are quicker
-// follow one another without a commit in between; a run of long ones takes turns with the others.
+// longestTurn bounds how long a run keeps a worker from step to step while other runs wait for a worker. Quick steps
+// follow one another without a commit in between. A run of slow steps takes turns with the other runs.
 const longestTurn = 100 * time.Millisecond
 
-// turnOver says that a worker should go on with another run than the one it has had since then.
+// shouldYield reports whether a worker that has worked on one run since the given time should take another run next.
 func (s *scheduler) shouldYield(since time.Time) bool {
 	return time.Since(since) >= longestTurn && s.pool.Waiting() > 0
 }
 
-// take returns the journey of an unfinished run, made if it is not known.
+// take returns the runner of an unfinished run. If the pool does not know the run, take makes the runner. The run may
+// then have leftovers from an earlier time.
 func (s *scheduler) take(id string, key record.Key, lane string) *runner {
 	return s.pool.Take(id, lane, uint8(plan.Queued), func() *task {
 		r := &runner{task: task{ID: id, Key: key}, leftovers: 1}
@@ -174,32 +179,34 @@ func (s *scheduler) take(id string, key record.Key, lane string) *runner {
 	}).Owner
 }
 
-// forget drops a journey that has ended, or that never came to be, and tells those who wait for its end.
+// forget removes the runner of a run that has ended or was never committed, and wakes the callers that wait for the end
+// of the run.
 func (s *scheduler) forget(r *runner) {
 	for _, w := range s.drop(r, plan.Unset) {
 		w <- nil
 	}
 }
 
-// drop takes a journey out of all that holds it, and returns those who wait for its end. The state is the last one of
-// a run that has ended.
+// drop removes a runner from everything that refers to it, and returns the channels of the callers that wait for the
+// end of the run. If the run has ended, ended is its final state.
 func (s *scheduler) drop(r *runner, ended plan.State) (waiting []chan *Run) {
 	s.pool.Remove(&r.task, uint8(ended))
-	s.flusher.forget(r.log) // its lines are written, or never will be
+	s.flusher.forget(r.log) // the lines of the log are written, or will never be written
 	waiting = s.waiters.take(r.ID)
 	s.followers.Wake(r.ID)
 	return waiting
 }
 
-// wait returns a channel that tells when the run ends, and a function that gives the wait up. If the run is known it has
-// not ended, and the channel tells for certain.
+// wait returns a channel that receives a value when the run ends, and a function that gives the wait up. If known is
+// true, the run has not ended, and the channel is certain to receive a value.
 func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func()) {
-	// In this order: a run that is dropped after it was known finds the one who waits.
+	// The waiter is added before the pool is asked, so that a run that the pool drops afterwards finds the waiter.
 	w := s.waiters.add(run)
 	return w, s.pool.Goes(run), func() { s.waiters.remove(run, w) }
 }
 
-// dismiss ends the waiting for a run that a closed store holds up, and has who comes later read it. Who does learns of that.
+// failWaiters wakes the callers that wait for the end of a run that cannot continue because the store is closed. Later
+// callers read the run from the store. Both get the error of the store.
 func (s *scheduler) failWaiters(r *runner) {
 	s.pool.Strand(&r.task)
 	for _, w := range s.waiters.take(r.ID) {
@@ -207,6 +214,7 @@ func (s *scheduler) failWaiters(r *runner) {
 	}
 }
 
+// accepting returns ErrClosed if Shutdown has begun.
 func (s *scheduler) accepting() error {
 	if s.draining() {
 		return ErrClosed
@@ -214,12 +222,13 @@ func (s *scheduler) accepting() error {
 	return nil
 }
 
+// draining reports whether Shutdown has begun.
 func (s *scheduler) draining() bool { return s.pool.Phase() >= sched.Draining }
 
-// waiters are told when runs end.
+// waiters are the callers that wait for the ends of runs.
 type waiters struct {
 	mu   sync.Mutex             // guards runs
-	runs map[string][]chan *Run // each gets the run when it ends, or nil if it is to be read; size 1
+	runs map[string][]chan *Run // by run id; each receives the ended run, or nil if the caller must read it; size 1
 }
 
 func (w *waiters) add(run string) chan *Run {

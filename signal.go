@@ -57,7 +57,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		case errors.Is(err, store.ErrConflict):
 			continue // the run started or ended meanwhile
 		case errors.Is(err, ledger.ErrNotCommitted):
-			// The step that awaits it may have taken it before it was looked for.
+			// The signal was not found in the store. But a step may have taken the signal before the store was read.
 			err = fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
 		}
 		if err != nil {
@@ -66,9 +66,9 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		r := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
 		r.noteLeftovers()
 		e.sched.enqueue(r)
-		// A run that has ended meanwhile may not have known of it.
+		// If the run has ended in the meantime, it may have ended without noticing the signal.
 		if rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID)); err == nil && rec.State.Final() {
-			_ = e.ledger.RemoveAll(ctx, ledger.Leftovers(runID)...) // or else by Retention
+			_ = e.ledger.RemoveAll(ctx, ledger.Leftovers(runID)...) // if this fails, Retention removes the signal
 		}
 		return nil
 	}

@@ -56,6 +56,7 @@ func (e *Engine) Stats(ctx context.Context) (Stats, error) {
 	return e.sched.stats(), nil
 }
 
+// stats converts what the pool counts.
 func (s *scheduler) stats() Stats {
 	now := s.pool.Stats()
 	st := Stats{

@@ -14,18 +14,19 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// upkeep does what nobody has called for: it runs resources again that are due, removes old records, and reconciles the
-// resources that no driver had listened to. It is made by [New] and told by the scheduler.
+// upkeep does the work that no call of the program asks for. It runs resources again that are due for a resync, removes
+// old records, and reconciles the resources to whose type no driver had listened. [New] makes it, and the scheduler
+// calls it.
 type upkeep struct {
 	sched *scheduler
-	// rerun makes a run of an unchanged resource, if wanted reports true of its record.
+	// rerun makes a run of an unchanged resource if wanted returns true for the resource's record.
 	rerun func(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error)
 
-	resync alarm // rings when a resource is to be run again
+	resync alarm // rings when a resource must be run again
 
 	mu         sync.Mutex              // guards what follows
-	pruneQueue map[record.Key]struct{} // resources whose past is to be looked through
-	pruning    bool                    // somebody is at it
+	pruneQueue map[record.Key]struct{} // resources that wait to be pruned
+	pruning    bool                    // a goroutine prunes
 }
 
 func newUpkeep(e *Engine) *upkeep {
@@ -37,19 +38,20 @@ func newUpkeep(e *Engine) *upkeep {
 	return u
 }
 
-// start has what is due found out.
+// start begins with the resyncs. The first look at the index also sets the time of the next look.
 func (u *upkeep) start() { u.resync.set(time.Now()) }
 
+// stop ends the resyncs. A resync that is in progress is not interrupted.
 func (u *upkeep) stop() { u.resync.stop() }
 
-// resyncAt has the index of resources that are to be run again looked at when the time comes; 0 for never.
+// resyncAt arranges that the index of due resources is read at a time; 0 means never.
 func (u *upkeep) resyncAt(at record.Time) {
 	if at != 0 {
 		u.resync.set(at.Time())
 	}
 }
 
-// resyncAll makes the runs that are due, one after the other.
+// resyncAll makes the runs that are due, one after the other, and arranges the next look at the index.
 func (u *upkeep) resyncAll() {
 	var next record.Time
 	u.sched.retryStore("resync", func() (err error) {
@@ -59,8 +61,8 @@ func (u *upkeep) resyncAll() {
 	u.resyncAt(next)
 }
 
-// resyncDue makes the runs that are due, and returns when the next one will be; 0 for never. What is damaged is left
-// alone; an error is one of the store.
+// resyncDue makes the runs that are due, and returns the time of the next one, or 0 if there is none. A resource whose
+// records are damaged is logged and left as it is. resyncDue returns an error only if the store fails.
 func (u *upkeep) resyncDue() (next record.Time, err error) {
 	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: record.ResyncPrefix}) {
 		if err != nil {
@@ -77,7 +79,7 @@ func (u *upkeep) resyncDue() (next record.Time, err error) {
 			err = u.resyncOne(u.sched.base, due, k)
 		}
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
 		case ledger.Permanent(err), errors.Is(err, ErrInvalid):
 			u.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
 		default:
@@ -87,7 +89,7 @@ func (u *upkeep) resyncDue() (next record.Time, err error) {
 	return 0, nil
 }
 
-// resyncOne makes one run, unless the pipeline no longer asks for it. Either way the index entry is gone afterwards.
+// resyncOne makes one run, unless the pipeline has no Resync any more. In both cases the index entry is deleted.
 func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) error {
 	head, rev, err := u.sched.ledger.Resource(ctx, k)
 	if err != nil {
@@ -114,7 +116,8 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 	return err
 }
 
-// reconcileUnlistened makes runs for the resources of these types that no driver listened to when their run came.
+// reconcileUnlistened makes runs for the resources of these types whose newest run was skipped because no driver
+// listened to the type.
 func (u *upkeep) reconcileUnlistened(types ...string) {
 	s := u.sched
 	if len(types) == 0 || s.pool.Phase() != sched.Running {
@@ -127,7 +130,8 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 	})
 }
 
-// reconcileType makes runs for the resources of one type that no driver had listened to. What is damaged is left alone; an error is one of the store.
+// reconcileType does the work of reconcileUnlistened for one type. A resource whose records are damaged is logged and
+// left as it is. reconcileType returns an error only if the store fails.
 func (u *upkeep) reconcileType(kind string) error {
 	prefix := record.UnheardPrefix + kind + "/"
 	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
@@ -142,7 +146,7 @@ func (u *upkeep) reconcileType(kind string) error {
 			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
 		})
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // gone, or on its way
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
 		case ledger.Permanent(err):
 			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
 		default:
@@ -152,11 +156,11 @@ func (u *upkeep) reconcileType(kind string) error {
 	return nil
 }
 
-// tidyEvery is after how many generations the past of a resource is looked through, if no run of it has ended meanwhile.
+// pruneEvery is the number of generations after which a resource is pruned even if none of its runs has ended.
 const pruneEvery = 256
 
-// prune has the past of a resource looked through, one resource after the other, by a goroutine that is there while
-// there is something to do.
+// prune arranges that the past of a resource is pruned as Options.Retention specifies. One goroutine prunes one
+// resource after the other. It ends when no resource waits.
 func (u *upkeep) prune(k record.Key) {
 	if u.sched.opts.Retention == (Retention{}) {
 		return
@@ -173,6 +177,7 @@ func (u *upkeep) prune(k record.Key) {
 	}
 }
 
+// pruneAll prunes the resources that wait, until none is left.
 func (u *upkeep) pruneAll() {
 	for {
 		k, ok := u.nextToPrune()
@@ -180,12 +185,14 @@ func (u *upkeep) pruneAll() {
 			return
 		}
 		if err := u.sched.ledger.Prune(u.sched.base, k, ledger.Keep(u.sched.opts.Retention), time.Now()); err != nil {
-			// What is too much stays until the next run of the resource ends.
+			// The old records stay until the next run of the resource has ended.
 			u.sched.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
 		}
 	}
 }
 
+// nextToPrune removes a resource from pruneQueue and returns it. If none is left or the scheduler has stopped, it
+// returns false, and the goroutine that prunes must end.
 func (u *upkeep) nextToPrune() (k record.Key, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -200,19 +207,19 @@ func (u *upkeep) nextToPrune() (k record.Key, ok bool) {
 	return k, true
 }
 
-// alarm has work done at a time. The work is done once at a time, never twice side by side.
+// alarm calls a function at a set time. Two calls of the function never overlap.
 type alarm struct {
 	work  func()
-	start func(work func()) bool // runs work in a goroutine of its own; reports false if no work is wanted any more
+	start func(work func()) bool // runs work in a goroutine of its own; returns false if the alarm must stop
 
 	mu      sync.Mutex // guards what follows
-	at      time.Time  // when the alarm rings; zero for never
+	at      time.Time  // when the alarm rings; zero means never
 	timer   *time.Timer
-	busy    bool // work is being done
+	busy    bool // work is running, or about to
 	stopped bool
 }
 
-// set has the alarm ring at a time, unless it rings sooner.
+// set makes the alarm ring at a time, unless it is set for an earlier time. An alarm that was stopped never rings.
 func (a *alarm) set(at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -225,6 +232,7 @@ func (a *alarm) set(at time.Time) {
 	}
 }
 
+// armLocked sets the timer to the time at which the alarm rings.
 func (a *alarm) armLocked() {
 	left := max(time.Until(a.at), 0)
 	if a.timer == nil {
@@ -234,6 +242,7 @@ func (a *alarm) armLocked() {
 	}
 }
 
+// ring is called by the timer. It starts the work if the time has come.
 func (a *alarm) ring() {
 	a.mu.Lock()
 	if a.busy || a.stopped || a.at.IsZero() {
@@ -252,6 +261,7 @@ func (a *alarm) ring() {
 	}
 }
 
+// do calls work, and then sets the timer again if set was called in the meantime.
 func (a *alarm) do() {
 	a.work()
 	a.mu.Lock()
@@ -262,7 +272,7 @@ func (a *alarm) do() {
 	}
 }
 
-// stop has the alarm ring no more. Work that is being done goes on.
+// stop makes the alarm ring no more. Work that is running continues.
 func (a *alarm) stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package call holds one call of foreign code: its context with a deadline and a cause, and the grace period after which
-// the call is abandoned. Go code cannot be stopped from outside; it can only be left alone.
+// Package call manages one call of foreign code: its context with a deadline and a cause, and the grace period after
+// which the call is abandoned. Go code cannot be stopped from outside. It can only be abandoned: its result is
+// discarded, and nobody waits for it.
 package call
 
 import (
@@ -21,33 +22,33 @@ type Call struct {
 	own    ownedContext
 	ctx    context.Context // given to the code: own, or own with a deadline
 	cancel context.CancelCauseFunc
-	stop   context.CancelFunc // frees what the deadline holds; nil without one
+	stop   context.CancelFunc // frees what the deadline holds; nil if there is no deadline
 
-	group   *sync.WaitGroup // counts the timers and watches that have not run and are not taken back
-	unwatch func() bool     // takes back the watch for the end of ctx; nil without one
+	group   *sync.WaitGroup // counts the timers and watches that have neither run nor been canceled
+	unwatch func() bool     // cancels the watch for the end of ctx; nil if there is no watch
 
 	mu        sync.Mutex // guards what follows
 	returned  bool
-	abandoned bool        // the first of returned and abandoned to be set decides whose word is recorded
-	timer     *time.Timer // runs in the grace period
+	abandoned bool        // if abandoned is set before returned, the result of the code is discarded
+	timer     *time.Timer // runs during the grace period; nil before
 }
 
-// Maker is who makes a call.
+// Maker is the value that makes a call.
 type Maker interface {
-	// GraceOver is called when the code has not returned a grace period after the end of its context.
+	// GraceOver is called if the code has not returned when the grace period is over.
 	GraceOver()
 }
 
-// ownedContext is a context that knows who makes the call.
+// ownedContext is a context that holds the maker of the call.
 type ownedContext struct {
 	context.Context
 	maker Maker
 }
 
-// makerKey is the key under which a context gives its maker.
+// makerKey is the key for the maker of a context.
 type makerKey struct{}
 
-// Value returns the maker for the key of this package.
+// Value returns the maker for makerKey.
 func (c *ownedContext) Value(key any) any {
 	if key == (makerKey{}) {
 		return c.maker
@@ -55,28 +56,29 @@ func (c *ownedContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// MakerOf returns the maker of the call whose context ctx comes from, or nil.
+// MakerOf returns the maker of the call from whose context ctx is derived, or nil if there is no such call.
 func MakerOf(ctx context.Context) Maker {
 	maker, _ := ctx.Value(makerKey{}).(Maker)
 	return maker
 }
 
-// Begin makes the context of the call. The context ends at the deadline, with a cause, unless the deadline is zero. The
-// maker's GraceOver is called in a goroutine that group counts.
+// Begin creates the context of the call. The context ends at the deadline with the given cause, unless the deadline is
+// zero. GraceOver of maker is called in a goroutine that group counts.
 //
-// The context has no parent, because a parent would be a lock that all calls meet at. Whoever wants to end it calls End.
+// The context has no parent, because all calls would compete for the lock of a common parent. The context therefore
+// ends early only if Cancel or End is called.
 func (c *Call) Begin(maker Maker, deadline time.Time, cause error, group *sync.WaitGroup) {
 	c.group = group
 	c.own.maker = maker
 	c.own.Context, c.cancel = context.WithCancelCause(context.Background())
 	c.ctx = &c.own
 	if deadline.IsZero() {
-		return // whoever ends the context calls End
+		return // the context ends only if Cancel or End is called
 	}
 	c.ctx, c.stop = context.WithDeadlineCause(&c.own, deadline, cause)
 }
 
-// Watch has the grace period begin when the deadline passes.
+// Watch arranges that the grace period begins when the deadline passes.
 func (c *Call) Watch() {
 	if c.stop == nil {
 		return
@@ -91,15 +93,17 @@ func (c *Call) Watch() {
 // Context returns the context of the call.
 func (c *Call) Context() context.Context { return c.ctx }
 
-// Cancel ends the context with a cause. It gives the code no grace period: the caller waits for the code in its own way.
+// Cancel ends the context with a cause. It does not begin a grace period: the caller decides itself how long it waits
+// for the code.
 func (c *Call) Cancel(cause error) { c.cancel(cause) }
 
-// End ends the context with a cause, and begins the grace period.
+// End ends the context with a cause and begins the grace period.
 func (c *Call) End(cause error) {
 	c.cancel(cause)
 	c.startGrace()
 }
 
+// startGrace begins the grace period, unless it has begun or the call is over.
 func (c *Call) startGrace() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,6 +117,8 @@ func (c *Call) startGrace() {
 	})
 }
 
+// stopTimerLocked stops the timer of the grace period. A timer that has run already is still counted by group until its
+// function has returned.
 func (c *Call) stopTimerLocked() {
 	if c.timer != nil && c.timer.Stop() {
 		c.group.Done()
@@ -126,7 +132,8 @@ func (c *Call) Running() bool {
 	return !c.returned && !c.abandoned
 }
 
-// Unreturned calls do with the lock held if the code has not returned.
+// Unreturned calls do if the code has not returned. The lock of the call is held meanwhile, so that the code cannot
+// return in the middle of do.
 func (c *Call) Unreturned(do func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,10 +142,10 @@ func (c *Call) Unreturned(do func()) {
 	}
 }
 
-// Abandon has discarded what the code will return, and calls counted with the lock held: code that returns at this very
-// moment finds the call counted. It reports false, and does nothing, if the code has returned or the call was abandoned
-// before.
-func (c *Call) Abandon(counted func()) bool {
+// Abandon marks the call as abandoned, so that the result of the code is discarded. It calls count with the lock held:
+// if the code returns at the same moment, Return reports the call as abandoned only after count has returned. Abandon
+// returns false and does nothing if the code has returned or the call was abandoned before.
+func (c *Call) Abandon(count func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.returned || c.abandoned {
@@ -146,12 +153,12 @@ func (c *Call) Abandon(counted func()) bool {
 	}
 	c.abandoned = true
 	c.stopTimerLocked()
-	counted()
+	count()
 	return true
 }
 
 // Return notes that the code has returned, and frees what the context holds. It reports whether the call was abandoned
-// before.
+// before, so that the result must be discarded.
 func (c *Call) Return() (late bool) {
 	if c.unwatch != nil && c.unwatch() {
 		c.group.Done()
@@ -167,5 +174,5 @@ func (c *Call) Return() (late bool) {
 	return c.abandoned
 }
 
-// Stack returns the stack of the calling goroutine, in at most limit bytes. It is called where a panic is recovered.
+// Stack returns the stack of the calling goroutine, cut to limit bytes. It must be called where a panic is recovered.
 func Stack(limit int) []byte { return []byte(text.Truncate(string(debug.Stack()), limit)) }

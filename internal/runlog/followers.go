@@ -2,17 +2,20 @@ package runlog
 
 import "sync"
 
-// Followers wakes those who follow the log of a run.
+// Followers are the readers that follow the logs of runs. The zero value is ready for use. It is safe for concurrent
+// use.
 type Followers struct {
 	mu   sync.Mutex // guards what follows
 	runs map[string]*Follower
 }
 
+// Follower is shared by all readers that follow the log of one run. It is guarded by Followers.mu.
 type Follower struct {
 	followers int
-	changed   chan struct{} // closed when there is something new, by the waker, who makes the next one
+	changed   chan struct{} // Wake closes it when there is something new, and makes the next one
 }
 
+// Follow adds a reader of the log of a run. The reader must call Unfollow.
 func (t *Followers) Follow(run string) *Follower {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -28,6 +31,7 @@ func (t *Followers) Follow(run string) *Follower {
 	return f
 }
 
+// Unfollow removes a reader that Follow has added.
 func (t *Followers) Unfollow(run string, f *Follower) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,12 +40,14 @@ func (t *Followers) Unfollow(run string, f *Follower) {
 	}
 }
 
+// News returns a channel that is closed by the next call of Wake for the run.
 func (t *Followers) News(f *Follower) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return f.changed
 }
 
+// Wake wakes the readers that follow the log of a run.
 func (t *Followers) Wake(run string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

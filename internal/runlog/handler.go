@@ -18,19 +18,19 @@ import (
 type Source interface {
 	// Keep adds a line to the log of the run.
 	Keep(record.LogLine)
-	// Host returns the handler of the program's logger, which is to get the lines too, or nil for none.
+	// Host returns the handler of the program's logger, which gets the lines too. It returns nil if there is none.
 	Host() slog.Handler
 }
 
-// Handler is the slog.Handler of one attempt. Most attempts log nothing, so what it needs is made with the first
-// line.
+// Handler is the slog.Handler of one attempt. It keeps each line in the log of the run and passes it on to the program's
+// logger. Most attempts log nothing. A Handler therefore makes what it needs when the first line is logged.
 type Handler struct {
 	source  Source
 	step    string
 	attempt int
 	limit   int                               // bytes kept of a line
-	with    []func(slog.Handler) slog.Handler // WithAttrs and WithGroup calls, to be repeated on host and json
-	attrs   bool                              // some of those were WithAttrs
+	with    []func(slog.Handler) slog.Handler // the calls of WithAttrs and WithGroup, to be repeated on host and json
+	attrs   bool                              // WithAttrs was called
 
 	onceJSON sync.Once
 	json     slog.Handler // writes attributes into out
@@ -38,17 +38,18 @@ type Handler struct {
 	out      bytes.Buffer
 
 	onceHost sync.Once
-	host     slog.Handler // the engine's logger, with the attempt's place added; nil for silence
+	host     slog.Handler // the program's logger, with attributes that name the attempt; nil if there is none
 }
 
-// Init makes the handler that of an attempt of a step.
+// Init prepares h for an attempt of a step. limit is the number of bytes that are kept of a line.
 func (h *Handler) Init(source Source, step string, attempt, limit int) {
 	h.source, h.step, h.attempt, h.limit = source, step, attempt, limit
 }
 
-// attrsGroup holds a line's own attributes apart from what the JSON handler adds.
+// attrsGroup is the group of the attributes of a line. It separates them from the fields that the JSON handler adds.
 const attrsGroup = "a"
 
+// prepareJSON makes the handler that renders attributes.
 func (h *Handler) prepareJSON() {
 	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
 	for _, with := range h.with {
@@ -56,6 +57,7 @@ func (h *Handler) prepareJSON() {
 	}
 }
 
+// prepareHost makes the handler that passes lines to the program's logger.
 func (h *Handler) prepareHost() {
 	host := h.source.Host()
 	if host == nil {
@@ -67,10 +69,11 @@ func (h *Handler) prepareHost() {
 	h.host = host
 }
 
-// Enabled keeps every level: what is shown can be chosen by whoever reads the log, and the engine's logger chooses
-// for itself.
+// Enabled returns true for every level. The reader of the log can choose which levels to show, and the program's logger
+// is asked separately.
 func (h *Handler) Enabled(context.Context, slog.Level) bool { return true }
 
+// WithAttrs returns a handler of the same attempt that adds attrs to each line.
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	if len(attrs) == 0 {
 		return h
@@ -78,6 +81,7 @@ func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h.child(true, func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
+// WithGroup returns a handler of the same attempt that puts the attributes of each line into a group.
 func (h *Handler) WithGroup(name string) slog.Handler {
 	if name == "" {
 		return h
@@ -85,17 +89,19 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return h.child(false, func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
 }
 
+// child returns a handler of the same attempt that also repeats the call with.
 func (h *Handler) child(attrs bool, with func(slog.Handler) slog.Handler) slog.Handler {
 	return &Handler{source: h.source, step: h.step, attempt: h.attempt, limit: h.limit, attrs: h.attrs || attrs, with: append(slices.Clip(h.with), with)}
 }
 
+// Handle keeps a line in the log of the run, and passes it to the program's logger.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	h.onceJSON.Do(h.prepareJSON)
 	line := record.LogLine{Time: r.Time, Step: h.step, Attempt: h.attempt, Level: r.Level}
 	if line.Time.IsZero() {
 		line.Time = time.Now()
 	}
-	line.Time = line.Time.Round(0).UTC() // as it will be when it is read back
+	line.Time = line.Time.Round(0).UTC() // the same value as when the line is read back from the store
 	line.Message = text.Truncate(r.Message, h.limit)
 	if h.attrs || r.NumAttrs() > 0 {
 		line.Attrs = h.attributes(ctx, r)
@@ -108,27 +114,29 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.pass(ctx, r)
 }
 
-// pass gives a line to the program's handler, whose panic is not the driver's.
+// pass passes a line to the program's handler. A panic of this handler is returned as an error, because it must not
+// fail the driver.
 func (h *Handler) pass(ctx context.Context, r slog.Record) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("logger panicked: %s", text.Of(v))
 		}
 	}()
-	h.onceHost.Do(h.prepareHost) // after a panic the handler gets nothing of this attempt
+	h.onceHost.Do(h.prepareHost) // if prepareHost panics, the program's handler gets no line of this attempt
 	if h.host == nil || !h.host.Enabled(ctx, r.Level) {
 		return nil
 	}
 	return h.host.Handle(ctx, r)
 }
 
+// attrsCut marks a line whose attributes were cut.
 const attrsCut = " … [attributes cut]"
 
-// attributes renders the attributes of a record, and of the handler, as one JSON object.
+// attributes returns the attributes of a record and of the handler as one JSON object.
 func (h *Handler) attributes(ctx context.Context, r slog.Record) json.RawMessage {
 	if !h.mu.TryLock() {
-		// Another line is being rendered, and it may be a value of that very line that logs this one. To wait would
-		// be to wait for ever.
+		// Another line is being rendered. It is possible that a value of the other line logs this line while the value
+		// is rendered. Waiting for the lock would then be a deadlock.
 		h = &Handler{with: h.with}
 		h.prepareJSON()
 		h.mu.Lock()

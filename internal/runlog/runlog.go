@@ -1,3 +1,5 @@
+// Package runlog collects the log lines of runs: the handler that drivers log to, the lines that are not written yet, and
+// the readers that follow a log.
 package runlog
 
 import (
@@ -10,22 +12,31 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// logChunk bounds the bytes of lines that go into one record.
+// logChunk is the maximum size in bytes of the lines in one record, unless the record has only one line.
 const logChunk = 1 << 20
 
-// Log collects the lines of one run until they are written. Lines are written along with a step's outcome, in its
-// commit, and once a second besides.
+// Log collects the lines of one run until they are written. Lines are written in the commit of a step's outcome, and
+// otherwise within about a second. A Log is safe for concurrent use, except for SetKept.
 type Log struct {
 	Run string
 
 	mu      sync.Mutex       // guards what follows; held for a copy
-	seq     int64            // of the newest line
-	pending []record.LogLine // not known to be written, in order of Seq
-	size    int              // about the bytes of pending
-	kept    map[string]int   // lines kept by step
+	seq     int64            // Seq of the newest line
+	pending []record.LogLine // lines that are not known to be written, in the order of Seq
+	size    int              // approximate size of pending in bytes
+	kept    map[string]int   // number of lines kept, by step
 }
 
-// Add keeps a line; it reports whether there was room and whether it is time to write.
+// New returns the log of a run. seq is the Seq of the newest line that is written, or 0 if there is none.
+func New(run string, seq int64) *Log {
+	return &Log{Run: run, seq: seq, kept: map[string]int{}}
+}
+
+// SetKept sets the number of lines that are kept of a step. It must be called before the Log is shared.
+func (l *Log) SetKept(step string, n int) { l.kept[step] = n }
+
+// Add keeps a line, unless the step has reached the limit of lines. Instead of the first line over the limit, Add keeps
+// a line that reports this. It returns whether a line was kept, and whether the pending lines must be written now.
 func (l *Log) Add(line record.LogLine, limit int) (kept, full bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,7 +55,7 @@ func (l *Log) Add(line record.LogLine, limit int) (kept, full bool) {
 	return true, l.size >= logChunk
 }
 
-// Ops returns writes for the pending lines, and the Seq of the last of them.
+// Ops returns the writes of the pending lines, and the Seq of the last line. It returns 0 if no line is pending.
 func (l *Log) Ops() (ops []store.Op, last int64) {
 	l.mu.Lock()
 	lines := slices.Clone(l.pending)
@@ -61,7 +72,7 @@ func (l *Log) Ops() (ops []store.Op, last int64) {
 	return ops, last
 }
 
-// Written drops the lines up to a Seq from memory.
+// Written drops the pending lines up to a Seq. The caller knows that they are written.
 func (l *Log) Written(last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,23 +84,16 @@ func (l *Log) Written(last int64) {
 	l.pending = slices.Delete(l.pending, 0, n)
 }
 
+// Unwritten returns a copy of the pending lines.
 func (l *Log) Unwritten() []record.LogLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.pending)
 }
 
-// Kept returns how many lines of a step are kept.
+// Kept returns the number of lines that are kept of a step, written or pending.
 func (l *Log) Kept(step string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.kept[step]
 }
-
-// New returns the log of a run whose newest line has a number.
-func New(run string, seq int64) *Log {
-	return &Log{Run: run, seq: seq, kept: map[string]int{}}
-}
-
-// SetKept says how many lines of a step are kept already.
-func (l *Log) SetKept(step string, n int) { l.kept[step] = n }

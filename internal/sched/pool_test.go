@@ -92,6 +92,10 @@ func (m *model) arrive(t *rapid.T) {
 	m.units = append(m.units, u)
 	require.Same(t, &u.Task, m.pool.Take(u.ID, u.pipeline, queued, func() *Task[string, *unit] { return &u.Task }))
 	if m.begun {
+		if rapid.IntRange(0, 2).Draw(t, "sleeps first") == 0 {
+			m.pool.At(&u.Task, m.sleep(t, u), queued, 0, nil)
+			return
+		}
 		m.pool.Ready(&u.Task)
 		return
 	}

@@ -84,3 +84,15 @@ func TestALoweredLimitLetsRunsGoOn(t *testing.T) {
 	p.ReleaseRun(tasks[1])
 	require.Equal(t, 1, p.Waiting())
 }
+
+func TestAnOlderRunIsFirstAlthoughItCameLater(t *testing.T) {
+	p, add := running(1, nil)
+	oldest, older, newer := add("1", "P"), add("2", "P"), add("3", "P")
+	for i, task := range []*Task[string, int]{oldest, newer, older} {
+		acquired, _ := p.AcquireRun("P", true, 1, 1, task)
+		require.Equal(t, i == 0, acquired)
+	}
+	p.ReleaseRun(oldest)
+	require.Same(t, older, p.Next())
+	require.Zero(t, p.Waiting())
+}

@@ -55,7 +55,8 @@ func (p *Pool[K, T]) Abandoned(key K) {
 }
 
 // Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that
-// Hold has kept waiting get their turn.
+// Hold has kept waiting get their turn. Returned must be called before Done: until it is called, the pool counts the call
+// as abandoned.
 func (p *Pool[K, T]) Returned(key K) {
 	p.mu.Lock()
 	p.abandoned--

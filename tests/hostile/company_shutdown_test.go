@@ -425,3 +425,38 @@ func TestShutdownWithoutADeadlineGivesAStoreTimeOnlyWhenTheLastDriverHasReturned
 		require.Equal(t, conveyor.StateSucceeded, e.MustGetRun(run.ID).State)
 	})
 }
+
+// A call that was abandoned and returns at last takes nothing from a driver that called Shutdown itself: Shutdown without a
+// deadline waits until that driver has returned, and its outcome is recorded.
+func TestAnAbandonedCallThatReturnsEndsNoOtherCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release, begin := make(chan struct{}), make(chan struct{})
+		e := rig.New(t, conveyor.Options{})
+		e.Driver("deaf", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			return conveyor.Done(), nil
+		}), conveyor.Timeout(time.Second))
+		e.Driver("ender", rig.DriverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+			<-begin
+			_ = e.Shutdown(ctx)
+			time.Sleep(time.Minute)
+			return conveyor.Done(), nil
+		}))
+		e.PipelineNamed("p1", "deaf")
+		e.PipelineNamed("p2", "ender")
+		e.MustStart()
+		e.MustApply(rig.Along("p1", "a"))
+		run := e.MustApply(rig.Along("p2", "b"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 1, e.MustStats().Stray)
+
+		stopped := make(chan error)
+		go func() { stopped <- e.Shutdown(context.Background()) }()
+		close(begin)
+		synctest.Wait()
+		close(release)
+		require.NoError(t, <-stopped)
+		require.Equal(t, conveyor.StateSucceeded, e.MustGetRun(run.ID).State)
+	})
+}

@@ -1,0 +1,142 @@
+package record
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// names are valid, and often begin with each other.
+var names = rapid.OneOf(
+	rapid.SampledFrom([]string{"a", "aa", "ab", "a.b", "a-", "a_", "0", "00", "A", "run", "res"}),
+	rapid.StringMatching(`[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}`),
+)
+
+var numbers = rapid.OneOf(rapid.Int64Range(0, 20), rapid.Int64Range(0, math.MaxInt64))
+
+var resources = rapid.Custom(func(t *rapid.T) Key { return Key{names.Draw(t, "type"), names.Draw(t, "name")} })
+
+// keysOf returns one key of each kind, with what it was made from.
+func keysOf(t *rapid.T) map[string]string {
+	k, run, step, name := resources.Draw(t, "resource"), names.Draw(t, "run"), names.Draw(t, "step"), names.Draw(t, "name")
+	n := numbers.Draw(t, "n")
+	of, number := " of "+k.String(), " "+hex16(n)
+	return map[string]string{
+		"format":                                  FormatKey,
+		"resource" + of:                           ResourceKey(k),
+		"revision" + of + number:                  RevisionKey(k, n),
+		"index" + of + " " + run:                  RunsOf(k) + run,
+		"tombstone" + of:                          TombstoneKey(k),
+		"pending" + of + number:                   PendingKey(k, n),
+		"resync" + of + number:                    ResyncKey(Time(n), k),
+		"unlistened" + of:                         UnlistenedKey(k),
+		"pipeline " + name:                        PipelineKey(name),
+		"definition " + name + "/" + run:          DefinitionKey(name, run),
+		"run " + run:                              RunKey(run),
+		"active " + run:                           ActiveKey(run),
+		"plan " + run:                             PlanKey(run),
+		"step " + run + "/" + step:                StepKey(run, step),
+		"attempt " + run + "/" + step + number:    AttemptKey(run, step, int(n)),
+		"checkpoint " + run + "/" + step:          CheckpointKey(run, step),
+		"signal " + run + "/" + name + "/" + step: SignalsOf(run, name) + step,
+		"log " + run + number:                     LogKey(run, n),
+	}
+}
+
+// prefixesOf returns the prefixes that are listed for a resource and for a run.
+func prefixesOf(k Key, run, name string) []string {
+	return []string{
+		RevisionsOf(k), RunsOf(k), PendingOf(k), StepsOf(run), AttemptsOf(run), LogsOf(run), SignalsOf(run, name),
+		CheckpointPrefix + run + "/", SignalPrefix + run + "/", UnheardPrefix + k.Type + "/",
+	}
+}
+
+func TestKeysOfDifferentThingsDiffer(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		first, second := keysOf(t), keysOf(t)
+		seen := map[string]string{}
+		for _, keys := range []map[string]string{first, second} {
+			for what, key := range keys {
+				if other, ok := seen[key]; ok {
+					require.Equal(t, other, what, "one key: %s", key)
+				}
+				seen[key] = what
+				require.LessOrEqual(t, len(key), store.MaxKey)
+			}
+		}
+	})
+}
+
+// Whoever lists a prefix gets what belongs to one resource, one run, or one name, and nothing else.
+func TestNoPrefixContainsKeysOfAnother(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k, other := resources.Draw(t, "resource"), resources.Draw(t, "other resource")
+		run, otherRun := names.Draw(t, "run"), names.Draw(t, "other run")
+		name, otherName := names.Draw(t, "signal"), names.Draw(t, "other signal")
+		mine, others := prefixesOf(k, run, name), prefixesOf(other, otherRun, otherName)
+		for i, prefix := range mine {
+			for j, foreign := range others {
+				if !strings.HasPrefix(foreign, prefix) {
+					continue
+				}
+				// The signals of one name are among the signals of the run.
+				inside := strings.HasPrefix(prefix, SignalPrefix) && run == otherRun
+				require.True(t, inside || i == j && foreign == prefix, "%s is inside %s", foreign, prefix)
+			}
+		}
+		for kind, prefix := range []string{ResourcePrefix, ResyncPrefix, UnheardPrefix, PipelinePrefix, RunPrefix, ActivePrefix, CheckpointPrefix,
+			SignalPrefix, revisionPrefix, runIndexPrefix, tombstonePrefix, pendingPrefix, definitionPrefix, planPrefix, stepPrefix, attemptPrefix, logPrefix} {
+			count := 0
+			for _, key := range keysOf(t) {
+				if strings.HasPrefix(key, prefix) {
+					count++
+				}
+			}
+			require.Equal(t, 1, count, "prefix %d: %s", kind, prefix)
+		}
+	})
+}
+
+func TestNumbersInKeysSort(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k, a, b := resources.Draw(t, "resource"), numbers.Draw(t, "a"), numbers.Draw(t, "b")
+		for _, keys := range [][2]string{
+			{RevisionKey(k, a), RevisionKey(k, b)}, {PendingKey(k, a), PendingKey(k, b)}, {LogKey("r", a), LogKey("r", b)},
+			{ResyncKey(Time(a), k), ResyncKey(Time(b), k)}, {AttemptKey("r", "s", int(a)), AttemptKey("r", "s", int(b))},
+		} {
+			require.Equal(t, a < b, keys[0] < keys[1])
+			require.Equal(t, a == b, keys[0] == keys[1])
+		}
+	})
+}
+
+func TestParseResyncKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		due, k := Time(numbers.Draw(t, "due")), resources.Draw(t, "resource")
+		gotDue, got, err := ParseResyncKey(ResyncKey(due, k))
+		require.NoError(t, err)
+		require.Equal(t, due, gotDue)
+		require.Equal(t, k, got)
+	})
+	for _, c := range []struct{ name, key string }{
+		{"nothing", ""},
+		{"the prefix alone", "rsy/"},
+		{"no resource", "rsy/0000000000000001"},
+		{"no name", "rsy/0000000000000001/build"},
+		{"too many names", "rsy/0000000000000001/build/app/x"},
+		{"no number", "rsy//build/app"},
+		{"a number that is none", "rsy/soon/build/app"},
+		{"a number that is too large", "rsy/ffffffffffffffff/build/app"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, _, err := ParseResyncKey(c.key)
+			require.ErrorIs(t, err, store.ErrCorrupt)
+			require.ErrorContains(t, err, c.key)
+		})
+	}
+}
