@@ -51,7 +51,7 @@ func TestEveryPlantedBugIsFound(t *testing.T) {
 	}
 	env := append(os.Environ(),
 		testenv.Everything+"=1", "CONVEYOR_GARBAGE=10", "CONVEYOR_SCHEDULES=1500", "CONVEYOR_HISTORIES=100",
-		"CONVEYOR_KILLS=100", "CONVEYOR_OWNER_ROUNDS=5", fmt.Sprint("CONVEYOR_DAMAGE=", testenv.Some(t, 3000, 6000)))
+		"CONVEYOR_KILLS=100", "CONVEYOR_OWNER_ROUNDS=5", fmt.Sprint("CONVEYOR_DAMAGE=", testenv.Some(t, 3000, 10_000)))
 	binaries := map[string]string{} // test binaries, by the folder of the package
 	for _, b := range planted {
 		if binaries[b.in] == "" {
