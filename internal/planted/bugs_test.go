@@ -1,5 +1,6 @@
 package planted_test
 
+// Names of tests that must find more than one bug.
 const (
 	everyCommit  = "TestEngineSurvivesAStopAtEveryCommit/all/memory/"
 	killed       = "TestKilledAtRandomLosesNothingAcknowledged"
@@ -9,34 +10,37 @@ const (
 )
 
 var bugs = []bug{
+	// Stops of the process, and failures of the store, at every commit.
 	{
 		name: "a step is started before its start is on record",
-		file: "journey.go",
-		old:  "	rev, err := s.ledger.commit(s.base, ops)\n	for pause",
-		new: `	if $BUG && len(d.starts) > 0 && len(d.settled) > 0 {
-		for _, st := range d.starts {
-			step := d.plan.step(st.index)
-			req := &Request{Resource: d.j.object.Clone(), Run: d.j.id, Step: step.clone(), Attempt: d.step(st.index).Attempt, resourceID: d.rec.ResourceID}
-			_, _ = st.driver.impl.Reconcile(context.Background(), req)
+		file: "runner.go",
+		old:  "	rev, err := s.ledger.Commit(s.base, ops)\n",
+		new: `	if $BUG && len(d.in.Outcomes) > 0 {
+		for k, i := range d.t.Starts() {
+			rec := d.t.Rec()
+			req := &Request{
+				Resource: objectOfRun(rec, d.runner.held.Spec), Run: d.runner.ID, Step: fromStep(*d.t.Plan().Step(i)),
+				Attempt: d.t.Step(i).Attempt, resourceID: rec.ResourceID,
+			}
+			_, _ = d.host.taken[k].driver.impl.Reconcile(context.Background(), req)
 		}
 	}
-	rev, err := s.ledger.commit(s.base, ops)
-	for pause`,
+	rev, err := s.ledger.Commit(s.base, ops)
+`,
 		in: "tests/crash", by: everyCommit + "five_steps", says: "called though it is finished",
 	},
 	{
 		name: "an apply is acknowledged whatever the store says",
 		file: "apply.go",
-		old:  "	if err != nil {\n		return nil, fmt.Errorf(\"resource %s: %w\", o.Key(), err)\n	}\n	*r.Resource",
-		new: `	if $BUG && err != nil && head == nil {
+		old:  "		return e.change(ctx, o, head, create)\n	})\n",
+		new: `		return e.change(ctx, o, head, create)
+	})
+	if $BUG && err != nil && head == nil {
 		o.Generation, o.Version = 1, 1
 		*r.ResourceMeta() = o.Meta
 		return new(Run), nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
-	}
-	*r.Resource`,
+`,
 		in: "tests/crash", by: everyCommit + "five_steps", says: "an acknowledged resource is lost",
 	},
 	{
@@ -52,9 +56,9 @@ var bugs = []bug{
 	},
 	{
 		name: "a retry forgets its count",
-		file: "attempt.go",
-		old:  "		s.State, s.Due = StateRetrying, toInstant(o.ended).after(delay)\n",
-		new: `		s.State, s.Due = StateRetrying, toInstant(o.ended).after(delay)
+		file: "internal/run/outcome.go",
+		old:  "		s.State, s.Due = plan.Retrying, ended.Add(delay)\n",
+		new: `		s.State, s.Due = plan.Retrying, ended.Add(delay)
 		if $BUG {
 			s.Attempt = 0
 		}
@@ -64,23 +68,20 @@ var bugs = []bug{
 	{
 		name: "a checkpoint is acknowledged and not saved",
 		file: "attempt.go",
-		old:  "	if errors.Is(err, store.ErrConflict) {\n		err = ErrConflict\n	}\n",
+		old:  "	if errors.Is(err, store.ErrConflict) {\n",
 		new: `	if $BUG {
 		return nil
 	}
 	if errors.Is(err, store.ErrConflict) {
-		err = ErrConflict
-	}
 `,
 		in: "tests/crash", by: everyCommit + "checkpoints", says: "checkpoint",
 	},
 	{
 		name: "a requeue comes early",
-		file: "attempt.go",
-		old:  "		s.Due = toInstant(o.ended).after(o.result.delay)\n		s.Requeues++\n",
-		new: `		s.Due = toInstant(o.ended).after(o.result.delay)
-		if $BUG {
-			s.Due -= instant(time.Millisecond)
+		file: "internal/run/outcome.go",
+		old:  "		s.Requeues++\n",
+		new: `		if $BUG {
+			s.Due = s.Due.Add(-time.Millisecond)
 		}
 		s.Requeues++
 `,
@@ -88,7 +89,7 @@ var bugs = []bug{
 	},
 	{
 		name: "a removal that was cut short is not finished",
-		file: "retention.go",
+		file: "internal/ledger/retention.go",
 		old:  "			if err := l.removeRest(ctx, k, id); err != nil {\n",
 		new: `			if $BUG {
 				continue
@@ -99,21 +100,20 @@ var bugs = []bug{
 	},
 	{
 		name: "a commit whose outcome is unknown is taken for done",
-		file: "ledger.go",
-		old:  "	if errors.Is(err, store.ErrUnknown) {\n		return l.findOut(ctx, ops, err)\n",
+		file: "internal/ledger/commit.go",
+		old:  "	if errors.Is(err, store.ErrUnknown) {\n",
 		new: `	if errors.Is(err, store.ErrUnknown) {
 		if $BUG {
 			return rev, nil
 		}
-		return l.findOut(ctx, ops, err)
 `,
 		in: "tests/crash", by: everyCommit + "five_steps", says: "TestEngineSurvives",
 	},
 
-	// Real processes that are killed.
+	// Killed processes.
 	{
 		name: "a kill uses an attempt",
-		file: "attempt.go",
+		file: "internal/record/step.go",
 		old:  "	if !s.Again {\n",
 		new:  "	if !s.Again || s.Resumed && $BUG {\n",
 		in:   "tests/kill", by: killed, says: "a kill used an attempt",
@@ -121,15 +121,15 @@ var bugs = []bug{
 	{
 		name: "a cancel is acknowledged before it is on record",
 		file: "conveyor.go",
-		old:  "	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)\n",
+		old:  "	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)\n",
 		new: `	if $BUG {
 		go func() {
 			time.Sleep(20 * time.Millisecond)
-			_ = e.sched.stopRun(context.WithoutCancel(ctx), run, stopCancel, cause, reason)
+			_ = e.sched.stopRun(context.WithoutCancel(ctx), run, plan.StopCancel, cause, reason)
 		}()
 		return nil
 	}
-	return e.sched.stopRun(ctx, run, stopCancel, cause, reason)
+	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)
 `,
 		in: "tests/kill", by: killed, says: "was canceled, and is",
 	},
@@ -137,20 +137,18 @@ var bugs = []bug{
 	// Schedules.
 	{
 		name: "a slot that comes free wakes nobody",
-		file: "slots.go",
-		old:  "	of.busy--\n	s.promiseLocked(of)\n	s.mu.Unlock()\n	s.hire()\n",
-		new: `	of.busy--
-	if !$BUG {
-		s.promiseLocked(of)
+		file: "internal/sched/semaphore.go",
+		old:  "	p.grantLocked(s)\n	p.mu.Unlock()\n",
+		new: `	if !$BUG {
+		p.grantLocked(s)
 	}
-	s.mu.Unlock()
-	s.hire()
+	p.mu.Unlock()
 `,
 		in: "tests/schedules", by: schedules, says: "lost wake-up",
 	},
 	{
 		name: "a delay is longer than its jitter allows",
-		file: "retry.go",
+		file: "internal/retry/retry.go",
 		old:  "	return b.NextBackOff()\n",
 		new: `	if $BUG {
 		return b.NextBackOff() * 3 / 2
@@ -161,28 +159,21 @@ var bugs = []bug{
 	},
 	{
 		name: "one pipeline gets all the turns",
-		file: "queue.go",
-		old:  "		if l.len() > 0 {\n			t.next.push(l)\n		} else if",
-		new: `		if l.len() > 0 {
-			t.next.push(l)
-			for $BUG && t.next.first() != l {
-				t.next.push(t.next.pop())
+		file: "internal/fair/fair.go",
+		old:  "			l.next.Push(from)\n",
+		new: `			l.next.Push(from)
+			for $BUG && l.next.First() != from {
+				l.next.Push(l.next.Pop())
 			}
-		} else if`,
+`,
 		in: "tests/schedules", by: schedules, says: "FAULT",
 	},
 	{
 		name: "a cleanup that was stopped is taken for done",
-		file: "pipeline.go",
-		old:  "		case s.Final() || stop:\n			continue\n		case s.startable():\n			return only(i), false\n",
-		new: `		case s.Final() || stop:
-			continue
-		case $BUG && i > len(p.Steps):
-			continue
-		case s.startable():
-			return only(i), false
-`,
-		in: "tests/schedules", by: schedules, says: "FAULT",
+		file: "internal/plan/order.go",
+		old:  "		case s.Final() || stop:\n",
+		new:  "		case s.Final() || stop, $BUG && i > len(p.Steps):\n",
+		in:   "tests/schedules", by: schedules, says: "FAULT",
 	},
 
 	// Histories.
@@ -196,10 +187,10 @@ var bugs = []bug{
 	{
 		name: "an update is lost",
 		file: "apply.go",
-		old:  "	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)\n",
-		new: `	ops := append([]store.Op{store.Put(resourceKey(k), encode(next)).If(rev)}, want.extra...)
+		old:  "record.Encode(next)).If(rev)}, want.extra...)\n",
+		new: `record.Encode(next)).If(rev)}, want.extra...)
 	if $BUG {
-		ops[0] = store.Put(resourceKey(k), encode(next))
+		ops[0] = store.Put(record.ResourceKey(k), record.Encode(next))
 	}
 `,
 		in: "histories", by: linearizable, says: "illegal: [resources",
@@ -242,7 +233,7 @@ var bugs = []bug{
 		in:   "store/file", by: "TestDamageIsFoundOrHarmless", says: "case",
 	},
 
-	// Failing disks, and one owner.
+	// Failing disks, and the one owner of a store.
 	{
 		name: "a store goes on after a failed sync",
 		file: "store/file/failure.go",
@@ -272,34 +263,32 @@ var bugs = []bug{
 		in: "store/file", by: "TestOneOfManyRacingProcessesOwnsTheStore", says: "FAIL",
 	},
 
-	// Bad company, and what is left over.
+	// Hostile drivers and documents, and secrets in the log.
 	{
 		name: "a late result is accepted",
-		file: "scheduler.go",
-		old:  "	if late {\n		s.strayReturned(a)\n",
-		new: `	if late && $BUG {
-		s.strayReturned(a)
-		return s.drive(j, message{outcome: o}, worker), true
-	}
-	if late {
-		s.strayReturned(a)
+		file: "attempt.go",
+		old:  "		s.pool.Returned(r.Key)\n",
+		new: `		s.pool.Returned(r.Key)
+		if $BUG {
+			return s.drive(r, message{outcome: o}, worker), true
+		}
 `,
 		in: "tests/hostile", by: "TestHostileDriversHarmNobodyElse", says: "FAIL",
 	},
 	{
 		name: "a driver's error is logged",
-		file: "draft.go",
-		old:  "	rec.Lines = d.j.log.lines(a.step.ID)\n",
-		new: `	rec.Lines = d.j.log.lines(a.step.ID)
-	if $BUG {
-		d.s.log.Warn("attempt ended", "error", o.err)
-	}
+		file: "runner.go",
+		old:  "m.outcome.value(s.opts.Retry))\n",
+		new: `m.outcome.value(s.opts.Retry))
+			if $BUG {
+				s.log.Warn("attempt ended", "error", m.outcome.err)
+			}
 `,
 		in: "tests/hostile", by: "TestSecretsAreInNoLogLineOfTheEngine", says: "FAIL",
 	},
 	{
 		name: "a field that comes twice is taken",
-		file: "document.go",
+		file: "internal/document/walk.go",
 		old:  "		if seen[name] {\n",
 		new:  "		if seen[name] && !$BUG {\n",
 		in:   "tests/documents", by: "TestHostileFieldsAreRefusedWithTheirPlace", says: "FAIL",
