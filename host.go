@@ -176,6 +176,8 @@ func (h *host) Release() {
 	h.releaseRun()
 }
 
+// Listeners returns the names of the drivers that listen to a type, sorted.
 func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }
 
+// Draining reports whether nothing new must start.
 func (h *host) Draining() bool { return h.s.draining() }

@@ -224,7 +224,7 @@ func (d *decision) dispatch() (next *attempt) {
 	return next
 }
 
-// updateRunner brings the runner in line with a committed transition. It removes the attempts whose outcomes are
+// updateRunner makes the runner match a committed transition. It removes the attempts whose outcomes are
 // recorded, keeps the outputs of the steps, and adds the attempts that start. If the transition stops the running
 // attempts, updateRunner returns them. It reports whether an attempt is in flight now.
 func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {

@@ -50,7 +50,7 @@ type scheduler struct {
 	stopRetrying chan struct{}   // closed by shutdown: a store call that fails after this is not tried again
 	done         chan struct{}   // closed when the scheduler has stopped
 	observer     *observerLoop   // set by start, before anything else starts; nil without an observer
-	wake         chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1, because one wake-up is enough
+	wake         chan struct{}   // any goroutine sends, the loop receives, nobody closes; size 1: one wake-up is enough
 
 	mu             sync.Mutex      // guards unrecordedRuns
 	unrecordedRuns []unrecordedRun // runs of which something could not be recorded before the end

@@ -55,7 +55,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(record.RunKey(runID), rev)})
 		switch {
 		case errors.Is(err, store.ErrConflict):
-			continue // the run started or ended meanwhile
+			continue // the run started or ended in the meantime
 		case errors.Is(err, ledger.ErrNotCommitted):
 			// The signal was not found in the store. But a step may have taken the signal before the store was read.
 			err = fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))

@@ -132,8 +132,8 @@ func (c *Call) Running() bool {
 	return !c.returned && !c.abandoned
 }
 
-// Unreturned calls do if the code has not returned. The lock of the call is held meanwhile, so that the code cannot
-// return in the middle of do.
+// Unreturned calls do if the code has not returned. It holds the lock of the call while do runs, so that Return cannot
+// happen in the middle of do.
 func (c *Call) Unreturned(do func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
