@@ -135,7 +135,8 @@ func TestRule03QueueGoesOnAfterAFailureAndWithoutACanceledGeneration(t *testing.
 
 func TestRule03QueueIsGivenUpForADeletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		work := rig.Undoing(rig.Recording(rig.Taking(time.Minute)), new(rig.Recorder))
+		// The finalizer takes its time, so that the second Delete comes while the deletion is under way.
+		work := rig.Undoing(rig.Recording(rig.Taking(time.Minute)), rig.Recording(rig.Taking(time.Minute)))
 		e := rig.New(t, conveyor.Options{}).MustStart()
 		e.Driver("d", work)
 		e.Save(rig.Queueing(rig.PipelineOf("d")))
