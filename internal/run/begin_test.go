@@ -90,6 +90,8 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"too many drivers listen", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = []string{"a", "b", "c"}, 2
 		}, plan.StopNone, false, plan.Failed, `3 drivers listen to resources of type "thing", more than the limit of 2`},
+		{"no driver listens, and the host is draining", "", record.Created, nil, func(w *world) { w.host.draining = true },
+			plan.StopNone, false, plan.Unset, ""},
 		{"the run that it repeats is gone", "p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of = "gone" }, nil,
 			plan.StopNone, false, plan.Failed, "run gone, which this one repeats, is no longer on record"},
 	} {
@@ -206,7 +208,7 @@ func TestRunThatKeepsItsGenerationMakesWayForTheNext(t *testing.T) {
 func TestRunOfListenersPinsThem(t *testing.T) {
 	w := newWorld(t)
 	w.host.register("a", "b")
-	w.host.listeners = []string{"a", "b"}
+	w.host.listeners, w.limits.Steps = []string{"a", "b"}, 2
 	w.write(store.Put(record.UnlistenedKey(resource), []byte("{}")))
 	k := w.queuedRun("", record.Created)
 	require.Equal(t, []string{"a", "b"}, w.drive(k, run.Input{}).starts)
@@ -490,7 +492,7 @@ func TestNewRun(t *testing.T) {
 			if c.change != nil {
 				c.change(w, head)
 			}
-			given := *head
+			given, places := *head, w.host.places["p"]
 			k := w.hold(id)
 			k.state.Run = &record.RunState{ID: id, Rec: rec}
 			revision := &record.Revision{Pipeline: c.pipeline, Version: 1, At: start, Spec: []byte(`{"a":1}`)}
@@ -517,9 +519,9 @@ func TestNewRun(t *testing.T) {
 			require.True(t, w.has(record.RevisionKey(resource, 1)))
 			require.Equal(t, !c.state.Final(), w.has(record.ActiveKey(id)))
 			require.Equal(t, c.state, w.head().Status.Phase)
-			want := 1
-			if c.state == plan.Running || w.host.places["p"] == 0 {
-				want = 0
+			want := places
+			if c.state == plan.Running {
+				want--
 			}
 			require.Equal(t, want, w.host.places["p"], "a run that has not begun has no place")
 		})

@@ -507,6 +507,7 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 		w.host.entered = ""
 	}
 	if w.host.entered != "" {
+		require.NotEqual(w, plan.Queued, k.state.Run.Rec.State, "a run that has not begun has no place")
 		k.pipeline = w.host.entered
 	}
 	for _, o := range in.Outcomes {

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -423,6 +424,19 @@ func TestSignalGoesToOneStep(t *testing.T) {
 	w.load(k)
 	tr, err := run.Next(&k.state, w.input(k, run.Input{Outcomes: []*run.Outcome{w.outcome(k, 1, awaitsGo)}}), w.ledger.View(ctx), w.host, w.limits)
 	require.ErrorIs(t, err, store.ErrCorrupt)
+	tr.Recycle()
+}
+
+func TestSignalIsTakenUnderCondition(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a")
+	k := w.activeRun(listOf("a"), []record.Step{{State: plan.Waiting, Attempt: 1, Again: true, Await: "go"}})
+	key := record.SignalsOf(k.id, "go") + "1"
+	rev := w.write(store.Put(key, []byte("1")))
+	tr := w.next(k, w.input(k, run.Input{}))
+	i := slices.IndexFunc(tr.Ops(), func(op store.Op) bool { return op.Key() == key })
+	require.Equal(t, store.Delete(key).If(rev), tr.Ops()[i], "one signal is not taken twice")
+	w.host.Release()
 	tr.Recycle()
 }
 
