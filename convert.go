@@ -95,7 +95,7 @@ func describeQueuedRun(ctx context.Context, l *ledger.Ledger, run *Run, state *r
 		run.Reason = "waits for the end of run " + head.Active
 	}
 	run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, Cause(head.Cause)
-	if head.Keeps != 0 && head.Keeps != head.Generation {
+	if head.FixedGeneration != 0 && head.FixedGeneration != head.Generation {
 		target, err := l.Target(ctx, state.Rec.Key(), head)
 		switch {
 		case err == nil:

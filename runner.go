@@ -387,7 +387,7 @@ func (r *runner) noteLeftovers() {
 // deleteLeftovers deletes the checkpoints and signals of a run that has ended.
 func (s *scheduler) deleteLeftovers(r *runner) {
 	s.goBackground(func() {
-		s.retryStore("tidy run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
+		s.retryStore("delete what is left of run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
 	})
 }
 

@@ -125,7 +125,7 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 	}
 	s.goBackground(func() {
 		for _, kind := range types {
-			s.retryStore("listen to "+kind, func() error { return u.reconcileType(kind) })
+			s.retryStore("reconcile resources of type "+kind, func() error { return u.reconcileType(kind) })
 		}
 	})
 }
@@ -133,7 +133,7 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 // reconcileType does the work of reconcileUnlistened for one type. A resource whose records are damaged is logged and
 // left as it is. reconcileType returns an error only if the store fails.
 func (u *upkeep) reconcileType(kind string) error {
-	prefix := record.UnheardPrefix + kind + "/"
+	prefix := record.UnlistenedPrefix + kind + "/"
 	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
 		if err != nil {
 			return err

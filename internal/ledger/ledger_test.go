@@ -146,7 +146,7 @@ func TestTarget(t *testing.T) {
 	got, err := b.Target(t.Context(), app, h)
 	require.NoError(t, err)
 	require.Equal(t, &record.Target{Generation: 2, Version: 7, Updated: 70, Metadata: h.Metadata, Spec: []byte(`2`)}, got)
-	h.Keeps = 1
+	h.FixedGeneration = 1
 	got, err = b.Target(t.Context(), app, h)
 	require.NoError(t, err)
 	require.Equal(t, &record.Target{Generation: 1, Version: 1, Updated: 10, Metadata: map[string]string{"a": "old"}, Spec: []byte(`1`)}, got)
@@ -164,7 +164,7 @@ func TestPendingRuns(t *testing.T) {
 	require.Equal(t, record.PendingKey(app, 9), key)
 	for place, want := range map[int64]bool{0: false, 8: false, 9: true} {
 		run := ended(0)
-		run.Place = place
+		run.Position = place
 		is, err := b.IsPending(t.Context(), run)
 		require.NoError(t, err)
 		require.Equal(t, want, is, "place %d", place)

@@ -44,8 +44,8 @@ func (l *Ledger) Stale(ctx context.Context, k record.Key, rev store.Revision, er
 // Target returns what the first pending run of a resource is to pin.
 func (l *Ledger) Target(ctx context.Context, k record.Key, head *record.Resource) (*record.Target, error) {
 	generation := head.Generation
-	if head.Keeps != 0 {
-		generation = head.Keeps
+	if head.FixedGeneration != 0 {
+		generation = head.FixedGeneration
 	}
 	revision, err := l.Revision(ctx, k, generation)
 	if err != nil {
@@ -76,10 +76,10 @@ func (l *Ledger) NextPending(ctx context.Context, k record.Key) (*record.Pending
 
 // IsPending reports whether a queued run is pending behind another pending run.
 func (l *Ledger) IsPending(ctx context.Context, rec *record.Run) (bool, error) {
-	if rec.Place == 0 {
+	if rec.Position == 0 {
 		return false, nil
 	}
-	_, err := l.Store.Get(ctx, record.PendingKey(rec.Key(), rec.Place))
+	_, err := l.Store.Get(ctx, record.PendingKey(rec.Key(), rec.Position))
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil
 	}

@@ -66,7 +66,7 @@ func (l *Ledger) Prune(ctx context.Context, k record.Key, keep Keep, now time.Ti
 	if head == nil || keep.Revisions == 0 {
 		return nil
 	}
-	needed[head.Keeps] = true
+	needed[head.FixedGeneration] = true
 	return l.removeRevisions(ctx, k, head.Generation-int64(keep.Revisions), needed)
 }
 

@@ -93,7 +93,7 @@ func TestPrune(t *testing.T) {
 			b.putRun("r5", unfinished(2, ""))
 		}, []string{"r1", "r2", "r3", "r4", "r5"}, []string{"2", "4"}},
 		{"the generation that a pending run keeps is kept", Keep{Revisions: 1}, func(b *book, h *record.Resource) {
-			h.Keeps = 3
+			h.FixedGeneration = 3
 			b.put(record.ResourceKey(app), h)
 		}, []string{"r1", "r2", "r3", "r4"}, []string{"3", "4"}},
 		{"an unfinished run is never removed", Keep{Runs: 1, Age: 1}, func(b *book, _ *record.Resource) {

@@ -65,7 +65,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""), MadeAt: when.Draw(t, ""), UpdatedAt: when.Draw(t, ""),
 				DeletedAt: when.Draw(t, ""), Created: when.Draw(t, ""), Started: when.Draw(t, ""), Ended: when.Draw(t, ""),
 				Deadline: when.Draw(t, ""), Stop: plan.Stop(text.Draw(t, "")), StopReason: text.Draw(t, ""), FailedStep: text.Draw(t, ""),
-				Of: text.Draw(t, ""), From: text.Draw(t, ""), Newest: rapid.Bool().Draw(t, ""), Place: number.Draw(t, ""),
+				Of: text.Draw(t, ""), From: text.Draw(t, ""), Newest: rapid.Bool().Draw(t, ""), Position: number.Draw(t, ""),
 				Outcome: state.Draw(t, ""), CutShort: rapid.Bool().Draw(t, ""),
 			}
 		}).Draw(t, "run")
@@ -74,7 +74,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				ID: text.Draw(t, ""), Pipeline: text.Draw(t, ""), Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""),
 				Generation: number.Draw(t, ""), First: number.Draw(t, ""), Created: when.Draw(t, ""), Updated: when.Draw(t, ""),
 				Deleted: when.Draw(t, ""), Active: text.Draw(t, ""), Pending: text.Draw(t, ""), Cause: cause.Draw(t, ""),
-				Supersede: rapid.Bool().Draw(t, ""), Keeps: number.Draw(t, ""), Queued: count.Draw(t, ""), LastPlace: number.Draw(t, ""),
+				Supersede: rapid.Bool().Draw(t, ""), FixedGeneration: number.Draw(t, ""), Queued: count.Draw(t, ""), LastPosition: number.Draw(t, ""),
 				Resync: when.Draw(t, ""), Status: Status{
 					Phase: state.Draw(t, ""), ObservedGeneration: number.Draw(t, ""), Run: text.Draw(t, ""), Message: text.Draw(t, ""),
 				},

@@ -44,7 +44,7 @@ const (
 	tombstonePrefix  = "tmb/"
 	pendingPrefix    = "que/"
 	ResyncPrefix     = "rsy/"
-	UnheardPrefix    = "unh/"
+	UnlistenedPrefix = "unh/"
 	PipelinePrefix   = "pip/"
 	definitionPrefix = "pir/"
 	RunPrefix        = "run/"
@@ -98,7 +98,7 @@ func ParseResyncKey(key string) (due Time, k Key, err error) {
 }
 
 // UnlistenedKey returns the key that marks a resource without a pipeline for which no driver was registered.
-func UnlistenedKey(k Key) string { return UnheardPrefix + k.Type + "/" + k.Name }
+func UnlistenedKey(k Key) string { return UnlistenedPrefix + k.Type + "/" + k.Name }
 
 // PipelineKey returns the key of a [Pipeline].
 func PipelineKey(name string) string { return PipelinePrefix + name }

@@ -52,7 +52,7 @@ func keysOf(t *rapid.T) map[string]string {
 func prefixesOf(k Key, run, name string) []string {
 	return []string{
 		RevisionsOf(k), RunsOf(k), PendingOf(k), StepsOf(run), AttemptsOf(run), LogsOf(run), SignalsOf(run, name),
-		CheckpointPrefix + run + "/", SignalPrefix + run + "/", UnheardPrefix + k.Type + "/",
+		CheckpointPrefix + run + "/", SignalPrefix + run + "/", UnlistenedPrefix + k.Type + "/",
 	}
 }
 
@@ -89,7 +89,7 @@ func TestNoPrefixContainsKeysOfAnother(t *testing.T) {
 				require.True(t, inside || i == j && foreign == prefix, "%s is inside %s", foreign, prefix)
 			}
 		}
-		for kind, prefix := range []string{ResourcePrefix, ResyncPrefix, UnheardPrefix, PipelinePrefix, RunPrefix, ActivePrefix, CheckpointPrefix,
+		for kind, prefix := range []string{ResourcePrefix, ResyncPrefix, UnlistenedPrefix, PipelinePrefix, RunPrefix, ActivePrefix, CheckpointPrefix,
 			SignalPrefix, revisionPrefix, runIndexPrefix, tombstonePrefix, pendingPrefix, definitionPrefix, planPrefix, stepPrefix, attemptPrefix, logPrefix} {
 			count := 0
 			for _, key := range keysOf(t) {

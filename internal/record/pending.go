@@ -20,22 +20,22 @@ func (q *Pending) Check() string {
 // set. A run behind another pending run always keeps its generation.
 func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store.Op {
 	if r.Pending == "" {
-		r.Pending, r.Cause, r.Keeps = id, rec.Cause, 0
+		r.Pending, r.Cause, r.FixedGeneration = id, rec.Cause, 0
 		if keep {
-			r.Keeps = rec.Generation
+			r.FixedGeneration = rec.Generation
 		}
 		return nil
 	}
-	if r.Keeps == 0 {
-		r.Keeps = rec.Generation - 1 // until now, the first pending run was to take the newest generation
+	if r.FixedGeneration == 0 {
+		r.FixedGeneration = rec.Generation - 1 // until now, the first pending run was to take the newest generation
 	}
 	r.Queued++
-	r.LastPlace++
-	rec.Place = r.LastPlace
+	r.LastPosition++
+	rec.Position = r.LastPosition
 	place := &Pending{Run: id, Generation: rec.Generation, Cause: rec.Cause}
-	return []store.Op{store.Put(PendingKey(k, rec.Place), Encode(place)).IfAbsent()}
+	return []store.Op{store.Put(PendingKey(k, rec.Position), Encode(place)).IfAbsent()}
 }
 
 // FixesGeneration reports whether the last pending run keeps its generation, so that a newer generation needs a run of its
 // own.
-func (r *Resource) FixesGeneration() bool { return r.Keeps != 0 || r.Queued > 0 }
+func (r *Resource) FixesGeneration() bool { return r.FixedGeneration != 0 || r.Queued > 0 }

@@ -18,23 +18,23 @@ func TestEnqueuePending(t *testing.T) {
 		fixed  bool
 		place  int64
 	}{
-		{"the first takes the newest generation", Resource{LastPlace: 4, Keeps: 2}, false,
-			Resource{LastPlace: 4, Pending: "r", Cause: Updated}, false, 0},
+		{"the first takes the newest generation", Resource{LastPosition: 4, FixedGeneration: 2}, false,
+			Resource{LastPosition: 4, Pending: "r", Cause: Updated}, false, 0},
 		{"the first keeps its generation", Resource{}, true,
-			Resource{Pending: "r", Cause: Updated, Keeps: 7}, true, 0},
+			Resource{Pending: "r", Cause: Updated, FixedGeneration: 7}, true, 0},
 		{"the second, behind one that was to take the newest", Resource{Pending: "q", Cause: Created}, false,
-			Resource{Pending: "q", Cause: Created, Keeps: 6, Queued: 1, LastPlace: 1}, true, 1},
-		{"the second, behind one that keeps its generation", Resource{Pending: "q", Cause: Created, Keeps: 3, LastPlace: 8}, true,
-			Resource{Pending: "q", Cause: Created, Keeps: 3, Queued: 1, LastPlace: 9}, true, 9},
-		{"the third", Resource{Pending: "q", Cause: Created, Keeps: 3, Queued: 1, LastPlace: 9}, true,
-			Resource{Pending: "q", Cause: Created, Keeps: 3, Queued: 2, LastPlace: 10}, true, 10},
+			Resource{Pending: "q", Cause: Created, FixedGeneration: 6, Queued: 1, LastPosition: 1}, true, 1},
+		{"the second, behind one that keeps its generation", Resource{Pending: "q", Cause: Created, FixedGeneration: 3, LastPosition: 8}, true,
+			Resource{Pending: "q", Cause: Created, FixedGeneration: 3, Queued: 1, LastPosition: 9}, true, 9},
+		{"the third", Resource{Pending: "q", Cause: Created, FixedGeneration: 3, Queued: 1, LastPosition: 9}, true,
+			Resource{Pending: "q", Cause: Created, FixedGeneration: 3, Queued: 2, LastPosition: 10}, true, 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, run := c.before, &Run{Generation: 7, Cause: Updated}
 			ops := r.EnqueuePending(k, "r", run, c.keep)
 			require.Equal(t, c.after, r)
 			require.Equal(t, c.fixed, r.FixesGeneration())
-			require.Equal(t, c.place, run.Place)
+			require.Equal(t, c.place, run.Position)
 			if c.place == 0 {
 				require.Empty(t, ops)
 				return

@@ -8,28 +8,28 @@ import (
 // Resource is the record of a resource without its spec. It stays small, because the end of every run writes it.
 //
 // Invariant: Active and Pending are empty or name unfinished runs. Active has begun. Pending has not begun; it takes the
-// newest generation when it begins, unless Keeps names another. Queued counts the runs behind Pending, and each of these
+// newest generation when it begins, unless FixedGeneration names another. Queued counts the runs behind Pending, and each of these
 // runs keeps its generation. All of these fields change only by a compare-and-set of this record. The compare-and-set
 // keeps two runs of one resource from running at once.
 type Resource struct {
-	ID         string            `json:"id"`
-	Pipeline   string            `json:"pipeline,omitempty"`
-	Metadata   map[string]string `json:"metadata,omitempty"`
-	Version    int64             `json:"version"`
-	Generation int64             `json:"generation"`
-	First      int64             `json:"first"` // the generation with which this incarnation of the name began
-	Created    Time              `json:"created"`
-	Updated    Time              `json:"updated"`
-	Deleted    Time              `json:"deleted,omitempty"`
-	Status     Status            `json:"status"`
-	Active     string            `json:"active,omitempty"`
-	Pending    string            `json:"pending,omitempty"`
-	Cause      Cause             `json:"cause,omitzero"`      // the cause of Pending
-	Supersede  bool              `json:"supersede,omitempty"` // Active is to be stopped in favor of Pending
-	Keeps      int64             `json:"keeps,omitempty"`     // the generation that Pending keeps; 0 means the newest
-	Queued     int               `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
-	LastPlace  int64             `json:"lastPlace,omitempty"` // the highest place that was ever given to such a run
-	Resync     Time              `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
+	ID              string            `json:"id"`
+	Pipeline        string            `json:"pipeline,omitempty"`
+	Metadata        map[string]string `json:"metadata,omitempty"`
+	Version         int64             `json:"version"`
+	Generation      int64             `json:"generation"`
+	First           int64             `json:"first"` // the generation with which this incarnation of the name began
+	Created         Time              `json:"created"`
+	Updated         Time              `json:"updated"`
+	Deleted         Time              `json:"deleted,omitempty"`
+	Status          Status            `json:"status"`
+	Active          string            `json:"active,omitempty"`
+	Pending         string            `json:"pending,omitempty"`
+	Cause           Cause             `json:"cause,omitzero"`      // the cause of Pending
+	Supersede       bool              `json:"supersede,omitempty"` // Active is to be stopped in favor of Pending
+	FixedGeneration int64             `json:"keeps,omitempty"`     // the generation that Pending takes; 0 means the newest
+	Queued          int               `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
+	LastPosition    int64             `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
+	Resync          Time              `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 }
 
 // CancelResync takes back the due resync of the resource, because another run comes first. It returns the writes that are
@@ -45,7 +45,7 @@ func (r *Resource) CancelResync(k Key) []store.Op {
 
 // Check returns what is wrong with the record, and an empty text if nothing is.
 func (r *Resource) Check() string {
-	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.Keeps < 0 || r.Keeps > r.Generation || r.Queued < 0 {
+	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.FixedGeneration < 0 || r.FixedGeneration > r.Generation || r.Queued < 0 {
 		return "has impossible numbers"
 	}
 	if !refers(r.Pipeline, r.Active, r.Pending) {
@@ -72,9 +72,9 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.text("pending", r.Pending, false)
 	w.text("cause", causeNames.Names[r.Cause], false)
 	w.bool("supersede", r.Supersede)
-	w.int("keeps", int64(r.Keeps), false)
+	w.int("keeps", int64(r.FixedGeneration), false)
 	w.int("queued", int64(r.Queued), false)
-	w.int("lastPlace", int64(r.LastPlace), false)
+	w.int("lastPlace", int64(r.LastPosition), false)
 	w.int("resync", int64(r.Resync), false)
 	return append(w.b, '}')
 }

@@ -37,8 +37,8 @@ type Run struct {
 	Of     string `json:"of,omitempty"`
 	From   string `json:"from,omitempty"`
 	Newest bool   `json:"newest,omitempty"`
-	// Place is the place under which the run has a record of type Pending, or had one; 0 if it never had one.
-	Place int64 `json:"place,omitempty"`
+	// Position is the position under which the run has a record of type Pending, or had one; 0 if it never had one.
+	Position int64 `json:"place,omitempty"`
 	// Outcome is how the steps have ended, and Reason is why; only Finally is left. CutShort means that Finally is to end
 	// too, as soon as none of its steps runs.
 	Outcome  plan.State `json:"outcome,omitzero"`
@@ -98,7 +98,7 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.text("of", r.Of, false)
 	w.text("from", r.From, false)
 	w.bool("newest", r.Newest)
-	w.int("place", int64(r.Place), false)
+	w.int("place", int64(r.Position), false)
 	w.text("outcome", plan.StateNames.Names[r.Outcome], false)
 	w.bool("cutShort", r.CutShort)
 	return append(w.b, '}')

@@ -253,7 +253,7 @@ func (t *Transition) pinListeners() error {
 // promoteNext makes the second in line the first.
 func (t *Transition) promoteNext() error {
 	head := t.head
-	head.Pending, head.Cause, head.Keeps, head.Supersede = "", 0, 0, false
+	head.Pending, head.Cause, head.FixedGeneration, head.Supersede = "", 0, 0, false
 	if head.Queued == 0 {
 		return nil
 	}
@@ -261,7 +261,7 @@ func (t *Transition) promoteNext() error {
 	if err != nil {
 		return err
 	}
-	head.Pending, head.Cause, head.Keeps = next.Run, next.Cause, next.Generation
+	head.Pending, head.Cause, head.FixedGeneration = next.Run, next.Cause, next.Generation
 	head.Queued--
 	t.extra = append(t.extra, store.Delete(key))
 	return nil
@@ -278,9 +278,9 @@ func (t *Transition) removePending() error {
 		t.rec.Generation, t.rec.Pipeline, t.rec.Cause = w.Generation, w.Pipeline, t.head.Cause
 		return t.promoteNext()
 	}
-	if t.rec.Place != 0 {
+	if t.rec.Position != 0 {
 		t.head.Queued--
-		t.extra = append(t.extra, store.Delete(record.PendingKey(t.key, t.rec.Place)))
+		t.extra = append(t.extra, store.Delete(record.PendingKey(t.key, t.rec.Position)))
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func TestRunThatCannotBegin(t *testing.T) {
 		}, nil, plan.StopSupersede, false, plan.Unset, ""},
 		{"another run is at work, and the resource is to be deleted", "p", record.Deleted, active, nil, plan.StopCancel, false, plan.Unset, ""},
 		{"another run waits before it", "p", record.Updated, func(rec *record.Run, head *record.Resource) {
-			rec.Place, head.Pending, head.Queued, head.LastPlace = 1, "other", 1, 1
+			rec.Position, head.Pending, head.Queued, head.LastPosition = 1, "other", 1, 1
 		}, func(w *world) {
 			w.put(record.PendingKey(resource, 1), &record.Pending{Run: "run0001", Generation: 1, Cause: record.Updated})
 		}, plan.StopNone, false, plan.Unset, ""},
@@ -190,7 +190,7 @@ func TestRunThatKeepsItsGenerationMakesWayForTheNext(t *testing.T) {
 	w.host.register("a")
 	w.savePipeline("p", listOf("a"))
 	k := w.queuedRun("p", record.Updated, func(_ *record.Run, head *record.Resource) {
-		head.Generation, head.Version, head.Keeps, head.Queued, head.LastPlace = 3, 3, 2, 1, 7
+		head.Generation, head.Version, head.FixedGeneration, head.Queued, head.LastPosition = 3, 3, 2, 1, 7
 	})
 	w.put(record.RevisionKey(resource, 2), &record.Revision{Pipeline: "p", Version: 2, At: start, Spec: []byte(`{"a":2}`)})
 	w.put(record.PendingKey(resource, 7), &record.Pending{Run: "next", Generation: 3, Cause: record.Updated})
@@ -199,7 +199,7 @@ func TestRunThatKeepsItsGenerationMakesWayForTheNext(t *testing.T) {
 	require.JSONEq(t, `{"a":2}`, string(k.state.Spec))
 	head := w.head()
 	require.Equal(t, "next", head.Pending)
-	require.Equal(t, int64(3), head.Keeps)
+	require.Equal(t, int64(3), head.FixedGeneration)
 	require.Equal(t, record.Updated, head.Cause)
 	require.Zero(t, head.Queued)
 	require.False(t, w.has(record.PendingKey(resource, 7)))

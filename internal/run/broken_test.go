@@ -128,12 +128,12 @@ func TestReadErrorLeavesNoTrace(t *testing.T) {
 		{"a run begins before another", func(w *world) (*heldRun, run.Input) {
 			w.savePipeline("p", timed)
 			w.put(record.PendingKey(resource, 1), &record.Pending{Run: "next", Generation: 1, Cause: record.Updated})
-			return w.queuedRun("p", record.Created, func(_ *record.Run, head *record.Resource) { head.Queued, head.LastPlace = 1, 1 }), run.Input{}
+			return w.queuedRun("p", record.Created, func(_ *record.Run, head *record.Resource) { head.Queued, head.LastPosition = 1, 1 }), run.Input{}
 		}, 4},
 		{"a run waits behind another", func(w *world) (*heldRun, run.Input) {
 			w.put(record.PendingKey(resource, 1), &record.Pending{Run: "run0001", Generation: 1, Cause: record.Updated})
 			return w.queuedRun("p", record.Created, func(rec *record.Run, head *record.Resource) {
-				rec.Place, head.Pending, head.Queued, head.LastPlace = 1, "other", 1, 1
+				rec.Position, head.Pending, head.Queued, head.LastPosition = 1, "other", 1, 1
 			}), run.Input{}
 		}, 2},
 		{"a retry begins", retries(false), 3},

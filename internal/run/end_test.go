@@ -159,9 +159,9 @@ func TestQueuedRunLeavesItsPlace(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			k := w.queuedRun("", record.Updated, func(rec *record.Run, head *record.Resource) {
-				head.Generation, head.Keeps, head.Queued, head.LastPlace, head.Active = 3, 2, 2, 2, "other"
+				head.Generation, head.FixedGeneration, head.Queued, head.LastPosition, head.Active = 3, 2, 2, 2, "other"
 				if c.place > 0 {
-					head.Pending, rec.Place, rec.Generation = "first", c.place, 3
+					head.Pending, rec.Position, rec.Generation = "first", c.place, 3
 				}
 			})
 			w.put(record.RevisionKey(resource, 2), &record.Revision{Version: 2, At: start, Spec: []byte(`{"a":2}`)})

@@ -58,7 +58,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	ended := record.TimeOf(o.Ended)
 	if o.Kind == Refused {
 		// The driver has not been called, so that what the step was to be told stays.
-		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for room on the host"
+		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for capacity of the host"
 		return nil
 	}
 	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""

@@ -55,7 +55,7 @@ func TestOutcomeChangesStep(t *testing.T) {
 	}
 	refused := func(due record.Time) record.Step {
 		s := running
-		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, due, "waits for room on the host"
+		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, due, "waits for capacity of the host"
 		return s
 	}
 	awaiting := func(due record.Time) record.Step {

@@ -71,7 +71,7 @@ func TestRule10AdmissionHasStepsWaitForRoom(t *testing.T) {
 		require.Equal(t, 2, stats.Slots["d"].Busy)
 		waiting := e.MustGetRun(ids[19])
 		require.Equal(t, conveyor.StateWaiting, waiting.State)
-		require.Equal(t, "step 1: waits for room on the host", waiting.Reason)
+		require.Equal(t, "step 1: waits for capacity of the host", waiting.Reason)
 		for _, id := range ids {
 			run := e.Ended(id)
 			require.NoError(t, run.Err())
@@ -220,7 +220,7 @@ func TestAdmissionKeepsWhatAStepIsToBeTold(t *testing.T) {
 		time.Sleep(time.Second)
 		require.NoError(t, e.Signal(t.Context(), run.ID, "go", "on"))
 		time.Sleep(time.Second)
-		require.Equal(t, "step 1: waits for room on the host", e.MustGetRun(run.ID).Reason)
+		require.Equal(t, "step 1: waits for capacity of the host", e.MustGetRun(run.ID).Reason)
 
 		e = e.Crashed(conveyor.Options{Admission: h}) // the long step goes on in the dead process, and holds its room
 		e.Driver("d", work)

@@ -213,7 +213,7 @@ func TestRule17QueueIsBounded(t *testing.T) {
 		before := rig.Dump(t, e.Store)
 		_, err := e.Apply(t.Context(), rig.Object("x", 5))
 		require.ErrorIs(t, err, conveyor.ErrTooLarge)
-		require.ErrorContains(t, err, "queue: 4 runs in line, more than the limit of 3")
+		require.ErrorContains(t, err, "queue: 4 pending runs, more than the limit of 3")
 		require.Equal(t, before, rig.Dump(t, e.Store))
 		e.MustApply(rig.Object("y", 1)) // another resource has a line of its own
 		time.Sleep(90 * time.Second)
