@@ -3,7 +3,6 @@ package run
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -57,9 +56,6 @@ func (t *Transition) enter(name string) (entered bool, err error) {
 	entered, t.pipeline, err = t.host.Enter(name, t.pipeline)
 	return entered, err
 }
-
-// toBeDeleted is why a run ends when its resource is to be deleted.
-const toBeDeleted = "the resource is to be deleted"
 
 // readResource copies the record of the run's resource into the draft; it is nil if there is none.
 func (t *Transition) readResource() error {
@@ -151,65 +147,19 @@ func (t *Transition) pinPlan(p *plan.Plan) {
 	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), record.Encode(p)))
 }
 
-// pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
-func (t *Transition) pinRetry() error {
-	old, err := t.reader.Run(t.rec.Of)
-	if errors.Is(err, fault.NotFound) {
-		return t.finishWith(plan.Failed, originalGone(t.rec.Of))
-	}
-	if err != nil {
-		return err
-	}
-	if old.Plan == nil {
-		return record.Damaged(old.Key(), errors.New("has no steps that could be repeated"))
-	}
-	if t.rec.Newest {
-		if err := t.pinCurrent(); err != nil || t.over {
-			return err
-		}
-	} else {
-		t.rec.Pipeline = old.Rec.Pipeline
-		if t.plan, t.rec.Hash = old.Plan, old.Rec.Hash; t.rec.Hash == "" {
-			t.pinPlan(old.Plan)
-		}
-		if t.plan.Timeout > 0 {
-			t.rec.Deadline = t.now.Add(time.Duration(t.plan.Timeout))
-		}
-		t.blankStates(t.plan.Len())
-	}
-	t.keep(old)
-	return nil
-}
-
-func originalGone(run string) string {
-	return fmt.Sprintf("run %s, which this one repeats, is no longer on record", run)
-}
-
-// keep takes over what another run has done of the steps.
-func (t *Transition) keep(old *record.RunState) {
-	for i, done := range keptSteps(old, t.plan, t.rec.From) {
-		if done != nil {
-			*t.step(i) = *done
-			t.states[i] = done.State
-		}
-	}
-}
-
-// Preempt returns the end of the active run of a resource, if the run that waits behind it is not to wait for that end.
-func Preempt(r *record.Resource) *Preemption {
+func (t *Transition) pinListeners() error {
+	names := t.host.Listeners(t.key.Type)
+	limit := t.limits.Steps
 	switch {
-	case r.Active == "":
-		return nil
-	case r.Deleted != 0:
-		return &Preemption{Run: r.Active, Stop: StopRequest{
-			Gently: true, Kind: plan.StopCancel, Reason: toBeDeleted, Cause: fmt.Errorf("%w: %s", fault.Canceled, toBeDeleted),
-		}}
-	case r.Supersede:
-		reason := fmt.Sprintf("generation %d came", r.Generation)
-		return &Preemption{Run: r.Active, Stop: StopRequest{
-			Gently: true, Kind: plan.StopSupersede, Reason: reason, Cause: fmt.Errorf("%w: %s", fault.Superseded, reason),
-		}}
+	case len(names) == 0:
+		t.extra = append(t.extra, store.Put(record.UnlistenedKey(t.key), []byte("{}")))
+		return t.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q", t.key.Type))
+	case len(names) > limit:
+		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), t.key.Type, limit))
 	}
+	t.pinPlan(plan.Listeners(names))
+	t.extra = append(t.extra, store.Delete(record.UnlistenedKey(t.key)))
+	t.blankStates(t.plan.Len())
 	return nil
 }
 
@@ -231,57 +181,6 @@ func (t *Transition) pinFinalizers() error {
 	}
 	t.pinPlan(p.Backwards())
 	t.blankStates(t.plan.Len())
-	return nil
-}
-
-func (t *Transition) pinListeners() error {
-	names := t.host.Listeners(t.key.Type)
-	limit := t.limits.Steps
-	switch {
-	case len(names) == 0:
-		t.extra = append(t.extra, store.Put(record.UnlistenedKey(t.key), []byte("{}")))
-		return t.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q", t.key.Type))
-	case len(names) > limit:
-		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), t.key.Type, limit))
-	}
-	t.pinPlan(plan.Listeners(names))
-	t.extra = append(t.extra, store.Delete(record.UnlistenedKey(t.key)))
-	t.blankStates(t.plan.Len())
-	return nil
-}
-
-// promoteNext makes the second in line the first.
-func (t *Transition) promoteNext() error {
-	head := t.head
-	head.Pending, head.Cause, head.FixedGeneration, head.Supersede = "", 0, 0, false
-	if head.Queued == 0 {
-		return nil
-	}
-	next, key, err := t.reader.NextPending(t.key)
-	if err != nil {
-		return err
-	}
-	head.Pending, head.Cause, head.FixedGeneration = next.Run, next.Cause, next.Generation
-	head.Queued--
-	t.extra = append(t.extra, store.Delete(key))
-	return nil
-}
-
-// removePending takes a run out of the line that is not to begin.
-func (t *Transition) removePending() error {
-	if t.head.Pending == t.run.ID {
-		w, err := t.reader.Target(t.key, t.head)
-		if err != nil {
-			return err
-		}
-		// It stays on record with what it stood for.
-		t.rec.Generation, t.rec.Pipeline, t.rec.Cause = w.Generation, w.Pipeline, t.head.Cause
-		return t.promoteNext()
-	}
-	if t.rec.Position != 0 {
-		t.head.Queued--
-		t.extra = append(t.extra, store.Delete(record.PendingKey(t.key, t.rec.Position)))
-	}
 	return nil
 }
 
@@ -310,64 +209,4 @@ func (t *Transition) extend(p *plan.Plan) error {
 		t.keep(old)
 	}
 	return nil
-}
-
-// deleteLeftovers removes the checkpoints and signals of the run along with its end. What is too much for one commit is
-// removed after it.
-func (t *Transition) deleteLeftovers() error {
-	if !t.mayHaveLeftovers {
-		return nil
-	}
-	keys, more, err := t.reader.Leftovers(t.run.ID)
-	if err != nil {
-		return err
-	}
-	t.leftovers = more
-	for _, key := range keys {
-		if !t.removes(key) {
-			t.extra = append(t.extra, store.Delete(key))
-		}
-	}
-	return nil
-}
-
-// planResync notes when the resource of a run that has ended well is to be run again.
-func (t *Transition) planResync(end plan.State) {
-	if end != plan.Succeeded || t.plan == nil || t.plan.Resync == 0 || t.head.Pending != "" || t.head.Deleted != 0 {
-		return
-	}
-	t.head.Resync = t.now.Add(time.Duration(t.plan.Resync))
-	key := record.ResyncKey(t.head.Resync, t.key)
-	// A run that is over in the commit in which it begins takes back a due time, which is the same one if the run before
-	// it has ended in this very instant.
-	t.extra = slices.DeleteFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
-	t.extra = append(t.extra, store.Put(key, []byte("{}")))
-}
-
-// FromStart stands in place of a step id for a retry that keeps no step. No step can have it as its id.
-const FromStart = "/"
-
-// keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
-func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
-	kept := make([]*record.Step, len(p.Steps))
-	again := make([]bool, p.Len())
-	if from == FromStart {
-		for i := range again {
-			again[i] = p != r.Plan || !p.Plans(i) // the steps that were pinned include what was planned
-		}
-	}
-	if i := p.Index(from); from != "" && i >= 0 {
-		again = p.Follows(i)
-	}
-	for i := range kept {
-		k := r.Plan.Index(p.Steps[i].ID)
-		if k < 0 || k >= len(r.Plan.Steps) || again[i] || p.Plans(i) && p != r.Plan {
-			continue
-		}
-		if rec := r.Steps[k].Rec; rec.State == plan.Succeeded || rec.State == plan.Skipped {
-			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
-			kept[i] = &rec
-		}
-	}
-	return kept
 }

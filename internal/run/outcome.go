@@ -2,9 +2,7 @@ package run
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -12,6 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
 	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // Outcome is what an attempt came to.
@@ -50,6 +49,30 @@ type Failure struct {
 	Stack     string         // of a panic
 	Permanent bool           // no attempt can succeed
 	After     *time.Duration // before the next attempt; nil for the delay of the policy
+}
+
+// recordOutcome takes up the outcome of an attempt.
+func (t *Transition) recordOutcome(o *Outcome) error {
+	rec := t.step(o.Step)
+	failed := o.apply(rec, t.stopOf(o.Step), t.limits.ErrorText)
+	id := t.stepID(o.Step)
+	if t.lines != nil {
+		rec.Lines = t.lines.Kept(id)
+	}
+	t.states[o.Step] = rec.State
+	if failed != nil {
+		t.attempts = append(t.attempts, store.Put(record.AttemptKey(t.run.ID, id, o.Attempt), record.Encode(failed)))
+	}
+	if old := o.Attempt - t.limits.Attempts; old > 0 && (failed != nil || rec.State.Final()) {
+		t.attempts = append(t.attempts, store.Delete(record.AttemptKey(t.run.ID, id, old)))
+	}
+	if o.Kind == Halt && t.rec.Stop == plan.StopNone {
+		t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopHalt, rec.Reason, true
+	}
+	if o.Kind == Planned {
+		return t.extend(o.Plan)
+	}
+	return nil
 }
 
 // apply changes the record of a step by an outcome, and returns the record of the attempt if it failed. It is the one place
@@ -120,12 +143,4 @@ func (o *Outcome) await(s *record.Step) {
 	if more := len(s.Waits) - maxWaits; more > 0 {
 		s.Waits = s.Waits[more:]
 	}
-}
-
-// Missing returns what a step lacks whose driver is not registered.
-func Missing(driver string) string {
-	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
-		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
-	}
-	return fmt.Sprintf("driver %q is not registered", driver)
 }

@@ -1,0 +1,155 @@
+package run
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// conclude decides how the steps have ended, on which the cleanup cannot improve.
+func (t *Transition) conclude() {
+	end, failed := t.plan.Outcome(t.states, t.rec.Stop)
+	reason := ""
+	if t.rec.Stop != plan.StopNone {
+		reason = t.rec.StopReason
+	}
+	if failed >= 0 {
+		why := t.failed(failed)
+		if t.rec.Stop != plan.StopTimeout {
+			reason = why
+		}
+	}
+	t.rec.Outcome, t.rec.Reason, t.rewrite = end, reason, true
+	if t.plan.Timeout > 0 && len(t.plan.Finally) > 0 {
+		t.rec.Deadline = t.now.Add(time.Duration(t.plan.Timeout))
+	}
+}
+
+// failed records which step made the run fail, and says so.
+func (t *Transition) failed(i int) (reason string) {
+	step := t.plan.Step(i)
+	t.rec.FailedStep = step.ID
+	return text.Truncate(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, t.recorded(i).Reason), t.limits.ErrorText)
+}
+
+// finish ends the run as its steps and its stop say.
+func (t *Transition) finish() error {
+	if t.plan == nil { // it never began
+		end := plan.Canceled
+		if t.rec.Stop == plan.StopSupersede {
+			end = plan.Superseded
+		}
+		return t.finishWith(end, t.rec.StopReason)
+	}
+	end, reason := t.rec.Outcome, t.rec.Reason
+	if end == plan.Succeeded {
+		end, reason = t.afterCleanup()
+	}
+	return t.finishWith(end, reason)
+}
+
+// afterCleanup tells how a run ends whose steps have succeeded: what goes wrong in the cleanup is the run's then.
+func (t *Transition) afterCleanup() (end plan.State, reason string) {
+	end, reason = plan.Succeeded, t.rec.Reason
+	if i := t.plan.FailedCleanup(t.states); i >= 0 {
+		end, reason = plan.Failed, t.failed(i)
+	}
+	switch {
+	case t.rec.CutShort && t.rec.Stop == plan.StopCancel:
+		return plan.Canceled, t.rec.StopReason
+	case t.rec.CutShort:
+		return plan.Failed, t.rec.StopReason
+	}
+	return end, reason
+}
+
+func (t *Transition) finishWith(end plan.State, reason string) error {
+	if err := t.readResource(); err != nil {
+		return err
+	}
+	if err := t.deleteLeftovers(); err != nil {
+		return err
+	}
+	t.over, t.rewrite = true, true
+	t.rec.State, t.rec.Ended, t.rec.Reason = end, t.now, reason
+	if t.plan == nil {
+		t.rec.Started = 0 // it has pinned no steps, so it has not begun
+	}
+	head := t.head
+	if head == nil || head.ID != t.rec.ResourceID {
+		t.head = nil
+		return nil
+	}
+	if head.Active == t.run.ID {
+		head.Active = ""
+	}
+	if !t.begun && t.run.Rec.State == plan.Queued {
+		if err := t.removePending(); err != nil {
+			return err
+		}
+	}
+	if head.Status.Run == t.run.ID {
+		head.Status.Phase, head.Status.Message = end, ""
+		if end != plan.Succeeded {
+			head.Status.Message = reason
+		}
+	}
+	if t.plan != nil && t.plan.Finalize && end == plan.Succeeded {
+		return t.remove()
+	}
+	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, t.rec.Generation)
+	t.planResync(end)
+	return nil
+}
+
+// deleteLeftovers removes the checkpoints and signals of the run along with its end. What is too much for one commit is
+// removed after it.
+func (t *Transition) deleteLeftovers() error {
+	if !t.mayHaveLeftovers {
+		return nil
+	}
+	keys, more, err := t.reader.Leftovers(t.run.ID)
+	if err != nil {
+		return err
+	}
+	t.leftovers = more
+	for _, key := range keys {
+		if !t.removes(key) {
+			t.extra = append(t.extra, store.Delete(key))
+		}
+	}
+	return nil
+}
+
+// planResync notes when the resource of a run that has ended well is to be run again.
+func (t *Transition) planResync(end plan.State) {
+	if end != plan.Succeeded || t.plan == nil || t.plan.Resync == 0 || t.head.Pending != "" || t.head.Deleted != 0 {
+		return
+	}
+	t.head.Resync = t.now.Add(time.Duration(t.plan.Resync))
+	key := record.ResyncKey(t.head.Resync, t.key)
+	// A run that is over in the commit in which it begins takes back a due time, which is the same one if the run before
+	// it has ended in this very instant.
+	t.extra = slices.DeleteFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
+	t.extra = append(t.extra, store.Put(key, []byte("{}")))
+}
+
+// remove takes the resource off the record, but for the generation that its name has come to.
+func (t *Transition) remove() error {
+	k := t.key
+	t.removed = true
+	t.extra = append(t.extra, store.Put(record.TombstoneKey(k), record.Encode(&record.Tombstone{Generation: t.head.Generation})), store.Delete(record.UnlistenedKey(k)))
+	revisions, err := t.reader.RevisionKeys(k)
+	if err != nil {
+		return err
+	}
+	for _, key := range revisions {
+		t.extra = append(t.extra, store.Delete(key))
+	}
+	return nil
+}

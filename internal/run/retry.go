@@ -1,0 +1,83 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+)
+
+// FromStart stands in place of a step id for a retry that keeps no step. No step can have it as its id.
+const FromStart = "/"
+
+// pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
+func (t *Transition) pinRetry() error {
+	old, err := t.reader.Run(t.rec.Of)
+	if errors.Is(err, fault.NotFound) {
+		return t.finishWith(plan.Failed, originalGone(t.rec.Of))
+	}
+	if err != nil {
+		return err
+	}
+	if old.Plan == nil {
+		return record.Damaged(old.Key(), errors.New("has no steps that could be repeated"))
+	}
+	if t.rec.Newest {
+		if err := t.pinCurrent(); err != nil || t.over {
+			return err
+		}
+	} else {
+		t.rec.Pipeline = old.Rec.Pipeline
+		if t.plan, t.rec.Hash = old.Plan, old.Rec.Hash; t.rec.Hash == "" {
+			t.pinPlan(old.Plan)
+		}
+		if t.plan.Timeout > 0 {
+			t.rec.Deadline = t.now.Add(time.Duration(t.plan.Timeout))
+		}
+		t.blankStates(t.plan.Len())
+	}
+	t.keep(old)
+	return nil
+}
+
+func originalGone(run string) string {
+	return fmt.Sprintf("run %s, which this one repeats, is no longer on record", run)
+}
+
+// keep takes over what another run has done of the steps.
+func (t *Transition) keep(old *record.RunState) {
+	for i, done := range keptSteps(old, t.plan, t.rec.From) {
+		if done != nil {
+			*t.step(i) = *done
+			t.states[i] = done.State
+		}
+	}
+}
+
+// keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
+func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
+	kept := make([]*record.Step, len(p.Steps))
+	again := make([]bool, p.Len())
+	if from == FromStart {
+		for i := range again {
+			again[i] = p != r.Plan || !p.Plans(i) // the steps that were pinned include what was planned
+		}
+	}
+	if i := p.Index(from); from != "" && i >= 0 {
+		again = p.Follows(i)
+	}
+	for i := range kept {
+		k := r.Plan.Index(p.Steps[i].ID)
+		if k < 0 || k >= len(r.Plan.Steps) || again[i] || p.Plans(i) && p != r.Plan {
+			continue
+		}
+		if rec := r.Steps[k].Rec; rec.State == plan.Succeeded || rec.State == plan.Skipped {
+			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
+			kept[i] = &rec
+		}
+	}
+	return kept
+}

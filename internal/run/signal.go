@@ -1,0 +1,49 @@
+package run
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// deliver gives signals that have come to the steps that wait for them, and wakes those that have waited in vain. A
+// signal leaves the store in the commit that gives it to a step.
+func (t *Transition) deliver() error {
+	for i, state := range t.states {
+		if state != plan.Waiting || t.recorded(i).Await == "" {
+			continue
+		}
+		payload, err := t.takeSignal(t.recorded(i).Await)
+		if err != nil {
+			return err
+		}
+		if due := t.recorded(i).Due; payload != nil || due != 0 && due <= t.now {
+			t.step(i).WakeUp(t.now, payload)
+			t.states[i] = plan.Queued
+		}
+	}
+	return nil
+}
+
+// takeSignal returns the payload of the oldest signal with a name that this transition has not taken yet, or nil if there
+// is none.
+func (t *Transition) takeSignal(name string) (json.RawMessage, error) {
+	r, err := t.reader.Signal(t.run.ID, name, t.removes)
+	if err != nil || r.Key == "" {
+		return nil, err
+	}
+	if !json.Valid(r.Value) { // it would damage the step's record too
+		return nil, record.Damaged(r.Key, errors.New("is no JSON"))
+	}
+	t.extra = append(t.extra, store.Delete(r.Key).If(r.Revision))
+	return r.Value, nil
+}
+
+// removes reports whether the transition removes a record, or writes it.
+func (t *Transition) removes(key string) bool {
+	return slices.ContainsFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
+}

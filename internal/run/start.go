@@ -1,0 +1,116 @@
+package run
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// goOn starts what may start, or ends the run.
+func (t *Transition) goOn() error {
+	if t.over {
+		return nil
+	}
+	if t.plan == nil {
+		if t.rec.Stop != plan.StopNone {
+			return t.finish()
+		}
+		return nil
+	}
+	if t.late() {
+		t.timeUp()
+	}
+	if t.rec.Outcome == plan.Unset && t.plan.Through(t.states, t.rec.Stop != plan.StopNone) {
+		t.conclude()
+	}
+	starts, over := t.plan.Next(t.states, t.rec.Stop != plan.StopNone, t.rec.CutShort)
+	if over {
+		return t.finish()
+	}
+	if t.host.Draining() {
+		return nil
+	}
+	for _, i := range starts {
+		if ended := t.start(i); ended {
+			return t.goOn()
+		}
+	}
+	return nil
+}
+
+// start starts a step if it is granted what it needs, or notes what it waits for. It reports true if the step has ended
+// instead.
+func (t *Transition) start(i int) (ended bool) {
+	step := t.plan.Step(i)
+	if t.interruptedTooOften(i) {
+		return true
+	}
+	g := t.host.Start(step.Driver, t.plan.Finalize && !t.plan.Plans(i))
+	if g == NoDriver {
+		t.block(i, Missing(step.Driver))
+		return false
+	}
+	t.unblock(i)
+	switch g {
+	case NotNeeded:
+		rec := t.step(i)
+		rec.State, rec.Reason, rec.Ended = plan.Skipped, fmt.Sprintf("driver %q has nothing to finalize", step.Driver), t.now
+		t.states[i] = plan.Skipped
+		return true
+	case NoWorker:
+		t.needsWorker = true
+	case Granted:
+		t.starts = append(t.starts, i)
+		t.step(i).Begin(t.now)
+		t.states[i] = plan.Running
+	}
+	return false
+}
+
+// block records that a step waits for something to be mended, unless that is recorded already.
+func (t *Transition) block(i int, reason string) {
+	if t.was(i).Rec.State == plan.Blocked {
+		return
+	}
+	rec := t.step(i)
+	rec.State, rec.Reason, rec.Due = plan.Blocked, reason, 0
+	t.states[i] = plan.Blocked
+}
+
+// unblock takes back what block has recorded: what the step still waits for, if anything, comes by itself.
+func (t *Transition) unblock(i int) {
+	if t.was(i).Rec.State != plan.Blocked {
+		return
+	}
+	rec := t.step(i)
+	rec.State, rec.Reason = plan.Queued, ""
+	t.states[i] = plan.Queued
+}
+
+// interruptedTooOften fails a step under which the process keeps dying, so that it does not take the others along
+// for ever.
+func (t *Transition) interruptedTooOften(i int) bool {
+	limit := t.limits.Interruptions
+	if t.was(i).Rec.Crashes <= limit {
+		return false
+	}
+	rec := t.step(i)
+	rec.State, rec.Ended, rec.Resumed, rec.Again = plan.Failed, t.now, false, false
+	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
+	t.attempts = append(t.attempts, store.Put(record.AttemptKey(t.run.ID, t.stepID(i), rec.Attempt),
+		record.Encode(&record.Attempt{Started: rec.Started, Ended: t.now, Error: rec.Reason, Kind: fault.KindInterrupt})))
+	t.states[i] = plan.Failed
+	return true
+}
+
+// Missing returns what a step lacks whose driver is not registered.
+func Missing(driver string) string {
+	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
+		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)
+	}
+	return fmt.Sprintf("driver %q is not registered", driver)
+}
