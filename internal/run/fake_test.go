@@ -111,7 +111,6 @@ type fakeHost struct {
 
 	granted []string // drivers
 	entered string   // pipeline
-	asked   int      // calls of Start
 }
 
 // register adds drivers that have a Finalize and any number of slots.
@@ -122,7 +121,6 @@ func (h *fakeHost) register(names ...string) {
 }
 
 func (h *fakeHost) Start(name string, finalize bool) run.Grant {
-	h.asked++
 	d := h.drivers[name]
 	switch {
 	case d == nil:
