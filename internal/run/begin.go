@@ -11,7 +11,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// begin pins what the run will do. It says no when the resource has another run at work; that one's end wakes this.
+// begin pins what a queued run will do, or ends a run that cannot begin. It returns false if the run stays queued. A run
+// that stays queued because another run of the resource is active gets its turn when the active run ends.
 func (t *Transition) begin() (proceed bool, err error) {
 	if err := t.readResource(); err != nil {
 		return false, err
@@ -31,7 +32,7 @@ func (t *Transition) begin() (proceed bool, err error) {
 		return true, t.finishWith(plan.Failed, "the resource no longer has this run")
 	case head.Active != "":
 		t.preempt = Preempt(head)
-		t.head = nil // it stays as it is
+		t.head = nil // the record of the resource does not change
 		return false, nil
 	case head.Deleted != 0 && head.Cause != record.Deleted:
 		return true, t.finishWith(plan.Canceled, toBeDeleted)
@@ -40,16 +41,16 @@ func (t *Transition) begin() (proceed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if entered, err := t.enter(w.Pipeline); err != nil || !entered {
+	if entered, err := t.enterPipeline(w.Pipeline); err != nil || !entered {
 		t.head = nil
 		return false, err
 	}
 	return true, t.pin(w)
 }
 
-// enter finds out whether there is room for another run of the pipeline, if the run has one. If there is not, the run is
-// woken when there may be.
-func (t *Transition) enter(name string) (entered bool, err error) {
+// enterPipeline asks the host for a place among the active runs of a pipeline, and reads the record of the pipeline. A
+// run without a pipeline needs no place. If there is no place, the host gives the run its turn when there may be one.
+func (t *Transition) enterPipeline(name string) (entered bool, err error) {
 	if name == "" {
 		return true, nil
 	}
@@ -57,7 +58,8 @@ func (t *Transition) enter(name string) (entered bool, err error) {
 	return entered, err
 }
 
-// readResource copies the record of the run's resource into the draft; it is nil if there is none.
+// readResource copies the record of the resource of the run into the transition. The copy is nil if there is no such
+// record.
 func (t *Transition) readResource() error {
 	if t.head != nil {
 		return nil
@@ -77,7 +79,7 @@ func (t *Transition) readResource() error {
 	return nil
 }
 
-// pin starts the run on what it takes up of the resource.
+// pin begins the run on a target: the generation and the pipeline of the resource that the run takes up.
 func (t *Transition) pin(w *record.Target) error {
 	head := t.head
 	t.begun, t.rewrite = true, true
@@ -99,12 +101,12 @@ func (t *Transition) pin(w *record.Target) error {
 	case t.rec.Of != "" && t.rec.Cause == record.Retried:
 		return t.pinRetry()
 	default:
-		t.rec.Of = "" // a change came before it began, and makes it a run like any other
+		t.rec.Of = "" // a change was applied before the run began, so the run repeats nothing
 		return t.pinCurrent()
 	}
 }
 
-// pinCurrent takes the steps as they are defined now.
+// pinCurrent pins the steps as they are defined now.
 func (t *Transition) pinCurrent() error {
 	name := t.rec.Pipeline
 	if name == "" {
@@ -126,7 +128,8 @@ func (t *Transition) pinCurrent() error {
 	return nil
 }
 
-// pinDefinition takes the steps of the pipeline's definition, or the one that plans them.
+// pinDefinition pins the steps that the definition of the pipeline lists. If the pipeline has a Planner, pinDefinition
+// pins the step that plans the others.
 func (t *Transition) pinDefinition() (err error) {
 	if !t.pipeline.Planned {
 		t.rec.Hash = t.pipeline.Hash
@@ -141,12 +144,13 @@ func (t *Transition) pinDefinition() (err error) {
 	return nil
 }
 
-// pinPlan writes a plan that is no definition's.
+// pinPlan pins a plan that is not the plan of a definition, and writes the plan.
 func (t *Transition) pinPlan(p *plan.Plan) {
 	t.plan, t.rec.Hash = p, ""
 	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), record.Encode(p)))
 }
 
+// pinListeners pins a step for each driver that listens to the type of the resource.
 func (t *Transition) pinListeners() error {
 	names := t.host.Listeners(t.key.Type)
 	limit := t.limits.Steps
@@ -163,8 +167,8 @@ func (t *Transition) pinListeners() error {
 	return nil
 }
 
-// pinFinalizers plans a deletion: the steps of the resource's pipeline, or the drivers that listen to its type,
-// backwards, to be finalized where the driver can.
+// pinFinalizers pins the steps of a deletion. These are the steps of the resource's pipeline, or those of the drivers
+// that listen to its type, in reverse order. A driver without Finalize is passed over when its step is to start.
 func (t *Transition) pinFinalizers() error {
 	p := plan.Listeners(t.host.Listeners(t.key.Type))
 	if name := t.rec.Pipeline; name != "" {
@@ -184,9 +188,9 @@ func (t *Transition) pinFinalizers() error {
 	return nil
 }
 
-// extend pins the steps that were planned.
-func (t *Transition) extend(p *plan.Plan) error {
-	var old *record.RunState // whose steps are kept as far as the new plan has them
+// addPlannedSteps pins the steps that the Planner of the pipeline has returned.
+func (t *Transition) addPlannedSteps(p *plan.Plan) error {
+	var old *record.RunState // the run whose steps are kept if the new plan has them
 	if t.rec.Of != "" && t.rec.Newest {
 		var err error
 		old, err = t.reader.Run(t.rec.Of)

@@ -205,6 +205,26 @@ func TestRunThatKeepsItsGenerationMakesWayForTheNext(t *testing.T) {
 	require.False(t, w.has(record.PendingKey(resource, 7)))
 }
 
+func TestRunReadsTheResourceAgainWhenItsNextIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a")
+	w.host.workers = 0
+	w.savePipeline("p", listOf("a"))
+	k := w.queuedRun("p", record.Updated, func(_ *record.Run, head *record.Resource) { head.Queued, head.LastPosition = 1, 1 })
+	w.put(record.PendingKey(resource, 1), &record.Pending{Run: "next", Generation: 1, Cause: record.Updated})
+	require.True(t, w.drive(k, run.Input{}).needsWorker)
+	require.NotZero(t, k.state.Rev, "a run that waits for a worker stays in memory")
+	head := w.head()
+	head.Queued = 0
+	w.write(store.Put(record.ResourceKey(resource), record.Encode(head)), store.Delete(record.PendingKey(resource, 1)))
+	w.host.workers = 1
+	tr, err := run.Next(&k.state, w.input(k, run.Input{}), w.ledger.View(ctx), w.host, w.limits)
+	require.ErrorIs(t, err, store.ErrCorrupt)
+	tr.Recycle()
+	w.host.Release()
+	require.Equal(t, []string{"a"}, w.drive(k, run.Input{}).starts)
+}
+
 func TestRunOfListenersPinsThem(t *testing.T) {
 	w := newWorld(t)
 	w.host.register("a", "b")

@@ -5,14 +5,14 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Idle says that the draft pins a run that could not start anything yet: it stays queued, so that it still takes up
-// what is applied meanwhile.
+// Idle reports whether the run would begin without starting a step or changing one. Then the run stays queued and
+// nothing but lines of its log is recorded, so that the run still takes up the changes that are applied before it begins.
 func (t *Transition) Idle() bool {
 	return t.begun && !t.over && len(t.starts) == 0 && len(t.steps) == 0
 }
 
-// Ops returns the writes. The first is conditional and of a record that nobody else writes, from which an unknown outcome
-// is told.
+// Ops returns the writes. The first write with a condition is on a record of this run or of one of its steps, which
+// nobody else writes. If the outcome of the commit is unknown, this record shows whether the commit has happened.
 func (t *Transition) Ops() (ops []store.Op) {
 	id := t.run.ID
 	ops = t.ops[:0]
@@ -47,9 +47,9 @@ func (t *Transition) Ops() (ops []store.Op) {
 			ops = append(ops, lines...)
 		}
 	}
-	// Every change of a run is a compare-and-set on its record. Where that record itself stays the same it is only
-	// compared: to rewrite it at every step would double the bytes of a transition and keep out nobody more, since
-	// whoever takes a run over has to write it.
+	// Every change of a run is a compare-and-set on the record of the run. A record that stays the same is only
+	// compared. Writing it at every step would double the bytes of a transition and would exclude nobody else, because
+	// an engine that takes over a run must write this record.
 	if len(ops) > 0 && (idle || !t.rewrite) {
 		ops = append(ops, store.Check(t.run.Key(), t.run.Rev))
 	}
@@ -57,14 +57,14 @@ func (t *Transition) Ops() (ops []store.Op) {
 	return ops
 }
 
-// put is a write of a record.
+// put returns the write of a record. The value is kept in the memory of the transition.
 func (t *Transition) put(key string, rec record.Appender) store.Op {
 	from := len(t.values)
 	t.values = rec.AppendJSON(t.values)
 	return store.Put(key, t.values[from:len(t.values):len(t.values)])
 }
 
-// Committed makes the state show what was committed, at a revision.
+// Committed makes the state show the transition, which was committed with a revision.
 func (t *Transition) Committed(rev store.Revision) {
 	if t.Idle() {
 		return

@@ -11,7 +11,7 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// conclude decides how the steps have ended, on which the cleanup cannot improve.
+// conclude records how the steps have ended. The Finally steps cannot make this outcome better.
 func (t *Transition) conclude() {
 	end, failed := t.plan.Outcome(t.states, t.rec.Stop)
 	reason := ""
@@ -30,16 +30,16 @@ func (t *Transition) conclude() {
 	}
 }
 
-// failed records which step made the run fail, and says so.
+// failed records which step made the run fail, and returns the reason of the run.
 func (t *Transition) failed(i int) (reason string) {
 	step := t.plan.Step(i)
 	t.rec.FailedStep = step.ID
 	return text.Truncate(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, t.recorded(i).Reason), t.limits.ErrorText)
 }
 
-// finish ends the run as its steps and its stop say.
+// finish ends the run with the state that follows from its steps and its stop.
 func (t *Transition) finish() error {
-	if t.plan == nil { // it never began
+	if t.plan == nil { // the run never began
 		end := plan.Canceled
 		if t.rec.Stop == plan.StopSupersede {
 			end = plan.Superseded
@@ -53,7 +53,7 @@ func (t *Transition) finish() error {
 	return t.finishWith(end, reason)
 }
 
-// afterCleanup tells how a run ends whose steps have succeeded: what goes wrong in the cleanup is the run's then.
+// afterCleanup returns how a run ends whose steps have succeeded. A failed Finally step makes such a run fail.
 func (t *Transition) afterCleanup() (end plan.State, reason string) {
 	end, reason = plan.Succeeded, t.rec.Reason
 	if i := t.plan.FailedCleanup(t.states); i >= 0 {
@@ -68,6 +68,7 @@ func (t *Transition) afterCleanup() (end plan.State, reason string) {
 	return end, reason
 }
 
+// finishWith ends the run with a state and a reason, and takes the run off the record of its resource.
 func (t *Transition) finishWith(end plan.State, reason string) error {
 	if err := t.readResource(); err != nil {
 		return err
@@ -78,7 +79,7 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	t.over, t.rewrite = true, true
 	t.rec.State, t.rec.Ended, t.rec.Reason = end, t.now, reason
 	if t.plan == nil {
-		t.rec.Started = 0 // it has pinned no steps, so it has not begun
+		t.rec.Started = 0 // a run without steps has not begun
 	}
 	head := t.head
 	if head == nil || head.ID != t.rec.ResourceID {
@@ -107,8 +108,8 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	return nil
 }
 
-// deleteLeftovers removes the checkpoints and signals of the run along with its end. What is too much for one commit is
-// removed after it.
+// deleteLeftovers removes the checkpoints and signals of the run in the commit in which the run ends. What one commit
+// cannot remove is removed after the commit.
 func (t *Transition) deleteLeftovers() error {
 	if !t.mayHaveLeftovers {
 		return nil
@@ -126,20 +127,21 @@ func (t *Transition) deleteLeftovers() error {
 	return nil
 }
 
-// planResync notes when the resource of a run that has ended well is to be run again.
+// planResync records when the resource is run again after a run that has succeeded.
 func (t *Transition) planResync(end plan.State) {
 	if end != plan.Succeeded || t.plan == nil || t.plan.Resync == 0 || t.head.Pending != "" || t.head.Deleted != 0 {
 		return
 	}
 	t.head.Resync = t.now.Add(time.Duration(t.plan.Resync))
 	key := record.ResyncKey(t.head.Resync, t.key)
-	// A run that is over in the commit in which it begins takes back a due time, which is the same one if the run before
-	// it has ended in this very instant.
+	// A run that begins and ends in one commit cancels the resync that was planned before. If the previous run has ended
+	// at the same timestamp, the canceled resync and the new one have the same key.
 	t.extra = slices.DeleteFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
 	t.extra = append(t.extra, store.Put(key, []byte("{}")))
 }
 
-// remove takes the resource off the record, but for the generation that its name has come to.
+// remove removes the resource and its revisions. A tombstone keeps the generation, so that a later resource of the same
+// name goes on from it.
 func (t *Transition) remove() error {
 	k := t.key
 	t.removed = true

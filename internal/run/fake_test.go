@@ -111,7 +111,6 @@ type fakeHost struct {
 
 	granted []string // drivers
 	entered string   // pipeline
-	asked   int      // calls of Start
 }
 
 // register adds drivers that have a Finalize and any number of slots.
@@ -122,7 +121,6 @@ func (h *fakeHost) register(names ...string) {
 }
 
 func (h *fakeHost) Start(name string, finalize bool) run.Grant {
-	h.asked++
 	d := h.drivers[name]
 	switch {
 	case d == nil:
@@ -383,6 +381,12 @@ func (w *world) twice(s *run.State, decide func() (*run.Transition, error)) *run
 	before, free := cloneState(s), w.host.workers
 	places := maps.Clone(w.host.places)
 	given, err := decide()
+	if err != nil && before.Rev != 0 && w.changed(s) {
+		// What the resource's record refers to was gone when it was read. It is read again, as after a conflict.
+		w.host.Release()
+		given.Recycle()
+		return w.twice(s, decide)
+	}
 	require.NoError(w, err)
 	ops := cloneOps(given.Ops())
 	starts := slices.Clone(given.Starts())
@@ -402,6 +406,16 @@ func (w *world) twice(s *run.State, decide func() (*run.Transition, error)) *run
 	require.Equal(w, ops, cloneOps(t.Ops()), "the writes of the same decision")
 	require.True(w, slices.Equal(starts, t.Starts()), "the starts of the same decision")
 	return t
+}
+
+// changed reads the record of the resource again, and reports whether it is another one than before.
+func (w *world) changed(s *run.State) bool {
+	w.Helper()
+	before := s.Rev
+	head, rev, err := w.ledger.Resource(ctx, resource)
+	require.NoError(w, err)
+	s.Head, s.Rev = head, rev
+	return rev != before
 }
 
 func cloneState(s *run.State) *run.State {
@@ -490,10 +504,7 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 		if errors.Is(err, store.ErrConflict) {
 			w.host.Release()
 			t.Recycle()
-			head, now, err := w.ledger.Resource(ctx, resource)
-			require.NoError(w, err)
-			require.NotEqual(w, k.state.Rev, now, "a conflict that the resource's record does not explain: %v", r.ops)
-			k.state.Head, k.state.Rev = head, now
+			require.True(w, w.changed(&k.state), "a conflict that the resource's record does not explain: %v", r.ops)
 			return nil
 		}
 		require.NoError(w, err)

@@ -13,33 +13,33 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Outcome is what an attempt came to.
+// Outcome is the result of an attempt.
 type Outcome struct {
-	Step    int // position
+	Step    int // position of the step
 	Attempt int
 	Kind    Kind
 	Output  json.RawMessage // of Done
 	Plan    *plan.Plan      // of Planned
-	Reason  string          // of Skip and Halt; of Await, the name of the signal
-	Delay   time.Duration   // of Requeue and Refused; of Await, how long it waits at most, or 0
+	Reason  string          // of Skip and Halt; for Await, the name of the signal
+	Delay   time.Duration   // of Requeue and Refused; for Await, the timeout, or 0 for none
 	Failure *Failure        // of Failed
-	Policy  retry.Policy    // by which a failure is retried
+	Policy  retry.Policy    // of the step; it decides whether and when a failure is retried
 	Ended   time.Time
 }
 
-// Kind is what a driver has answered.
+// Kind is the kind of answer that a driver has given.
 type Kind uint8
 
 const (
 	Done    Kind = iota
 	Skip         // the step was not needed
-	Halt         // the run needs nothing more
-	Requeue      // the driver is to be called again after a delay
-	Await        // the driver is to be called again when a signal comes
-	Refused      // the host had no capacity for the call, which was not made
+	Halt         // the step is done, and the run needs no further step
+	Requeue      // the driver must be called again after a delay
+	Await        // the driver must be called again when a signal comes
+	Refused      // the host had no capacity for the call, and the driver was not called
 	Planned      // the steps of the run were planned
 	Failed       // an error
-	Cut          // an error after the process, or a newer generation, has ended the call
+	Cut          // an error after a shutdown or a newer generation has ended the call
 )
 
 // Failure is the error of an attempt, as it is recorded.
@@ -48,10 +48,11 @@ type Failure struct {
 	Kind      fault.Kind
 	Stack     string         // of a panic
 	Permanent bool           // no attempt can succeed
-	After     *time.Duration // before the next attempt; nil for the delay of the policy
+	After     *time.Duration // delay before the next attempt; nil for the delay of the policy
 }
 
-// recordOutcome takes up the outcome of an attempt.
+// recordOutcome records the outcome of an attempt. An attempt that failed gets a record of its own, and the oldest of
+// these records is removed if there are too many.
 func (t *Transition) recordOutcome(o *Outcome) error {
 	rec := t.step(o.Step)
 	failed := o.apply(rec, t.stopOf(o.Step), t.limits.ErrorText)
@@ -70,17 +71,17 @@ func (t *Transition) recordOutcome(o *Outcome) error {
 		t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopHalt, rec.Reason, true
 	}
 	if o.Kind == Planned {
-		return t.extend(o.Plan)
+		return t.addPlannedSteps(o.Plan)
 	}
 	return nil
 }
 
-// apply changes the record of a step by an outcome, and returns the record of the attempt if it failed. It is the one place
-// that says what an answer of a driver means.
+// apply changes the record of a step by an outcome, and returns the record of the attempt if the attempt failed.
+// Nothing else decides what an answer of a driver means.
 func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
 	ended := record.TimeOf(o.Ended)
 	if o.Kind == Refused {
-		// The driver has not been called, so that what the step was to be told stays.
+		// The driver was not called. Its next call must still tell it what this call would have told it.
 		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for capacity of the host"
 		return nil
 	}
@@ -109,6 +110,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	return nil
 }
 
+// fail changes the record of a step by a failure, and returns the record of the attempt.
 func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
 	f, ended := o.Failure, record.TimeOf(o.Ended)
 	s.Reason = text.Truncate(f.Text, errorText)
@@ -128,10 +130,10 @@ func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.At
 	return failed
 }
 
-// maxWaits bounds the waits for signals that are kept of a step.
+// maxWaits is the largest number of waits for signals that are kept of a step.
 const maxWaits = 32
 
-// await suspends the step until a signal comes.
+// await makes the step wait for a signal.
 func (o *Outcome) await(s *record.Step) {
 	ended := record.TimeOf(o.Ended)
 	s.State, s.Again, s.Await = plan.Waiting, true, o.Reason

@@ -9,16 +9,17 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Preemption is the end of an active run, for the sake of the run that waits behind it.
+// Preemption is how an active run is ended for the sake of the run that waits behind it.
 type Preemption struct {
 	Run  string
 	Stop StopRequest
 }
 
-// toBeDeleted is why a run ends when its resource is to be deleted.
+// toBeDeleted is the reason of a run that ends because its resource is to be deleted.
 const toBeDeleted = "the resource is to be deleted"
 
-// Preempt returns the end of the active run of a resource, if the run that waits behind it is not to wait for that end.
+// Preempt returns how the active run of a resource must be ended, or nil if the pending run waits for the end of the
+// active run.
 func Preempt(r *record.Resource) *Preemption {
 	switch {
 	case r.Active == "":
@@ -36,7 +37,7 @@ func Preempt(r *record.Resource) *Preemption {
 	return nil
 }
 
-// promoteNext makes the second in line the first.
+// promoteNext makes the run behind the first pending run the first pending run.
 func (t *Transition) promoteNext() error {
 	head := t.head
 	head.Pending, head.Cause, head.FixedGeneration, head.Supersede = "", 0, 0, false
@@ -53,14 +54,14 @@ func (t *Transition) promoteNext() error {
 	return nil
 }
 
-// removePending takes a run out of the line that is not to begin.
+// removePending removes a run that ends without having begun from the pending runs of the resource.
 func (t *Transition) removePending() error {
 	if t.head.Pending == t.run.ID {
 		w, err := t.reader.Target(t.key, t.head)
 		if err != nil {
 			return err
 		}
-		// It stays on record with what it stood for.
+		// The record of the run shows the generation that the run would have taken up.
 		t.rec.Generation, t.rec.Pipeline, t.rec.Cause = w.Generation, w.Pipeline, t.head.Cause
 		return t.promoteNext()
 	}

@@ -10,10 +10,11 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 )
 
-// FromStart stands in place of a step id for a retry that keeps no step. No step can have it as its id.
+// FromStart is given instead of the id of a step for a retry that keeps no step. No step can have this id.
 const FromStart = "/"
 
-// pinRetry takes the steps of the run that this one repeats, or those defined now, and what that run has done of them.
+// pinRetry pins the steps of the run that this run repeats, or the steps as they are defined now, and keeps what the
+// old run has done of them.
 func (t *Transition) pinRetry() error {
 	old, err := t.reader.Run(t.rec.Of)
 	if errors.Is(err, fault.NotFound) {
@@ -43,11 +44,12 @@ func (t *Transition) pinRetry() error {
 	return nil
 }
 
+// originalGone returns the reason of a run whose original is no longer on record.
 func originalGone(run string) string {
 	return fmt.Sprintf("run %s, which this one repeats, is no longer on record", run)
 }
 
-// keep takes over what another run has done of the steps.
+// keep takes over the records of the steps that an old run has done and that need not be repeated.
 func (t *Transition) keep(old *record.RunState) {
 	for i, done := range keptSteps(old, t.plan, t.rec.From) {
 		if done != nil {
@@ -57,13 +59,14 @@ func (t *Transition) keep(old *record.RunState) {
 	}
 }
 
-// keptSteps returns, by the positions of a plan, the records of the steps that a retry need not repeat; nil for the others.
+// keptSteps returns the records of the steps of p that a retry of the run r from a step need not repeat. The records
+// have the positions of their steps in p. The record of any other step is nil.
 func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
 	kept := make([]*record.Step, len(p.Steps))
 	again := make([]bool, p.Len())
 	if from == FromStart {
 		for i := range again {
-			again[i] = p != r.Plan || !p.Plans(i) // the steps that were pinned include what was planned
+			again[i] = p != r.Plan || !p.Plans(i) // the pinned steps of r include the planned ones, which are not planned again
 		}
 	}
 	if i := p.Index(from); from != "" && i >= 0 {
@@ -75,7 +78,7 @@ func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
 			continue
 		}
 		if rec := r.Steps[k].Rec; rec.State == plan.Succeeded || rec.State == plan.Skipped {
-			rec.Waits, rec.Lines = nil, 0 // those stay with the run that they belong to
+			rec.Waits, rec.Lines = nil, 0 // they belong to the old run
 			kept[i] = &rec
 		}
 	}

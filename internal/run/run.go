@@ -1,6 +1,6 @@
-// Package run decides what becomes of a run. Records and what has happened go in, a Transition comes out. The package
-// starts nothing, waits for nothing and keeps nothing: what a decision depends on it reads through a Reader, and what a
-// start needs it takes through a Host.
+// Package run decides what becomes of a run. The input is the records of the run and what has happened to it. The
+// result is a Transition. The package starts nothing, waits for nothing, and keeps nothing between two decisions. It
+// reads what a decision depends on through a Reader, and takes what a start needs through a Host.
 package run
 
 import (
@@ -11,44 +11,45 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// State is a run as it is held while it is worked on. It is changed by Committed alone.
+// State is an unfinished run as the engine holds it in memory. Committed alone changes Run and Spec. Next and New also
+// fill in Head and Rev if they have to read the record of the resource.
 type State struct {
 	Run  *record.RunState
-	Spec json.RawMessage  // as pinned
-	Head *record.Resource // the record of the resource, as last read; nil if it must be read
-	Rev  store.Revision   // of Head
+	Spec json.RawMessage  // of the generation that the run has pinned; nil if the run has not begun
+	Head *record.Resource // the record of the resource as it was read last; nil if there is none
+	Rev  store.Revision   // of Head; 0 if the record must be read
 }
 
-// Input is what has happened to a run.
+// Input is what has happened to a run since the last decision.
 type Input struct {
 	Now       record.Time
 	Outcomes  []*Outcome
 	Stops     []*StopRequest
-	Lines     Lines // nil for none
-	Leftovers bool  // the run may have checkpoints, or signals that no step has taken
+	Lines     Lines // nil if the run has no log
+	Leftovers bool  // the run can have checkpoints, or signals that no step has taken
 }
 
-// StopRequest asks that a run end.
+// StopRequest asks that a run end before its steps are done.
 type StopRequest struct {
 	Kind   plan.Stop
 	Reason string
-	Cause  error // of the end of the contexts of the attempts under way
-	Gently bool  // a run that is ending anyway is left to its Finally
+	Cause  error // with which the contexts of the attempts under way end
+	Gently bool  // the request is ignored if the run is already ending
 }
 
-// Limits are those of the engine that concern a run.
+// Limits are the limits of the engine that concern a run.
 type Limits struct {
-	ErrorText     int // bytes of a reason
-	Attempts      int // ended attempts kept per step
-	Interruptions int // deaths of the process that a step survives
-	Steps         int // listeners of one type
+	ErrorText     int // maximum number of bytes of a reason
+	Attempts      int // a failed attempt is kept while it is among this many last attempts of its step
+	Interruptions int // maximum number of times that the process can die during a step before the step fails
+	Steps         int // maximum number of drivers that listen to one type
 }
 
-// Reader reads the records that a decision depends on.
+// Reader reads the records that a decision depends on. The returned records belong to the Reader and are not changed.
 type Reader interface {
 	// Resource returns the record of a resource, or nil with revision 0 if there is none.
 	Resource(record.Key) (*record.Resource, store.Revision, error)
-	// Target returns what the first pending run of a resource takes up when it begins.
+	// Target returns what the first pending run of a resource takes up if the run begins now.
 	Target(record.Key, *record.Resource) (*record.Target, error)
 	// IsPending reports whether a queued run waits behind another pending run.
 	IsPending(*record.Run) (bool, error)
@@ -58,31 +59,32 @@ type Reader interface {
 	Definition(pipeline, hash string) (*plan.Plan, error)
 	// Plan returns the steps that a run has pinned.
 	Plan(run string, rec *record.Run) (*plan.Plan, error)
-	// Run returns the records of a run, or fault.NotFound.
+	// Run returns the records of a run. It returns fault.NotFound if there is no such run.
 	Run(id string) (*record.RunState, error)
-	// Signal returns the oldest signal of a run with a name for which taken reports false; a record without a key if
-	// there is none.
+	// Signal returns the oldest signal of a run with a name for which taken returns false. It returns a record without a
+	// key if there is none.
 	Signal(run, name string, taken func(key string) bool) (store.Record, error)
 	// RevisionKeys returns the keys of the revisions of a resource.
 	RevisionKeys(record.Key) ([]string, error)
-	// Leftovers returns the keys of the checkpoints and signals of a run, as many as one commit removes, and whether
-	// there are more.
+	// Leftovers returns the keys of the checkpoints and signals of a run, at most as many as one commit can remove. It
+	// reports whether there are more.
 	Leftovers(run string) (keys []string, more bool, err error)
 }
 
-// Host grants what a start needs. What it has granted is given back with Release if the transition is not committed.
+// Host grants what a start needs. If the transition is not committed, the caller of Next or New must call Release,
+// which gives back what was granted.
 type Host interface {
-	// Start asks for a call of a driver: Reconcile, or Finalize if finalize is set.
+	// Start asks for what a call of a driver needs. The call is a Finalize if finalize is set, and a Reconcile otherwise.
 	Start(driver string, finalize bool) Grant
-	// Enter asks for a place among the active runs of a pipeline. The record is nil if the caller has not read it. Enter
-	// returns the record as it is now, or nil if the pipeline is deleted. If there is no place, the run gets its turn
-	// when there may be one.
+	// Enter asks for a place among the active runs of a pipeline. The given record is nil if the caller has not read it.
+	// Enter returns the record as it is now, or nil if the pipeline was deleted. If entered is false, there is no place,
+	// and the host gives the run its turn when there can be one.
 	Enter(pipeline string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error)
-	// Release gives back all that was granted.
+	// Release gives back everything that was granted since the Host was made or Release was called.
 	Release()
 	// Listeners returns the names of the drivers that listen to a type of resource, in order.
 	Listeners(kind string) []string
-	// Draining reports whether nothing new is to start.
+	// Draining reports whether the engine shuts down, so that no step and no run can start.
 	Draining() bool
 }
 
@@ -90,23 +92,24 @@ type Host interface {
 type Grant uint8
 
 const (
-	NoDriver  Grant = iota + 1 // the driver is not registered; the run gets its turn when it is
+	NoDriver  Grant = iota + 1 // the driver is not registered; the host gives the run its turn when the driver is registered
 	NotNeeded                  // the driver has nothing to finalize
-	Later                      // not now; the run gets its turn when there may be a place
-	NoWorker                   // not now; the run must be given its turn when a worker is free
+	Later                      // the step must wait; the host gives the run its turn when the step can start
+	NoWorker                   // no worker is free; the caller must give the run its turn when one is
 	Granted
 )
 
-// Lines are the lines of a run's log that are not known to be written.
+// Lines are the lines of the log of a run that are not known to be written.
 type Lines interface {
-	// Ops returns the writes of the lines, and the number of the last line.
+	// Ops returns the writes of the lines and the number of the last line. It returns no writes if there are no lines.
 	Ops() (ops []store.Op, last int64)
-	// Kept returns how many lines of a step are kept.
+	// Kept returns the number of lines that are kept of a step.
 	Kept(step string) int
 }
 
-// Next decides what changes because of an input. If it returns an error, the caller must have the host release what it
-// has granted; the transition is never nil, so that it can be recycled.
+// Next decides what changes because of an input. It changes nothing but the Head and the Rev of s, and calls no driver.
+// The decision is made true by the commit of its Ops. If Next returns an error, the caller must call Release of the
+// host. The returned transition is never nil, so that the caller can recycle it.
 func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, error) {
 	t := newTransition(s, in, r, h, limits)
 	t.rec, t.plan, t.spec = s.Run.Rec, s.Run.Plan, s.Spec
@@ -132,23 +135,24 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 
 // Wanted is what is committed together with a new run.
 type Wanted struct {
-	Head     *record.Resource // of the resource, as it is to be; New changes a copy
-	Rev      store.Revision   // that Head replaces
-	Pipeline *record.Pipeline // of the resource, if it was read
+	Head     *record.Resource // the record of the resource with the new run among its pending runs; New changes a copy
+	Rev      store.Revision   // the revision that Head replaces; 0 if the resource is new
+	Pipeline *record.Pipeline // the pipeline of the resource; nil if its record was not read
 	Spec     json.RawMessage
 	Extra    []store.Op
-	Start    bool // a worker's place is there for the first step
+	Start    bool // a worker is there for the first step
 }
 
-// New decides how a run begins to exist: started if it can be, and queued otherwise. The records in s are the ones that
-// the run will have. On an error the caller must do as after Next.
+// New decides how a run comes to exist. The run starts at once if it can, and is queued otherwise. The caller has
+// filled in s.Run with the record that a queued run has. After an error, the caller must do the same as after an error
+// of Next.
 func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*Transition, error) {
 	t := newTransition(s, in, r, h, limits)
 	t.create(want)
 	switch {
 	case want.Start:
 		t.pipeline = want.Pipeline
-		entered, err := t.enter(t.head.Pipeline)
+		entered, err := t.enterPipeline(t.head.Pipeline)
 		if err == nil && entered {
 			if err = t.pin(t.head.Newest(want.Spec)); err == nil {
 				err = t.goOn()
@@ -176,6 +180,7 @@ func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*T
 	return t, nil
 }
 
+// create begins the transition of a new run with the writes that every new run needs.
 func (t *Transition) create(want *Wanted) {
 	head := *want.Head
 	t.rec, t.head, t.rev, t.created, t.rewrite = t.run.Rec, &head, want.Rev, true, true

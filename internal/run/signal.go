@@ -10,8 +10,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// deliver gives signals that have come to the steps that wait for them, and wakes those that have waited in vain. A
-// signal leaves the store in the commit that gives it to a step.
+// deliver gives signals to the steps that wait for them. It also wakes the steps whose wait has timed out. The commit
+// that gives a signal to a step removes the signal from the store.
 func (t *Transition) deliver() error {
 	for i, state := range t.states {
 		if state != plan.Waiting || t.recorded(i).Await == "" {
@@ -29,21 +29,21 @@ func (t *Transition) deliver() error {
 	return nil
 }
 
-// takeSignal returns the payload of the oldest signal with a name that this transition has not taken yet, or nil if there
-// is none.
+// takeSignal returns the payload of the oldest signal with a name that this transition has not taken yet, or nil if
+// there is none.
 func (t *Transition) takeSignal(name string) (json.RawMessage, error) {
 	r, err := t.reader.Signal(t.run.ID, name, t.removes)
 	if err != nil || r.Key == "" {
 		return nil, err
 	}
-	if !json.Valid(r.Value) { // it would damage the step's record too
+	if !json.Valid(r.Value) { // it would damage the record of the step too
 		return nil, record.Damaged(r.Key, errors.New("is no JSON"))
 	}
 	t.extra = append(t.extra, store.Delete(r.Key).If(r.Revision))
 	return r.Value, nil
 }
 
-// removes reports whether the transition removes a record, or writes it.
+// removes reports whether one of the extra writes of the transition writes or removes the record of key.
 func (t *Transition) removes(key string) bool {
 	return slices.ContainsFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
 }

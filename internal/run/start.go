@@ -10,7 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// goOn starts what may start, or ends the run.
+// goOn starts the steps that can start, or ends the run.
 func (t *Transition) goOn() error {
 	if t.over {
 		return nil
@@ -42,8 +42,8 @@ func (t *Transition) goOn() error {
 	return nil
 }
 
-// start starts a step if it is granted what it needs, or notes what it waits for. It reports true if the step has ended
-// instead.
+// start starts a step if the host grants what the step needs. Otherwise it records what the step waits for. It returns
+// true if the step has ended instead.
 func (t *Transition) start(i int) (ended bool) {
 	step := t.plan.Step(i)
 	if t.interruptedTooOften(i) {
@@ -71,7 +71,7 @@ func (t *Transition) start(i int) (ended bool) {
 	return false
 }
 
-// block records that a step waits for something to be mended, unless that is recorded already.
+// block records that a step waits until something is corrected, unless this is on record already.
 func (t *Transition) block(i int, reason string) {
 	if t.was(i).Rec.State == plan.Blocked {
 		return
@@ -81,7 +81,7 @@ func (t *Transition) block(i int, reason string) {
 	t.states[i] = plan.Blocked
 }
 
-// unblock takes back what block has recorded: what the step still waits for, if anything, comes by itself.
+// unblock reverses block. If the step still waits, it waits for something that comes by itself.
 func (t *Transition) unblock(i int) {
 	if t.was(i).Rec.State != plan.Blocked {
 		return
@@ -91,8 +91,8 @@ func (t *Transition) unblock(i int) {
 	t.states[i] = plan.Queued
 }
 
-// interruptedTooOften fails a step under which the process keeps dying, so that it does not take the others along
-// for ever.
+// interruptedTooOften fails a step if the process has died too often during its attempts. Otherwise a step that kills
+// the process would be called again for ever, and would take down the other runs of the process each time.
 func (t *Transition) interruptedTooOften(i int) bool {
 	limit := t.limits.Interruptions
 	if t.was(i).Rec.Crashes <= limit {
@@ -107,7 +107,7 @@ func (t *Transition) interruptedTooOften(i int) bool {
 	return true
 }
 
-// Missing returns what a step lacks whose driver is not registered.
+// Missing returns what must be registered before a step with this driver can start.
 func Missing(driver string) string {
 	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
 		return fmt.Sprintf("pipeline %q has a Planner, and this program has not saved it with one", pipeline)

@@ -7,6 +7,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 )
 
+// readStates reads the states of the steps as the plan sees them. A retry or a requeue that is due is queued.
 func (t *Transition) readStates(steps []record.StepState) {
 	t.blankStates(len(steps))
 	for i := range steps {
@@ -18,13 +19,14 @@ func (t *Transition) readStates(steps []record.StepState) {
 	}
 }
 
-// blankStates begins with so many steps, none of which has begun.
+// blankStates sets the states of n steps that have not begun.
 func (t *Transition) blankStates(n int) {
 	t.states = slices.Grow(t.states[:0], n)[:n]
 	clear(t.states)
 }
 
-// step returns the draft's copy of a step's record, to be changed. It is good until the next step is asked for.
+// step returns the record of a step, to be changed by the transition. The record can be used until step is called for
+// another step.
 func (t *Transition) step(i int) *record.Step {
 	for k := range t.steps {
 		if t.steps[k].index == i {
@@ -35,7 +37,8 @@ func (t *Transition) step(i int) *record.Step {
 	return &t.steps[len(t.steps)-1].rec
 }
 
-// was returns what is on record of a step, to be read; nothing of one that is pinned in this draft.
+// was returns what is on record of a step, to be read. It returns an empty record for a step that is pinned in this
+// transition.
 func (t *Transition) was(i int) *record.StepState {
 	if t.begun || t.extended && i > 0 {
 		return new(record.StepState)
@@ -43,7 +46,7 @@ func (t *Transition) was(i int) *record.StepState {
 	return &t.run.Steps[i]
 }
 
-// recorded returns a step's record as it is in the draft, to be read.
+// recorded returns the record of a step after the transition, to be read.
 func (t *Transition) recorded(i int) *record.Step {
 	for k := range t.steps {
 		if t.steps[k].index == i {
@@ -53,4 +56,5 @@ func (t *Transition) recorded(i int) *record.Step {
 	return &t.was(i).Rec
 }
 
+// stepID returns the id of the step at a position.
 func (t *Transition) stepID(i int) string { return t.plan.Step(i).ID }

@@ -8,7 +8,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// requestStop ends the steps or, if those have ended, the cleanup.
+// requestStop makes the steps end or, if the steps have ended, the Finally steps.
 func (t *Transition) requestStop(r *StopRequest) {
 	if r.Gently && (t.rec.Outcome != plan.Unset || t.rec.Stop != plan.StopNone) {
 		return
@@ -25,8 +25,8 @@ func (t *Transition) requestStop(r *StopRequest) {
 	t.stop = r.Cause
 }
 
-// stopOf tells why a step shall not be tried again, if that is so. A time that is up is recorded by goOn, unless the
-// steps turn out to be done.
+// stopOf returns why a failed step is not retried, or StopNone if the step can be retried. If the time of the run is
+// up, stopOf returns StopTimeout before this is on record: goOn records it unless the steps turn out to be done.
 func (t *Transition) stopOf(i int) plan.Stop {
 	switch {
 	case i < len(t.plan.Steps) && t.rec.Stop != plan.StopNone:
@@ -39,10 +39,11 @@ func (t *Transition) stopOf(i int) plan.Stop {
 	return plan.StopNone
 }
 
-// late says that the run has had its time.
+// late reports whether the deadline of the run has passed.
 func (t *Transition) late() bool { return t.rec.Deadline != 0 && t.now >= t.rec.Deadline }
 
-// timeUp ends the steps, unless they are done, or the cleanup, which has had a time of its own.
+// timeUp ends the steps, unless they are done. If the steps have ended, timeUp ends the Finally steps, whose deadline
+// is their own.
 func (t *Transition) timeUp() {
 	switch {
 	case t.rec.Outcome != plan.Unset:
@@ -55,7 +56,7 @@ func (t *Transition) timeUp() {
 	}
 }
 
-// cutShort ends the cleanup. That is a stop of the whole run if the steps had succeeded.
+// cutShort ends the Finally steps. If the steps have succeeded, this stops the whole run.
 func (t *Transition) cutShort(kind plan.Stop, reason string) {
 	if t.rec.CutShort {
 		return

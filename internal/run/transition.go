@@ -9,30 +9,30 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Transition is the next change of a run: what is recorded after it, and what must be done because of it. It becomes true
-// when its Ops are committed, and leaves no trace otherwise.
+// Transition is the next change of a run: the records after the change, and what the engine must do because of the
+// change. A transition takes effect when its Ops are committed. A transition that is not committed leaves no trace.
 type Transition struct {
 	reader Reader
 	host   Host
 	limits Limits
 	state  *State
-	run    *record.RunState // of state
-	key    record.Key       // of the resource
+	run    *record.RunState // the run of state
+	key    record.Key       // the key of the resource
 	now    record.Time
 	lines  Lines
 
 	rec      record.Run
 	rewrite  bool             // rec differs from what is recorded
-	pipeline *record.Pipeline // of the run, when it begins; nil if the run has none, or the pipeline is deleted
+	pipeline *record.Pipeline // is read when the run begins; nil if the run has no pipeline, or if the pipeline was deleted
 	plan     *plan.Plan       // nil until the run begins
 	spec     json.RawMessage
 	states   []plan.State
 	steps    []stepChange
-	head     *record.Resource // changed copy, or nil
-	rev      store.Revision   // that head replaces
+	head     *record.Resource // changed copy of the record of the resource; nil if it does not change
+	rev      store.Revision   // the revision that head replaces
 	begun    bool             // the run begins in this transition
-	extended bool             // its steps were planned in this transition
-	created  bool             // the run itself is new; extra holds the writes that go with it
+	extended bool             // the steps of the run were planned in this transition
+	created  bool             // the run is new
 	attempts []store.Op
 	extra    []store.Op
 
@@ -42,25 +42,27 @@ type Transition struct {
 	over        bool
 	removed     bool // the resource is removed with the end of the run
 	preempt     *Preemption
-	logged      int64 // number of the last line among the writes; 0 for none
+	logged      int64 // what Logged returns
 
-	mayHaveLeftovers bool
-	leftovers        bool // not all checkpoints and signals of the run are removed with its end
+	mayHaveLeftovers bool // as in Input.Leftovers
+	leftovers        bool // what LeavesLeftovers returns
 
 	ops     []store.Op // what Ops returns
 	values  []byte     // of the records among them
 	changes []Change   // what Changes returns
 }
 
+// stepChange is the changed record of a step.
 type stepChange struct {
 	index int
-	key   string // under which it is written
+	key   string // of the record
 	rec   record.Step
 }
 
 // transitions are used again, because every step of every run needs one.
 var transitions = sync.Pool{New: func() any { return new(Transition) }}
 
+// newTransition returns an empty transition for an input.
 func newTransition(s *State, in *Input, r Reader, h Host, limits Limits) *Transition {
 	t := transitions.Get().(*Transition)
 	t.reader, t.host, t.limits = r, h, limits
@@ -69,9 +71,10 @@ func newTransition(s *State, in *Input, r Reader, h Host, limits Limits) *Transi
 	return t
 }
 
-// Recycle gives the transition up. The caller must not use it, or anything that it has returned, any more.
+// Recycle gives up the transition. The caller must no longer use the transition or anything that its methods have
+// returned.
 func (t *Transition) Recycle() {
-	const large = 64 << 10 // bytes that are not worth keeping
+	const large = 64 << 10 // bytes; a larger buffer is not kept
 	if cap(t.values) > large {
 		t.values = nil
 	}
@@ -82,7 +85,7 @@ func (t *Transition) Recycle() {
 	transitions.Put(t)
 }
 
-// empty keeps the memory of a slice, and nothing that it refers to.
+// empty returns a slice of length 0 with the memory of s. The memory no longer refers to anything.
 func empty[T any](s []T) []T {
 	clear(s)
 	return s[:0]
@@ -91,19 +94,19 @@ func empty[T any](s []T) []T {
 // Starts returns the positions of the steps that start, in the order in which the host has granted them.
 func (t *Transition) Starts() []int { return t.starts }
 
-// Step returns the record of a step as it is after the transition. It is good until the next call.
+// Step returns the record of a step after the transition. The record can be used until the next call of Step.
 func (t *Transition) Step(i int) *record.Step { return t.recorded(i) }
 
 // StepID returns the id of the step at a position.
 func (t *Transition) StepID(i int) string { return t.stepID(i) }
 
-// Rec returns the record of the run as it is after the transition. The caller must not change it.
+// Rec returns the record of the run after the transition. The caller must not change the record.
 func (t *Transition) Rec() *record.Run { return &t.rec }
 
-// Plan returns the steps of the run; nil if it has not begun.
+// Plan returns the steps of the run, or nil if the run has not begun.
 func (t *Transition) Plan() *plan.Plan { return t.plan }
 
-// Head returns the record of the resource as it is after the transition; nil if it stays as it is.
+// Head returns the record of the resource after the transition, or nil if the record does not change.
 func (t *Transition) Head() *record.Resource { return t.head }
 
 // Over reports whether the run ends.
@@ -115,19 +118,20 @@ func (t *Transition) Begun() bool { return t.begun }
 // NeedsWorker reports whether a step can start as soon as a worker is free.
 func (t *Transition) NeedsWorker() bool { return t.needsWorker }
 
-// Stop returns the cause with which the attempts under way are to end; nil if they go on.
+// Stop returns the cause with which the engine must end the attempts under way, or nil if they go on.
 func (t *Transition) Stop() error { return t.stop }
 
-// Preempts returns the end of the run that this one waits behind; nil if this one waits for it.
+// Preempts returns how the active run of the resource must be ended for the sake of this run. It returns nil if this
+// run waits for the end of the active run, or if there is no active run.
 func (t *Transition) Preempts() *Preemption { return t.preempt }
 
-// LeavesLeftovers reports whether checkpoints or signals of an ended run must be removed after the commit.
+// LeavesLeftovers reports whether checkpoints or signals of the ended run must be removed after the commit.
 func (t *Transition) LeavesLeftovers() bool { return t.leftovers }
 
-// Logged returns the number of the last line of the log that is among the writes; 0 if none is.
+// Logged returns the number of the last line of the log that Ops writes, or 0 if Ops writes none.
 func (t *Transition) Logged() int64 { return t.logged }
 
-// Outputs yields the steps that the transition changes and that have an output after it, by id.
+// Outputs yields the id and the output of each step that the transition changes and that has an output.
 func (t *Transition) Outputs(yield func(step string, output json.RawMessage) bool) {
 	for i := range t.steps {
 		if output := t.steps[i].rec.Output; len(output) > 0 && !yield(t.stepID(t.steps[i].index), output) {
@@ -136,16 +140,16 @@ func (t *Transition) Outputs(yield func(step string, output json.RawMessage) boo
 	}
 }
 
-// Change is one thing that happens with a transition.
+// Change is one event of a transition.
 type Change struct {
 	Step    string // empty for the run
 	State   plan.State
 	Attempt int
 	Reason  string
-	Removed bool // the resource was removed; nothing else is set
+	Removed bool // the resource was removed; no other field is set
 }
 
-// Changes returns what happens, in order.
+// Changes returns the events of the transition, in order.
 func (t *Transition) Changes() []Change {
 	changes := t.changes[:0]
 	if t.Idle() {
@@ -168,8 +172,9 @@ func (t *Transition) Changes() []Change {
 	return changes
 }
 
-// NextDue is when the run goes on by itself; 0 for never. It leaves out what is past and was acted upon: a deadline,
-// and a step that has come due, which has either started or waits for a slot, a worker, a driver or a stray call.
+// NextDue returns the time at which the run must be looked at again if nothing happens to it before, or 0 if there is
+// none. A time that has passed is left out, because the transition has acted upon it: the step has started, or it waits
+// for a slot, a worker, a driver, or the return of an abandoned call. NextDue is called after Committed.
 func (t *Transition) NextDue() (due record.Time) {
 	run := t.run
 	if run.Rec.Deadline > t.now {
@@ -179,7 +184,7 @@ func (t *Transition) NextDue() (due record.Time) {
 		if state != plan.Retrying && state != plan.Waiting {
 			continue
 		}
-		if at := run.Steps[i].Rec.Due; at != 0 && (due == 0 || at < due) { // 0 is a wait for a signal alone
+		if at := run.Steps[i].Rec.Due; at != 0 && (due == 0 || at < due) { // 0 is a wait for a signal without a timeout
 			due = at
 		}
 	}
