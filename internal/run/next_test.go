@@ -427,18 +427,6 @@ func TestSignalGoesToOneStep(t *testing.T) {
 	tr.Recycle()
 }
 
-func TestStepThatIsOverTakesNoSignal(t *testing.T) {
-	w := newWorld(t)
-	w.host.register("a", "f")
-	k := w.activeRun(finally(listOf("a"), "f"), []record.Step{{State: plan.Running, Attempt: 1, Started: start}})
-	w.answer(k, 0, awaitsGo)
-	w.drive(k, stops(cancelIt))
-	w.answer(k, 1, awaitsGo)
-	w.write(store.Put(record.SignalsOf(k.id, "go")+"1", []byte("1")))
-	require.Equal(t, []string{"f"}, w.drive(k, run.Input{}).starts)
-	require.JSONEq(t, "1", string(w.recOf(k).Steps[1].Rec.Signal))
-}
-
 func TestSignalIsTakenUnderCondition(t *testing.T) {
 	w := newWorld(t)
 	w.host.register("a")

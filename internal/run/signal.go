@@ -11,15 +11,10 @@ import (
 )
 
 // deliver gives signals to the steps that wait for them. It also wakes the steps whose wait has timed out. The commit
-// that gives a signal to a step removes the signal from the store. When the steps are to end, or have ended, their waits
-// are over: the signals are left to Finally.
+// that gives a signal to a step removes the signal from the store.
 func (t *Transition) deliver() error {
-	first := 0
-	if t.plan != nil && (t.rec.Outcome != plan.Unset || t.rec.Stop != plan.StopNone) {
-		first = len(t.plan.Steps)
-	}
-	for i := first; i < len(t.states); i++ {
-		if t.states[i] != plan.Waiting || t.recorded(i).Await == "" {
+	for i, state := range t.states {
+		if state != plan.Waiting || t.recorded(i).Await == "" {
 			continue
 		}
 		payload, err := t.takeSignal(t.recorded(i).Await)
