@@ -189,7 +189,7 @@ func (s PipelineSpec) normalized() PipelineSpec {
 	s.Steps = cloneSteps(s.Steps)
 	s.Finally = cloneSteps(s.Finally)
 	s.Metadata = maps.Clone(s.Metadata)
-	s.Retry = clonePtr(s.Retry)
+	s.Retry = plan.ClonePtr(s.Retry)
 	giveIDs(s.Steps, 0)
 	if len(s.Steps) == 0 {
 		for i := range s.Finally { // a Planner will plan the steps, and these get the positions
@@ -222,16 +222,8 @@ func cloneSteps(steps []Step) []Step {
 func (s Step) clone() Step {
 	s.After = slices.Clone(s.After)
 	s.With = bytes.Clone(s.With)
-	s.Retry = clonePtr(s.Retry)
+	s.Retry = plan.ClonePtr(s.Retry)
 	return s
-}
-
-func clonePtr[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	c := *p
-	return &c
 }
 
 // validate returns all faults of a normalized definition. planned reports whether a Planner plans the steps.
