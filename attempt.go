@@ -32,22 +32,22 @@ import (
 type attempt struct {
 	call.Call
 
-	sched    *scheduler
-	runner   *runner
-	plan     *plan.Plan
-	index    int        // position of the step in the plan
-	step     *plan.Step // points into plan; never changed
-	number   int
-	rev      store.Revision // revision of the step's record when the attempt began
-	finalize bool           // call Finalize; the driver is a Finalizer
-	driver   *driver
-	started  time.Time
-	request  Request
-	handler  runlog.Handler
-	logger   slog.Logger
+	sched   *scheduler
+	runner  *runner
+	plan    *plan.Plan
+	index   int        // position of the step in the plan
+	step    *plan.Step // points into plan; never changed
+	number  int
+	rev     store.Revision // revision of the step's record when the attempt began
+	driver  *driver
+	started record.Time
+	request Request
+	handler runlog.Handler
+	logger  slog.Logger
 
-	out       outcome  // the outcome so far; written by the worker that makes the call
-	completed *outcome // out, once it is complete; nil before
+	out       outcome // the outcome so far; written by the worker that makes the call
+	completed bool    // whether out is complete
+	finalize  bool    // call Finalize; the driver is a Finalizer
 
 	// inShutdown is set while the driver is inside Engine.Shutdown. The pool counts the attempt then (see Pool.Exempt).
 	// It is set with the lock of the Call held, and only if the call has not returned.
@@ -58,7 +58,7 @@ type attempt struct {
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
-		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started.Time(),
+		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started,
 	}
 	at, cause := a.deadline(s.opts, deadline)
 	a.Begin(a, at, cause, &s.background)
@@ -86,7 +86,7 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 		limit = opts.StepTimeout
 	}
 	if limit > 0 {
-		at, cause = a.started.Add(limit), fmt.Errorf("%w: the attempt took longer than %s", ErrTimeout, limit)
+		at, cause = a.started.Time().Add(limit), fmt.Errorf("%w: the attempt took longer than %s", ErrTimeout, limit)
 	}
 	if end := run.Time(); run != 0 && (at.IsZero() || end.Before(at)) {
 		at, cause = end, fmt.Errorf("%w: the run took longer than its pipeline allows", ErrTimeout)
@@ -113,7 +113,7 @@ func (a *attempt) call(o *outcome) {
 		a.run(o)
 	}
 	a.complete(o)
-	a.completed = o
+	a.completed = true
 }
 
 // askAdmission asks [Options].Admission, if it is set, whether the host has capacity for the call. It returns true if
@@ -212,7 +212,7 @@ func panicked(v any, limits Limits) *PanicError {
 
 // complete adds to the outcome how the call ended. It can call methods of the driver's error (see contained).
 func (a *attempt) complete(o *outcome) {
-	o.ended = time.Now()
+	o.ended = record.TimeOf(time.Now())
 	if a.Context().Err() != nil {
 		o.cause = context.Cause(a.Context())
 	}
@@ -246,8 +246,8 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 // counts.
 func (a *attempt) endedByGoexit() {
 	s := a.sched
-	o := a.completed
-	if o == nil {
+	o := &a.out
+	if !a.completed {
 		o = &outcome{attempt: a, err: &PanicError{Value: "runtime.Goexit was called"}}
 		a.complete(o)
 	}
@@ -268,7 +268,7 @@ func (a *attempt) abandon() {
 	}
 	cause := context.Cause(a.Context())
 	s.drive(a.runner, message{outcome: &outcome{
-		attempt: a, cause: cause, ended: time.Now(), err: fmt.Errorf("%w, and the driver did not return", cause),
+		attempt: a, cause: cause, ended: record.TimeOf(time.Now()), err: fmt.Errorf("%w, and the driver did not return", cause),
 	}}, false)
 }
 
@@ -320,7 +320,7 @@ type outcome struct {
 	plan    *plan.Plan      // the plan of the run with the steps that a Planner returned; nil for other attempts
 	err     error
 	cause   error // why the context of the attempt had ended; nil if it had not ended
-	ended   time.Time
+	ended   record.Time
 }
 
 // value returns the outcome in the form that a decision about the run needs.
@@ -407,7 +407,7 @@ func (s *scheduler) runningAttempts() (attempts []*attempt) {
 }
 
 func sortByStart(attempts []*attempt) {
-	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started.Before(attempts[b].started) })
+	sort.Slice(attempts, func(a, b int) bool { return attempts[a].started < attempts[b].started })
 }
 
 // describeAttempts returns the names of attempts, for the text of an error.

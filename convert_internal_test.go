@@ -187,7 +187,7 @@ func TestOutcomeTellsTheCauseOfTheEndFirst(t *testing.T) {
 
 func TestOutcomeOfAttempt(t *testing.T) {
 	boom := errors.New("boom")
-	ended := time.Unix(1000, 0)
+	ended := record.TimeOf(time.Unix(1000, 0))
 	policy := RetryPolicy{MaxAttempts: 7, Initial: Duration(time.Second)}
 	ofEngine := RetryPolicy{MaxAttempts: 9, Max: Duration(time.Hour)}
 	combined := retry.Policy{MaxAttempts: 7, Initial: toPolicy(policy).Initial, Max: toPolicy(ofEngine).Max, Multiplier: 2, Jitter: 0.2}

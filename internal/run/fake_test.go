@@ -612,7 +612,7 @@ func (w *world) outcome(k *heldRun, step int, change func(*run.Outcome)) *run.Ou
 	require.Contains(w, k.calls, step, "a call is under way")
 	c := k.calls[step]
 	w.host.returned(c.driver)
-	o := &run.Outcome{Step: step, Attempt: c.attempt, Ended: w.now.Time(), Policy: steady}
+	o := &run.Outcome{Step: step, Attempt: c.attempt, Ended: w.now, Policy: steady}
 	change(o)
 	return o
 }

@@ -24,7 +24,7 @@ type Outcome struct {
 	Delay   time.Duration   // of Requeue and Refused; for Await, the timeout, or 0 for none
 	Failure *Failure        // of Failed
 	Policy  retry.Policy    // of the step; it decides whether and when a failure is retried
-	Ended   time.Time
+	Ended   record.Time
 }
 
 // Kind is the kind of answer that a driver has given.
@@ -79,7 +79,7 @@ func (t *Transition) recordOutcome(o *Outcome) error {
 // apply changes the record of a step by an outcome, and returns the record of the attempt if the attempt failed.
 // Nothing else decides what an answer of a driver means.
 func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
-	ended := record.TimeOf(o.Ended)
+	ended := o.Ended
 	if o.Kind == Refused {
 		// The driver was not called. Its next call must still tell it what this call would have told it.
 		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for capacity of the host"
@@ -112,7 +112,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 
 // fail changes the record of a step by a failure, and returns the record of the attempt.
 func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
-	f, ended := o.Failure, record.TimeOf(o.Ended)
+	f, ended := o.Failure, o.Ended
 	s.Reason = text.Truncate(f.Text, errorText)
 	failed := &record.Attempt{Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, Stack: f.Stack}
 	switch {
@@ -135,7 +135,7 @@ const maxWaits = 32
 
 // await makes the step wait for a signal.
 func (o *Outcome) await(s *record.Step) {
-	ended := record.TimeOf(o.Ended)
+	ended := o.Ended
 	s.State, s.Again, s.Await = plan.Waiting, true, o.Reason
 	s.Reason = "waits for signal " + s.Await
 	if o.Delay > 0 {

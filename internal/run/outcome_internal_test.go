@@ -153,7 +153,7 @@ func TestOutcomeChangesStep(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := numbered(running, c.attempt)
-			c.outcome.Ended, c.outcome.Policy = ended, policy
+			c.outcome.Ended, c.outcome.Policy = record.TimeOf(ended), policy
 			failed := c.outcome.apply(&got, c.stop, errorText)
 			require.Equal(t, numbered(c.want, c.attempt), got)
 			require.Equal(t, c.failed, failed)
@@ -166,7 +166,7 @@ func TestStepCountsAttemptsOnly(t *testing.T) {
 	call := func(o Outcome) (number int, resumed bool) {
 		s.Begin(1)
 		number, resumed = s.Attempt, s.Resumed
-		o.Policy, o.Ended = retry.Combine(nil, nil, retry.Policy{}, retry.Policy{}), time.Unix(1, 0)
+		o.Policy, o.Ended = retry.Combine(nil, nil, retry.Policy{}, retry.Policy{}), record.TimeOf(time.Unix(1, 0))
 		o.apply(&s, plan.StopNone, 100)
 		return number, resumed
 	}
@@ -198,7 +198,7 @@ func TestStepCountsAttemptsOnly(t *testing.T) {
 func TestStepKeepsTheLastWaits(t *testing.T) {
 	var s record.Step
 	for i := range maxWaits + 1 {
-		o := Outcome{Kind: Await, Reason: "go", Ended: time.Unix(int64(i+1), 0)}
+		o := Outcome{Kind: Await, Reason: "go", Ended: record.TimeOf(time.Unix(int64(i+1), 0))}
 		o.apply(&s, plan.StopNone, 100)
 		s.WakeUp(record.Time(i+1), []byte("1"))
 	}

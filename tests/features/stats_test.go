@@ -31,6 +31,7 @@ func TestStatsTellWhatTheEngineIsDoing(t *testing.T) {
 		require.NoError(t, e.SavePipeline(t.Context(), rig.NewFanOut()))
 		planned := e.Finish(rig.Object("planned", []string{}))
 		require.NoError(t, planned.Err())
+		synctest.Wait() // a worker is busy for a moment after the end of a run was told
 
 		want := conveyor.Stats{
 			Unfinished: 9, Ready: 0, Due: 1, Workers: 3, Busy: 2,
