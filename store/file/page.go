@@ -136,25 +136,37 @@ type element struct {
 // elementAt decodes element i. It returns an error if the key does not begin at byte at of the page, or if the key and
 // the value are not within the page.
 func (p *treePage) elementAt(i, at int) (element, error) {
+	split, end, ok := p.extent(i, at)
+	if !ok {
+		return element{}, p.outOfPlace(i)
+	}
+	e := element{key: p.data[at:split], value: p.data[split:end], end: end}
+	head := p.data[pageHeader+elementSize*i:]
+	if p.leaf {
+		e.flags = native.Uint32(head)
+	} else {
+		e.child = native.Uint64(head[8:])
+	}
+	return e, nil
+}
+
+func (p *treePage) outOfPlace(i int) error { return fmt.Errorf("element %d is out of place", i) }
+
+// extent returns where the key and the value of element i end. It returns false if the key does not begin at byte at of
+// the page, or if the key and the value are not within the page.
+func (p *treePage) extent(i, at int) (keyEnd, end int, ok bool) {
 	start := pageHeader + elementSize*i
 	head := p.data[start : start+elementSize]
-	var (
-		e                            element
-		position, keySize, valueSize uint64
-	)
-	if p.leaf {
-		e.flags, position = native.Uint32(head), uint64(native.Uint32(head[4:]))
-		keySize, valueSize = uint64(native.Uint32(head[8:])), uint64(native.Uint32(head[12:]))
-	} else {
-		position, keySize, e.child = uint64(native.Uint32(head)), uint64(native.Uint32(head[4:])), native.Uint64(head[8:])
+	first, second, third := uint64(native.Uint32(head)), uint64(native.Uint32(head[4:])), uint64(native.Uint32(head[8:]))
+	position, keySize, valueSize := first, second, uint64(0)
+	if p.leaf { // the flags are first
+		position, keySize, valueSize = second, third, uint64(native.Uint32(head[12:]))
 	}
 	if uint64(start)+position != uint64(at) || keySize+valueSize > uint64(len(p.data)-at) {
-		return e, fmt.Errorf("element %d is out of place", i)
+		return 0, 0, false
 	}
-	split := at + int(keySize)
-	e.end = split + int(valueSize)
-	e.key, e.value = p.data[at:split], p.data[split:e.end]
-	return e, nil
+	keyEnd = at + int(keySize)
+	return keyEnd, keyEnd + int(valueSize), true
 }
 
 // search returns the first element whose key is not smaller than key. It compares the same elements as bbolt does, so

@@ -212,16 +212,17 @@ func (t *tree) checkElements(p *treePage) error {
 	if t.checked[p.id] {
 		return nil
 	}
-	end, last := p.firstKey(), []byte(nil)
+	at, last := p.firstKey(), []byte(nil)
 	for i := range p.count {
-		e, err := p.elementAt(i, end)
-		if err != nil {
-			return fmt.Errorf("page %d: %w", p.id, err)
+		keyEnd, end, ok := p.extent(i, at)
+		if !ok {
+			return fmt.Errorf("page %d: %w", p.id, p.outOfPlace(i))
 		}
-		if i > 0 && bytes.Compare(last, e.key) >= 0 {
+		key := p.data[at:keyEnd]
+		if i > 0 && bytes.Compare(last, key) >= 0 {
 			return fmt.Errorf("page %d: element %d is out of order", p.id, i)
 		}
-		end, last = e.end, e.key
+		at, last = end, key
 	}
 	if t.checked != nil && p.id != 0 {
 		t.checked[p.id] = true
