@@ -13,15 +13,17 @@ import (
 // reader holds nobody up and costs no memory: the ring overwrites what the reader has not read, and the reader gets
 // [fault.Gap]. A Ring is safe for concurrent use.
 type Ring[T any] struct {
+	size int // how many items are kept
+
 	mu     sync.Mutex    // guards what follows; held for a copy
-	items  []T           // item n is at n modulo the length
+	items  []T           // item n is at index n-1 modulo size; grows up to size, because few streams fill it
 	next   int64         // number of the next item; the first is 1
 	wake   chan struct{} // closed by Publish and Close when a reader waits; made by the reader
 	closed bool
 }
 
 // New returns a ring that keeps size items. The size must be at least 1.
-func New[T any](size int) *Ring[T] { return &Ring[T]{items: make([]T, size), next: 1} }
+func New[T any](size int) *Ring[T] { return &Ring[T]{size: size, next: 1} }
 
 // Publish adds items. After Close it does nothing, because Await has reported the end of the stream to the readers.
 func (r *Ring[T]) Publish(items ...T) {
@@ -34,11 +36,18 @@ func (r *Ring[T]) Publish(items ...T) {
 		return
 	}
 	for i := range items {
-		r.items[r.next%int64(len(r.items))] = items[i]
+		if len(r.items) < r.size {
+			r.items = append(r.items, items[i])
+		} else {
+			r.items[r.index(r.next)] = items[i]
+		}
 		r.next++
 	}
 	r.wakeLocked()
 }
+
+// index returns where item n is kept.
+func (r *Ring[T]) index(n int64) int { return int((n - 1) % int64(r.size)) }
 
 // Close ends the stream. The items that are kept can still be read. A second Close does nothing.
 func (r *Ring[T]) Close() {
@@ -66,7 +75,7 @@ func (r *Ring[T]) Next() int64 {
 func (r *Ring[T]) Oldest() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return max(r.next-int64(len(r.items)), 1)
+	return r.next - int64(len(r.items))
 }
 
 // Await returns item n, and waits for it if it has not been published. It returns [fault.Gap] if the item is no longer
@@ -96,7 +105,7 @@ func (r *Ring[T]) read(n int64) (item T, more <-chan struct{}, err error) {
 	case n < r.next-int64(len(r.items)):
 		return item, nil, fmt.Errorf("%w: event %d of %d is no longer kept", fault.Gap, n, r.next-1)
 	case n < r.next:
-		return r.items[n%int64(len(r.items))], nil, nil
+		return r.items[r.index(n)], nil, nil
 	case r.closed:
 		return item, nil, fault.Closed
 	}
