@@ -61,7 +61,7 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started,
 	}
 	at, cause := a.deadline(s.opts, deadline)
-	a.Begin(a, at, cause, &s.background)
+	a.Begin(a, at, cause, s.background)
 	a.handler.Init(a, a.step.ID, a.number, s.opts.Limits.LogLine)
 	a.logger = *slog.New(&a.handler)
 	rec := &r.held.Run.Rec
@@ -241,7 +241,15 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 	return s.drive(r, message{outcome: o}, worker), false
 }
 
-// endedByGoexit continues for a worker whose goroutine was ended by runtime.Goexit. Either the driver called it, or the
+// drop gives up an attempt whose driver must not be called, because the scheduler has stopped since its start was
+// recorded. The next process calls the driver.
+func (a *attempt) drop() {
+	if a.abandonCall() {
+		a.callReturned(&a.out, false)
+	}
+}
+
+// endedByGoexit continues for a worker whose goroutine is being ended by runtime.Goexit. Either the driver called it, or the
 // release function of an Admission did after the driver had returned. In the second case the outcome of the driver
 // counts.
 func (a *attempt) endedByGoexit() {

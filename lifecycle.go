@@ -37,7 +37,7 @@ func (s *scheduler) start(ctx context.Context) error {
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()
 		s.upkeep.start()
-		s.background.Go(s.loop)
+		s.background.running.Go(s.loop) // the lock that Enter would take is held
 	}))
 }
 
@@ -308,7 +308,7 @@ func (s *shutdown) join(ctx, until context.Context) (recorded bool) {
 	}
 	recorded = within(until, func() {
 		s.abandonAll(func(*attempt) bool { return true })
-		s.background.Wait()
+		s.background.running.Wait()
 		if s.pool.Alone() {
 			_ = s.workers.Wait() // all workers return nil
 		}

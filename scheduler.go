@@ -43,7 +43,7 @@ type scheduler struct {
 	// when no run is ready. A worker whose call was abandoned ends when the call returns. Until then it is not counted.
 	workers errgroup.Group
 	// background are all other goroutines: the loop, and work that must not wait for a worker.
-	background sync.WaitGroup
+	background *background
 
 	ending       atomic.Bool     // set when the contexts of all attempts, also of later ones, must end with ErrShutdown
 	base         context.Context // for the store; never ends: what a driver has done is recorded even if the caller has left
@@ -75,6 +75,7 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 	}
 	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return time.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
 	s.drivers.pool = s.pool
+	s.background = &background{pool: s.pool}
 	s.flusher.init(s)
 	return s
 }
@@ -118,24 +119,60 @@ func (s *scheduler) schedule(r *runner, due record.Time, state plan.State, calls
 func (s *scheduler) enqueue(r *runner) { s.pool.Ready(&r.task) }
 
 // startWorker starts a worker, which makes the attempt a first if a is not nil. The caller has reserved a worker's
-// place in the pool.
+// place in the pool. If the scheduler has stopped, startWorker gives the place and the attempt up.
 func (s *scheduler) startWorker(a *attempt) {
-	s.workers.Go(func() error { s.workerLoop(a); return nil })
+	started := s.pool.IfBefore(sched.Stopped, func() {
+		s.workers.Go(func() error { s.workerLoop(a); return nil })
+	})
+	switch {
+	case started:
+	case a != nil:
+		a.drop()
+	default:
+		s.pool.Release()
+	}
 }
 
 // goBackground runs fn in a goroutine that shutdown waits for. It is for callers that a failing store must not delay.
 // It returns false, and does not run fn, if the scheduler has stopped.
-func (s *scheduler) goBackground(fn func()) bool {
-	return s.pool.IfBefore(sched.Stopped, func() { s.background.Go(fn) })
+func (s *scheduler) goBackground(fn func()) bool { return s.background.Go(fn) }
+
+// background counts the goroutines that shutdown waits for, besides the workers. It is a [call.Group].
+//
+// Invariant: nothing is added after the pool has reached the phase Stopped, because shutdown waits from then on, and a
+// WaitGroup does not allow that the count leaves zero while somebody waits.
+type background struct {
+	pool    *pool
+	running sync.WaitGroup
+}
+
+// Enter counts one more, unless the scheduler has stopped.
+func (b *background) Enter() bool {
+	return b.pool.IfBefore(sched.Stopped, func() { b.running.Add(1) })
+}
+
+// Leave reverses an Enter.
+func (b *background) Leave() { b.running.Done() }
+
+// Go runs fn in a goroutine that is counted. It returns false, and does not run fn, if the scheduler has stopped.
+func (b *background) Go(fn func()) bool {
+	if !b.Enter() {
+		return false
+	}
+	go func() {
+		defer b.Leave()
+		fn()
+	}()
+	return true
 }
 
 // workerLoop is the goroutine of a worker. It works on one run after the other until no run is ready.
 func (s *scheduler) workerLoop(a *attempt) {
 	finished := false
 	defer func() {
-		// A driver that calls runtime.Goexit ends this goroutine. The rest of the work needs another goroutine.
+		// A driver that calls runtime.Goexit ends this goroutine. The next run needs another worker.
 		if !finished {
-			s.background.Go(func() { a.endedByGoexit() })
+			a.endedByGoexit()
 		}
 	}()
 	since := time.Now()

@@ -229,3 +229,49 @@ func typeName(e ast.Expr) string {
 	}
 	return ""
 }
+
+// TestNothingIsCountedThatShutdownMayWaitForAlready finds the places that add to what Shutdown waits for. A WaitGroup, and
+// an errgroup.Group, panic if something is added while somebody waits. Each place must therefore be in a function that
+// the pool calls with its lock held, in a phase before the one in which Shutdown waits.
+func TestNothingIsCountedThatShutdownMayWaitForAlready(t *testing.T) {
+	allowed := []string{"IfBefore", "Begin"} // of sched.Pool
+	waited := []string{"workers", "running"} // scheduler.workers and background.running
+	found := 0
+	for _, f := range goFiles(t) {
+		if f.folder != "." || f.test {
+			continue
+		}
+		var within []ast.Node
+		ast.Inspect(f.tree, func(n ast.Node) bool {
+			if n == nil {
+				within = within[:len(within)-1]
+				return true
+			}
+			within = append(within, n)
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || method.Sel.Name != "Go" && method.Sel.Name != "Add" && method.Sel.Name != "TryGo" {
+				return true
+			}
+			of, ok := method.X.(*ast.SelectorExpr)
+			if !ok || !slices.Contains(waited, of.Sel.Name) {
+				return true
+			}
+			found++
+			guarded := slices.ContainsFunc(within, func(outer ast.Node) bool {
+				guard, ok := outer.(*ast.CallExpr)
+				if !ok {
+					return false
+				}
+				by, ok := guard.Fun.(*ast.SelectorExpr)
+				return ok && slices.Contains(allowed, by.Sel.Name)
+			})
+			require.True(t, guarded, "%s adds to %s outside of %v", f.path, of.Sel.Name, allowed)
+			return true
+		})
+	}
+	require.GreaterOrEqual(t, found, 3)
+}

@@ -17,15 +17,15 @@ const Grace = 5 * time.Second
 
 // Call is one call of foreign code. Begin must be called before anything else. A Call is safe for concurrent use.
 //
-// Lock order: the lock of a Call comes before any lock that the function given to Abandon takes.
+// Lock order: the lock of a Call comes before any lock that the function given to Abandon, or the Group, takes.
 type Call struct {
 	own    ownedContext
 	ctx    context.Context // given to the code: own, or own with a deadline
 	cancel context.CancelCauseFunc
 	stop   context.CancelFunc // frees what the deadline holds; nil if there is no deadline
 
-	group   *sync.WaitGroup // counts the timers and watches that have neither run nor been canceled
-	unwatch func() bool     // cancels the watch for the end of ctx; nil if there is no watch
+	group   Group       // counts the timers and watches that have neither run nor been canceled
+	unwatch func() bool // cancels the watch for the end of ctx; nil if there is no watch
 
 	mu        sync.Mutex // guards what follows
 	returned  bool
@@ -37,6 +37,14 @@ type Call struct {
 type Maker interface {
 	// GraceOver is called if the code has not returned when the grace period is over.
 	GraceOver()
+}
+
+// Group counts what its owner waits for at its end.
+type Group interface {
+	// Enter counts one more, and reports whether it did. Once the owner waits for the end, nothing more is counted.
+	Enter() bool
+	// Leave is called once for each Enter that returned true.
+	Leave()
 }
 
 // ownedContext is a context that holds the maker of the call.
@@ -63,11 +71,12 @@ func MakerOf(ctx context.Context) Maker {
 }
 
 // Begin creates the context of the call. The context ends at the deadline with the given cause, unless the deadline is
-// zero. GraceOver of maker is called in a goroutine that group counts.
+// zero. GraceOver of maker is called in a goroutine that group counts. Once group counts nothing more, no grace period
+// begins, because the owner of the group abandons the calls itself.
 //
 // The context has no parent, because all calls would compete for the lock of a common parent. The context therefore
 // ends early only if Cancel or End is called.
-func (c *Call) Begin(maker Maker, deadline time.Time, cause error, group *sync.WaitGroup) {
+func (c *Call) Begin(maker Maker, deadline time.Time, cause error, group Group) {
 	c.group = group
 	c.own.maker = maker
 	c.own.Context, c.cancel = context.WithCancelCause(context.Background())
@@ -80,12 +89,11 @@ func (c *Call) Begin(maker Maker, deadline time.Time, cause error, group *sync.W
 
 // Watch arranges that the grace period begins when the deadline passes.
 func (c *Call) Watch() {
-	if c.stop == nil {
+	if c.stop == nil || !c.group.Enter() {
 		return
 	}
-	c.group.Add(1)
 	c.unwatch = context.AfterFunc(c.ctx, func() {
-		defer c.group.Done()
+		defer c.group.Leave()
 		c.startGrace()
 	})
 }
@@ -107,12 +115,11 @@ func (c *Call) End(cause error) {
 func (c *Call) startGrace() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.returned || c.abandoned || c.timer != nil {
+	if c.returned || c.abandoned || c.timer != nil || !c.group.Enter() {
 		return
 	}
-	c.group.Add(1)
 	c.timer = time.AfterFunc(Grace, func() {
-		defer c.group.Done()
+		defer c.group.Leave()
 		c.own.maker.GraceOver()
 	})
 }
@@ -121,7 +128,7 @@ func (c *Call) startGrace() {
 // function has returned.
 func (c *Call) stopTimerLocked() {
 	if c.timer != nil && c.timer.Stop() {
-		c.group.Done()
+		c.group.Leave()
 	}
 }
 
@@ -161,7 +168,7 @@ func (c *Call) Abandon(count func()) bool {
 // before, so that the result must be discarded.
 func (c *Call) Return() (late bool) {
 	if c.unwatch != nil && c.unwatch() {
-		c.group.Done()
+		c.group.Leave()
 	}
 	if c.stop != nil {
 		c.stop()

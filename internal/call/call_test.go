@@ -19,9 +19,25 @@ type counter struct{ atomic.Int64 }
 
 func (c *counter) GraceOver() { c.Add(1) }
 
+// groupOfCalls is a Group that counts until it is closed.
+type groupOfCalls struct {
+	sync.WaitGroup
+	closed atomic.Bool
+}
+
+func (g *groupOfCalls) Enter() bool {
+	if g.closed.Load() {
+		return false
+	}
+	g.Add(1)
+	return true
+}
+
+func (g *groupOfCalls) Leave() { g.Done() }
+
 // begin returns a call, the group that its timers belong to, and its maker.
-func begin(deadline time.Time) (c *Call, group *sync.WaitGroup, expired *counter) {
-	c, group, expired = new(Call), new(sync.WaitGroup), new(counter)
+func begin(deadline time.Time) (c *Call, group *groupOfCalls, expired *counter) {
+	c, group, expired = new(Call), new(groupOfCalls), new(counter)
 	c.Begin(expired, deadline, context.DeadlineExceeded, group)
 	c.Watch()
 	return c, group, expired
@@ -123,4 +139,19 @@ func TestTheContextKnowsItsMaker(t *testing.T) {
 func TestStackIsCut(t *testing.T) {
 	require.Contains(t, string(Stack(1<<20)), "TestStackIsCut")
 	require.LessOrEqual(t, len(Stack(100)), 100)
+}
+
+func TestNothingIsCountedAfterTheGroupIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, group, expired := new(Call), new(groupOfCalls), new(counter)
+		group.closed.Store(true)
+		c.Begin(expired, time.Now().Add(time.Minute), context.DeadlineExceeded, group)
+		c.Watch()
+		c.End(errStop)
+		group.Wait()
+		time.Sleep(time.Hour)
+		require.Zero(t, expired.Load())
+		require.False(t, c.Return())
+		group.Wait()
+	})
 }

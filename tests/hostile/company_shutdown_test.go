@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -459,4 +461,39 @@ func TestAnAbandonedCallThatReturnsEndsNoOtherCall(t *testing.T) {
 		require.NoError(t, <-stopped)
 		require.Equal(t, conveyor.StateSucceeded, e.MustGetRun(run.ID).State)
 	})
+}
+
+// TestDriversThatEndTheirGoroutineAfterShutdownHarmNobody has drivers that Shutdown has given up end their goroutines, as
+// testing.T.FailNow does, around the time at which Shutdown returns.
+func TestDriversThatEndTheirGoroutineAfterShutdownHarmNobody(t *testing.T) {
+	const drivers = 32
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			e := rig.New(t, conveyor.Options{Workers: drivers}).MustStart()
+			over := make(chan struct{})
+			e.Driver("d", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+				<-over
+				time.Sleep(time.Duration(rand.IntN(4)) * time.Millisecond)
+				runtime.Goexit()
+				return conveyor.Done(), nil
+			}))
+			e.Pipeline("d")
+			var runs []string
+			for i := range drivers {
+				runs = append(runs, e.MustApply(rig.Object(fmt.Sprint(i), 1)).ID)
+			}
+			synctest.Wait()
+			time.AfterFunc(2*time.Millisecond, func() { close(over) })
+			for _, limit := range []time.Duration{3 * time.Millisecond, time.Second} {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				_ = e.Shutdown(ctx) // it names those that have not returned
+				cancel()
+			}
+			time.Sleep(time.Minute)
+			require.Zero(t, e.MustStats().Stray)
+			for _, id := range runs {
+				require.Contains(t, []string{"queued", "retrying"}, rig.StatesOf(e.MustGetRun(id))[0], "the next process goes on with it")
+			}
+		})
+	}
 }
