@@ -137,13 +137,23 @@ type RetryFrom struct {
 	// again, unless Newest is set. Start and Step exclude each other.
 	Start bool
 	// Newest uses the steps of the pipeline as it is defined now. A step that was done is kept if the new definition
-	// still has its id. By default the new run uses the steps that the old run had pinned.
+	// has a step with the same id, driver and With. If the new definition lacks Step, the new run fails and calls no
+	// driver. By default the new run uses the steps that the old run had pinned.
 	Newest bool
 }
 
 // Retry repeats an ended run in a new run (see [Run].Of) of the same generation. The steps that were done, and that
 // from does not select, are not called again. Their outputs are available to the other steps. Attempts are counted
 // from 1 again, and the idempotency keys are new. The Finally steps are run again.
+//
+// What counts as done depends on how the step ended in the old run:
+//
+//   - succeeded, or skipped by its driver: done;
+//   - failed, and ContinueOnError tolerates it: done, because the steps after it have been allowed to start;
+//   - succeeded with [Halt]: not done; the step decides again whether the run goes on;
+//   - failed, canceled, superseded, or not begun: not done.
+//
+// A step that comes after a step that is called again is called again too.
 //
 // Retry returns:
 //

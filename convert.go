@@ -2,6 +2,7 @@ package conveyor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -130,7 +131,7 @@ func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 		if step.ID == rec.FailedStep {
 			run.failed = i
 		}
-		if rec.State.Final() {
+		if rec.State.Final() || rec.Outcome != plan.Unset && !run.Steps[i].Finally {
 			endStepWithRun(&run.Steps[i], rec)
 		}
 	}
@@ -157,7 +158,10 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	run := StepRun{
 		Step: fromStep(step), State: State(s.State), Reason: s.Reason, Attempt: s.Attempt,
 		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
-		StartedAt: s.Started.Time(), EndedAt: s.Ended.Time(), Due: s.Due.Time(), Awaiting: s.Await,
+		StartedAt: s.Started.Time(), EndedAt: s.Ended.Time(), Awaiting: s.Await,
+	}
+	if s.State == plan.Retrying || s.State == plan.Waiting {
+		run.Due = s.Due.Time()
 	}
 	for _, a := range attempts {
 		run.Attempts = append(run.Attempts, Attempt{
@@ -181,13 +185,21 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	return run
 }
 
-// endStepWithRun gives a step that its run left unfinished the state that follows from the end of the run. This state is
-// derived and not recorded, so that the end of a run costs the same for any number of such steps.
+// endStepWithRun gives a step that its run left unfinished the state that follows from the end of the run, or from the
+// outcome of the steps while Finally is left. It also ends the wait of the step for a signal. This is derived and not
+// recorded, so that the end of a run costs the same for any number of such steps.
 func endStepWithRun(s *StepRun, rec *record.Run) {
 	if s.State.Final() {
 		return
 	}
-	s.Due = time.Time{}
+	s.Due, s.Awaiting = time.Time{}, ""
+	if n := len(s.Waits); n > 0 && s.Waits[n-1].To.IsZero() {
+		end := rec.Ended
+		if !s.Finally {
+			end = cmp.Or(rec.Concluded, rec.Ended)
+		}
+		s.Waits[n-1].To = end.Time()
+	}
 	switch {
 	case s.State == StateUnset:
 	case rec.Stop == plan.StopCancel:
@@ -207,7 +219,11 @@ func endStepWithRun(s *StepRun, rec *record.Run) {
 	case rec.FailedStep != "":
 		s.Reason = "step " + rec.FailedStep + " failed"
 	default:
-		s.Reason = "the run ended before this step: " + rec.State.String()
+		end := rec.State
+		if !end.Final() {
+			end = rec.Outcome
+		}
+		s.Reason = "the run ended before this step: " + end.String()
 	}
 }
 

@@ -26,13 +26,21 @@ func (s *scheduler) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	running := 0
+	for _, f := range found {
+		running += f.running
+	}
 	for _, f := range found {
 		lane := laneOf(f.pipeline, f.key)
 		pipeline := f.pipeline
 		if !f.begun {
 			pipeline = ""
 		}
-		s.pool.Restore(&s.take(f.id, f.key, lane).task, lane, pipeline, uint8(f.state), int64(f.due))
+		r := s.take(f.id, f.key, lane)
+		r.mu.Lock()
+		r.diedAlone = f.running == 1 && running == 1
+		r.mu.Unlock()
+		s.pool.Restore(&r.task, lane, pipeline, uint8(f.state), int64(f.due))
 	}
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()
@@ -61,6 +69,7 @@ type foundRun struct {
 	begun    bool
 	state    plan.State
 	due      record.Time // 0 means at once
+	running  int         // the steps that were at work when the earlier process ended
 }
 
 // recover reads the unfinished runs, and no others. A run whose records are damaged is logged and left as it is. It
@@ -84,9 +93,15 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 					due = 0
 				}
 			}
-			runs = append(runs, foundRun{
+			found := foundRun{
 				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
-			})
+			}
+			for i := range run.Steps {
+				if run.Steps[i].Rec.State == plan.Running {
+					found.running++
+				}
+			}
+			runs = append(runs, found)
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.log.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
 		default:

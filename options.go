@@ -24,18 +24,21 @@ import (
 //   - Up to 1,000 of the engine's own log lines wait for a slow logger.
 //   - Each call of a driver has a goroutine, also an abandoned call. A run that waits has none.
 type Limits struct {
-	Document      int // bytes of a JSON document; default 2 MiB
-	Depth         int // levels of nesting in a JSON document; a spec is the second level; default 32
-	Steps         int // steps of one pipeline, or drivers listening to one type; default 256
-	Spec          int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
-	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
-	ErrorText     int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
-	LogLines      int // lines kept per step; later lines only go to the engine's logger; default 10,000
-	LogLine       int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
-	Attempts      int // ended attempts kept per step, the newest ones; default 32
-	WatchBuffer   int // events that a watcher can fall behind before it gets ErrGap; default 1,024
-	Queue         int // pending runs of one resource under the policy Queue; default 10,000
-	Interruptions int // deaths of the process during one step that its run survives; one more fails the run; default 5
+	Document    int // bytes of a JSON document; default 2 MiB
+	Depth       int // levels of nesting in a JSON document; a spec is the second level; default 32
+	Steps       int // steps of one pipeline, or drivers listening to one type; default 256
+	Spec        int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
+	Output      int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
+	ErrorText   int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
+	LogLines    int // lines kept per step; later lines only go to the engine's logger; default 10,000
+	LogLine     int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
+	Attempts    int // ended attempts kept per step, the newest ones; default 32
+	WatchBuffer int // events that a watcher can fall behind before it gets ErrGap; default 1,024
+	Queue       int // pending runs of one resource under the policy Queue; default 10,000
+
+	// Interruptions is the number of deaths of the process that a step survives; one more fails it. A death counts only if
+	// no other step was at work, and the count begins anew when the step writes a checkpoint or a log line. Default 5.
+	Interruptions int
 }
 
 const (
@@ -139,7 +142,7 @@ func (r Retention) validate(f *fault.Fields) {
 // then from [Options].Retry, and then from the default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at
 // most Max. The delay is then changed at random by up to the fraction Jitter, up or down.
 type RetryPolicy struct {
-	MaxAttempts int      `json:"maxAttempts,omitempty"` // maximum number of attempts, the first one included; default 3; -1 means no limit
+	MaxAttempts int      `json:"maxAttempts,omitempty"` // maximum number of attempts in a row that fail, the first one included; default 3; -1 means no limit
 	Initial     Duration `json:"initial,omitzero"`      // default 1s
 	Max         Duration `json:"max,omitzero"`          // default 1m; an Initial that is larger than Max counts as Max
 	Multiplier  float64  `json:"multiplier,omitempty"`  // at least 1; default 2

@@ -53,7 +53,9 @@ type PipelineSpec struct {
 	// has ended can deadlock: that run may be queued behind it.
 	MaxRuns int `json:"maxRuns,omitempty"`
 	// Timeout limits the time of all Steps of a run together, waits included. The Finally steps together then get the
-	// same time again. 0 means no limit.
+	// same time again. Their time counts only while one of them is called, or waits for a retry, a requeue or a signal
+	// of its own. It stands still while they wait for a worker, a slot, a driver or the next start of the process. The
+	// run of a deletion has no such limit. 0 means no limit.
 	Timeout Duration `json:"timeout,omitzero"`
 	// Resync is the time between a successful run of a resource and the next run of it, which has the cause resync
 	// and corrects what has drifted. 0 means never. The time counts from the end of the successful run, and it

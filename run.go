@@ -79,7 +79,7 @@ type Run struct {
 	CreatedAt time.Time `json:"createdAt"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	EndedAt   time.Time `json:"endedAt,omitzero"`
-	Deadline  time.Time `json:"deadline,omitzero"` // from the Timeout of the pipeline; zero if there is none
+	Deadline  time.Time `json:"deadline,omitzero"` // from the Timeout of the pipeline; zero if there is none; it moves while Finally waits to be called
 	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
 
 	stop   plan.Stop

@@ -32,6 +32,7 @@ type runner struct {
 	busy       bool       // a goroutine handles the messages, or creates the run
 	inFlight   []*attempt // attempts whose start is recorded and whose outcome is not
 	leftovers  int        // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
+	diedAlone  bool       // the earlier process ended while a step of this run was the only one at work
 	outputs    map[string]json.RawMessage
 	log        *runlog.Log
 
@@ -355,7 +356,9 @@ func (s *scheduler) load(r *runner) error {
 				// No attempt of this process is running: the process that recorded the start has died. The record in
 				// the store is corrected when the step continues, and stays as it is until then.
 				rec.Interrupt()
-				rec.Crashes++
+				if err := s.countCrash(r, id, &state.Steps[i]); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -363,6 +366,27 @@ func (s *scheduler) load(r *runner) error {
 	r.mu.Lock()
 	r.log, r.outputs = log, outputs
 	r.mu.Unlock()
+	return nil
+}
+
+// countCrash counts the death of the earlier process against a step that was running, if the step can be its cause. While
+// several steps are at work, none of them is held to be the cause. A checkpoint or a log line shows progress, and the
+// count begins anew.
+func (s *scheduler) countCrash(r *runner, id string, step *record.StepState) error {
+	r.mu.Lock()
+	alone := r.diedAlone
+	r.mu.Unlock()
+	if !alone {
+		return nil
+	}
+	progressed, err := s.ledger.Progressed(s.base, r.ID, id, step.Rev)
+	if err != nil {
+		return err
+	}
+	if progressed {
+		step.Rec.Crashes = 0
+	}
+	step.Rec.Crashes++
 	return nil
 }
 

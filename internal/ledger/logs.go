@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
@@ -55,4 +56,24 @@ func (l *Ledger) LastLine(ctx context.Context, run string) (last int64, err erro
 		}
 	}
 	return last, nil
+}
+
+// Progressed reports whether a step has written a checkpoint or a log line after a revision of the store.
+func (l *Ledger) Progressed(ctx context.Context, run, step string, since store.Revision) (bool, error) {
+	switch r, err := l.Store.Get(ctx, record.CheckpointKey(run, step)); {
+	case err == nil && r.Revision > since:
+		return true, nil
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return false, err
+	}
+	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.LogsOf(run), Reverse: true}) {
+		if err != nil || r.Revision <= since {
+			return false, err
+		}
+		progressed := false
+		if err := passLines(r, func(line record.LogLine) { progressed = progressed || line.Step == step }); err != nil || progressed {
+			return progressed, err
+		}
+	}
+	return false, nil
 }

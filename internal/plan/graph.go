@@ -90,20 +90,16 @@ func cycleOf(steps []Step, open []int, next [][]int) (cycle []string) {
 	return cycle
 }
 
-// Follows reports, for each step by position, whether it comes after the step at position i, directly or through other
-// steps. The step at position i counts as following itself.
-func (p *Plan) Follows(i int) []bool {
-	after := make([]bool, p.Len())
-	after[i] = true
+// SpreadToFollowing marks each of Steps that comes after a marked step, directly or through other steps.
+func (p *Plan) SpreadToFollowing(marked []bool) {
 	for again := true; again; { // one more pass for each predecessor that stands later in the list; most lists have none
 		again = false
 		for k := range p.Steps {
-			if !after[k] && slices.ContainsFunc(p.Before(k), func(b int) bool { return after[b] }) {
-				after[k], again = true, true
+			if !marked[k] && slices.ContainsFunc(p.Before(k), func(b int) bool { return marked[b] }) {
+				marked[k], again = true, true
 			}
 		}
 	}
-	return after
 }
 
 // Last returns the positions of those of Steps that are no predecessor of another step.

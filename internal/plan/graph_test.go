@@ -136,11 +136,14 @@ func TestBackwardsPutsEveryStepBeforeItsPredecessors(t *testing.T) {
 	})
 }
 
-func TestFollowsAndLastAgreeWithTheArrows(t *testing.T) {
+func TestFollowingStepsAndLastAgreeWithTheArrows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := graphs(t)
 		for i := range p.Steps {
-			for k, follows := range p.Follows(i) {
+			marked := make([]bool, p.Len())
+			marked[i] = true
+			p.SpreadToFollowing(marked)
+			for k, follows := range marked {
 				require.Equal(t, k == i || reaches(p, k, i, map[int]bool{}), follows, "%d after %d", k, i)
 			}
 			last := slices.Contains(p.Last(), i)

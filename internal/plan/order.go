@@ -33,6 +33,18 @@ func (p *Plan) nextOfSteps(states []State, stop bool) (start []int, over bool) {
 	return start, !running && !waiting && len(start) == 0
 }
 
+// FirstOpen returns the position of the first step that can still start: 0, or that of the first step of Finally when no
+// further one of Steps can start. This is so if ending is set, or if a step has failed that stops the others.
+func (p *Plan) FirstOpen(ending bool, state func(i int) State) int {
+	for i := 0; i < len(p.Steps) && !ending; i++ {
+		ending = state(i) == Failed && !p.Steps[i].ContinueOnError && !p.Independent
+	}
+	if ending {
+		return len(p.Steps)
+	}
+	return 0
+}
+
 // survey reports whether a step runs, whether a step waits for a time or a signal, and whether a step has a failure that
 // is not tolerated.
 func (p *Plan) survey(states []State) (running, waiting, failed bool) {

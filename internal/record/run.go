@@ -43,10 +43,15 @@ type Run struct {
 	// too, as soon as none of its steps runs.
 	Outcome  plan.State `json:"outcome,omitzero"`
 	CutShort bool       `json:"cutShort,omitempty"`
+	// Concluded is when the steps ended, if Finally followed. Files of earlier versions do not have it.
+	Concluded Time `json:"concluded,omitempty"`
 }
 
 // Key returns the key of the resource of the run.
 func (r *Run) Key() Key { return Key{Type: r.Type, Name: r.Name} }
+
+// Ending reports whether the steps have ended or are to end, so that only Finally can start.
+func (r *Run) Ending() bool { return r.Outcome != plan.Unset || r.Stop != plan.StopNone }
 
 // OutcomeReason returns the reason for the outcome of the steps, and an empty text as long as there is no outcome.
 func (r *Run) OutcomeReason() string {
@@ -101,5 +106,6 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.int("place", int64(r.Position), false)
 	w.text("outcome", plan.StateNames.Names[r.Outcome], false)
 	w.bool("cutShort", r.CutShort)
+	w.int("concluded", int64(r.Concluded), false)
 	return append(w.b, '}')
 }

@@ -36,11 +36,27 @@ func (r *RunState) Key() string {
 // active step.
 func (r *RunState) State() plan.State {
 	if r.Rec.State == plan.Running {
-		if i := Liveliest(len(r.Steps), func(i int) plan.State { return r.Steps[i].Rec.State }); i >= 0 {
+		first := r.FirstOpen()
+		i := Liveliest(len(r.Steps), func(i int) plan.State {
+			if state := r.Steps[i].Rec.State; i >= first || state == plan.Running {
+				return state
+			}
+			return plan.Unset
+		})
+		if i >= 0 {
 			return r.Steps[i].Rec.State
 		}
 	}
 	return r.Rec.State
+}
+
+// FirstOpen returns the position of the first step that can still start. When no further one of Steps can start, it is
+// that of the first step of Finally. What the steps before it wait for has no meaning any more.
+func (r *RunState) FirstOpen() int {
+	if r.Plan == nil {
+		return 0
+	}
+	return r.Plan.FirstOpen(r.Rec.Ending(), func(i int) plan.State { return r.Steps[i].Rec.State })
 }
 
 // Liveliest returns the position of the most active step, or -1 if no step is active. Running is the most active state,
@@ -58,11 +74,7 @@ func Liveliest(n int, state func(i int) plan.State) int {
 // IsBlockedBy reports whether a step that can still run is blocked and names this driver. A step is blocked when its driver
 // is not registered.
 func (r *RunState) IsBlockedBy(driver string) bool {
-	first := 0
-	if r.Rec.Outcome != plan.Unset {
-		first = len(r.Plan.Steps) // only Finally is left
-	}
-	for i := first; i < len(r.Steps); i++ {
+	for i := r.FirstOpen(); i < len(r.Steps); i++ {
 		if r.Steps[i].Rec.State == plan.Blocked && r.Plan.Step(i).Driver == driver {
 			return true
 		}
@@ -72,7 +84,9 @@ func (r *RunState) IsBlockedBy(driver string) bool {
 
 // Awaits reports whether a step waits for a signal.
 func (r *RunState) Awaits() bool {
-	return slices.ContainsFunc(r.Steps, func(s StepState) bool { return s.Rec.State == plan.Waiting && s.Rec.Await != "" })
+	return slices.ContainsFunc(r.Steps[min(r.FirstOpen(), len(r.Steps)):], func(s StepState) bool {
+		return s.Rec.State == plan.Waiting && s.Rec.Await != ""
+	})
 }
 
 // SleepsUntil returns the time at which a run continues that no worker has. It returns 0 if the run can continue at once,
@@ -93,10 +107,10 @@ func (r *RunState) SleepsUntil() Time {
 	return r.nextDue()
 }
 
-// nextDue returns the earliest of the deadline of the run and the due times of its steps, or 0 if there is none.
+// nextDue returns the earliest of the deadline of the run and the due times of its open steps, or 0 if there is none.
 func (r *RunState) nextDue() Time {
 	due := r.Rec.Deadline
-	for i := range r.Steps {
+	for i := r.FirstOpen(); i < len(r.Steps); i++ {
 		s := &r.Steps[i].Rec
 		if (s.State == plan.Retrying || s.State == plan.Waiting) && s.Due != 0 && (due == 0 || s.Due < due) {
 			due = s.Due

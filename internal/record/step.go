@@ -12,6 +12,7 @@ import (
 type Step struct {
 	State   plan.State `json:"state"`
 	Attempt int        `json:"attempt,omitempty"`
+	Settled int        `json:"settled,omitempty"` // attempts that count no longer, because an answer without an error came after them
 	Started Time       `json:"started,omitempty"` // start of the newest attempt
 	Ended   Time       `json:"ended,omitempty"`
 	Due     Time       `json:"due,omitempty"`
@@ -19,13 +20,19 @@ type Step struct {
 	// Resumed means that an earlier call of this attempt began and has no outcome.
 	Resumed bool `json:"resumed,omitempty"`
 	// Again means that the next call belongs to this attempt, because of a requeue, a wait or an interruption.
-	Again         bool            `json:"again,omitempty"`
-	Requeues      int             `json:"requeues,omitempty"`
-	Interruptions int             `json:"interruptions,omitempty"` // of all attempts of the step
-	Crashes       int             `json:"crashes,omitempty"`       // interruptions because the process ended
-	Lines         int             `json:"lines,omitempty"`         // log lines that are kept of the step
-	Output        json.RawMessage `json:"output,omitempty"`
-	Await         string          `json:"await,omitempty"` // the signal that a waiting step waits for
+	Again bool `json:"again,omitempty"`
+	// Refused means that the host had no capacity for the call, so that the step waits to be called and not for something
+	// of its own.
+	Refused bool `json:"refused,omitempty"`
+	// Halted means that the step has ended the run by a halt.
+	Halted        bool `json:"halted,omitempty"`
+	Requeues      int  `json:"requeues,omitempty"`
+	Interruptions int  `json:"interruptions,omitempty"` // of all attempts of the step
+	// Crashes counts the deaths of the process since the step made progress while the step was the only one at work.
+	Crashes int             `json:"crashes,omitempty"`
+	Lines   int             `json:"lines,omitempty"` // log lines that are kept of the step
+	Output  json.RawMessage `json:"output,omitempty"`
+	Await   string          `json:"await,omitempty"` // the signal that a waiting step waits for
 	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
 	// until the step has an outcome, so that a repeated call receives them too.
 	Signal   json.RawMessage `json:"signal,omitempty"`
@@ -46,7 +53,7 @@ func (s *Step) Begin(now Time) {
 	if !s.Again {
 		s.Attempt++
 	}
-	s.State, s.Started, s.Due, s.Reason = plan.Running, now, 0, ""
+	s.State, s.Started, s.Due, s.Reason, s.Refused = plan.Running, now, 0, "", false
 }
 
 // Interrupt records that the call of the step ended without an outcome. The next call has the same attempt number.
@@ -75,12 +82,15 @@ func (s *Step) AppendJSON(b []byte) []byte {
 	w := writer{append(b, '{')}
 	w.text("state", plan.StateNames.Names[s.State], true)
 	w.int("attempt", int64(s.Attempt), false)
+	w.int("settled", int64(s.Settled), false)
 	w.int("started", int64(s.Started), false)
 	w.int("ended", int64(s.Ended), false)
 	w.int("due", int64(s.Due), false)
 	w.text("reason", s.Reason, false)
 	w.bool("resumed", s.Resumed)
 	w.bool("again", s.Again)
+	w.bool("refused", s.Refused)
+	w.bool("halted", s.Halted)
 	w.int("requeues", int64(s.Requeues), false)
 	w.int("interruptions", int64(s.Interruptions), false)
 	w.int("crashes", int64(s.Crashes), false)

@@ -95,15 +95,15 @@ func (t *Transition) pin(w *record.Target) error {
 	}
 	t.rec.DeletedAt = head.Deleted
 	t.spec = w.Spec
-	switch {
-	case t.rec.Cause == record.Deleted:
-		return t.pinFinalizers()
-	case t.rec.Of != "" && t.rec.Cause == record.Retried:
+	if t.rec.Of != "" && t.rec.Cause == record.Retried {
 		return t.pinRetry()
-	default:
-		t.rec.Of = "" // a change was applied before the run began, so the run repeats nothing
-		return t.pinCurrent()
 	}
+	// A change was applied, or the resource deleted, before a retry began. The run repeats nothing.
+	t.rec.Of, t.rec.From, t.rec.Newest = "", "", false
+	if t.rec.Cause == record.Deleted {
+		return t.pinFinalizers()
+	}
+	return t.pinCurrent()
 }
 
 // pinCurrent pins the steps as they are defined now.
@@ -194,14 +194,17 @@ func (t *Transition) addPlannedSteps(p *plan.Plan) error {
 	if t.rec.Of != "" && t.rec.Newest {
 		var err error
 		old, err = t.reader.Run(t.rec.Of)
+		gone := t.placeGone(p)
 		if errors.Is(err, fault.NotFound) {
+			gone = originalGone(t.rec.Of)
+		} else if err != nil {
+			return err
+		}
+		if gone != "" {
 			rec := t.step(0)
-			rec.State, rec.Reason = plan.Failed, originalGone(t.rec.Of)
+			rec.State, rec.Reason = plan.Failed, gone
 			t.states[0] = plan.Failed
 			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 	t.plan, t.extended = p, true

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -285,6 +286,76 @@ func (w *world) endedRun(id string, p *plan.Plan, change func(*record.Run), step
 	}
 }
 
+// drivenBy returns p with another driver of its first step.
+func drivenBy(p *plan.Plan, driver string) *plan.Plan {
+	p.Steps[0].Driver = driver
+	return p
+}
+
+// set returns p with settings of its first step.
+func set(p *plan.Plan, with string) *plan.Plan {
+	p.Steps[0].With = []byte(with)
+	return p
+}
+
+// tolerant returns a copy of p that tolerates a failure of its first step.
+func tolerant(p *plan.Plan) *plan.Plan {
+	c := *p
+	c.Steps = slices.Clone(p.Steps)
+	c.Steps[0].ContinueOnError = true
+	return &c
+}
+
+// halting returns the record of a step that has ended its run by a halt.
+func halting(s record.Step) record.Step {
+	s.Halted = true
+	return s
+}
+
+// TestRetryFindsTheHaltOfAnEarlierVersion repeats a run whose record says that it was halted, and not by which step.
+func TestRetryFindsTheHaltOfAnEarlierVersion(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a", "b", "c")
+	done := func(reason string) record.Step {
+		return record.Step{State: plan.Succeeded, Attempt: 1, Started: 1, Ended: 2, Reason: reason}
+	}
+	w.savePipeline("p", listOf("a", "b", "c"))
+	w.endedRun("old", listOf("a", "b", "c"), func(rec *record.Run) {
+		rec.State, rec.Stop, rec.StopReason = plan.Succeeded, plan.StopHalt, "rejected"
+	}, done(""), done("rejected"), record.Step{})
+	k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of = "old" })
+	require.Equal(t, []string{"b"}, w.drive(k, run.Input{}).starts)
+}
+
+func TestRetryFailsIfItsPlaceIsGone(t *testing.T) {
+	for name, planned := range map[string]bool{"listed": false, "planned": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.host.register("a", "b", "c", plan.PlannerName("p"))
+			now := listOf("a", "c")
+			if planned {
+				now = &plan.Plan{}
+			}
+			w.savePipeline("p", now, func(rec *record.Pipeline) { rec.Planned = planned })
+			w.endedRun("old", listOf("a", "b"), nil, record.Step{State: plan.Succeeded}, record.Step{State: plan.Failed})
+			k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) {
+				rec.Of, rec.From, rec.Newest = "old", "b", true
+			})
+			r := w.drive(k, run.Input{})
+			if planned {
+				require.Equal(t, []string{plan.PlannerStep}, r.starts)
+				r = w.answer(k, 0, func(o *run.Outcome) {
+					o.Kind, o.Plan = run.Planned, listOf(plan.PlannerStep, "a", "c")
+				})
+			}
+			require.Empty(t, r.starts)
+			require.True(t, r.over)
+			require.Equal(t, plan.Failed, w.recOf(k).Rec.State)
+			require.Contains(t, w.recOf(k).Rec.Reason, `pipeline "p" has no step "b" any more`)
+		})
+	}
+}
+
 func TestRetryKeepsWhatWasDone(t *testing.T) {
 	was := func(state plan.State) record.Step { return record.Step{State: state, Attempt: 2, Started: 1, Ended: 2} }
 	diamond := listOf("a", "b", "c", "d")
@@ -303,7 +374,7 @@ func TestRetryKeepsWhatWasDone(t *testing.T) {
 		{"from the failed step", finally(listOf("a", "b", "c"), "f"), []record.Step{was(plan.Succeeded), was(plan.Failed), {}, was(plan.Succeeded)},
 			record.Run{}, nil, []string{"b"}, []string{"a"}},
 		{"after a skip", listOf("a", "b"), []record.Step{was(plan.Skipped), was(plan.Failed)}, record.Run{}, nil, []string{"b"}, []string{"a"}},
-		{"before a step that was done", listOf("a", "b"), []record.Step{was(plan.Failed), was(plan.Succeeded)}, record.Run{}, nil, []string{"a"}, []string{"b"}},
+		{"before a step that was done", listOf("a", "b"), []record.Step{was(plan.Failed), was(plan.Succeeded)}, record.Run{}, nil, []string{"a"}, nil},
 		{"from a canceled step", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Canceled)}, record.Run{}, nil, []string{"b"}, []string{"a"}},
 		{"from a named step", listOf("a", "b", "c"), []record.Step{was(plan.Succeeded), was(plan.Succeeded), was(plan.Failed)},
 			record.Run{From: "b"}, nil, []string{"b"}, []string{"a"}},
@@ -315,9 +386,31 @@ func TestRetryKeepsWhatWasDone(t *testing.T) {
 		{"from the failed one of planned steps", planned, []record.Step{was(plan.Succeeded), was(plan.Succeeded), was(plan.Failed)},
 			record.Run{}, nil, []string{"b"}, []string{plan.PlannerStep, "a"}},
 		{"along the newest definition", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
-			record.Run{Newest: true}, listOf("c", "a", "b"), []string{"c"}, []string{"a"}},
-		{"along the newest definition, from a named step that is gone", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
-			record.Run{Newest: true, From: "b"}, listOf("a", "c"), []string{"c"}, []string{"a"}},
+			record.Run{Newest: true}, listOf("c", "a", "b"), []string{"c"}, nil},
+		{"along the newest definition, with a new step behind", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
+			record.Run{Newest: true}, listOf("a", "c", "b"), []string{"c"}, []string{"a"}},
+		{"along the newest definition, with another driver under the id", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
+			record.Run{Newest: true}, drivenBy(listOf("a", "b"), "c"), []string{"a"}, nil},
+		{"along the newest definition, with other settings", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
+			record.Run{Newest: true}, set(listOf("a", "b"), `{"n":2}`), []string{"a"}, nil},
+		{"along the newest definition, with the same settings", set(listOf("a", "b"), `{"n":2}`), []record.Step{was(plan.Succeeded), was(plan.Failed)},
+			record.Run{Newest: true}, set(listOf("a", "b"), `{"n":2}`), []string{"b"}, []string{"a"}},
+		{"after a tolerated failure", tolerant(listOf("a", "b", "c")), []record.Step{was(plan.Failed), was(plan.Succeeded), was(plan.Failed)},
+			record.Run{}, nil, []string{"c"}, []string{"a", "b"}},
+		{"from a tolerated failure", tolerant(listOf("a", "b", "c")), []record.Step{was(plan.Failed), was(plan.Succeeded), was(plan.Failed)},
+			record.Run{From: "a"}, nil, []string{"a"}, nil},
+		{"after a tolerated failure of a graph", tolerant(diamond), []record.Step{was(plan.Failed), was(plan.Succeeded), was(plan.Failed), {}},
+			record.Run{}, nil, []string{"c"}, []string{"a", "b"}},
+		{"along the newest definition, which does not tolerate the failure", tolerant(listOf("a", "b")), []record.Step{was(plan.Failed), was(plan.Failed)},
+			record.Run{Newest: true}, listOf("a", "b"), []string{"a"}, nil},
+		{"from the step that halted", listOf("a", "b", "c"), []record.Step{was(plan.Succeeded), halting(was(plan.Succeeded)), {}},
+			record.Run{}, nil, []string{"b"}, []string{"a"}},
+		{"from a step after the one that halted", listOf("a", "b", "c"), []record.Step{was(plan.Succeeded), halting(was(plan.Succeeded)), {}},
+			record.Run{From: "c"}, nil, []string{"b"}, []string{"a"}},
+		{"from the step that superseded or died", listOf("a", "b", "c"), []record.Step{was(plan.Succeeded), was(plan.Superseded), {}},
+			record.Run{}, nil, []string{"b"}, []string{"a"}},
+		{"from a step that still waited", listOf("a", "b", "c"), []record.Step{was(plan.Succeeded), {State: plan.Waiting, Attempt: 1, Await: "go"}, {}},
+			record.Run{}, nil, []string{"b"}, []string{"a"}},
 		{"along the newest definition, from the start", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
 			record.Run{Newest: true, From: run.FromStart}, listOf("a", "c"), []string{"a"}, nil},
 	} {

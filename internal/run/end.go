@@ -25,7 +25,11 @@ func (t *Transition) conclude() {
 		}
 	}
 	t.rec.Outcome, t.rec.Reason, t.rewrite = end, reason, true
-	if t.plan.Timeout > 0 && len(t.plan.Finally) > 0 {
+	if len(t.plan.Finally) == 0 {
+		return
+	}
+	t.rec.Concluded = t.now
+	if t.plan.Timeout > 0 {
 		t.rec.Deadline = t.now.Add(time.Duration(t.plan.Timeout))
 	}
 }

@@ -70,13 +70,13 @@ func TestRunEnds(t *testing.T) {
 			w.answer(k, 0, failedForGood)
 			w.drive(k, stops(cancelIt))
 			w.answer(k, 2, failed)
-		}, plan.Failed, "step a (driver a): boom", "a"},
+		}, plan.Failed, "step a (driver a): boom; the cleanup was canceled: enough", "a"},
 		{"canceled twice", func(w *world, k *heldRun) {
 			w.drive(k, stops(cancelIt))
 			w.answer(k, 0, failed)
 			w.drive(k, stops(cancelIt))
 			w.answer(k, 2, failed)
-		}, plan.Canceled, "enough", ""},
+		}, plan.Canceled, "enough; the cleanup was canceled: enough", ""},
 		{"superseded", func(w *world, k *heldRun) {
 			w.drive(k, stops(replaceIt))
 			w.answer(k, 0, cut)

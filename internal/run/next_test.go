@@ -72,7 +72,8 @@ func TestStateOfStepDecidesWhatStarts(t *testing.T) {
 		{"a blocked step with its driver waits for a slot", blocked, noSlot, nil, 0, false, record.Step{State: plan.Queued, Attempt: 1}},
 		{"a step without its driver is blocked", queued, noDriver, nil, 0, false,
 			change(queued, func(s *record.Step) { s.State, s.Reason = plan.Blocked, blocked.Reason })},
-		{"a retry that is due without its driver is blocked", retrying(start), noDriver, nil, 0, false, blocked},
+		{"a retry that is due without its driver is blocked", retrying(start), noDriver, nil, 0, false,
+			change(blocked, func(s *record.Step) { s.Due = start })},
 		{"a step waits for a worker", queued, noWorker, nil, 0, true, queued},
 		{"a retry that is due waits for a worker", retrying(start), noWorker, nil, 0, true, retrying(start)},
 		{"a step waits for a slot", queued, noSlot, nil, 0, false, queued},
@@ -427,6 +428,131 @@ func TestSignalGoesToOneStep(t *testing.T) {
 	tr.Recycle()
 }
 
+func TestStepThatIsOverTakesNoSignal(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a", "f")
+	k := w.activeRun(finally(listOf("a"), "f"), []record.Step{{State: plan.Running, Attempt: 1, Started: start}})
+	w.answer(k, 0, func(o *run.Outcome) { o.Kind, o.Reason, o.Delay = run.Await, "go", time.Hour })
+	require.Equal(t, []string{"f"}, w.drive(k, stops(cancelIt)).starts)
+	r := w.answer(k, 1, awaitsGo)
+	require.Zero(t, r.due, "the time of a wait that is over")
+	require.Equal(t, plan.Waiting, w.recOf(k).State())
+	w.now = w.now.Add(2 * time.Hour)
+	require.Empty(t, w.drive(k, run.Input{}).starts)
+	w.write(store.Put(record.SignalsOf(k.id, "go")+"1", []byte("1")))
+	require.Equal(t, []string{"f"}, w.drive(k, run.Input{}).starts)
+	require.JSONEq(t, "1", string(w.recOf(k).Steps[1].Rec.Signal))
+	require.Nil(t, w.recOf(k).Steps[0].Rec.Signal)
+}
+
+// TestTheTimeOfFinallyStandsStillWhileItWaitsToBeCalled has a Finally step of a run with a timeout of a minute wait for an
+// hour for something that is not of its own making, at each place where it can.
+func TestTheTimeOfFinallyStandsStillWhileItWaitsToBeCalled(t *testing.T) {
+	obstacles := map[string]func(h *fakeHost) (lift func()){
+		"a slot":            func(h *fakeHost) func() { h.drivers["f"].slots = 0; return func() { h.drivers["f"].slots = many } },
+		"a worker":          func(h *fakeHost) func() { h.workers = 0; return func() { h.workers = many } },
+		"a driver":          func(h *fakeHost) func() { delete(h.drivers, "f"); return func() { h.register("f") } },
+		"an abandoned call": func(h *fakeHost) func() { h.held = true; return func() { h.held = false } },
+		"a start":           func(h *fakeHost) func() { h.draining = true; return func() { h.draining = false } },
+	}
+	for _, c := range []struct {
+		name string
+		// before brings the step to where it waits; the host does not let it start then. It returns the time that the
+		// step has used.
+		before func(w *world, k *heldRun) time.Duration
+	}{
+		{"before its first call", func(*world, *heldRun) time.Duration { return 0 }},
+		{"for a retry that is due", func(w *world, k *heldRun) time.Duration {
+			return w.used(k, func(o *run.Outcome) { failed(o); o.Policy = steady })
+		}},
+		{"for a requeue that is due", func(w *world, k *heldRun) time.Duration {
+			return w.used(k, func(o *run.Outcome) { o.Kind, o.Delay = run.Requeue, time.Second })
+		}},
+		{"for capacity of the host", func(w *world, k *heldRun) time.Duration {
+			w.used(k, func(o *run.Outcome) { o.Kind, o.Delay = run.Refused, time.Second })
+			return 0
+		}},
+		{"after a signal", func(w *world, k *heldRun) time.Duration {
+			used := w.used(k, awaitsGo)
+			w.write(store.Put(record.SignalsOf(k.id, "go")+"1", []byte("1")))
+			return used
+		}},
+		{"after a shutdown has interrupted it", func(w *world, k *heldRun) time.Duration {
+			w.used(k, cut)
+			return 0
+		}},
+	} {
+		for name, obstruct := range obstacles {
+			t.Run(c.name+", for "+name, func(t *testing.T) {
+				w := newWorld(t)
+				w.host.register("a", "f")
+				p := finally(listOf("a"), "f")
+				p.Timeout = document.Duration(time.Minute)
+				k := w.activeRun(p, []record.Step{{State: plan.Running, Attempt: 1, Started: start}})
+				w.host.draining = true
+				w.answer(k, 0, failedForGood)
+				w.host.draining = false
+				used := c.before(w, k)
+				lift := obstruct(w.host)
+				if step := w.recOf(k).Steps[1].Rec; step.Due > w.now {
+					if !step.Refused {
+						used += time.Duration(step.Due - w.now)
+					}
+					w.now = step.Due
+				}
+				require.Empty(t, w.drive(k, run.Input{}).starts)
+				w.now = w.now.Add(time.Hour)
+				require.Empty(t, w.drive(k, run.Input{}).starts)
+				require.False(t, w.recOf(k).Rec.CutShort)
+				lift()
+				require.Equal(t, []string{"f"}, w.drive(k, run.Input{}).starts, "it is called, however long it has waited")
+				require.Equal(t, w.now.Add(time.Minute-used), w.recOf(k).Rec.Deadline, "what is left of its time")
+				w.now = w.recOf(k).Rec.Deadline
+				require.False(t, w.drive(k, run.Input{}).over)
+				require.True(t, w.recOf(k).Rec.CutShort)
+				require.True(t, w.answer(k, 1, failed).over)
+				require.Equal(t, "step a (driver a): boom; the cleanup took longer than 1m0s", w.recOf(k).Rec.Reason)
+			})
+		}
+	}
+}
+
+// TestFinallyIsOutOfTimeWhileItWaitsForSomethingOfItsOwn lets the time of Finally pass during each wait that is of its own
+// making.
+func TestFinallyIsOutOfTimeWhileItWaitsForSomethingOfItsOwn(t *testing.T) {
+	for name, answer := range map[string]func(*run.Outcome){
+		"a retry":   func(o *run.Outcome) { failed(o); delay := time.Hour; o.Failure.After = &delay },
+		"a requeue": func(o *run.Outcome) { o.Kind, o.Delay = run.Requeue, time.Hour },
+		"a signal":  awaitsGo,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.host.register("a", "f")
+			p := finally(listOf("a"), "f")
+			p.Timeout = document.Duration(time.Minute)
+			k := w.activeRun(p, []record.Step{{State: plan.Running, Attempt: 1, Started: start}})
+			w.answer(k, 0, done)
+			r := w.answer(k, 1, answer)
+			require.Equal(t, start.Add(time.Minute), r.due)
+			w.now = r.due
+			require.True(t, w.drive(k, run.Input{}).over)
+			require.Equal(t, plan.Failed, w.recOf(k).Rec.State)
+			require.Equal(t, "the cleanup took longer than 1m0s", w.recOf(k).Rec.Reason)
+		})
+	}
+}
+
+// used lets step 1 start, work for ten seconds and answer, and returns the time.
+func (w *world) used(k *heldRun, answer func(*run.Outcome)) time.Duration {
+	const works = 10 * time.Second
+	require.Equal(w, []string{"f"}, w.drive(k, run.Input{}).starts)
+	w.now = w.now.Add(works)
+	w.host.draining = true // it does not go on at once
+	w.answer(k, 1, answer)
+	w.host.draining = false
+	return works
+}
+
 func TestSignalIsTakenUnderCondition(t *testing.T) {
 	w := newWorld(t)
 	w.host.register("a")
@@ -561,8 +687,8 @@ func TestTimeoutCutsCleanupShort(t *testing.T) {
 		reason  string
 	}{
 		{"after a success", plan.Succeeded, plan.StopNone, plan.Failed, "the cleanup took longer than 1m0s"},
-		{"after a failure", plan.Failed, plan.StopNone, plan.Failed, "boom"},
-		{"after a cancellation", plan.Canceled, plan.StopCancel, plan.Canceled, "boom"},
+		{"after a failure", plan.Failed, plan.StopNone, plan.Failed, "boom; the cleanup took longer than 1m0s"},
+		{"after a cancellation", plan.Canceled, plan.StopCancel, plan.Canceled, "boom; the cleanup took longer than 1m0s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -67,8 +67,11 @@ func (t *Transition) recordOutcome(o *Outcome) error {
 	if old := o.Attempt - t.limits.Attempts; old > 0 && (failed != nil || rec.State.Final()) {
 		t.attempts = append(t.attempts, store.Delete(record.AttemptKey(t.run.ID, id, old)))
 	}
-	if o.Kind == Halt && t.rec.Stop == plan.StopNone {
-		t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopHalt, rec.Reason, true
+	if o.Kind == Halt && !t.plan.Finalize { // a deletion needs its other finalizers all the same
+		rec.Halted = true
+		if t.rec.Stop == plan.StopNone {
+			t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopHalt, rec.Reason, true
+		}
 	}
 	if o.Kind == Planned {
 		return t.addPlannedSteps(o.Plan)
@@ -83,6 +86,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	if o.Kind == Refused {
 		// The driver was not called. Its next call must still tell it what this call would have told it.
 		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for capacity of the host"
+		s.Refused = true
 		return nil
 	}
 	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
@@ -94,6 +98,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 		return o.fail(s, stop, errorText)
 	case Requeue:
 		s.State, s.Again, s.Due = plan.Waiting, true, ended.Add(o.Delay)
+		s.Settled = s.Attempt - 1
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
 		return nil
@@ -118,10 +123,10 @@ func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.At
 	switch {
 	case stop == plan.StopCancel || stop == plan.StopSupersede:
 		s.State, s.Ended = plan.Canceled, ended
-	case f.Permanent, stop != plan.StopNone, o.Policy.Exhausted(s.Attempt):
+	case f.Permanent, stop != plan.StopNone, o.Policy.Exhausted(s.Attempt - s.Settled):
 		s.State, s.Ended = plan.Failed, ended
 	default:
-		delay := o.Policy.Delay(s.Attempt)
+		delay := o.Policy.Delay(s.Attempt - s.Settled)
 		if f.After != nil {
 			delay = *f.After
 		}
@@ -136,7 +141,7 @@ const maxWaits = 32
 // await makes the step wait for a signal.
 func (o *Outcome) await(s *record.Step) {
 	ended := o.Ended
-	s.State, s.Again, s.Await = plan.Waiting, true, o.Reason
+	s.State, s.Again, s.Await, s.Settled = plan.Waiting, true, o.Reason, s.Attempt-1
 	s.Reason = "waits for signal " + s.Await
 	if o.Delay > 0 {
 		s.Due = ended.Add(o.Delay)

@@ -51,16 +51,18 @@ func TestOutcomeChangesStep(t *testing.T) {
 	requeued := func(due record.Time) record.Step {
 		return told(func(s *record.Step) {
 			s.State, s.Again, s.Due, s.Requeues, s.Reason = plan.Waiting, true, due, 5, "the driver asked to be called again"
+			s.Settled = 1
 		})
 	}
 	refused := func(due record.Time) record.Step {
 		s := running
-		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, due, "waits for capacity of the host"
+		s.State, s.Again, s.Due, s.Reason, s.Refused = plan.Waiting, true, due, "waits for capacity of the host", true
 		return s
 	}
 	awaiting := func(due record.Time) record.Step {
 		return change(func(s *record.Step) {
 			s.State, s.Again, s.Await, s.Due, s.Reason = plan.Waiting, true, "go", due, "waits for signal go"
+			s.Settled = 1
 			s.Waits = []record.Wait{{Signal: "go", From: record.TimeOf(ended)}}
 		})
 	}

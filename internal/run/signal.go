@@ -11,10 +11,11 @@ import (
 )
 
 // deliver gives signals to the steps that wait for them. It also wakes the steps whose wait has timed out. The commit
-// that gives a signal to a step removes the signal from the store.
+// that gives a signal to a step removes the signal from the store. When no further one of Steps can start, their waits are
+// over, and the signals are left to Finally.
 func (t *Transition) deliver() error {
-	for i, state := range t.states {
-		if state != plan.Waiting || t.recorded(i).Await == "" {
+	for i := t.firstOpen(); i < len(t.states); i++ {
+		if t.states[i] != plan.Waiting || t.recorded(i).Await == "" {
 			continue
 		}
 		payload, err := t.takeSignal(t.recorded(i).Await)

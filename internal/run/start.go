@@ -64,6 +64,7 @@ func (t *Transition) start(i int) (ended bool) {
 	case NoWorker:
 		t.needsWorker = true
 	case Granted:
+		t.resumeCleanup(i)
 		t.starts = append(t.starts, i)
 		t.step(i).Begin(t.now)
 		t.states[i] = plan.Running
@@ -77,7 +78,7 @@ func (t *Transition) block(i int, reason string) {
 		return
 	}
 	rec := t.step(i)
-	rec.State, rec.Reason, rec.Due = plan.Blocked, reason, 0
+	rec.State, rec.Reason = plan.Blocked, reason // Due stays: cleanupClock needs it
 	t.states[i] = plan.Blocked
 }
 

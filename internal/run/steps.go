@@ -56,5 +56,13 @@ func (t *Transition) recorded(i int) *record.Step {
 	return &t.was(i).Rec
 }
 
+// firstOpen returns the position of the first step that can still start; see [plan.Plan.FirstOpen].
+func (t *Transition) firstOpen() int {
+	if t.plan == nil {
+		return 0
+	}
+	return t.plan.FirstOpen(t.rec.Ending(), func(i int) plan.State { return t.states[i] })
+}
+
 // stepID returns the id of the step at a position.
 func (t *Transition) stepID(i int) string { return t.plan.Step(i).ID }

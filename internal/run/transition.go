@@ -180,8 +180,8 @@ func (t *Transition) NextDue() (due record.Time) {
 	if run.Rec.Deadline > t.now {
 		due = run.Rec.Deadline
 	}
-	for i, state := range t.states {
-		if state != plan.Retrying && state != plan.Waiting {
+	for i := t.firstOpen(); i < len(t.states); i++ {
+		if state := t.states[i]; state != plan.Retrying && state != plan.Waiting {
 			continue
 		}
 		if at := run.Steps[i].Rec.Due; at != 0 && (due == 0 || at < due) { // 0 is a wait for a signal without a timeout

@@ -506,6 +506,7 @@ type modelStep struct {
 	id, driver    string
 	state         conveyor.State
 	attempt       int
+	cleared       int  // attempts before the newest requeue
 	again         bool // the next call has the same number
 	resumed       bool
 	requeues      int
@@ -726,7 +727,7 @@ func (m *model) startStep(r *modelResource, run *modelRun, s *modelStep) bool {
 func (m *model) answer(run *modelRun, s *modelStep) {
 	s.answers++
 	s.again, s.resumed, s.due = false, false, time.Time{}
-	delay := time.Second << (s.attempt - 1)
+	delay := time.Second << (s.attempt - s.cleared - 1)
 	text := "boom"
 	switch s.doing {
 	case isDone, isSlow:
@@ -740,6 +741,7 @@ func (m *model) answer(run *modelRun, s *modelStep) {
 		return
 	case isRequeue:
 		s.state, s.again, s.due = conveyor.StateWaiting, true, m.now.Add(requeueTime)
+		s.cleared = s.attempt - 1
 		s.requeues++
 		return
 	case isPanic:
@@ -750,7 +752,7 @@ func (m *model) answer(run *modelRun, s *modelStep) {
 		delay = ownDelay
 	}
 	s.failures = append(s.failures, fmt.Sprintf("%d %s", s.attempt, text))
-	if s.doing == isForGood || s.attempt >= run.attempts {
+	if s.doing == isForGood || s.attempt-s.cleared >= run.attempts {
 		s.state = conveyor.StateFailed
 		return
 	}

@@ -20,6 +20,7 @@ type stepBook struct {
 	last    *visit // the newest
 	done    bool   // it is not to be called again
 	attempt int    // that its next call has
+	cleared int    // attempts before the series of failures that counts: a requeue or a wait came after them
 	resumed bool
 }
 
@@ -174,6 +175,9 @@ func (x *explorer) checkAttempt(l *lifetime, v *visit, req *conveyor.Request) {
 			ok = ok || req.Attempt == 1 && req.Resumed
 		}
 	}
+	if b.last != nil && b.last.life != l {
+		b.cleared = b.rec.Settled // whether the former process has recorded its last answer is not known otherwise
+	}
 	if !ok {
 		x.fault("run %s step %s is called with attempt %d (resumed %v), and the next is %d (resumed %v), done %v",
 			v.run.alias, req.Step.ID, req.Attempt, req.Resumed, b.attempt, b.resumed, b.done)
@@ -275,7 +279,7 @@ func (x *explorer) conclude(v *visit) {
 	failed := v.answer.failed() || v.late()
 	switch {
 	case !failed && (v.answer == answerRequeue || v.answer == answerAwait):
-		b.resumed = false
+		b.resumed, b.cleared = false, v.attempt-1
 	case !failed:
 		b.done, b.resumed = true, false
 	case errors.Is(v.cause, conveyor.ErrShutdown):

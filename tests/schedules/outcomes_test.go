@@ -41,8 +41,11 @@ func (x *explorer) policyOf(v *visit) conveyor.RetryPolicy {
 
 func (x *explorer) exhausted(v *visit) bool {
 	most := x.policyOf(v).MaxAttempts
-	return most > 0 && v.attempt >= most
+	return most > 0 && x.failures(v) >= most
 }
+
+// failures says how many attempts have failed in a row if this one has.
+func (x *explorer) failures(v *visit) int { return v.attempt - v.run.steps[v.step].cleared }
 
 // delayBounds are the least and the most that may lie between the end of a failed call and its repetition.
 func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
@@ -50,7 +53,7 @@ func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
 		return v.delay, v.delay
 	}
 	p := x.policyOf(v)
-	delay := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(v.attempt-1)), float64(p.Max))
+	delay := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(x.failures(v)-1)), float64(p.Max))
 	if delay == float64(p.Max) {
 		x.see(sawMaxDelay)
 	}

@@ -38,6 +38,8 @@ type stepRecord struct {
 	Ended   int64          `json:"ended"`
 	Due     int64          `json:"due"`
 	Resumed bool           `json:"resumed"`
+	Refused bool           `json:"refused"`
+	Settled int            `json:"settled"`
 	Await   string         `json:"await"`
 	Waits   []struct {
 		To       int64

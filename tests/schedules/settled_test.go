@@ -170,7 +170,7 @@ func (x *explorer) idle(l *lifetime, r *runSeen, rooms map[string]int) string {
 	if r.rec.Outcome == conveyor.StateUnset {
 		return x.idleSteps(l, r, late, free)
 	}
-	if late && free && !r.rec.CutShort && !r.active(l, len(r.plan.Steps), len(r.steps)) {
+	if late && free && !r.rec.CutShort && r.cleanupWaits(l) {
 		return "its cleanup is out of time"
 	}
 	for i := len(r.plan.Steps); i < len(r.steps); i++ {
@@ -248,6 +248,23 @@ func (r *runSeen) active(l *lifetime, from, to int) bool {
 	for i := from; i < to; i++ {
 		if r.state(l, i) == conveyor.StateRunning {
 			return true
+		}
+	}
+	return false
+}
+
+// cleanupWaits says that the time of the cleanup runs on although none of its steps is called: it waits for something of
+// its own making.
+func (r *runSeen) cleanupWaits(l *lifetime) bool {
+	for i := len(r.plan.Steps); i < len(r.steps); i++ {
+		switch state := r.state(l, i); {
+		case state.Final():
+			continue
+		case state == conveyor.StateRetrying, state == conveyor.StateWaiting:
+			rec := &r.steps[i].rec
+			return !rec.Refused && (rec.Due == 0 || rec.Due > r.rec.Deadline)
+		default:
+			return false
 		}
 	}
 	return false
