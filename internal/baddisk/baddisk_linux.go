@@ -14,17 +14,18 @@ import (
 // a time, while the caller of the system call waits. judge must not use files itself. It can use standard output and
 // can read files from start to end, because these use other system calls, which are not intercepted.
 func Install(judge func(Call) syscall.Errno) error {
-	listener, err := install()
-	if err != nil {
-		return fmt.Errorf("seccomp: %w", err)
-	}
 	memory, err := os.Open("/proc/self/mem")
 	if err != nil {
 		return err
 	}
 	// A thread that waits for its answer still counts against GOMAXPROCS, so there must be more places than such
-	// threads.
+	// threads. This comes before the filter: until GOMAXPROCS is set, the runtime reads it from files of the system at
+	// times, and setting it waits for such a read, which nobody would answer yet.
 	runtime.GOMAXPROCS(max(16, runtime.GOMAXPROCS(0)))
+	listener, err := install()
+	if err != nil {
+		return errors.Join(fmt.Errorf("seccomp: %w", err), memory.Close())
+	}
 	go serve(listener, memory, judge)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -294,11 +295,24 @@ func (e entry) write(journal *os.File) error {
 	return err
 }
 
+// completeLines returns the lines of a journal that were written wholly. A kill can cut a write short at the end of a page
+// of memory, so that the next process continues the same line. What there is of the first write is as if it were not there.
+func completeLines(journal string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(journal) {
+			line = line[max(strings.LastIndex(line, `{"Life":`), 0):]
+			if !strings.HasSuffix(line, "\n") || !yield(line) {
+				return
+			}
+		}
+	}
+}
+
 func readJournal(t *testing.T, dir string) (journal []entry) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, "journal"))
 	require.NoError(t, err)
-	for line := range strings.Lines(string(data)) {
+	for line := range completeLines(string(data)) {
 		var e entry
 		require.NoError(t, json.Unmarshal([]byte(line), &e), line)
 		journal = append(journal, e)

@@ -920,12 +920,7 @@ func (r *round) checkJournal(runs map[string]*conveyor.Run) {
 	keys := map[string]station{}
 	newest := map[string]string{} // by resource, the run that was called last
 	former := map[string]bool{}   // runs after which another one of their resource was called
-	for line := range strings.Lines(string(data)) {
-		// A kill may cut short a write at the end of a page. What there is of that line is as if it were not there.
-		line = line[max(strings.LastIndex(line, `{"Life":`), 0):]
-		if !strings.HasSuffix(line, "\n") {
-			break
-		}
+	for line := range completeLines(string(data)) {
 		var e riotEntry
 		require.NoError(t, json.Unmarshal([]byte(line), &e), line)
 		at := station{e.Run, e.Step}
