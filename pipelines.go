@@ -30,8 +30,9 @@ const ruleMark = len(`"rule":1,`)
 //
 // If p is a [Planner], the engine keeps p and calls its Plan method for every run that is planned from now on.
 //
-// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The
-// drivers need not be registered yet.
+// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, [ErrClosed] after Shutdown, or an error
+// of the store. Records with a newer format than this program knows are a [store.ErrCorrupt]. The drivers need not be
+// registered yet.
 func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -84,7 +85,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	}
 }
 
-// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition.
+// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition. If it was
+// saved under an older rule of order, its steps have the After by which they mean the same now (see [Step].After).
 func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
 	if text.NameFault(name) != "" {
 		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))

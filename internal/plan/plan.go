@@ -130,8 +130,11 @@ func (p *Plan) Check() string {
 	if p.Rule > PresentRule {
 		return UnknownRule
 	}
-	present := Plan{Rule: p.Rule, Steps: slices.Clone(p.Steps)}
-	present.translate()
+	present := Plan{Rule: p.Rule, Steps: p.Steps}
+	if isGraph(p.Steps) {
+		present.Steps = slices.Clone(p.Steps)
+		present.translate()
+	}
 	var f fault.Fields
 	CheckGraph(present.Steps, &f)
 	if f.Any() {

@@ -722,6 +722,8 @@ func TestRule11AStartThatFailsMayBeRepeated(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.ErrorIs(t, e.Start(ended), context.Canceled)
+		_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":1}`))) // so that a start commits something
+		require.NoError(t, err)
 		e.Store.Refusing(func([]string) error { return rig.ErrBoom })
 		require.ErrorIs(t, e.Start(t.Context()), rig.ErrBoom)
 		e.Store.Refusing(nil)
