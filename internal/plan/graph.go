@@ -119,9 +119,10 @@ func (p *Plan) describeRing(ring []int) string {
 // edge says that a step comes after another one.
 type edge struct{ step, before int }
 
-// unwritten returns edges that follow from a missing After, and each of which closes a ring together with edges that
-// somebody wrote. If any ring among these steps has an edge that nobody wrote, there is one with a single such edge: the
-// step without After that is listed last comes after the predecessor of the next such edge, too.
+// unwritten returns edges that follow from a missing After, each of which closes a ring of edges that somebody wrote. It
+// returns at least one if any ring among these steps has an edge that nobody wrote. Of the steps without After on such a
+// ring, the one that is listed last comes after all the steps before it. The ring can be cut short there, until it has no
+// other edge that nobody wrote.
 func (p *Plan) unwritten(ring []int) (edges []edge) {
 	next := map[int][]int{} // the steps of the ring that name a step
 	for _, i := range ring {

@@ -10,8 +10,8 @@ import "slices"
 // Steps are over. If stopFinally is set, no step of Finally starts either.
 //
 // Invariant: a step is returned only after each of its predecessors has a recorded success, skip, or tolerated failure. The
-// predecessors of a step without After are all the steps listed before it.
-// A step of Finally is returned only when none of Steps can run any more.
+// predecessors of a step without After are all the steps listed before it. A step of Finally is returned only when none of
+// Steps can run any more.
 func (p *Plan) Next(states []State, stop, stopFinally bool) (start []int, over bool) {
 	start, over = p.nextOfSteps(states[:len(p.Steps)], stop)
 	if !over {
@@ -66,7 +66,7 @@ func (p *Plan) nextInOrder(states []State) []int {
 // startableSteps returns every step that can start and whose predecessors are done. A step of a graph without After can
 // start when all the steps listed before it are done.
 func (p *Plan) startableSteps(states []State) (start []int) {
-	listed := 0 // as many steps of the list as are known to be done
+	listed := 0 // the steps in front of this position are known to be done
 	for i, s := range states {
 		if !s.startable() {
 			continue
