@@ -312,7 +312,7 @@ func fromStatus(s record.Status) Status {
 // toPlan returns the plan of the steps that the definition s lists.
 func toPlan(s PipelineSpec) *plan.Plan {
 	p := &plan.Plan{
-		Steps: toSteps(s.Steps), Finally: toSteps(s.Finally), Timeout: document.Duration(s.Timeout), Resync: document.Duration(s.Resync),
+		Rule: plan.PresentRule, Steps: toSteps(s.Steps), Finally: toSteps(s.Finally), Timeout: document.Duration(s.Timeout), Resync: document.Duration(s.Resync),
 		Retry: toPolicyPtr(s.Retry),
 	}
 	return p.Ready()

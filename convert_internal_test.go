@@ -46,7 +46,7 @@ func TestValuesAndRecordsMirrorEachOther(t *testing.T) {
 func TestADefinitionIsReadAsThePlanOfItsSteps(t *testing.T) {
 	spec := full[PipelineSpec](t)
 	spec.Steps[0].After = nil
-	doc := record.Encode(spec)
+	doc := record.Encode(definition{plan.PresentRule, spec})
 	var read plan.Plan
 	require.NoError(t, record.Decode(store.Record{Key: "definition", Value: doc}, &read))
 	require.Equal(t, toPlan(spec), read.Ready())

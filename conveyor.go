@@ -234,22 +234,23 @@ func (e *Engine) Start(ctx context.Context) error {
 }
 
 // checkFormat checks that this program knows the format of the records. An empty store gets the format of this
-// program.
+// program, and so does a store with an older one, which this program reads and an older program must not continue.
 func (e *Engine) checkFormat(ctx context.Context) error {
-	format, _, err := ledger.Load[record.Format](ctx, e.ledger, record.FormatKey)
+	format, rev, err := ledger.Load[record.Format](ctx, e.ledger, record.FormatKey)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(record.FormatKey, record.Encode(record.Format{Format: record.Version})).IfAbsent()})
-		if errors.Is(err, store.ErrConflict) {
-			return e.checkFormat(ctx)
-		}
-		return err
 	case err != nil:
 		return err
 	case format.Format > record.Version:
 		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, record.Version)
+	case format.Format == record.Version:
+		return nil
 	}
-	return nil
+	_, err = e.ledger.Commit(ctx, []store.Op{store.Put(record.FormatKey, record.Encode(record.Format{Format: record.Version})).If(rev)})
+	if errors.Is(err, store.ErrConflict) {
+		return e.checkFormat(ctx)
+	}
+	return err
 }
 
 // Shutdown stops the engine. It starts nothing new. Running attempts can finish until shortly before the deadline of

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
 )
 
 // parsePackage parses the files of a folder that are, or are not, tests.
@@ -184,6 +186,33 @@ func TestReadmeShowsTheQuickstart(t *testing.T) {
 	program, err := os.ReadFile("examples/quickstart/main.go")
 	require.NoError(t, err)
 	require.Contains(t, string(readme), "```go\n"+string(program)+"```\n")
+}
+
+// TestReadmeShowsOneGraphThreeTimes holds the graph of the README to the example that is run, and its document and its picture
+// to the graph.
+func TestReadmeShowsOneGraphThreeTimes(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(readme), "With `After` it is a graph")
+	require.True(t, found)
+	block := func(language string) string {
+		_, text, found := strings.Cut(section, "```"+language+"\n")
+		require.True(t, found)
+		text, _, _ = strings.Cut(text, "```\n")
+		return text
+	}
+	examples, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	require.Contains(t, string(examples), "func ExampleAtOnce() {\n"+regexp.MustCompile(`(?m)^`).ReplaceAllString(strings.TrimSpace(block("go")), "\t")+"\n")
+	spec, err := conveyor.ParsePipeline(strings.NewReader(block("json")))
+	require.NoError(t, err)
+	var picture strings.Builder
+	require.NoError(t, spec.Mermaid(&picture))
+	require.Equal(t, block("mermaid"), picture.String())
+	_, example, found := strings.Cut(string(examples), "func ExampleAtOnce() {")
+	require.True(t, found)
+	example, _, _ = strings.Cut(example, "\n}\n")
+	require.Contains(t, strings.ReplaceAll(example, "\n\t// ", "\n"), picture.String()[:picture.Len()-1])
 }
 
 // TestReadmeNamesTestsThatExist holds every promise of the README to a test.

@@ -928,6 +928,37 @@ func ExampleRequest_Checkpoint() {
 	// file 3
 }
 
+func ExampleAtOnce() {
+	release := conveyor.PipelineSpec{
+		Name: "release", Resource: "app",
+		Steps: []conveyor.Step{
+			{ID: "build", Driver: "builder"},
+			{ID: "notes", Driver: "writer", After: conveyor.AtOnce()}, // starts at once
+			{ID: "test", Driver: "tester", After: []string{"build"}},  // after the build alone
+			{ID: "scan", Driver: "scanner", After: []string{"build"}},
+			{ID: "push", Driver: "pusher"}, // after all the steps above
+		},
+		Finally: []conveyor.Step{{ID: "tidy", Driver: "cleaner"}},
+	}
+	var picture strings.Builder
+	check(release.Mermaid(&picture))
+	fmt.Print(picture.String())
+	// Output:
+	// flowchart LR
+	//   s1["build<br/>builder"]
+	//   s2["notes<br/>writer"]
+	//   s3["test<br/>tester"]
+	//   s4["scan<br/>scanner"]
+	//   s5["push<br/>pusher"]
+	//   s6["tidy<br/>cleaner"]
+	//   s1 --> s3
+	//   s1 --> s4
+	//   s2 --> s5
+	//   s3 --> s5
+	//   s4 --> s5
+	//   s5 -. finally .-> s6
+}
+
 func ExamplePipelineSpec_Mermaid() {
 	release := conveyor.PipelineSpec{
 		Name: "release", Resource: "app",

@@ -11,8 +11,9 @@ import (
 )
 
 // Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors can draw. Each step is a box. An
-// arrow leads to each step from the steps that must come before it. Mermaid draws the definition as it is, even if it
-// is not valid. It returns the error of w.
+// arrow leads to each step from the steps that must come before it, except from those that come before another one of
+// them: the picture is the transitive reduction of the order. Mermaid draws the definition as it is, even if it is not
+// valid. It returns the error of w.
 func (s PipelineSpec) Mermaid(w io.Writer) error {
 	s = s.normalized()
 	c := chart{plan: toPlan(s)}
@@ -22,7 +23,7 @@ func (s PipelineSpec) Mermaid(w io.Writer) error {
 // Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. A run that has not
 // started has no steps to draw. Mermaid returns the error of w.
 func (r *Run) Mermaid(w io.Writer) error {
-	c := chart{plan: &plan.Plan{Independent: r.Pipeline == ""}, run: r}
+	c := chart{plan: &plan.Plan{Rule: plan.PresentRule, Independent: r.Pipeline == ""}, run: r}
 	for i := range r.Steps {
 		if r.Steps[i].Finally {
 			c.plan.Finally = append(c.plan.Finally, toStep(r.Steps[i].Step))
@@ -54,13 +55,13 @@ func (c *chart) write(w io.Writer) error {
 	for i := range c.plan.Len() {
 		fmt.Fprintf(&b, "  %s[\"%s\"]\n", node(i), c.label(i, c.plan.Step(i)))
 	}
-	for i := range c.plan.Len() {
+	for i, arrows := range c.plan.Arrows() {
 		if i == len(c.plan.Steps) {
 			for _, last := range c.plan.Last() {
 				fmt.Fprintf(&b, "  %s -. finally .-> %s\n", node(last), node(i))
 			}
 		}
-		for _, before := range c.plan.Before(i) {
+		for _, before := range arrows {
 			fmt.Fprintf(&b, "  %s --> %s\n", node(before), node(i))
 		}
 	}

@@ -32,9 +32,9 @@ type PipelineSpec struct {
 	Description string `json:"description,omitempty"`
 	// Version is the author's own label. The engine keeps it unchanged.
 	Version string `json:"version,omitempty"`
-	// Steps are run in this order: each step starts after the one before it has succeeded. If any step has an After,
-	// each step starts as soon as all steps that its After names have succeeded. A pipeline has at least 1 step.
-	// Steps and Finally together have at most [Limits].Steps.
+	// Steps are a list: each step starts after the steps before it have succeeded. If a step has an After, the steps are
+	// a graph, and steps can run at the same time (see [Step].After). A pipeline has at least 1 step. Steps and Finally
+	// together have at most [Limits].Steps.
 	Steps []Step `json:"steps"`
 	// Finally steps are run in this order when Steps have ended, whether these succeeded, failed, timed out or were
 	// canceled (see [Request].Outcome). All Finally steps are run, even if one of them fails. If Steps had succeeded
@@ -81,9 +81,14 @@ type Step struct {
 	Name string `json:"name,omitempty"`
 	// Driver is the name of the driver that carries out the step. One driver can serve several steps.
 	Driver string `json:"driver"`
-	// After lists the ids of the steps that must come before this step. If no step of the pipeline has an After, the
-	// steps run in the order of the list. If any step has one, a step without After starts at once.
-	After []string `json:"after,omitempty"`
+	// After lists the ids of the steps that must come before this step. A step without After comes after all the steps
+	// that are listed before it. A step with After comes after the steps that it names and after no others. If it names
+	// none, it starts at once: an empty After that is not nil ("after": [] in a document, [AtOnce] in Go) is not the same
+	// as no After. In a pipeline whose steps are planned (see [Planner]), such a step starts after the [PlanStep].
+	//
+	// A step comes after another one if it can start only when the other one has succeeded or was skipped, or has failed
+	// with ContinueOnError. Steps of Finally have no After.
+	After []string `json:"after,omitzero"`
 	// With is any JSON: the settings for this use of the driver (see [Request.Settings]).
 	With  json.RawMessage `json:"with,omitempty"`
 	Retry *RetryPolicy    `json:"retry,omitempty"`
@@ -94,6 +99,10 @@ type Step struct {
 	// succeed.
 	ContinueOnError bool `json:"continueOnError,omitempty"`
 }
+
+// AtOnce returns an empty list, which is not nil. As the After of a step it means that the step starts at once, and not
+// after the steps that are listed before it.
+func AtOnce() []string { return []string{} }
 
 // ChangePolicy defines what happens when a resource changes during its run.
 type ChangePolicy uint8
@@ -145,7 +154,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // cannot be saved as it is.
 type Planner interface {
 	// Plan returns the steps of a run of res. The steps are pinned in the run as if they were in the definition: they
-	// are a list or a graph, and a step without an id gets its position as its id. If Plan returns no steps, the run
+	// are a list or a graph, and a step without an id gets its position as its id. All of them come after [PlanStep]. If Plan returns no steps, the run
 	// succeeds. The engine copies the steps. Plan owns res.
 	//
 	// A run calls Plan in a step of its own. This step is the first one, and its id is [PlanStep]. The rules of
@@ -262,8 +271,8 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 		if !f.Any() { // a fault that was found before is most likely the reason
 			f.Add(fault.Invalidf("", "cannot be written as JSON: %v", err))
 		}
-	} else if len(doc) > limits.Document {
-		f.Add(fault.Larger("", len(doc), limits.Document, "bytes as a document"))
+	} else if most := min(limits.Document, maxBytesLimit-ruleMark); len(doc) > most { // it is recorded with the rule
+		f.Add(fault.Larger("", len(doc), most, "bytes as a document"))
 	}
 	return f.List()
 }
@@ -278,7 +287,7 @@ func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	validateSteps("finally", finally, positions, f, limits)
 	plan.CheckGraph(toSteps(steps), f)
 	for i, step := range finally {
-		if len(step.After) > 0 {
+		if step.After != nil {
 			f.Add(fault.Invalidf(fmt.Sprintf("finally[%d].after", i), "has no meaning here; these steps run in order"))
 		}
 	}
@@ -323,11 +332,12 @@ func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w", err))
 	}
-	rest := (&plan.Plan{Steps: toSteps(steps)}).Ready()
+	rest := (&plan.Plan{Rule: plan.PresentRule, Steps: toSteps(steps)}).Ready()
 	if p.Finalize {
 		rest = rest.Backwards()
 	}
 	whole := *p
+	whole.Rule = plan.PresentRule // p may be pinned under an older rule, but the Planner is of this program
 	whole.Steps = append([]plan.Step{p.Steps[0]}, rest.Steps...)
 	if doc, err := document.Marshal(&whole); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, err))

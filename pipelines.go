@@ -10,18 +10,29 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
+
+// definition is what is recorded of a pipeline: its document, and the rule by which the After of its steps orders them.
+type definition struct {
+	Rule plan.Rule `json:"rule,omitempty"`
+	PipelineSpec
+}
+
+// ruleMark is the number of bytes by which a definition is longer than its document.
+const ruleMark = len(`"rule":1,`)
 
 // SavePipeline creates or replaces the pipeline that p specifies. Runs that have begun keep the steps they began
 // with. Later runs use the new definition. Saving an unchanged definition changes nothing.
 //
 // If p is a [Planner], the engine keeps p and calls its Plan method for every run that is planned from now on.
 //
-// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, and [ErrClosed] after Shutdown. The
-// drivers need not be registered yet.
+// SavePipeline returns an [ErrInvalid] or [ErrTooLarge] that lists every fault, [ErrClosed] after Shutdown, or an error
+// of the store. Records with a newer format than this program knows are a [store.ErrCorrupt]. The drivers need not be
+// registered yet.
 func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
@@ -34,7 +45,10 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
 		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
 	}
-	doc := record.Encode(spec)
+	if err := e.checkFormat(ctx); err != nil {
+		return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
+	}
+	doc := record.Encode(definition{plan.PresentRule, spec})
 	hash := ledger.DefinitionHash(doc)
 	for {
 		old, rev, err := e.ledger.Pipeline(ctx, spec.Name)
@@ -71,7 +85,8 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	}
 }
 
-// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition.
+// GetPipeline returns the current definition of a pipeline, or [ErrNotFound]. The caller owns the definition. If it was
+// saved under an older rule of order, its steps have the After by which they mean the same now (see [Step].After).
 func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
 	if text.NameFault(name) != "" {
 		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
@@ -84,11 +99,12 @@ func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, er
 	if err != nil {
 		return PipelineSpec{}, err
 	}
-	var spec PipelineSpec
-	if err := record.Decode(r, &spec); err != nil {
+	var d definition
+	if err := record.Decode(r, &d); err != nil {
 		return PipelineSpec{}, fmt.Errorf("definition of pipeline %s: %w", name, err)
 	}
-	return spec, nil
+	d.Steps = fromSteps((&plan.Plan{Rule: d.Rule, Steps: toSteps(d.Steps)}).Ready().Steps) // written by the present rule
+	return d.PipelineSpec, nil
 }
 
 // Pipelines returns the current definitions of all pipelines, in the order of their names. If the store fails or ctx

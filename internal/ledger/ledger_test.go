@@ -225,6 +225,34 @@ func TestAttemptsAndSignals(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrCorrupt)
 }
 
+func TestDefinitionsOfAnyRule(t *testing.T) {
+	b := newBook(t)
+	for _, c := range []struct {
+		name   string
+		doc    string
+		before [][]int // nil for what cannot be read
+	}{
+		{"unmarked", `{"steps":[{"id":"1"},{"id":"2","after":["1"]},{"id":"3"}]}`, [][]int{nil, {0}, nil}},
+		{"of the present rule", `{"rule":1,"steps":[{"id":"1"},{"id":"2","after":["1"]},{"id":"3"}]}`, [][]int{nil, {0}, {0, 1}}},
+		{"of a rule to come", `{"rule":2,"steps":[{"id":"1"}]}`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hash := DefinitionHash([]byte(c.doc))
+			b.put(record.DefinitionKey("ci", hash), []byte(c.doc))
+			p, err := b.Definition(t.Context(), "ci", hash)
+			if c.before == nil {
+				require.ErrorIs(t, err, store.ErrCorrupt)
+				require.ErrorContains(t, err, plan.UnknownRule)
+				return
+			}
+			require.NoError(t, err)
+			for i, want := range c.before {
+				require.Equal(t, want, p.Before(i))
+			}
+		})
+	}
+}
+
 func TestPipelinesAndDefinitions(t *testing.T) {
 	b := newBook(t)
 	_, _, err := b.Pipeline(t.Context(), "ci")

@@ -68,6 +68,9 @@ func (l *Ledger) Definition(ctx context.Context, name, hash string) (*plan.Plan,
 	if err := json.Unmarshal(r.Value, p); err != nil {
 		return nil, fmt.Errorf("definition of pipeline %s: %w", name, record.Damaged(r.Key, errors.New(record.Unfit(err))))
 	}
+	if p.Rule > plan.PresentRule {
+		return nil, fmt.Errorf("definition of pipeline %s: %w", name, record.Damaged(r.Key, errors.New(plan.UnknownRule)))
+	}
 	return p.Ready(), nil
 }
 

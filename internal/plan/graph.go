@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,84 +12,150 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// CheckGraph adds a fault to f for each id in After that names no step, names its own step, or comes twice, and a fault if
-// steps wait for each other in a cycle.
+// CheckGraph adds a fault to f for each id in After that names no step, names its own step, or comes twice, and a fault for
+// each set of steps that wait for each other. The steps must be written by the present rule.
 func CheckGraph(steps []Step, f *fault.Fields) {
 	if !isGraph(steps) {
 		return
 	}
-	positions := map[string]int{}
-	for i, step := range slices.Backward(steps) { // the first of several steps with an equal id counts; that is another fault
-		positions[step.ID] = i
-	}
-	open := make([]int, len(steps)) // for each step, how many of its predecessors are not sorted yet
-	next := make([][]int, len(steps))
+	positions := positionsOf(steps)
+	named := make([]int, len(steps)) // for each step, the last step that names it, counted from 1
 	for i, step := range steps {
-		seen := map[string]bool{}
 		for k, id := range step.After {
-			field := fmt.Sprintf("steps[%d].after[%d]", i, k)
 			from, known := positions[id]
+			problem := ""
 			switch {
 			case !known:
-				f.Add(fault.Invalidf(field, "no step has the id %q", text.Truncate(id, text.MaxName)))
+				problem = fmt.Sprintf("no step has the id %s", quoted(id))
 			case from == i:
-				f.Add(fault.Invalidf(field, "step %q comes after itself", id))
-			case seen[id]:
-				f.Add(fault.Invalidf(field, "%q comes twice", id))
+				problem = fmt.Sprintf("step %s comes after itself", quoted(id))
+			case named[from] == i+1:
+				problem = fmt.Sprintf("%s comes twice", quoted(id))
 			default:
-				open[i]++
-				next[from] = append(next[from], i)
+				named[from] = i + 1
 			}
-			seen[id] = true
+			if problem != "" {
+				f.Add(fault.Invalidf(fmt.Sprintf("steps[%d].after[%d]", i, k), "%s", problem))
+			}
 		}
 	}
-	if cycle := cycleOf(steps, open, next); len(cycle) > 0 {
-		f.Add(fault.Invalidf("steps", "the steps %s wait for each other", strings.Join(cycle, ", ")))
+	p := (&Plan{Rule: PresentRule, Steps: steps}).Ready()
+	for _, ring := range components(p.after) {
+		if len(ring) > 1 {
+			slices.Sort(ring)
+			f.Add(fault.Invalidf("steps", "%s", p.describeRing(ring)))
+		}
 	}
 }
 
-// isGraph reports whether a step has an After. If so, the order of the list has no meaning.
+// isGraph reports whether a step has an After, even an empty one. If none has, the steps run in the order of the list.
 func isGraph(steps []Step) bool {
-	return slices.ContainsFunc(steps, func(s Step) bool { return len(s.After) > 0 })
+	return slices.ContainsFunc(steps, func(s Step) bool { return s.After != nil })
 }
 
-// cycleOf returns the quoted ids of the steps that lie on a cycle or between two cycles, and nil if there is no cycle. It
-// first removes the steps without predecessors, repeatedly. The steps that remain lie on a cycle or after one. Then it
-// removes the steps without successors, repeatedly.
-func cycleOf(steps []Step, open []int, next [][]int) (cycle []string) {
-	var free []int
-	for i := range steps {
-		if open[i] == 0 {
-			free = append(free, i)
+// quoted returns an id for an error.
+func quoted(id string) string { return strconv.Quote(text.Truncate(id, text.MaxName)) }
+
+// components divides the steps, of which the predecessors are given, so that two steps are together if each of them comes
+// after the other one, directly or through other steps. In a graph without a ring, each step is alone. The components
+// come in an order in which each one follows those that it comes after.
+func components(before [][]int) (all [][]int) {
+	const placed = math.MaxInt
+	number := make([]int, len(before)) // counts the visits from 1; 0 before the visit; placed when its component is known
+	lowest := make([]int, len(before)) // the lowest number of an open step that is known to come before the step
+	var open []int
+	visits := 0
+	var visit func(i int)
+	visit = func(i int) { // this is Tarjan's algorithm
+		visits++
+		number[i], lowest[i] = visits, visits
+		open = append(open, i)
+		for _, b := range before[i] {
+			if number[b] == 0 {
+				visit(b)
+				lowest[i] = min(lowest[i], lowest[b])
+			} else {
+				lowest[i] = min(lowest[i], number[b])
+			}
+		}
+		if lowest[i] < number[i] {
+			return
+		}
+		first := len(open) - 1
+		for open[first] != i {
+			first--
+		}
+		component := slices.Clone(open[first:])
+		open = open[:first]
+		for _, k := range component {
+			number[k], lowest[k] = placed, placed
+		}
+		all = append(all, component)
+	}
+	for i := range before {
+		if number[i] == 0 {
+			visit(i)
 		}
 	}
-	left := len(steps)
-	for ; len(free) > 0; left-- {
-		i := free[0]
-		free = free[1:]
-		for _, k := range next[i] {
-			if open[k]--; open[k] == 0 {
-				free = append(free, k)
+	return all
+}
+
+// describeRing returns what is wrong with steps that wait for each other, given in the order of the list. If nobody wrote a
+// part of the ring, because it follows from a missing After, the text names that part.
+func (p *Plan) describeRing(ring []int) string {
+	ids := make([]string, len(ring))
+	for k, i := range ring {
+		ids[k] = quoted(p.Steps[i].ID)
+	}
+	problem := fmt.Sprintf("the steps %s wait for each other", strings.Join(ids, ", "))
+	joint := ": "
+	for _, edge := range p.unwritten(ring) {
+		problem += fmt.Sprintf("%s%s has no after, so it comes after %s", joint, quoted(p.Steps[edge.step].ID), quoted(p.Steps[edge.before].ID))
+		joint = "; "
+	}
+	return problem
+}
+
+// edge says that a step comes after another one.
+type edge struct{ step, before int }
+
+// unwritten returns edges that follow from a missing After, each of which closes a ring of edges that somebody wrote. It
+// returns at least one if any ring among these steps has an edge that nobody wrote. Of the steps without After on such a
+// ring, the one that is listed last comes after all the steps before it. The ring can be cut short there, until it has no
+// other edge that nobody wrote.
+func (p *Plan) unwritten(ring []int) (edges []edge) {
+	next := map[int][]int{} // the steps of the ring that name a step
+	for _, i := range ring {
+		if p.Steps[i].After == nil {
+			continue
+		}
+		for _, b := range p.after[i] {
+			next[b] = append(next[b], i)
+		}
+	}
+	last := map[int]int{} // the last step without After that a step comes after, through what was written
+	for _, barrier := range slices.Backward(ring) {
+		if p.Steps[barrier].After != nil {
+			continue
+		}
+		for follow := []int{barrier}; len(follow) > 0; {
+			i := follow[len(follow)-1]
+			follow = follow[:len(follow)-1]
+			for _, k := range next[i] {
+				if _, known := last[k]; !known {
+					last[k] = barrier
+					follow = append(follow, k)
+				}
 			}
 		}
 	}
-	if left == 0 {
-		return nil
-	}
-	for again := true; again; {
-		again = false
-		for i := range steps {
-			if open[i] > 0 && !slices.ContainsFunc(next[i], func(k int) bool { return open[k] > 0 }) {
-				open[i], again = 0, true
-			}
+	for _, i := range ring {
+		barrier, known := last[i]
+		if known && barrier > i && !slices.ContainsFunc(edges, func(e edge) bool { return e.step == barrier }) {
+			edges = append(edges, edge{barrier, i})
 		}
 	}
-	for i, step := range steps {
-		if open[i] > 0 {
-			cycle = append(cycle, strconv.Quote(step.ID))
-		}
-	}
-	return cycle
+	return edges
 }
 
 // SpreadToFollowing marks each of Steps that comes after a marked step, directly or through other steps.
@@ -121,7 +189,7 @@ func (p *Plan) Last() (last []int) {
 // Backwards returns the plan of a deletion. The steps are finalized one at a time, and the last step first. In a graph,
 // each step is finalized before each of its predecessors. A step that fails stops the steps after it.
 func (p *Plan) Backwards() *Plan {
-	b := &Plan{Retry: p.Retry, Finalize: true, Planned: p.Planned}
+	b := &Plan{Rule: p.Rule, Retry: p.Retry, Finalize: true, Planned: p.Planned}
 	placed := make([]bool, len(p.Steps))
 	var place func(i int)
 	place = func(i int) { // the predecessors first; the graph has no cycle
@@ -141,4 +209,53 @@ func (p *Plan) Backwards() *Plan {
 	}
 	slices.Reverse(b.Steps)
 	return b
+}
+
+// Arrows returns, for each step, the predecessors that a picture shows: those that do not come before another one of its
+// predecessors. If steps wait for each other, these are all direct predecessors.
+func (p *Plan) Arrows() [][]int {
+	arrows := make([][]int, p.Len())
+	for i := range arrows {
+		arrows[i] = p.Before(i)
+	}
+	order := components(arrows)
+	rank := make([]int, len(arrows))
+	for r, c := range order {
+		if len(c) > 1 || slices.Contains(arrows[c[0]], c[0]) {
+			return arrows
+		}
+		rank[c[0]] = r
+	}
+	passed := make([]int, len(arrows))
+	for _, c := range order {
+		i := c[0]
+		arrows[i] = p.reduce(i, arrows, rank, passed)
+	}
+	return arrows
+}
+
+// reduce returns the predecessors of a step without those that come before another one of them. The arrows to the steps in
+// front of it, by rank, are reduced already. The elements of passed are marks, which hold i+1 of the step that set them.
+func (p *Plan) reduce(i int, arrows [][]int, rank, passed []int) []int {
+	if len(arrows[i]) < 2 {
+		return arrows[i]
+	}
+	before := slices.SortedFunc(slices.Values(arrows[i]), func(a, b int) int { return cmp.Compare(rank[b], rank[a]) })
+	lowest := rank[before[len(before)-1]]
+	for _, b := range before { // what comes before b has a lower rank, and follows
+		if passed[b] == i+1 {
+			continue
+		}
+		for follow := []int{b}; len(follow) > 0; {
+			k := follow[len(follow)-1]
+			follow = follow[:len(follow)-1]
+			for _, earlier := range arrows[k] {
+				if passed[earlier] != i+1 && rank[earlier] >= lowest {
+					passed[earlier] = i + 1
+					follow = append(follow, earlier)
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(arrows[i]), func(b int) bool { return passed[b] == i+1 })
 }

@@ -12,13 +12,17 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// steps returns steps from texts such as "c:a,b": c comes after a and b.
+// steps returns steps from texts such as "c:a,b": c comes after a and b. "c:" has an After that names none, and "c" has no
+// After.
 func steps(texts ...string) (steps []Step) {
 	for _, text := range texts {
-		id, after, _ := strings.Cut(text, ":")
+		id, after, written := strings.Cut(text, ":")
 		s := Step{ID: id, Driver: "d"}
-		if after != "" {
+		switch {
+		case after != "":
 			s.After = strings.Split(after, ",")
+		case written:
+			s.After = []string{}
 		}
 		steps = append(steps, s)
 	}
@@ -41,14 +45,15 @@ func TestCheckGraph(t *testing.T) {
 		{"no steps", nil, nil},
 		{"a list", steps("a", "b", "c"), nil},
 		{"a diamond", steps("a", "b:a", "c:a", "d:b,c"), nil},
-		{"in any order", steps("d:b,c", "b:a", "c:a", "a"), nil},
+		{"in any order", steps("d:b,c", "b:a", "c:a", "a:"), nil},
 		{"two parts", steps("a", "b:a", "c", "d:c"), nil},
 		{"an unknown step", steps("a", "b:a,x"), []string{`steps[1].after[1] no step has the id "x"`}},
 		{"itself", steps("a", "b:b"), []string{`steps[1].after[0] step "b" comes after itself`}},
 		{"twice", steps("a", "b:a,a"), []string{`steps[1].after[1] "a" comes twice`}},
 		{"a cycle of two", steps("a:b", "b:a"), []string{`steps the steps "a", "b" wait for each other`}},
-		{"only those on the cycle are named", steps("x", "a:x,c", "b:a", "c:b", "y:c", "z:y"), []string{`steps the steps "a", "b", "c" wait for each other`}},
-		{"two cycles", steps("a:b", "b:a", "c:d", "d:c"), []string{`steps the steps "a", "b", "c", "d" wait for each other`}},
+		{"only those on the cycle are named", steps("x:", "a:x,c", "b:a", "c:b", "y:c", "z:y"), []string{`steps the steps "a", "b", "c" wait for each other`}},
+		{"two cycles", steps("a:b", "b:a", "c:d", "d:c"), []string{`steps the steps "a", "b" wait for each other`, `steps the steps "c", "d" wait for each other`}},
+		{"what lies between two cycles is on none", steps("a:b", "b:a", "x:b", "c:d,x", "d:c"), []string{`steps the steps "a", "b" wait for each other`, `steps the steps "c", "d" wait for each other`}},
 		{"several faults", steps("a:x", "b:c", "c:b"), []string{`steps[0].after[0] no step has the id "x"`, `steps the steps "b", "c" wait for each other`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -63,13 +68,13 @@ func TestCheckGraph(t *testing.T) {
 	}
 }
 
-// arrows draws steps with any dependencies among them, without repetitions; up to is the number of the steps from which a
+// arrows draws steps with any dependencies among them, all of them written, without repetitions; up to is the number of the steps from which a
 // step can depend on, by its position.
 func arrows(t *rapid.T, upTo func(i, n int) int) []Step {
 	n := rapid.IntRange(1, 8).Draw(t, "steps")
 	var all []Step
 	for i := range n {
-		s := Step{ID: fmt.Sprint("s", i), Driver: "d", ContinueOnError: rapid.Bool().Draw(t, "tolerated"), With: []byte("1")}
+		s := Step{ID: fmt.Sprint("s", i), Driver: "d", After: []string{}, ContinueOnError: rapid.Bool().Draw(t, "tolerated"), With: []byte("1")}
 		for k := range upTo(i, n) {
 			if k != i && rapid.IntRange(0, 3).Draw(t, "arrow") == 0 {
 				s.After = append(s.After, fmt.Sprint("s", k))
@@ -92,13 +97,13 @@ func reaches(p *Plan, from, to int, seen map[int]bool) bool {
 
 func TestCheckGraphFindsExactlyTheCycles(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := &Plan{Steps: arrows(t, func(_, n int) int { return n })}
+		p := &Plan{Rule: PresentRule, Steps: arrows(t, func(_, n int) int { return n })}
 		var f fault.Fields
 		CheckGraph(p.Steps, &f)
 		p.Ready()
 		cycle := false
 		for i := range p.Steps {
-			cycle = cycle || p.after != nil && reaches(p, i, i, map[int]bool{})
+			cycle = cycle || reaches(p, i, i, map[int]bool{})
 		}
 		require.Equal(t, cycle, f.Any())
 	})
@@ -107,7 +112,7 @@ func TestCheckGraphFindsExactlyTheCycles(t *testing.T) {
 // graphs draws a plan without cycles, whose steps are in any order.
 func graphs(t *rapid.T) *Plan {
 	all := arrows(t, func(i, _ int) int { return i })
-	return (&Plan{Steps: rapid.Permutation(all).Draw(t, "order")}).Ready()
+	return (&Plan{Rule: PresentRule, Steps: rapid.Permutation(all).Draw(t, "order")}).Ready()
 }
 
 func TestBackwardsPutsEveryStepBeforeItsPredecessors(t *testing.T) {

@@ -9,8 +9,9 @@ import "slices"
 // If stop is set, no further one of Steps starts, and Steps are over as soon as none of them runs. Finally follows when
 // Steps are over. If stopFinally is set, no step of Finally starts either.
 //
-// Invariant: a step is returned only after each of its predecessors has a recorded success, skip, or tolerated failure.
-// A step of Finally is returned only when none of Steps can run any more.
+// Invariant: a step is returned only after each of its predecessors has a recorded success, skip, or tolerated failure. The
+// predecessors of a step without After are all the steps listed before it. A step of Finally is returned only when none of
+// Steps can run any more.
 func (p *Plan) Next(states []State, stop, stopFinally bool) (start []int, over bool) {
 	start, over = p.nextOfSteps(states[:len(p.Steps)], stop)
 	if !over {
@@ -74,10 +75,22 @@ func (p *Plan) nextInOrder(states []State) []int {
 	return nil
 }
 
-// startableSteps returns every step that can start and whose predecessors are done.
+// startableSteps returns every step that can start and whose predecessors are done. A step of a graph without After can
+// start when all the steps listed before it are done.
 func (p *Plan) startableSteps(states []State) (start []int) {
+	listed := 0 // the steps in front of this position are known to be done
 	for i, s := range states {
-		if s.startable() && !slices.ContainsFunc(p.Before(i), func(b int) bool { return !p.passed(states, b) }) {
+		if !s.startable() {
+			continue
+		}
+		if p.after != nil && p.Steps[i].After == nil {
+			for listed < i && p.passed(states, listed) {
+				listed++
+			}
+			if listed == i {
+				start = append(start, i)
+			}
+		} else if !slices.ContainsFunc(p.Before(i), func(b int) bool { return !p.passed(states, b) }) {
 			start = append(start, i)
 		}
 	}

@@ -3,6 +3,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/retry"
@@ -13,6 +15,8 @@ import (
 //
 // Invariant: a plan does not change after Ready has returned. The runs of one definition share it without a lock.
 type Plan struct {
+	// Rule is the rule of order by which the steps were written. Ready translates the steps if it is not the present rule.
+	Rule    Rule              `json:"rule,omitempty"`
 	Steps   []Step            `json:"steps"`
 	Finally []Step            `json:"finally,omitempty"`
 	Timeout document.Duration `json:"timeout,omitzero"`
@@ -27,7 +31,9 @@ type Plan struct {
 	// succeeded.
 	Planned bool `json:"planned,omitempty"`
 
-	after [][]int // set by Ready: for each of Steps, the positions of its predecessors; nil if the plan is not a graph
+	// after is set by Ready: for each of Steps, the positions of its direct predecessors; see [Plan.Before]. It is nil if the
+	// plan is not a graph.
+	after [][]int
 }
 
 // Listeners returns the plan of a resource without a pipeline. The plan has one step for each driver, and the id of the
@@ -40,22 +46,45 @@ func Listeners(drivers []string) *Plan {
 	return p
 }
 
-// Ready resolves the ids in After to positions, and returns p. It must be called once before a plan that was made or
-// decoded is used. Each id must name a step of the plan; Check reports an id that does not.
+// Ready translates steps that were written by an older rule, resolves the ids in After to positions, and returns p. It must
+// be called once before a plan that was made or decoded is used. Check reports an id that names no step; Ready passes it
+// over.
 func (p *Plan) Ready() *Plan {
+	p.translate()
 	if !isGraph(p.Steps) {
 		return p
 	}
+	positions := positionsOf(p.Steps)
 	p.after = make([][]int, len(p.Steps))
-	for i, step := range p.Steps {
-		for _, id := range step.After {
-			p.after[i] = append(p.after[i], p.Index(id))
+	barrier := 0 // the last step without After, which comes after all the steps in front of it
+	for i := range p.Steps {
+		if p.Steps[i].After == nil {
+			for k := barrier; k < i; k++ {
+				p.after[i] = append(p.after[i], k)
+			}
+			barrier = i
+			continue
 		}
-		if p.Planned && i > 0 && len(step.After) == 0 {
+		for _, id := range p.Steps[i].After {
+			if k, known := positions[id]; known {
+				p.after[i] = append(p.after[i], k)
+			}
+		}
+		if p.Planned && i > 0 && len(p.after[i]) == 0 {
 			p.after[i] = []int{0}
 		}
 	}
 	return p
+}
+
+// positionsOf returns the position of each step by its id. If several steps have an equal id, which is a fault, the first
+// one counts.
+func positionsOf(steps []Step) map[string]int {
+	positions := make(map[string]int, len(steps))
+	for i, step := range slices.Backward(steps) {
+		positions[step.ID] = i
+	}
+	return positions
 }
 
 // Len returns the number of steps, with those of Finally.
@@ -79,7 +108,9 @@ func (p *Plan) Index(id string) int {
 	return -1
 }
 
-// Before returns the positions of the direct predecessors of a step. A step can start only after its predecessors. The
+// Before returns the positions of the direct predecessors of a step. A step can start only after its predecessors. A step
+// of a graph without After comes after all the steps listed before it; Before returns the last one of them without After,
+// which comes after those in front of it, and what is listed between the two. So a plan has few predecessors in all. The
 // predecessor of a step of Finally is the one in front of it; the first of Finally has none here, although it starts only
 // after all of Steps.
 func (p *Plan) Before(i int) []int {
@@ -96,8 +127,16 @@ func (p *Plan) Before(i int) []int {
 // Check returns what is wrong with a plan that was read from the store, and an empty text if nothing is. A plan without
 // faults can be passed to Ready.
 func (p *Plan) Check() string {
+	if p.Rule > PresentRule {
+		return UnknownRule
+	}
+	present := Plan{Rule: p.Rule, Steps: p.Steps}
+	if isGraph(p.Steps) {
+		present.Steps = slices.Clone(p.Steps)
+		present.translate()
+	}
 	var f fault.Fields
-	CheckGraph(p.Steps, &f)
+	CheckGraph(present.Steps, &f)
 	if f.Any() {
 		return "has steps that wait for each other, or for none that there is"
 	}

@@ -17,9 +17,10 @@ type Step struct {
 	Name string `json:"name,omitempty"`
 	// Driver is the name of the driver that carries out the step. One driver can serve several steps.
 	Driver string `json:"driver"`
-	// After lists the ids of the steps that must be done before this step. If no step of the plan has an After, the
-	// steps run in the order of the list. If any step has one, a step without After starts at once.
-	After []string `json:"after,omitempty"`
+	// After lists the ids of the steps that must be done before this step. A step without After comes after all the steps
+	// listed before it. A step with After comes after those that it names and no others. An empty After that is not nil
+	// names none.
+	After []string `json:"after,omitzero"`
 	// With is any JSON: the settings for this use of the driver.
 	With  json.RawMessage `json:"with,omitempty"`
 	Retry *retry.Policy   `json:"retry,omitempty"`

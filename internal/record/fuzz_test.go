@@ -40,6 +40,7 @@ var storedSamples = []any{
 	Run{Type: "r", Name: "a", ResourceID: "x", Cause: Created, State: plan.Running, Started: 1, Generation: 1, Stop: plan.StopHalt, FailedStep: "1"},
 	Run{Type: "r", Name: "a", ResourceID: "x", Cause: Retried, State: plan.Queued, Of: "b", From: "/", Newest: true, Position: 1},
 	plan.Plan{Steps: []plan.Step{{ID: "1", Driver: "d"}, {ID: "2", Driver: "d", After: []string{"1"}}}},
+	plan.Plan{Rule: plan.PresentRule, Steps: []plan.Step{{ID: "1", Driver: "d", After: []string{"3"}}, {ID: "2"}, {ID: "3", After: []string{}}}},
 	plan.Plan{Steps: []plan.Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
 	Step{State: plan.Retrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
 	Step{State: plan.Waiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []Wait{{Signal: "go", From: 1, To: 2}}},
@@ -55,6 +56,8 @@ var storedGarbage = []string{
 	`{"attempt":1e400}`, `{"attempt":-0}`, `{"attempt":9223372036854775808}`, `{"generation":-9223372036854775808}`, `{"attempt":1.0}`,
 	`{"output":` + strings.Repeat("[", 12_000) + strings.Repeat("]", 12_000) + `}`, strings.Repeat(`{"spec":`, 9_000),
 	`{"steps":[{"id":"1","after":["2"]},{"id":"2","after":["1"]}]}`, `{"steps":[{"id":"1","after":["x"]}]}`, `{"steps":null}`,
+	`{"rule":1,"steps":[{"id":"1","after":["2"]},{"id":"2"}]}`, `{"rule":2,"steps":[{"id":"1"}]}`, `{"rule":256,"steps":[{"id":"1"}]}`,
+	`{"steps":[{"id":"1","after":[]},{"id":"2"}]}`, `{"steps":[{"id":"1","after":["2"]},{"id":"2"}]}`,
 }
 
 // Whatever a damaged store holds, it is either ErrCorrupt or a record that can be written again, and comes back as it
@@ -232,6 +235,8 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 		{"a step with less than no attempts", &Step{State: plan.Running, Attempt: -1}},
 		{"a plan without steps", &plan.Plan{}},
 		{"a plan with an unknown predecessor", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}}}},
+		{"a plan with a cycle that nobody wrote", &plan.Plan{Rule: plan.PresentRule, Steps: []plan.Step{{ID: "1", After: []string{"2"}}, {ID: "2"}}}},
+		{"a plan by an unknown rule", &plan.Plan{Rule: plan.PresentRule + 1, Steps: []plan.Step{{ID: "1"}}}},
 		{"a plan with a cycle", &plan.Plan{Steps: []plan.Step{{ID: "1", After: []string{"2"}}, {ID: "2", After: []string{"1"}}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

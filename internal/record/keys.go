@@ -9,7 +9,10 @@ import (
 
 // Version is the version of the records. Every record is a JSON object, and a reader ignores the fields that it does not
 // know. A change that an older program must not ignore increases Version.
-const Version = 1
+//
+//	1  the first format
+//	2  a plan and a definition have the rule by which After orders their steps: plan.Rule
+const Version = 2
 
 // The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in
 // one way only, and the prefix of the keys of one resource, run or step is never a prefix of a key of another one. Run
@@ -24,7 +27,8 @@ const Version = 1
 //	rsy/DUE/TYPE/NAME           the time at which a resource is to be reconciled again: empty. The earliest sorts first.
 //	unh/TYPE/NAME               a resource without a pipeline for which no driver was registered (unlistened): empty
 //	pip/NAME                    a pipeline as it is now: Pipeline
-//	pir/NAME/HASH               a present or former definition of a pipeline: its JSON document. It is never changed.
+//	pir/NAME/HASH               a present or former definition of a pipeline: its JSON document with the rule of its order.
+//	                            It is never changed.
 //	run/RUN                     a run: Run. Written when the run is queued, when it starts, when it is told to stop, when
 //	                            the outcome of its steps is known, and when it ends.
 //	act/RUN                     a run that has not ended: empty. Recovery reads these keys and never the history.

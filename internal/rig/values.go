@@ -18,14 +18,18 @@ func PipelineOf(drivers ...string) conveyor.PipelineSpec {
 	return p
 }
 
-// GraphOf returns a pipeline whose steps are written as "id" or "id<before,before", all for driver "d".
+// GraphOf returns a pipeline whose steps are written as "id" or "id<before,before", all for driver "d". A step "id<" starts
+// at once.
 func GraphOf(steps ...string) conveyor.PipelineSpec {
 	p := conveyor.PipelineSpec{Name: "p", Resource: "r"}
 	for _, text := range steps {
-		id, after, _ := strings.Cut(text, "<")
+		id, after, written := strings.Cut(text, "<")
 		step := conveyor.Step{ID: id, Driver: "d"}
-		if after != "" {
+		switch {
+		case after != "":
 			step.After = strings.Split(after, ",")
+		case written:
+			step.After = conveyor.AtOnce()
 		}
 		p.Steps = append(p.Steps, step)
 	}

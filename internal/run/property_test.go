@@ -79,7 +79,7 @@ func (c *chaos) savePlan(name string) {
 }
 
 func drawPlan(t *rapid.T, planned bool) *plan.Plan {
-	p := &plan.Plan{}
+	p := &plan.Plan{Rule: plan.PresentRule}
 	if !planned {
 		p.Steps = drawSteps(t, "s")
 	}
@@ -95,8 +95,12 @@ func drawSteps(t *rapid.T, prefix string) (steps []plan.Step) {
 	graph := rapid.Bool().Draw(t, "graph")
 	for i := range rapid.IntRange(1, 4).Draw(t, "steps") {
 		step := drawStep(t, fmt.Sprint(prefix, i))
+		written := graph && rapid.Bool().Draw(t, "written")
+		if written {
+			step.After = []string{}
+		}
 		for k := range i {
-			if graph && rapid.Bool().Draw(t, "arrow") {
+			if written && rapid.Bool().Draw(t, "arrow") {
 				step.After = append(step.After, steps[k].ID)
 			}
 		}
@@ -273,11 +277,12 @@ func (c *chaos) success(k *heldRun, step int) func(*run.Outcome) {
 	if !p.Plans(step) {
 		return done
 	}
-	rest := (&plan.Plan{Steps: drawSteps(c.rt, "s")}).Ready()
+	rest := (&plan.Plan{Rule: plan.PresentRule, Steps: drawSteps(c.rt, "s")}).Ready()
 	if p.Finalize {
 		rest = rest.Backwards()
 	}
 	whole := *p
+	whole.Rule = plan.PresentRule
 	whole.Steps = append([]plan.Step{p.Steps[0]}, rest.Steps...)
 	return func(o *run.Outcome) { o.Kind, o.Plan = run.Planned, whole.Ready() }
 }
@@ -700,11 +705,11 @@ func predecessors(p *plan.Plan, i int) (before []int) {
 	if i >= len(p.Steps) {
 		return nil
 	}
-	graph := slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return len(s.After) > 0 })
+	after := p.Steps[i].After
 	for k := range p.Steps {
 		switch {
 		case p.Independent || k == i:
-		case graph && slices.Contains(p.Steps[i].After, p.Steps[k].ID), graph && p.Planned && k == 0, !graph && k < i:
+		case after == nil && k < i, slices.Contains(after, p.Steps[k].ID), p.Planned && k == 0:
 			before = append(before, k)
 		}
 	}

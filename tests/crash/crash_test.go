@@ -131,10 +131,17 @@ type world struct {
 }
 
 func newWorld(t *testing.T, d disk, load workload) *world {
-	after := map[string][]string{}
+	after := map[string][]string{} // of graphs; lists are ordered
 	for _, p := range load.pipelines {
-		for _, s := range p.Spec().Steps {
+		steps := p.Spec().Steps
+		graph := slices.ContainsFunc(steps, func(s conveyor.Step) bool { return s.After != nil })
+		for i, s := range steps {
 			after[s.ID] = append(after[s.ID], s.After...)
+			for k := range i {
+				if graph && s.After == nil {
+					after[s.ID] = append(after[s.ID], steps[k].ID)
+				}
+			}
 		}
 	}
 	return &world{

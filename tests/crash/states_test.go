@@ -269,13 +269,12 @@ func limited(p conveyor.PipelineSpec) conveyor.PipelineSpec {
 	return p
 }
 
-// beside is a pipeline whose steps have no order between them.
+// beside is a pipeline whose steps have no order between them, but for the last one.
 func beside(drivers ...string) conveyor.PipelineSpec {
 	p := rig.PipelineOf(append(drivers, "joins")...)
-	last := &p.Steps[len(drivers)]
-	last.Driver = drivers[0]
+	p.Steps[len(drivers)].Driver = drivers[0]
 	for i := range drivers {
-		last.After = append(last.After, fmt.Sprint(i+1))
+		p.Steps[i].After = conveyor.AtOnce()
 	}
 	return p
 }

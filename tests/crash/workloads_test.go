@@ -157,7 +157,7 @@ var workloads = []workload{
 	},
 	{
 		name:      "a graph",
-		pipelines: []conveyor.Pipeline{rig.GraphOf("1", "2", "3<1", "4<1,2", "5<3,4")}, drivers: []string{"d"},
+		pipelines: []conveyor.Pipeline{rig.GraphOf("1", "2<", "3<1", "4<1,2", "5")}, drivers: []string{"d"},
 		steps: map[string]rig.Func{
 			"2": rig.Taking(time.Second),
 			"3": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {

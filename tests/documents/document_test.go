@@ -150,8 +150,11 @@ func TestPipelineDocumentAccepts(t *testing.T) {
 			`{"name":"p","resource":"r","metadata":{"a":"b"},"onChange":"coalesce","timeout":"1h30m0s","retry":{"maxAttempts":-1,"jitter":-1},
 			  "steps":[{"id":"x","name":"X","driver":"d","with":{"a":[1,null]},"timeout":"1m30s","retry":{"maxAttempts":5,"initial":"10ms","max":"1s","multiplier":1.5,"jitter":1}}]}`},
 		{"what is not carried out yet, where it asks for nothing",
-			`{"name":"p","resource":"r","finally":[],"resync":"0s","onChange":"","steps":[{"id":"1","driver":"d","after":[],"continueOnError":false}]}`,
+			`{"name":"p","resource":"r","finally":[],"resync":"0s","onChange":"","steps":[{"id":"1","driver":"d","continueOnError":false}]}`,
 			`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d"}]}`},
+		{"an empty after, which is not the same as none",
+			`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d"},{"id":"2","driver":"d","after":[]},{"id":"3","driver":"d","after":["1"]}]}`,
+			`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d"},{"id":"2","driver":"d","after":[]},{"id":"3","driver":"d","after":["1"]}]}`},
 		{"white space around", "\n\t {\"name\":\"p\",\"resource\":\"r\",\"steps\":[{\"driver\":\"d\"}]} \r\n",
 			`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d"}]}`},
 	} {
@@ -256,6 +259,10 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 		{"a negative resync", head + steps + `,"resync":"-1h"}`, []fault{{"resync", 1, 62, invalid, "-1h0m0s is negative"}}},
 		{"a graph with no way in", head + `"steps":[{"id":"a","driver":"d","after":["b"]},{"id":"b","driver":"d","after":["a"]}]}`, []fault{
 			{"steps", 1, 36, invalid, `"a", "b" wait for each other`}}},
+		{"a ring of which nobody wrote a part", head + `"steps":[{"id":"a","driver":"d","after":["b"]},{"id":"b","driver":"d"}]}`, []fault{
+			{"steps", 1, 36, invalid, `the steps "a", "b" wait for each other: "b" has no after, so it comes after "a"`}}},
+		{"an after that is null", head + `"steps":[{"id":"a","driver":"d","after":null}]}`, []fault{{"steps[0].after", 1, 68, invalid, "is null; want an array"}}},
+		{"an empty after of a final step", head + steps + `,"finally":[{"driver":"d","after":[]}]}`, []fault{{"finally[0].after", 1, 86, invalid, "no meaning here"}}},
 		{"an unknown predecessor", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["x"]}]}`, []fault{{"steps[1].after[0]", 1, 84, invalid, `no step has the id "x"`}}},
 
 		{"nesting of 33", head + `"steps":[{"driver":"d","with":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}`,

@@ -35,6 +35,17 @@ func TestLimitDocument(t *testing.T) {
 	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes as a document, more than the limit of 300"})
 }
 
+// A definition is recorded with the rule of its order, and a record of a store has a limit of its own.
+func TestLimitDocumentLeavesRoomInTheRecord(t *testing.T) {
+	e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Document: 4 << 20}})
+	const most = 4<<20 - len(`"rule":1,`)
+	p := rig.PipelineOf("d")
+	p.Steps[0].With = rig.JSON(strings.Repeat("a", most-len(`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d","with":""}]}`)))
+	require.NoError(t, e.SavePipeline(t.Context(), p))
+	p.Steps[0].With = rig.JSON(strings.Repeat("a", len(p.Steps[0].With)-1))
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, fmt.Sprintf("%d bytes as a document, more than the limit of %d", most+1, most)})
+}
+
 func TestLimitDepth(t *testing.T) {
 	// Levels count from the outermost of the document, whether or not there was a text of it.
 	e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Depth: 5}})

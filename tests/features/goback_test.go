@@ -14,7 +14,7 @@ import (
 
 func TestRetryGoesOnWhereARunFailed(t *testing.T) {
 	strict := func() conveyor.PipelineSpec { return rig.GraphOf("a", "b", "c") }
-	graph := func() conveyor.PipelineSpec { return rig.GraphOf("a", "b<a", "c<b", "x", "y<x") }
+	graph := func() conveyor.PipelineSpec { return rig.GraphOf("a", "b<a", "c<b", "x<", "y<x") }
 	for _, c := range []struct {
 		name  string
 		spec  conveyor.PipelineSpec

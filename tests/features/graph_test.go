@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -50,7 +49,7 @@ func TestGraphStepsStartAsSoonAsTheirPredecessorsAreDone(t *testing.T) {
 			return rig.Taking(lasts[req.Step.ID])(ctx, req)
 		})
 		e.Driver("d", rec)
-		e.Save(rig.GraphOf("d<b,c", "a", "b<a", "c<a", "e<c", "f")) // the order of the list means nothing
+		e.Save(rig.GraphOf("d<b,c", "a<", "b<a", "c<a", "e<c", "f<")) // every step has an After, and the order of the list means nothing
 		began := time.Now()
 		run := e.Finish(rig.Object("x", nil))
 		require.NoError(t, run.Err())
@@ -78,7 +77,7 @@ func TestGraphFailureEndsTheRunWhenWhatIsUnderWayHasReturned(t *testing.T) {
 			return rig.Taking(time.Minute)(ctx, req)
 		})
 		e.Driver("d", rec)
-		e.Save(rig.GraphOf("long", "retries", "bad", "after-long<long", "after-bad<bad"))
+		e.Save(rig.GraphOf("long<", "retries<", "bad<", "after-long<long", "after-bad<bad"))
 		run := e.Finish(rig.Object("x", nil))
 		require.Equal(t, []string{"succeeded", "skipped", "failed", "skipped", "skipped"}, rig.StatesOf(run))
 		require.Equal(t, time.Minute, run.EndedAt.Sub(run.StartedAt))
@@ -123,10 +122,15 @@ func TestGraphKeepsItsOrderAcrossRandomRestarts(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n := rapid.IntRange(1, 8).Draw(rt, "steps")
 		p := conveyor.PipelineSpec{Name: "p", Resource: "r", Retry: &conveyor.RetryPolicy{MaxAttempts: -1}}
+		graph := rapid.Bool().Draw(rt, "graph")
 		for i := range n {
 			step := conveyor.Step{ID: string(rune('a' + i)), Driver: "d"}
+			written := graph && rapid.Bool().Draw(rt, "written")
+			if written {
+				step.After = conveyor.AtOnce()
+			}
 			for k := range i {
-				if rapid.Bool().Draw(rt, "arrow") {
+				if written && rapid.Bool().Draw(rt, "arrow") {
 					step.After = append(step.After, string(rune('a'+k)))
 				}
 			}
@@ -149,7 +153,6 @@ func driveGraph(t *testing.T, p conveyor.PipelineSpec, seed uint64, restarts int
 	var mu sync.Mutex // guards random, done and broken
 	done := map[string]bool{}
 	var broken error
-	graph := slices.ContainsFunc(p.Steps, func(s conveyor.Step) bool { return len(s.After) > 0 })
 	driver := rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 		mu.Lock()
 		lasts, fails := time.Duration(random.IntN(5000))*time.Millisecond, random.IntN(4) == 0
@@ -157,8 +160,13 @@ func driveGraph(t *testing.T, p conveyor.PipelineSpec, seed uint64, restarts int
 			broken = errors.Join(broken, errors.New(req.Step.ID+" began again"))
 		}
 		before := req.Step.After
-		if i := slices.IndexFunc(p.Steps, func(s conveyor.Step) bool { return s.ID == req.Step.ID }); !graph && i > 0 {
-			before = []string{p.Steps[i-1].ID}
+		for _, s := range p.Steps {
+			if s.ID == req.Step.ID {
+				break
+			}
+			if req.Step.After == nil {
+				before = append(before, s.ID)
+			}
 		}
 		for _, id := range before {
 			if !done[id] {

@@ -69,7 +69,7 @@ func TestPlannerMayPlanAGraph(t *testing.T) {
 		f := rig.NewFanOut()
 		f.Func = func(ctx context.Context, _ *conveyor.Object) ([]conveyor.Step, error) {
 			_, err := rig.Taking(time.Second)(ctx, nil)
-			return []conveyor.Step{{ID: "a", Driver: "d"}, {ID: "b", Driver: "d"}, {ID: "c", Driver: "d", After: []string{"a", "b"}}}, err
+			return []conveyor.Step{{ID: "a", Driver: "d"}, {ID: "b", Driver: "d", After: conveyor.AtOnce()}, {ID: "c", Driver: "d", After: []string{"a", "b"}}}, err
 		}
 		e.SavePlanned(f)
 		run := e.Finish(rig.Object("x", nil))

@@ -440,9 +440,32 @@ func replaceBy(value string) func(string) store.Op {
 
 func TestRule11RecordsOfANewerFormatAreLeftAlone(t *testing.T) {
 	e := rig.New(t, conveyor.Options{})
-	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":2}`)))
+	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":3}`)))
 	require.NoError(t, err)
 	require.ErrorIs(t, e.Start(t.Context()), store.ErrCorrupt)
+	before := rig.Dump(t, e.Store.Store)
+	require.ErrorIs(t, e.SavePipeline(t.Context(), rig.PipelineOf("d")), store.ErrCorrupt)
+	require.Equal(t, before, rig.Dump(t, e.Store.Store))
+}
+
+func TestRule11RecordsOfAnOlderFormatAreContinuedInThePresentOne(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		first func(e *rig.Engine)
+	}{
+		{"at the start", func(e *rig.Engine) { e.MustStart() }},
+		{"before the first definition that an older program would misread", func(e *rig.Engine) { e.Pipeline("d") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := rig.New(t, conveyor.Options{})
+			_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":1}`)))
+			require.NoError(t, err)
+			c.first(e)
+			format, err := e.Store.Get(t.Context(), "format")
+			require.NoError(t, err)
+			require.JSONEq(t, `{"format":2}`, string(format.Value))
+		})
+	}
 }
 
 func TestRule11ADifferentBuildOfTheProgramGoesOnJustAsWell(t *testing.T) {
@@ -699,6 +722,8 @@ func TestRule11AStartThatFailsMayBeRepeated(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.ErrorIs(t, e.Start(ended), context.Canceled)
+		_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":1}`))) // so that a start commits something
+		require.NoError(t, err)
 		e.Store.Refusing(func([]string) error { return rig.ErrBoom })
 		require.ErrorIs(t, e.Start(t.Context()), rig.ErrBoom)
 		e.Store.Refusing(nil)

@@ -75,12 +75,12 @@ func readPlan(data []byte) *planRecord {
 	p := new(planRecord)
 	mustDecode(data, p)
 	p.all = append(slices.Clone(p.Steps), p.Finally...)
-	graph := slices.ContainsFunc(p.Steps, func(s conveyor.Step) bool { return len(s.After) > 0 })
+	graph := slices.ContainsFunc(p.Steps, func(s conveyor.Step) bool { return s.After != nil })
 	p.strict = !graph && !p.Independent
 	p.before = make([][]int, len(p.all))
 	for i := range p.all {
 		switch {
-		case i < len(p.Steps) && graph:
+		case i < len(p.Steps) && p.Steps[i].After != nil:
 			for _, id := range p.Steps[i].After {
 				p.before[i] = append(p.before[i], p.position(id))
 			}
@@ -109,7 +109,7 @@ func (p *planRecord) String() string {
 			b.WriteString("finally ")
 		}
 		fmt.Fprintf(&b, "%s:%s", s.ID, s.Driver)
-		if len(s.After) > 0 {
+		if s.After != nil {
 			fmt.Fprint(&b, s.After)
 		}
 		b.WriteByte(' ')

@@ -175,6 +175,10 @@ func (s *setup) pipeline(d *dice, name string) conveyor.PipelineSpec {
 	p.Steps = s.steps(d, 1+d.n(4))
 	if d.oneIn(3) { // a graph
 		for i := 1; i < len(p.Steps); i++ {
+			if d.oneIn(3) {
+				continue // after all of them
+			}
+			p.Steps[i].After = conveyor.AtOnce()
 			for before := range i {
 				if d.oneIn(2) {
 					p.Steps[i].After = append(p.Steps[i].After, fmt.Sprint(before+1))
