@@ -44,10 +44,13 @@ func (x *explorer) exhausted(v *visit) bool {
 	return most > 0 && v.attempt >= most
 }
 
+// soonest is the shortest delay that counts.
+const soonest = 10 * time.Millisecond
+
 // delayBounds are the least and the most that may lie between the end of a failed call and its repetition.
 func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
 	if v.answer == answerRetryAfter && !v.late() {
-		return v.delay, v.delay
+		return max(v.delay, soonest), max(v.delay, soonest)
 	}
 	p := x.policyOf(v)
 	delay := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(v.attempt-1)), float64(p.Max))
@@ -114,7 +117,7 @@ func (x *explorer) checkOutcome(l *lifetime, r *runSeen, i int, now *stepRecord)
 			x.fault("%s: it is due %s after its end, which is not between %s and %s", where, gap, least, most)
 		}
 	case conveyor.StateWaiting:
-		due := ended + int64(v.delay)
+		due := ended + int64(max(v.delay, soonest))
 		if v.answer == answerAwait && v.delay == 0 {
 			due = 0
 		}
