@@ -43,7 +43,8 @@ var (
 var ErrShutdown = fault.Shutdown
 
 // FieldError reports which field of a document or of a value is wrong, and why. It is an [ErrInvalid] or, if a limit
-// was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]).
+// was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]). In Field, a name of a document is in
+// quotes if it has a character that has a meaning in Field, such as a dot, or that is not printed.
 type FieldError struct {
 	Field   string // place in the document, such as "steps[2].driver"; empty for the document as a whole
 	Line    int    // line of the parsed text, counted from 1; 0 if no text was parsed

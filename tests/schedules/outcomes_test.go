@@ -59,10 +59,10 @@ func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
 	}
 	if p.Jitter < 0 {
 		x.see(sawNoJitter)
-		return time.Duration(delay), time.Duration(delay)
+		return max(time.Duration(delay), soonest), max(time.Duration(delay), soonest)
 	}
 	x.see(sawJitter)
-	return time.Duration(delay * (1 - p.Jitter)), time.Duration(delay*(1+p.Jitter)) + 1
+	return max(time.Duration(delay*(1-p.Jitter)), soonest), max(time.Duration(delay*(1+p.Jitter))+1, soonest)
 }
 
 // checkOutcome compares what is recorded of a call with what its driver answered.
