@@ -166,7 +166,7 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	for _, a := range attempts {
 		run.Attempts = append(run.Attempts, Attempt{
 			Number: a.Number, StartedAt: a.Rec.Started.Time(), EndedAt: a.Rec.Ended.Time(),
-			Error: a.Rec.Error, Stack: a.Rec.Stack, kind: a.Rec.Kind, alsoKinds: a.Rec.AlsoKinds, field: a.Rec.Field,
+			Error: a.Rec.Error, Stack: a.Rec.Stack, kinds: &errorKinds{a.Rec.Kind, a.Rec.AlsoKinds, a.Rec.Field},
 		})
 	}
 	for _, w := range s.Waits {

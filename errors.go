@@ -168,18 +168,22 @@ type recordedError struct {
 func (e *recordedError) Error() string   { return e.text }
 func (e *recordedError) Unwrap() []error { return e.is }
 
-// rebuildError returns an error from what is recorded of it (see failureOf).
+// rebuildError returns the error of a failed attempt from what is recorded of it (see failureOf).
 func rebuildError(a *Attempt) error {
-	e := &recordedError{text: a.Error, is: fault.Sentinels(a.kind, a.alsoKinds)}
-	if a.kind == fault.KindPanic {
+	e := &recordedError{text: a.Error}
+	if a.kinds == nil {
+		return e // the attempt is not from a store: a program has made it
+	}
+	e.is = fault.Sentinels(a.kinds.first, a.kinds.others)
+	if a.kinds.first == fault.KindPanic {
 		_, value, found := strings.Cut(a.Error, panicPrefix)
 		if !found {
 			value = a.Error
 		}
 		e.is = append(e.is, &PanicError{Value: value, Stack: []byte(a.Stack)})
 	}
-	if a.field != nil {
-		e.is = append(e.is, newFieldError(*a.field))
+	if a.kinds.field != nil {
+		e.is = append(e.is, newFieldError(*a.kinds.field))
 	}
 	return e
 }

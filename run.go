@@ -128,9 +128,14 @@ type Attempt struct {
 	Error     string    `json:"error,omitempty"` // empty for a success; cut to [Limits].ErrorText
 	Stack     string    `json:"stack,omitempty"` // stack of a panic; cut to [Limits].ErrorText
 
-	kind      fault.Kind   // of Error: the first one
-	alsoKinds []fault.Kind // the others
-	field     *fault.Field // the first FieldError in it; nil if there is none
+	kinds *errorKinds // of Error; nil for a success
+}
+
+// errorKinds are what [errors.Is] and [errors.As] find in a recorded error.
+type errorKinds struct {
+	first  fault.Kind
+	others []fault.Kind
+	field  *fault.Field // the first FieldError; nil if there is none
 }
 
 // Step returns the step with the given id, or nil if there is none.
