@@ -138,12 +138,21 @@ func (d *objectDocument) object() *Object {
 	return &o
 }
 
-// MarshalJSON returns the document of the resource, with its whole metadata.
+// MarshalJSON returns the document of the resource, with its whole metadata. It returns an error if the spec or the
+// metadata is no JSON.
 func (o Object) MarshalJSON() ([]byte, error) {
 	if len(o.MetadataJSON) == 0 {
 		return document.Marshal(plainObject(o))
 	}
-	return document.Marshal(objectDocument{plainObject(o), toMetadata(&o.Meta)})
+	whole := maps.Clone(o.MetadataJSON)
+	for name, value := range o.Metadata {
+		data, err := document.Marshal(value)
+		if err != nil {
+			return nil, err // cannot happen: a string has a JSON
+		}
+		whole[name] = data
+	}
+	return document.Marshal(objectDocument{plainObject(o), whole})
 }
 
 // UnmarshalJSON reads a document as [encoding/json] reads a struct. It is less strict than [ParseResource].

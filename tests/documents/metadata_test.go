@@ -175,6 +175,24 @@ func TestMetadataThatCannotBeKeptIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnObjectThatIsNotValidIsWrittenOrRefused(t *testing.T) {
+	o := &conveyor.Object{Meta: conveyor.Meta{Metadata: map[string]string{"a": "b"}, MetadataJSON: map[string]json.RawMessage{"c": []byte("{")}}}
+	_, err := json.Marshal(o)
+	require.Error(t, err)
+	o.MetadataJSON["c"] = nil
+	text, err := json.Marshal(o)
+	require.NoError(t, err)
+	require.Equal(t, map[string]json.RawMessage{"a": []byte(`"b"`), "c": []byte("null")}, whole(t, string(text)))
+	require.Len(t, o.MetadataJSON, 1, "the object is as it was")
+	require.ErrorIs(t, (&conveyor.Object{Meta: o.Meta, Spec: []byte("{")}).Decode(new(typed)), conveyor.ErrInvalid)
+	var back conveyor.Object
+	require.Error(t, json.Unmarshal([]byte(`{"metadata":[]}`), &back))
+	require.NoError(t, json.Unmarshal([]byte(`null`), &back))
+	require.NoError(t, json.Unmarshal(text, &back))
+	require.NoError(t, json.Unmarshal([]byte(`{"name":"x"}`), &back))
+	require.Equal(t, "b", back.Metadata["a"], "what is not in the document stays, as in any struct")
+}
+
 func TestTheExamplesOfConveyorCIComeBack(t *testing.T) {
 	text, err := os.ReadFile("testdata/build-app-1.json")
 	require.NoError(t, err)
