@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/ledger"
@@ -62,10 +61,8 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	if err != nil {
 		return nil, err
 	}
-	if e.opts.Validate != nil {
-		if err := e.opts.Validate(ctx, o.Clone()); err != nil {
-			return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
-		}
+	if err := e.accept(ctx, o); err != nil {
+		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
 	}
 	run, head, err := e.submit(ctx, keyOf(o), func(head *record.Resource) (*submission, error) {
 		return e.change(ctx, o, head, create)
@@ -77,9 +74,21 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	return run, nil
 }
 
+// accept asks [Options].Validate, if it is set, whether a resource can be stored.
+func (e *Engine) accept(ctx context.Context, o *Object) error {
+	if e.opts.Validate == nil {
+		return nil
+	}
+	if err := e.opts.Validate(ctx, o.Clone()); err != nil {
+		return foreign(err)
+	}
+	return nil
+}
+
 // Trigger runs a resource again with its spec unchanged, and returns the run. If the resource has an active run, the
 // new run is queued behind it. If a run is already queued, Trigger returns this run. Trigger returns [ErrNotFound] if
-// there is no such resource or its pipeline is gone, and [ErrClosed] after Shutdown.
+// there is no such resource or its pipeline is gone, [ErrConflict] if the resource is being deleted, an [ErrInvalid] if
+// its pipeline is now for another type, and [ErrClosed] after Shutdown.
 func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
@@ -157,11 +166,16 @@ type RetryFrom struct {
 //
 // Retry returns:
 //
-//   - [ErrNotFound] if there is no such run, or if the run has no such step;
+//   - [ErrNotFound] if there is no such run, if the run has no such step, or if the resource of the run was deleted, even
+//     if its name is in use again;
 //   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
-//     longer the newest, or if another run of the resource has not ended;
+//     longer the newest, if another run of the resource has not ended, or if the resource is being deleted;
 //   - an [ErrInvalid] if from contradicts itself;
-//   - [ErrClosed] after Shutdown.
+//   - [ErrClosed] after Shutdown;
+//   - the cause of ctx, or an error of the store.
+//
+// A run that never began has no steps to keep. Retry then does the same as [Engine.Trigger], and returns what Trigger
+// returns.
 func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
@@ -228,7 +242,9 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
 // become a new generation, which a run reconciles as after [Engine.Apply]. The metadata does not change. If the spec
-// and the pipeline are current already, Rollback makes no generation, like Apply.
+// and the pipeline are current already, Rollback makes no generation, like Apply. The earlier generation is checked like
+// a resource that is applied: it can exceed [Limits] that were larger when it was made, and [Options].Validate can reject
+// it.
 //
 // Rollback returns [ErrNotFound] if there is no such resource or generation, and [ErrClosed] after Shutdown.
 // Otherwise it returns what Apply returns.
@@ -252,6 +268,12 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 		}
 		o := &Object{Meta: metaOf(k, head), Spec: revision.Spec}
 		o.Pipeline = revision.Pipeline
+		if err := fieldErrors(o.validate(e.opts.Limits)); err != nil {
+			return nil, err
+		}
+		if err := e.accept(ctx, o); err != nil {
+			return nil, err
+		}
 		return e.change(ctx, o, head, false)
 	})
 	if err != nil {
@@ -330,7 +352,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 		return nil, err
 	}
 	next := *head
-	next.Metadata, next.Pipeline = o.Metadata, o.Pipeline
+	next.Metadata, next.Pipeline = toMetadata(&o.Meta), o.Pipeline
 	if head.Pipeline != o.Pipeline || !sameSpec(old.Spec, o.Spec) {
 		if missing != nil {
 			return nil, missing // a deleted pipeline is an error only if a run is needed
@@ -339,7 +361,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 		next.Supersede = head.Active != "" && pipeline.OnChange == record.Supersede
 		return withRevision(o, &next, pipeline, record.Updated), nil
 	}
-	if len(o.Metadata)+len(head.Metadata) == 0 || maps.Equal(o.Metadata, head.Metadata) {
+	if sameMetadata(next.Metadata, head.Metadata) {
 		return &submission{next: head}, nil
 	}
 	next.Version, next.Updated = head.Version+1, now
@@ -358,7 +380,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 	}
 	first := tombstone.Generation + 1
 	want := withRevision(o, &record.Resource{
-		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
+		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: toMetadata(&o.Meta),
 		Version: 1, Generation: first, First: first, Created: now, Updated: now,
 	}, pipeline, record.Created)
 	// A check that there is no resource would not be enough: another call may have created and deleted the resource in
@@ -429,7 +451,7 @@ func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.
 			// The same record existed in both rounds, and the resource's record, which was read in between, does not
 			// refer to it. The two are always written and removed in one commit, so the store is damaged. Another round
 			// would find the same, for ever.
-			return nil, nil, record.Damaged(record.ResourceKey(k), fmt.Errorf("is older than record %s", existing.Key))
+			return nil, nil, record.Damaged(record.ResourceKey(k), fmt.Errorf("is older than record %q", existing.Key))
 		}
 	}
 }

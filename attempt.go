@@ -46,6 +46,7 @@ type attempt struct {
 	logger  slog.Logger
 
 	out       outcome // the outcome so far; written by the worker that makes the call
+	outputs   uint32  // runner.recorded when the attempt started
 	completed bool    // whether out is complete
 	finalize  bool    // call Finalize; the driver is a Finalizer
 
@@ -54,11 +55,12 @@ type attempt struct {
 	inShutdown atomic.Bool
 }
 
-// newAttempt prepares the call of a step's driver. The start of the attempt is recorded already.
+// newAttempt prepares the call of a step's driver. The start of the attempt is recorded already. The caller holds the lock
+// of r.
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
-		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started,
+		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started, outputs: r.recorded,
 	}
 	at, cause := a.deadline(s.opts, deadline)
 	a.Begin(a, at, cause, s.background)
@@ -352,9 +354,13 @@ func (o *outcome) value(engine RetryPolicy) run.Outcome {
 // failureOf returns what is recorded of an error.
 func failureOf(err error) *run.Failure {
 	p, isPanic := fault.As[*PanicError](err)
-	f := &run.Failure{Text: err.Error(), Kind: fault.KindOf(err, isPanic)}
+	f := &run.Failure{Text: err.Error()}
+	f.Kind, f.AlsoKinds = fault.KindsOf(err, isPanic)
 	if isPanic {
 		f.Stack = string(p.Stack)
+	}
+	if field, ok := fault.As[*FieldError](err); ok {
+		f.Field = field.recorded()
 	}
 	if d, ok := direction(err); ok {
 		f.Permanent = d.permanent

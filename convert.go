@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
@@ -19,9 +18,10 @@ import (
 // objectOfRun returns the resource as it was when its run started. The object shares nothing with the record.
 func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 	o := &Object{Spec: bytes.Clone(spec), Meta: Meta{
-		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata), Version: r.Version,
+		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Version: r.Version,
 		Generation: r.Generation, CreatedAt: r.MadeAt.Time(), UpdatedAt: r.UpdatedAt.Time(),
 	}}
+	o.Metadata, o.MetadataJSON = fromMetadata(r.Metadata)
 	if r.DeletedAt != 0 {
 		at := r.DeletedAt.Time()
 		o.DeletedAt = &at
@@ -32,10 +32,11 @@ func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 // metaOf returns the Meta of a resource from the resource's record.
 func metaOf(k Key, r *record.Resource) Meta {
 	m := Meta{
-		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline, Metadata: maps.Clone(r.Metadata),
+		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline,
 		Version: r.Version, Generation: r.Generation, Status: fromStatus(r.Status),
 		CreatedAt: r.Created.Time(), UpdatedAt: r.Updated.Time(),
 	}
+	m.Metadata, m.MetadataJSON = fromMetadata(r.Metadata)
 	if r.Deleted != 0 {
 		at := r.Deleted.Time()
 		m.DeletedAt = &at
@@ -163,16 +164,19 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	if s.State == plan.Retrying || s.State == plan.Waiting {
 		run.Due = s.Due.Time()
 	}
+	if s.State == plan.Unset {
+		run.State = StatePending
+	}
 	for _, a := range attempts {
 		run.Attempts = append(run.Attempts, Attempt{
 			Number: a.Number, StartedAt: a.Rec.Started.Time(), EndedAt: a.Rec.Ended.Time(),
-			Error: a.Rec.Error, Stack: a.Rec.Stack, kind: a.Rec.Kind,
+			Error: a.Rec.Error, Stack: a.Rec.Stack, kinds: &errorKinds{a.Rec.Kind, a.Rec.AlsoKinds, a.Rec.Field},
 		})
 	}
 	for _, w := range s.Waits {
 		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.Time(), To: w.To.Time(), TimedOut: w.TimedOut})
 	}
-	if s.Ended != 0 && (s.State == plan.Succeeded || s.State == plan.Skipped) {
+	if s.Ended != 0 && s.Attempt > 0 && (s.State == plan.Succeeded || s.State == plan.Skipped) {
 		last := Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt}
 		if len(attempts) == 0 {
 			*ended = append(*ended, last)
@@ -201,7 +205,7 @@ func endStepWithRun(s *StepRun, rec *record.Run) {
 		s.Waits[n-1].To = end.Time()
 	}
 	switch {
-	case s.State == StateUnset:
+	case s.State == StatePending:
 	case rec.Stop == plan.StopCancel:
 		s.State, s.Reason = StateCanceled, rec.Reason
 		return
@@ -246,6 +250,39 @@ var (
 
 // The functions toX convert a value of this package into one of the packages below, and fromX convert it back. The
 // results share nothing with the arguments.
+
+// toMetadata returns the metadata of a resource that was validated.
+func toMetadata(m *Meta) record.Metadata {
+	if len(m.Metadata)+len(m.MetadataJSON) == 0 {
+		return nil
+	}
+	all := make(record.Metadata, len(m.Metadata)+len(m.MetadataJSON))
+	for name, value := range m.Metadata {
+		all[name] = record.Encode(value)
+	}
+	for name, value := range m.MetadataJSON {
+		all[name] = record.Encode(value)
+	}
+	return all
+}
+
+func fromMetadata(all record.Metadata) (texts map[string]string, others map[string]json.RawMessage) {
+	for name, value := range all {
+		var s string
+		if len(value) > 0 && value[0] == '"' && json.Unmarshal(value, &s) == nil {
+			if texts == nil {
+				texts = make(map[string]string, len(all))
+			}
+			texts[name] = s
+			continue
+		}
+		if others == nil {
+			others = map[string]json.RawMessage{}
+		}
+		others[name] = bytes.Clone(value)
+	}
+	return texts, others
+}
 
 func toStep(s Step) plan.Step {
 	return plan.Step{

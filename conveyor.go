@@ -123,8 +123,12 @@ type Options struct {
 	Observer Observer
 	// Admission, if set, decides before each call of a driver whether the host has capacity for the call.
 	Admission Admission
-	// Validate, if set, can reject a resource before anything is stored. The call that applied the resource returns
-	// the error. Validate gets a copy of the resource. It can be called concurrently.
+	// Validate, if set, can reject a resource before anything is stored. It is called by each call of the program that
+	// can store a spec or metadata: [Engine.Apply], [Engine.Create] and [Engine.Rollback], whether something has changed
+	// or not. That call returns the error, and stores nothing. Nothing else calls Validate: [Engine.Trigger],
+	// [Engine.Retry], a resync and the registration of a driver run a spec again that is stored already, and
+	// [Engine.Delete] must be possible for every resource. Validate gets a copy of the resource, with the spec, the
+	// pipeline and the metadata that would be stored. It can be called concurrently, and more than once by one call.
 	Validate func(ctx context.Context, o *Object) error
 }
 
@@ -328,7 +332,8 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 // Finally steps start when the running attempts have returned, or at once if there are none. When the Finally steps
 // have ended, the run is canceled. The reason is for people.
 //
-// Cancel can be called again as long as the run has not ended. A call while Finally steps run ends these steps too.
+// Cancel can be called again as long as the run has not ended. Until the Finally steps start, a second call changes
+// nothing, and the reason of the first call counts. A call while Finally steps run ends these steps too.
 // Cancel returns [ErrConflict] if the run has ended, [ErrNotFound] if there is no such run, and [ErrClosed] after
 // Shutdown. If ctx ends first, Cancel returns the cause of ctx, and the run may or may not be canceled.
 func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
@@ -342,7 +347,7 @@ func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if run.Rec.State.Final() {
 		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.Rec.State)
 	}
-	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Truncate(reason, e.opts.Limits.ErrorText))
+	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Plain(text.Truncate(reason, e.opts.Limits.ErrorText)))
 	if reason == "" {
 		cause = ErrCanceled
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Driver is the code of a step. It is registered under a name (see [Engine.Register]) and called for each attempt.
@@ -125,18 +126,19 @@ func (r *Request) IdempotencyKey() string {
 }
 
 // Output decodes the value that an earlier step of this run returned with [DoneWith]. into must be a pointer. Output
-// returns [ErrNotFound] if there is no such step or if the step had no output when this attempt started, and
-// [ErrInvalid] if the value does not fit into the target.
+// returns [ErrNotFound] if there is no such step or if the step had no output on record when this call of the driver
+// started, and [ErrInvalid] if the value does not fit into the target. The output of a step that ends beside this call
+// is therefore never there, however long the call lasts.
 func (r *Request) Output(step string, into any) error {
 	if r.attempt == nil {
-		return fmt.Errorf("%w: output of step %q: the request was not made by an engine", ErrNotFound, step)
+		return fmt.Errorf("%w: output of step %s: the request was not made by an engine", ErrNotFound, text.Quote(step))
 	}
-	data, err := r.attempt.runner.output(step)
+	data, err := r.attempt.runner.output(step, r.attempt.outputs)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%w: output of step %q into %T: %w", ErrInvalid, step, into, err)
+		return fmt.Errorf("%w: output of step %s into %T: %w", ErrInvalid, text.Quote(step), into, foreign(err))
 	}
 	return nil
 }
@@ -148,7 +150,7 @@ func (r *Request) Settings(into any) error {
 		return nil
 	}
 	if err := json.Unmarshal(r.Step.With, into); err != nil {
-		return fmt.Errorf("%w: settings of step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+		return fmt.Errorf("%w: settings of step %s into %T: %w", ErrInvalid, text.Quote(r.Step.ID), into, foreign(err))
 	}
 	return nil
 }
@@ -166,7 +168,7 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	}
 	data, err := document.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, err)
+		return fmt.Errorf("%w: checkpoint of type %T: %w", ErrInvalid, v, foreign(err))
 	}
 	return r.attempt.saveCheckpoint(ctx, data)
 }
@@ -183,7 +185,7 @@ func (r *Request) Restore(into any) (bool, error) {
 		return false, err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return false, fmt.Errorf("%w: checkpoint of step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+		return false, fmt.Errorf("%w: checkpoint of step %s into %T: %w", ErrInvalid, text.Quote(r.Step.ID), into, foreign(err))
 	}
 	return true, nil
 }
@@ -195,14 +197,14 @@ func (r *Request) Restore(into any) (bool, error) {
 func (r *Request) Signal(into any) (bool, error) {
 	switch {
 	case r.timedOut:
-		return false, fmt.Errorf("%w: step %q waited for a signal that did not come", ErrTimeout, r.Step.ID)
+		return false, fmt.Errorf("%w: step %s waited for a signal that did not come", ErrTimeout, text.Quote(r.Step.ID))
 	case r.signal == nil:
 		return false, nil
 	case into == nil:
 		return true, nil
 	}
 	if err := json.Unmarshal(r.signal, into); err != nil {
-		return false, fmt.Errorf("%w: signal to step %q into %T: %w", ErrInvalid, r.Step.ID, into, err)
+		return false, fmt.Errorf("%w: signal to step %s into %T: %w", ErrInvalid, text.Quote(r.Step.ID), into, foreign(err))
 	}
 	return true, nil
 }
@@ -229,16 +231,18 @@ func Skip(reason string) Result { return Result{kind: run.Skip, reason: reason} 
 // skipped.
 func Halt(reason string) Result { return Result{kind: run.Halt, reason: reason} }
 
-// RequeueAfter reports that the step is not finished and must be called again after d. A negative d counts as zero.
-// No goroutine and no worker is held while the step waits. A requeue uses no attempt, however often it happens.
+// RequeueAfter reports that the step is not finished and must be called again after d. A d of less than 10ms, zero and
+// less included, counts as 10ms: each requeue is written to the store, and a driver that is called again without a pause
+// would do nothing else. No goroutine and no worker is held while the step waits. A requeue uses no attempt, however
+// often it happens.
 func RequeueAfter(d time.Duration) Result {
 	return Result{kind: run.Requeue, delay: max(d, 0)}
 }
 
 // Await reports that the step must be called again when a signal with this name is sent to the run (see
 // [Engine.Signal]), or when the timeout has passed. A signal that was sent before counts too. [Request.Signal]
-// returns which of the two has happened. A timeout of 0 or less means no timeout. No goroutine and no worker is held
-// while the step waits. Await uses no attempt. If the name is not valid for a signal, for instance empty, the step
+// returns which of the two has happened. A timeout of 0 or less means no timeout, and another timeout of less than 10ms
+// counts as 10ms. No goroutine and no worker is held while the step waits. Await uses no attempt. If the name is not valid for a signal, for instance empty, the step
 // fails and is not retried.
 func Await(signal string, timeout time.Duration) Result {
 	return Result{kind: run.Await, reason: signal, delay: max(timeout, 0)}
@@ -253,7 +257,7 @@ func Permanent(err error) error {
 }
 
 // RetryAfter marks err as an error after which the next attempt, if one is left, starts after d instead of the delay
-// of the retry policy. A negative d counts as zero. RetryAfter(d, nil) is nil.
+// of the retry policy. A d of less than 10ms, zero and less included, counts as 10ms. RetryAfter(d, nil) is nil.
 func RetryAfter(d time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -332,7 +336,7 @@ type Admission interface {
 	// A release that is returned together with d or err is called at once.
 	//
 	// Each refusal costs a commit of its own. Therefore d should be about as long as it takes until there is capacity
-	// again.
+	// again. A d of less than 10ms counts as 10ms.
 	//
 	// A call of Admit is part of the attempt: ctx ends with the time of the attempt, a panic fails the attempt, and a
 	// call that does not return delays nobody else. The same is true for release, with two exceptions: a panic in

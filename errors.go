@@ -24,7 +24,7 @@ var (
 	ErrInvalid = fault.Invalid
 	// ErrTooLarge reports input that is larger than one of the [Limits].
 	ErrTooLarge = fault.TooLarge
-	// ErrClosed reports that the engine was shut down, or that it has not been started and the call needs this.
+	// ErrClosed reports that the engine was shut down. No call returns it because the engine was not started yet.
 	ErrClosed = fault.Closed
 	// ErrCanceled is the cause of a run that [Engine.Cancel] ended, and of the contexts of its attempts.
 	ErrCanceled = fault.Canceled
@@ -43,19 +43,21 @@ var (
 var ErrShutdown = fault.Shutdown
 
 // FieldError reports which field of a document or of a value is wrong, and why. It is an [ErrInvalid] or, if a limit
-// was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]).
+// was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]). In Field, a name of a document is in
+// quotes if it has a character that has a meaning in Field, such as a dot, or that is not printed.
 type FieldError struct {
 	Field   string // place in the document, such as "steps[2].driver"; empty for the document as a whole
 	Line    int    // line of the parsed text, counted from 1; 0 if no text was parsed
 	Column  int    // column in bytes, counted from 1; 0 if no text was parsed
 	Problem string // what is wrong, with the limit if there is one
-	kind    error
+	kind    error  // ErrTooLarge; otherwise the error is an ErrInvalid
 }
 
-// Error returns the place, the field and the problem.
+// Error returns the place, the field and the problem. Text of foreign origin in it is cut, and characters that a terminal
+// would act upon are escaped.
 func (e *FieldError) Error() string {
 	var b strings.Builder
-	b.WriteString(e.kind.Error())
+	b.WriteString(e.Unwrap().Error())
 	if e.Line > 0 {
 		fmt.Fprintf(&b, ": line %d, column %d", e.Line, e.Column)
 	}
@@ -63,18 +65,34 @@ func (e *FieldError) Error() string {
 		b.WriteString(": " + e.Field)
 	}
 	b.WriteString(": " + e.Problem)
-	return b.String()
+	return text.Plain(b.String())
 }
 
 // Unwrap returns [ErrInvalid] or [ErrTooLarge].
-func (e *FieldError) Unwrap() error { return e.kind }
+func (e *FieldError) Unwrap() error {
+	if e.kind != nil {
+		return e.kind
+	}
+	return ErrInvalid
+}
+
+// maxProblem bounds the bytes of a problem, which can contain the text of an error of foreign code.
+const maxProblem = 4 << 10
 
 func newFieldError(f fault.Field) *FieldError {
-	e := &FieldError{Field: f.Path, Line: f.Line, Column: f.Column, Problem: f.Problem, kind: ErrInvalid}
+	e := &FieldError{Field: f.Path, Line: f.Line, Column: f.Column, Problem: text.Truncate(f.Problem, maxProblem)}
 	if f.TooLarge {
 		e.kind = ErrTooLarge
 	}
 	return e
+}
+
+// recorded returns what is recorded of e.
+func (e *FieldError) recorded() *fault.Field {
+	return &fault.Field{
+		Path: text.Truncate(e.Field, maxProblem), Line: e.Line, Column: e.Column, Problem: text.Truncate(e.Problem, maxProblem),
+		TooLarge: e.kind == ErrTooLarge,
+	}
 }
 
 // fieldErrors returns faults as one error: joined if there are several, and nil if there are none.
@@ -100,9 +118,11 @@ func tooLarge(field string, size, limit int, unit string) *FieldError {
 	return newFieldError(fault.Larger(field, size, limit, unit))
 }
 
-// StepError reports which step made a run fail. Unwrap returns the cause. If the run was read back from the store,
-// the cause is rebuilt: it has the same text, and it is still an [ErrTimeout], an [ErrTooLarge] or a [*PanicError] if
-// it was one before. An error of the driver's own type has become plain text.
+// StepError reports which step made a run fail. Unwrap returns the cause. The cause is rebuilt from what is recorded of
+// the driver's error. It has the same text, cut to [Limits].ErrorText. [errors.Is] finds in it every sentinel of this
+// package and of package store, [context.Canceled] and [context.DeadlineExceeded], if the driver's error wrapped them.
+// [errors.As] finds a [*PanicError], and the first [*FieldError]. An error of the driver's own type has become plain
+// text. The same is found before and after a restart of the program.
 type StepError struct {
 	Run     string
 	Step    string // its id
@@ -111,9 +131,11 @@ type StepError struct {
 	Err     error
 }
 
-// Error returns the names of the run, the step and the driver, the number of the attempt, and the cause.
+// Error returns the names of the run, the step and the driver, the number of the attempt, and the cause. The result is
+// one line: characters of the cause that a terminal would act upon are escaped. The text of Err is as the driver wrote
+// it.
 func (e *StepError) Error() string {
-	return fmt.Sprintf("conveyor: run %s: step %s (driver %s), attempt %d: %v", e.Run, e.Step, e.Driver, e.Attempt, e.Err)
+	return text.Plain(fmt.Sprintf("conveyor: run %s: step %s (driver %s), attempt %d: %v", e.Run, e.Step, e.Driver, e.Attempt, e.Err))
 }
 
 // Unwrap returns the cause.
@@ -121,13 +143,15 @@ func (e *StepError) Unwrap() error { return e.Err }
 
 // PanicError is the error of an attempt whose driver panicked or called [runtime.Goexit].
 type PanicError struct {
-	Value any    // the panic value; its text if the run was read back from the store
+	Value any    // the text of the panic value: nothing else of the value is recorded
 	Stack []byte // the stack of the goroutine that panicked, cut to [Limits].ErrorText
 }
 
 // Error returns the panic value as text, without the stack. If the value contains itself or cannot be formatted,
 // Error returns its type.
-func (e *PanicError) Error() string { return "driver panicked: " + text.Of(e.Value) }
+func (e *PanicError) Error() string { return panicPrefix + text.Of(e.Value) }
+
+const panicPrefix = "driver panicked: "
 
 // Unwrap returns the panic value if it is an error, and nil otherwise.
 func (e *PanicError) Unwrap() error {
@@ -138,21 +162,36 @@ func (e *PanicError) Unwrap() error {
 // recordedError is an error that was read back from the store, or one that can be recorded.
 type recordedError struct {
 	text string
-	is   error // the condition that the error stands for; nil if there is none
+	is   []error // what the error stands for: sentinels, and errors that carry data
 }
 
-func (e *recordedError) Error() string { return e.text }
-func (e *recordedError) Unwrap() error { return e.is }
+func (e *recordedError) Error() string   { return e.text }
+func (e *recordedError) Unwrap() []error { return e.is }
 
-// rebuildError returns an error from its recorded kind, text and stack (see failureOf).
-func rebuildError(kind fault.Kind, text, stack string) error {
-	if kind == fault.KindPanic {
-		return &PanicError{Value: strings.TrimPrefix(text, "driver panicked: "), Stack: []byte(stack)}
+// rebuildError returns the error of a failed attempt from what is recorded of it (see failureOf).
+func rebuildError(a *Attempt) error {
+	e := &recordedError{text: a.Error}
+	if a.kinds == nil {
+		return e // the attempt is not from a store: a program has made it
 	}
-	if is := fault.Sentinel(kind); is != nil {
-		return &recordedError{text: text, is: is}
+	e.is = fault.Sentinels(a.kinds.first, a.kinds.others)
+	if a.kinds.first == fault.KindPanic {
+		_, value, found := strings.Cut(a.Error, panicPrefix)
+		if !found {
+			value = a.Error
+		}
+		e.is = append(e.is, &PanicError{Value: value, Stack: []byte(a.Stack)})
 	}
-	return errors.New(text)
+	if a.kinds.field != nil {
+		e.is = append(e.is, newFieldError(*a.kinds.field))
+	}
+	return e
+}
+
+// foreign returns an error with the text of err, which code or a document of others has made. The text is cut, and
+// characters that a terminal would act upon are escaped. The result wraps err.
+func foreign(err error) error {
+	return &recordedError{text: text.Plain(text.Truncate(fmt.Sprint(err), maxProblem)), is: []error{err}}
 }
 
 // endedError is an error that a driver returned after its context had ended. Its text begins with the cause of the end.
@@ -163,7 +202,7 @@ func (e *endedError) Error() string { return fmt.Sprintf("%v: %v", e.cause, e.er
 func (e *endedError) Unwrap() []error { return []error{e.cause, e.err} }
 
 // contained returns an error of the engine's own in place of a driver's error, so that later no code of the driver is
-// called. It has the same text, cut to the limit, and stands for the same condition. If cause is not nil, it is part of
+// called. It has the same text, cut to the limit, and stands for the same conditions. If cause is not nil, it is part of
 // the error too. A panic in a method of the driver's error becomes the error.
 func contained(err, cause error, limits Limits) (own error) {
 	defer func() {
@@ -177,10 +216,14 @@ func contained(err, cause error, limits Limits) (own error) {
 		err = &endedError{cause: cause, err: err}
 	}
 	kept := &recordedError{text: text.Truncate(err.Error(), limits.ErrorText)}
+	kept.is = fault.Sentinels(fault.KindsOf(err, false))
 	if p, ok := fault.As[*PanicError](err); ok {
-		kept.is = &PanicError{Value: kept.text, Stack: []byte(text.Truncate(string(p.Stack), limits.ErrorText))}
-	} else {
-		kept.is = fault.Sentinel(fault.KindOf(err, false))
+		kept.is = append(kept.is, &PanicError{
+			Value: text.Truncate(text.Of(p.Value), limits.ErrorText), Stack: []byte(text.Truncate(string(p.Stack), limits.ErrorText)),
+		})
+	}
+	if f, ok := fault.As[*FieldError](err); ok && f != nil {
+		kept.is = append(kept.is, newFieldError(*f.recorded()))
 	}
 	if d, ok := direction(err); ok {
 		return &directedError{err: kept, permanent: d.permanent, delay: d.delay}

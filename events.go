@@ -139,10 +139,10 @@ func (f *feed) after(c Cursor) (int64, error) {
 	epoch, number, ok := strings.Cut(string(c), "-")
 	n, err := strconv.ParseInt(number, 10, 64)
 	if !ok || err != nil || n < 0 {
-		return 0, invalid("Since", "%q is no cursor", text.Truncate(string(c), text.MaxName))
+		return 0, invalid("Since", "%s is no cursor", text.Quote(string(c)))
 	}
 	if epoch != f.epoch || n >= f.Next() {
-		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, c)
+		return 0, fmt.Errorf("%w: cursor %s was given by another engine", ErrGap, text.Quote(string(c)))
 	}
 	return n + 1, nil
 }

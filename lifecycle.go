@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -103,7 +104,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 			}
 			runs = append(runs, found)
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
-			s.log.Error("unfinished run cannot be read; leaving it alone", "run", id, "error", err)
+			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
 		default:
 			return nil, err
 		}

@@ -44,7 +44,7 @@ type chart struct {
 
 // stateColors are the colors of the states. They are light enough for black text.
 var stateColors = map[State]string{
-	StateQueued: "#eeeeee", StateRunning: "#9ecbff", StateRetrying: "#ffe08a", StateWaiting: "#fff3c4",
+	StatePending: "#ffffff", StateQueued: "#eeeeee", StateRunning: "#9ecbff", StateRetrying: "#ffe08a", StateWaiting: "#fff3c4",
 	StateBlocked: "#ffc69e", StateSucceeded: "#a6e9b5", StateFailed: "#ff9e9e", StateSkipped: "#e0e0e0",
 	StateCanceled: "#d5c4f7", StateSuperseded: "#d5c4f7",
 }
@@ -88,9 +88,6 @@ func (c *chart) label(i int, step *plan.Step) string {
 		return text
 	}
 	s := &c.run.Steps[i]
-	if s.State == StateUnset {
-		return text
-	}
 	text += "<br/>" + s.State.String()
 	if s.Attempt > 1 {
 		text += ", attempt " + strconv.Itoa(s.Attempt)
@@ -100,7 +97,7 @@ func (c *chart) label(i int, step *plan.Step) string {
 
 // color writes a class for each state that a step has, and the nodes of the class.
 func (c *chart) color(b *strings.Builder) {
-	for state := StateQueued; state <= StateSuperseded; state++ {
+	for state := StatePending; state <= StateSuperseded; state++ {
 		var nodes []string
 		for i := range c.run.Steps {
 			if c.run.Steps[i].State == state {
@@ -114,12 +111,12 @@ func (c *chart) color(b *strings.Builder) {
 	}
 }
 
-// escapeLabel returns a text that Mermaid does not read as markup. Each character that can have a meaning in Mermaid is
-// replaced by its entity code.
+// escapeLabel returns a text that Mermaid does not read as markup. Each character that can have a meaning in Mermaid, or
+// that is not printed, is replaced by its entity code.
 func escapeLabel(label string) string {
 	var b strings.Builder
 	for _, r := range text.Truncate(label, text.MaxName) {
-		if r == ' ' || text.IsNameRune(r) || r > 0x7F {
+		if r == ' ' || text.IsNameRune(r) || r > 0x7F && strconv.IsPrint(r) {
 			b.WriteRune(r)
 		} else {
 			fmt.Fprintf(&b, "#%d;", r)

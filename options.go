@@ -140,7 +140,8 @@ func (r Retention) validate(f *fault.Fields) {
 // RetryPolicy defines how often a failed attempt is repeated, and after which delay. Policies are combined field by
 // field. A field that is zero in the policy of a step is taken from the policy of the pipeline, then of the driver,
 // then from [Options].Retry, and then from the default. The delay before attempt n+1 is Initial·Multiplierⁿ⁻¹, at
-// most Max. The delay is then changed at random by up to the fraction Jitter, up or down.
+// most Max. The delay is then changed at random by up to the fraction Jitter, up or down. A delay of less than 10ms counts
+// as 10ms.
 type RetryPolicy struct {
 	MaxAttempts int      `json:"maxAttempts,omitempty"` // maximum number of attempts in a row that fail, the first one included; default 3; -1 means no limit
 	Initial     Duration `json:"initial,omitzero"`      // default 1s

@@ -59,8 +59,8 @@ type PipelineSpec struct {
 	Timeout Duration `json:"timeout,omitzero"`
 	// Resync is the time between a successful run of a resource and the next run of it, which has the cause resync
 	// and corrects what has drifted. 0 means never. The time counts from the end of the successful run, and it
-	// survives a restart: a run that became due in the meantime starts at once. If another run comes first, the
-	// planned run is dropped.
+	// survives a restart: a run that became due in the meantime starts at once. A time of less than 10ms counts as 10ms.
+	// If another run comes first, the planned run is dropped.
 	//
 	// Only a success plans the next run. After a run that failed or was canceled, an Apply or a Trigger must start
 	// the next one. If Resync is removed from a pipeline, or the pipeline is deleted, none of its resources is run
@@ -340,7 +340,7 @@ func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	whole.Rule = plan.PresentRule // p may be pinned under an older rule, but the Planner is of this program
 	whole.Steps = append([]plan.Step{p.Steps[0]}, rest.Steps...)
 	if doc, err := document.Marshal(&whole); err != nil {
-		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, err))
+		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, foreign(err)))
 	} else if len(doc) > limits.Document {
 		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))
 	}

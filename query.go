@@ -125,18 +125,20 @@ func (e *Engine) Revisions(ctx context.Context, k Key) iter.Seq2[*Object, error]
 
 // revisionObject returns an earlier generation of a resource from the record of the generation.
 func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, error) {
-	var generation int64
-	if _, err := fmt.Sscanf(strings.TrimPrefix(r.Key, record.RevisionsOf(record.Key(k))), "%x", &generation); err != nil {
-		return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, r.Key)
+	generation, ok := record.ParseNumber(strings.TrimPrefix(r.Key, record.RevisionsOf(record.Key(k))))
+	if !ok {
+		return nil, record.BadKey(r.Key)
 	}
 	var rec record.Revision
 	if err := record.Decode(r, &rec); err != nil {
 		return nil, err
 	}
-	return &Object{Spec: rec.Spec, Meta: Meta{
-		ID: head.ID, Name: k.Name, Type: k.Type, Pipeline: rec.Pipeline, Metadata: rec.Metadata, Version: rec.Version,
+	o := &Object{Spec: rec.Spec, Meta: Meta{
+		ID: head.ID, Name: k.Name, Type: k.Type, Pipeline: rec.Pipeline, Version: rec.Version,
 		Generation: generation, CreatedAt: head.Created.Time(), UpdatedAt: rec.At.Time(),
-	}}, nil
+	}}
+	o.Metadata, o.MetadataJSON = fromMetadata(rec.Metadata)
+	return o, nil
 }
 
 // GetRun returns the current state of a run, or [ErrNotFound]. The caller owns the run.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -40,8 +41,13 @@ type Meta struct {
 	// Pipeline is the name of the pipeline that reconciles this resource. Empty means every driver that listens to
 	// Type.
 	Pipeline string `json:"pipeline,omitempty"`
-	// Metadata belongs to the program; the engine never writes it. A change of Metadata alone starts no run.
+	// Metadata belongs to the program; the engine never writes it. A change of the metadata alone starts no run.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// MetadataJSON is the part of the metadata whose values are not texts but other JSON. Servers of Conveyor CI write
+	// such values. The document of a resource has both parts in one field "metadata": [ParseResource], and the methods
+	// of [Object] that read and write JSON, divide and join them, so that nothing is lost. A name must not be in both
+	// parts. The JSON of any other struct that embeds Meta has Metadata alone.
+	MetadataJSON map[string]json.RawMessage `json:"-"`
 	// Version counts the writes of this resource by the program: each Apply that changed the spec, the pipeline or
 	// the metadata. If Version is not 0, Apply writes only if this is the current version, and otherwise returns
 	// [ErrConflict]. What the engine writes into Status does not count, so that progress never makes a reader's copy
@@ -101,18 +107,64 @@ func (o *Object) Decode(into Resource) error {
 	if isNilPointer(into) {
 		return invalid("", "decode into a nil resource")
 	}
-	doc, err := document.Marshal(o)
+	doc, err := document.Marshal((*plainObject)(o)) // without MetadataJSON, which the struct need not be able to decode
 	if err != nil {
-		return fmt.Errorf("%w: encode resource %s: %w", ErrInvalid, o.Key(), err)
+		return fmt.Errorf("%w: encode resource %s: %w", ErrInvalid, text.Quote(o.Key().String()), foreign(err))
 	}
 	if err := json.Unmarshal(doc, into); err != nil {
-		return fmt.Errorf("%w: decode resource %s into %T: %w", ErrInvalid, o.Key(), into, err)
+		return fmt.Errorf("%w: decode resource %s into %T: %w", ErrInvalid, text.Quote(o.Key().String()), into, foreign(err))
 	}
 	meta := into.ResourceMeta()
 	if meta == nil {
 		return invalid("", "decode into a %T, which has no Meta", into)
 	}
 	*meta = o.Meta.clone()
+	return nil
+}
+
+// plainObject is an Object whose JSON has the texts of the metadata only.
+type plainObject Object
+
+// objectDocument is the JSON document of an Object.
+type objectDocument struct {
+	plainObject
+	Metadata map[string]json.RawMessage `json:"metadata,omitempty"` // the whole metadata; it hides that of plainObject
+}
+
+// object returns the resource of the document.
+func (d *objectDocument) object() *Object {
+	o := Object(d.plainObject)
+	o.Metadata, o.MetadataJSON = fromMetadata(d.Metadata)
+	return &o
+}
+
+// MarshalJSON returns the document of the resource, with its whole metadata. It returns an error if the spec or the
+// metadata is no JSON.
+func (o Object) MarshalJSON() ([]byte, error) {
+	if len(o.MetadataJSON) == 0 {
+		return document.Marshal(plainObject(o))
+	}
+	whole := maps.Clone(o.MetadataJSON)
+	for name, value := range o.Metadata {
+		data, err := document.Marshal(value)
+		if err != nil {
+			return nil, err // cannot happen: a string has a JSON
+		}
+		whole[name] = data
+	}
+	return document.Marshal(objectDocument{plainObject(o), whole})
+}
+
+// UnmarshalJSON reads a document as [encoding/json] reads a struct. It is less strict than [ParseResource].
+func (o *Object) UnmarshalJSON(data []byte) error {
+	d := objectDocument{plainObject: plainObject(*o)}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return err
+	}
+	*o = Object(d.plainObject)
+	if d.Metadata != nil {
+		o.Metadata, o.MetadataJSON = fromMetadata(d.Metadata)
+	}
 	return nil
 }
 
@@ -123,10 +175,19 @@ func (o *Object) Clone() *Object {
 
 func (m *Meta) clone() Meta {
 	c := *m
-	c.Metadata = maps.Clone(m.Metadata)
+	c.Metadata, c.MetadataJSON = maps.Clone(m.Metadata), cloneJSON(m.MetadataJSON)
 	if m.DeletedAt != nil {
 		at := *m.DeletedAt
 		c.DeletedAt = &at
+	}
+	return c
+}
+
+// cloneJSON returns a copy that shares nothing with m.
+func cloneJSON(m map[string]json.RawMessage) map[string]json.RawMessage {
+	c := maps.Clone(m)
+	for name, value := range c {
+		c[name] = bytes.Clone(value)
 	}
 	return c
 }
@@ -137,8 +198,13 @@ func (m *Meta) clone() Meta {
 // ParseResource returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
 func ParseResource(r io.Reader) (*Object, error) {
 	limits := Limits{}.withDefaults()
-	o := new(Object)
-	if err := readDocument(r, o, limits, func() []fault.Field { return o.validate(limits) }); err != nil {
+	var o *Object
+	doc := new(objectDocument)
+	err := readDocument(r, doc, limits, func() []fault.Field {
+		o = doc.object()
+		return o.validate(limits)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return o, nil
@@ -175,10 +241,17 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	}
 	doc, err := document.Marshal(r)
 	if err != nil {
-		return nil, fmt.Errorf("resource %q: %w: encode %T: %w", k, ErrInvalid, r, err)
+		return nil, fmt.Errorf("resource %q: %w: encode %T: %w", k, ErrInvalid, r, foreign(err))
 	}
-	o := new(Object)
-	faults := document.Decode(doc, o, limits.document(), func() []fault.Field { return o.validate(limits) })
+	var o *Object
+	read := new(objectDocument)
+	faults := document.Decode(doc, read, limits.document(), func() []fault.Field {
+		o = read.object()
+		if len(meta.MetadataJSON) > 0 {
+			o.MetadataJSON = cloneJSON(meta.MetadataJSON)
+		}
+		return o.validate(limits)
+	})
 	for i := range faults {
 		faults[i].Line, faults[i].Column = 0, 0 // these are positions in a text that the caller has never seen
 	}
@@ -210,6 +283,19 @@ func (o *Object) validate(limits Limits) []fault.Field {
 		size += len(k) + len(v)
 	}
 	f.Labels("metadata", o.Metadata)
+	for k, v := range o.MetadataJSON {
+		size += len(k) + len(v)
+		f.Text("metadata", k)
+		field := "metadata." + text.Segment(k, text.MaxName)
+		if _, twice := o.Metadata[k]; twice {
+			f.Add(fault.Invalidf(field, "is in Metadata and in MetadataJSON"))
+		}
+		if bytes.HasPrefix(bytes.TrimLeft(v, " \t\r\n"), []byte(`"`)) {
+			f.Add(fault.Invalidf(field, "is a text, and stands in MetadataJSON; texts stand in Metadata"))
+		} else if len(v) <= limits.Spec {
+			f.Add(document.Check(field, v, limits.document(), 2)...)
+		}
+	}
 	if size > limits.Spec {
 		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes"))
 	}
@@ -220,6 +306,9 @@ func (o *Object) validate(limits Limits) []fault.Field {
 	}
 	return f.List()
 }
+
+// sameMetadata reports whether the metadata of two records is equal as JSON.
+func sameMetadata(a, b record.Metadata) bool { return maps.EqualFunc(a, b, sameSpec) }
 
 // sameSpec reports whether two specs are equal as JSON. White space and the order of fields do not matter. Numbers are
 // compared as they are written, so that 1 and 1.0 differ. A difference without a meaning only costs a run.

@@ -10,13 +10,15 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// State is the state of a run or of a step. The zero value means unset: a step that has not begun.
+// State is the state of a run or of a step. The zero value means unset. No run and no step that the engine returns has it.
 type State uint8
 
 const (
-	StateUnset      State = iota // not begun
+	StateUnset      State = iota // no state; a field of an event or a request that has no meaning there
+	StatePending                 // of a step: not begun
 	StateQueued                  // waits for an earlier run, for a worker, or for a slot of its driver
 	StateRunning                 // an attempt is running
 	StateRetrying                // an attempt failed, and the next one has a due time
@@ -93,7 +95,8 @@ type StepRun struct {
 	Finally bool   `json:"finally,omitempty"`
 	State   State  `json:"state"`
 	Reason  string `json:"reason,omitempty"` // the reason of a skip, a halt or a block; or the last error
-	// Attempt is the number of the newest attempt; 0 before the first one.
+	// Attempt is the number of the newest attempt; 0 before the first one, and for a step that ended without a call of its
+	// driver.
 	Attempt int `json:"attempt,omitempty"`
 	// Attempts are the ended attempts, the oldest first. Only the newest [Limits].Attempts of them are kept. Calls
 	// that ended in a requeue or were interrupted are counted only.
@@ -125,7 +128,14 @@ type Attempt struct {
 	Error     string    `json:"error,omitempty"` // empty for a success; cut to [Limits].ErrorText
 	Stack     string    `json:"stack,omitempty"` // stack of a panic; cut to [Limits].ErrorText
 
-	kind fault.Kind
+	kinds *errorKinds // of Error; nil for a success
+}
+
+// errorKinds are what [errors.Is] and [errors.As] find in a recorded error.
+type errorKinds struct {
+	first  fault.Kind
+	others []fault.Kind
+	field  *fault.Field // the first FieldError; nil if there is none
 }
 
 // Step returns the step with the given id, or nil if there is none.
@@ -143,17 +153,17 @@ func (r *Run) Step(id string) *StepRun {
 func (r *Run) Err() error {
 	switch r.State {
 	case StateCanceled:
-		return fmt.Errorf("run %s: %w: %s", r.ID, ErrCanceled, r.Reason)
+		return fmt.Errorf("run %s: %w: %s", r.ID, ErrCanceled, text.Plain(r.Reason))
 	case StateSuperseded:
-		return fmt.Errorf("run %s: %w: %s", r.ID, ErrSuperseded, r.Reason)
+		return fmt.Errorf("run %s: %w: %s", r.ID, ErrSuperseded, text.Plain(r.Reason))
 	case StateFailed:
 		if r.stop == plan.StopTimeout {
-			return fmt.Errorf("run %s: %w: %s", r.ID, ErrTimeout, r.Reason)
+			return fmt.Errorf("run %s: %w: %s", r.ID, ErrTimeout, text.Plain(r.Reason))
 		}
 		if r.failed >= 0 && r.failed < len(r.Steps) {
 			return r.Steps[r.failed].err(r.ID)
 		}
-		return fmt.Errorf("conveyor: run %s: %w", r.ID, errors.New(r.Reason))
+		return fmt.Errorf("conveyor: run %s: %s", r.ID, text.Plain(r.Reason))
 	default:
 		return nil
 	}
@@ -163,8 +173,7 @@ func (r *Run) Err() error {
 func (s *StepRun) err(run string) error {
 	e := &StepError{Run: run, Step: s.ID, Driver: s.Driver, Attempt: s.Attempt, Err: errors.New(s.Reason)}
 	if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Error == s.Reason {
-		last := s.Attempts[n-1]
-		e.Err = rebuildError(last.kind, last.Error, last.Stack)
+		e.Err = rebuildError(&s.Attempts[n-1])
 	}
 	return e
 }

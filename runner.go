@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/runlog"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -28,12 +29,13 @@ type runner struct {
 
 	mu         sync.Mutex // guards what follows, up to the next blank line
 	inbox      []message
-	spareInbox []message  // an inbox whose messages were handled, for the next messages
-	busy       bool       // a goroutine handles the messages, or creates the run
-	inFlight   []*attempt // attempts whose start is recorded and whose outcome is not
-	leftovers  int        // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
-	diedAlone  bool       // the earlier process ended while a step of this run was the only one at work
-	outputs    map[string]json.RawMessage
+	spareInbox []message             // an inbox whose messages were handled, for the next messages
+	busy       bool                  // a goroutine handles the messages, or creates the run
+	inFlight   []*attempt            // attempts whose start is recorded and whose outcome is not
+	leftovers  int                   // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
+	diedAlone  bool                  // the earlier process ended while a step of this run was the only one at work
+	outputs    map[string]stepOutput // by step id
+	recorded   uint32                // counts the outputs that were recorded while the runner existed
 	log        *runlog.Log
 
 	// held is owned by the goroutine that set busy. Its Run is nil if the run must be read from the store.
@@ -240,7 +242,8 @@ func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
 		}
 	}
 	for step, output := range t.Outputs {
-		r.outputs[step] = output
+		r.recorded++
+		r.outputs[step] = stepOutput{output, r.recorded}
 	}
 	if t.Stop() != nil {
 		stopped = slices.Clone(r.inFlight)
@@ -333,7 +336,7 @@ func (s *scheduler) load(r *runner) error {
 		return errEnded
 	}
 	log := runlog.New(r.ID, 0)
-	outputs := map[string]json.RawMessage{}
+	outputs := map[string]stepOutput{}
 	if state.Plan != nil {
 		last, err := s.ledger.LastLine(s.base, r.ID)
 		if err != nil {
@@ -350,7 +353,7 @@ func (s *scheduler) load(r *runner) error {
 			id := state.Plan.Step(i).ID
 			log.SetKept(id, rec.Lines)
 			if len(rec.Output) > 0 {
-				outputs[id] = rec.Output
+				outputs[id] = stepOutput{rec.Output, r.recorded}
 			}
 			if rec.State == plan.Running {
 				// No attempt of this process is running: the process that recorded the start has died. The record in
@@ -390,15 +393,22 @@ func (s *scheduler) countCrash(r *runner, id string, step *record.StepState) err
 	return nil
 }
 
-// output returns the output of a step, for [Request.Output].
-func (r *runner) output(step string) (json.RawMessage, error) {
+// stepOutput is the output of a step.
+type stepOutput struct {
+	json   json.RawMessage
+	number uint32 // what runner.recorded was when the output was recorded or read
+}
+
+// output returns the output of a step, for [Request.Output]. recorded is what runner.recorded was when the attempt of the
+// caller started. Outputs that were recorded later, by a step that ran beside the attempt, are not there for it.
+func (r *runner) output(step string, recorded uint32) (json.RawMessage, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	data, ok := r.outputs[step]
-	if !ok {
-		return nil, fmt.Errorf("%w: output of step %q", ErrNotFound, step)
+	output, ok := r.outputs[step]
+	if !ok || output.number > recorded {
+		return nil, fmt.Errorf("%w: output of step %s", ErrNotFound, text.Quote(step))
 	}
-	return data, nil
+	return output.json, nil
 }
 
 // noteLeftovers notes that the run has another record that must be deleted when the run ends.

@@ -30,7 +30,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	}
 	data, err := document.Marshal(payload)
 	if err != nil {
-		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, err)
+		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, foreign(err))
 	}
 	if len(data) > e.opts.Limits.Output {
 		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes")

@@ -29,7 +29,7 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/text", ""},
 	{"internal/ids", ""},
 	{"internal/fair", ""},
-	{"internal/fault", "internal/text"},
+	{"internal/fault", "internal/text store"},
 	{"internal/ring", "internal/fault"},
 	{"internal/asynclog", "internal/fair"},
 	{"internal/call", "internal/text"},

@@ -11,6 +11,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -148,7 +149,7 @@ func (u *upkeep) reconcileType(kind string) error {
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
 		case ledger.Permanent(err):
-			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", k.String(), "error", err)
+			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", text.Plain(k.String()), "error", err)
 		default:
 			return err
 		}

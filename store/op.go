@@ -98,11 +98,11 @@ func CheckOps(ops []Op) error {
 		case len(o.key) > MaxKey:
 			return fmt.Errorf("store: op %d: key of %d bytes is longer than %d", i+1, len(o.key), MaxKey)
 		case len(o.value) > MaxValue:
-			return fmt.Errorf("store: op %d: value of %s has %d bytes, more than %d", i+1, o.key, len(o.value), MaxValue)
+			return fmt.Errorf("store: op %d: value of %q has %d bytes, more than %d", i+1, o.key, len(o.value), MaxValue)
 		}
 	}
 	if i := repeated(ops); i >= 0 {
-		return fmt.Errorf("store: op %d: second op for key %s", i+1, ops[i].key)
+		return fmt.Errorf("store: op %d: second op for key %q", i+1, ops[i].key)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (p *progress) restore(run *conveyor.Run, log []conveyor.LogLine) {
 // update sets the state of each step to its recorded state.
 func (p *progress) update(run *conveyor.Run) {
 	for i := range run.Steps {
-		if s := &run.Steps[i]; s.State != conveyor.StateUnset {
+		if s := &run.Steps[i]; s.State != conveyor.StatePending {
 			p.updateStep(s)
 		}
 	}

@@ -1,8 +1,10 @@
 package document
 
 import (
-	"fmt"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Duration is a [time.Duration] that documents write as text, such as "1m30s" (see [time.ParseDuration]).
@@ -14,11 +16,11 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // MarshalText returns a text that UnmarshalText accepts.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText accepts what [time.ParseDuration] accepts.
-func (d *Duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
+// UnmarshalText accepts what [time.ParseDuration] accepts. For every other text, it returns a [fault.Text].
+func (d *Duration) UnmarshalText(b []byte) error {
+	parsed, err := time.ParseDuration(string(b))
 	if err != nil {
-		return fmt.Errorf("%q is no duration such as \"1m30s\"", text)
+		return &fault.Text{Problem: text.Quote(string(b)) + ` is no duration such as "1m30s"`}
 	}
 	*d = Duration(parsed)
 	return nil

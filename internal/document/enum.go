@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // Enum gives an enumeration its names. The zero value of the enumeration has the empty name.
@@ -32,11 +33,11 @@ func (e Enum[T]) Marshal(v T) ([]byte, error) {
 	return []byte(e.Names[v]), nil
 }
 
-// Unmarshal sets into to the value with a name. It returns an error if no value has the name.
-func (e Enum[T]) Unmarshal(text []byte, into *T) error {
-	i := slices.Index(e.Names, string(text))
+// Unmarshal sets into to the value with a name. It returns a [fault.Text] if no value has the name.
+func (e Enum[T]) Unmarshal(name []byte, into *T) error {
+	i := slices.Index(e.Names, string(name))
 	if i < 0 {
-		return fmt.Errorf("%q is no %s", text, e.What)
+		return &fault.Text{Problem: text.Quote(string(name)) + " is no " + e.What}
 	}
 	*into = T(i)
 	return nil

@@ -34,7 +34,7 @@ func (w *walker) loneSurrogate(token json.Token, at int) string {
 		case utf16.DecodeRune(first, second) != utf8.RuneError:
 			text = text[i+12:]
 		default:
-			return fmt.Sprintf("has half of a character: %s", text[i:i+6])
+			return fmt.Sprintf("has half of a character (a lone surrogate): %s", text[i:i+6])
 		}
 	}
 }

@@ -30,8 +30,9 @@ func (w *walker) report(offset int, problem func(path string) fault.Field) {
 	w.faults.Add(f)
 }
 
-// here returns the path of the value that is being walked, in at most maxField bytes. The path is made only when it is
-// needed, because a field with a long name can contain very many values.
+// here returns the path of the value that is being walked, in at most maxField bytes. Names that could
+// be mistaken for something else are quoted. The path is made only when it is needed, because a field with a long name can
+// contain very many values.
 func (w *walker) here() string {
 	var b strings.Builder
 	b.WriteString(w.field)
@@ -41,9 +42,9 @@ func (w *walker) here() string {
 		case !s.object:
 			fmt.Fprintf(&b, "[%d]", s.index)
 		case b.Len() > 0:
-			b.WriteString("." + text.Truncate(s.name, maxField))
+			b.WriteString("." + text.Segment(s.name, maxField))
 		default:
-			b.WriteString(text.Truncate(s.name, maxField))
+			b.WriteString(text.Segment(s.name, maxField))
 		}
 	}
 	return text.Truncate(b.String(), maxField)

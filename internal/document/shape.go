@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
@@ -16,6 +17,7 @@ type member struct {
 	named    bool         // the member is a field of a struct
 	shape    reflect.Type // nil accepts any JSON
 	nullable bool         // null means "not set"; Conveyor CI writes null for a description and for metadata
+	text     bool         // the member accepts any JSON, and a text is decoded later
 }
 
 // fieldsOf returns the JSON fields of a struct type, and nil for every other type.
@@ -53,6 +55,9 @@ func elementOf(shape reflect.Type) member {
 	if shape == nil || shape.Kind() != reflect.Slice && shape.Kind() != reflect.Map {
 		return member{nullable: true}
 	}
+	if shape.Elem() == reflect.TypeFor[json.RawMessage]() {
+		return member{nullable: true, text: true}
+	}
 	return member{shape: shape.Elem()}
 }
 
@@ -79,7 +84,10 @@ func misfit(token json.Token, shape reflect.Type) string {
 	case string:
 		if value, ok := reflect.New(shape).Interface().(encoding.TextUnmarshaler); ok {
 			if err := value.UnmarshalText([]byte(v)); err != nil {
-				return text.Truncate(err.Error(), maxField)
+				if t, ok := fault.As[*fault.Text](err); ok {
+					return t.Problem
+				}
+				return text.Plain(text.Truncate(err.Error(), maxField))
 			}
 		}
 	case json.Number:

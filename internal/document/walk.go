@@ -68,14 +68,14 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 func (w *walker) value(m member, depth int) {
 	clean, dirty := len(w.clean), w.dirty
 	token, at := w.next()
-	if (m.named || m.shape != nil) && len(w.places) < maxPlaces {
+	if (m.named || m.text || m.shape != nil) && len(w.places) < maxPlaces {
 		w.places[w.here()] = at
 	}
 	shape, problem := m.shape, ""
 	if !(token == nil && m.nullable) {
 		problem = misfit(token, shape)
 	}
-	if problem == "" && m.shape != nil {
+	if problem == "" && (m.shape != nil || m.text) {
 		problem = w.loneSurrogate(token, at)
 	}
 	if problem != "" {
@@ -136,17 +136,26 @@ func (w *walker) array(shape reflect.Type, depth int) (n int) {
 func (w *walker) object(shape reflect.Type, depth int) {
 	known := fieldsOf(shape)
 	seen := map[string]bool{}
+	var halves map[string]string // the problems of the names that have a lone surrogate; all of these can be the same name
 	for w.dec.More() {
 		token, at := w.next()
 		name, _ := token.(string)
-		if shape != nil {
-			if problem := w.loneSurrogate(token, at); problem != "" {
+		if problem := w.loneSurrogate(token, at); problem != "" {
+			if shape != nil {
 				w.fault(at, "has a name that "+problem)
 			}
+			if halves == nil {
+				halves = map[string]string{}
+			}
+			halves[name] = problem
 		}
 		w.path = append(w.path, segment{name: name, object: true})
 		if seen[name] {
-			w.fault(at, "comes twice")
+			if half := halves[name]; half == "" {
+				w.fault(at, "comes twice")
+			} else if shape == nil {
+				w.fault(at, "cannot be told from another field: a name "+half)
+			}
 		}
 		seen[name] = true
 		m := elementOf(shape)

@@ -18,3 +18,12 @@ var (
 	Gap        = errors.New("conveyor: events are missing")
 	Shutdown   = errors.New("conveyor: shutting down")
 )
+
+// Text is the error of a text that is not a value of its type. It is an [Invalid].
+type Text struct{ Problem string }
+
+// Error returns the problem.
+func (e *Text) Error() string { return Invalid.Error() + ": " + e.Problem }
+
+// Unwrap returns [Invalid].
+func (e *Text) Unwrap() error { return Invalid }

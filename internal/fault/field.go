@@ -9,11 +9,11 @@ import (
 
 // Field is one fault of a document or of a value: which field is wrong, where, and how.
 type Field struct {
-	Path     string // such as "steps[2].driver"; empty for the whole
-	Line     int    // counted from 1; 0 if no text was read
-	Column   int    // in bytes, counted from 1; 0 if no text was read
-	Problem  string // with the limit, where there is one
-	TooLarge bool   // a limit was passed
+	Path     string `json:"path,omitempty"`     // such as "steps[2].driver"; empty for the whole
+	Line     int    `json:"line,omitempty"`     // counted from 1; 0 if no text was read
+	Column   int    `json:"column,omitempty"`   // in bytes, counted from 1; 0 if no text was read
+	Problem  string `json:"problem,omitempty"`  // with the limit, where there is one
+	TooLarge bool   `json:"tooLarge,omitempty"` // a limit was passed
 }
 
 // Invalidf returns a fault of a field.
@@ -64,7 +64,7 @@ func (f *Fields) Name(path, name string) {
 // Text adds a fault if value is not UTF-8. It could not be written as JSON and read back unchanged.
 func (f *Fields) Text(path, value string) {
 	if !utf8.ValidString(value) {
-		f.Add(Invalidf(path, "%q is invalid UTF-8", text.Truncate(value, text.MaxName)))
+		f.Add(Invalidf(path, "%s is invalid UTF-8", text.Quote(value)))
 	}
 }
 
@@ -72,7 +72,7 @@ func (f *Fields) Text(path, value string) {
 func (f *Fields) Labels(path string, labels map[string]string) {
 	for k, v := range labels {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			f.Add(Invalidf(path, "%q: %q is invalid UTF-8", text.Truncate(k, text.MaxName), text.Truncate(v, text.MaxName)))
+			f.Add(Invalidf(path, "%s: %s is invalid UTF-8", text.Quote(k), text.Quote(v)))
 		}
 	}
 }

@@ -1,10 +1,16 @@
 package fault
 
+import (
+	"context"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
 // Kind is recorded beside the text of an error. It says what [errors.Is] and [errors.As] must find in the error that is
 // rebuilt from the record.
 type Kind string
 
-// The kinds. KindPlain is the kind of an error that wraps no sentinel.
+// The kinds that code of the library names. KindPlain is the kind of an error that wraps no sentinel.
 const (
 	KindPlain     Kind = ""
 	KindTimeout   Kind = "timeout"
@@ -16,26 +22,40 @@ const (
 	KindInterrupt Kind = "interrupted"
 )
 
-// kinds is tried in order. The first sentinel that an error wraps gives the error its kind.
+// kinds are in the order in which [KindsOf] lists the kinds of an error. The first five have stood in this order since
+// the first version, which recorded the first kind of an error only.
 var kinds = []struct {
 	kind     Kind
 	sentinel error
 }{
 	{KindTooLarge, TooLarge}, {KindInvalid, Invalid}, {KindTimeout, Timeout},
 	{KindCanceled, Canceled}, {KindNotFound, NotFound},
+	{"exists", Exists}, {"conflict", Conflict}, {"closed", Closed}, {"superseded", Superseded},
+	{"gap", Gap}, {"shutdown", Shutdown},
+	{"context-canceled", context.Canceled}, {"context-deadline", context.DeadlineExceeded},
+	{"store-not-found", store.ErrNotFound}, {"store-conflict", store.ErrConflict}, {"store-closed", store.ErrClosed},
+	{"store-locked", store.ErrLocked}, {"store-corrupt", store.ErrCorrupt}, {"store-unknown", store.ErrUnknown},
 }
 
-// KindOf returns the kind of an error. The caller reports whether the error wraps a panic.
-func KindOf(err error, isPanic bool) Kind {
+// KindsOf returns the kinds of an error: the first one, and all others. The caller reports whether the error wraps a
+// panic, which then is the first kind.
+func KindsOf(err error, isPanic bool) (first Kind, others []Kind) {
+	var all []Kind
 	if isPanic {
-		return KindPanic
+		all = append(all, KindPanic)
 	}
 	for _, k := range kinds {
 		if Is(err, k.sentinel) {
-			return k.kind
+			all = append(all, k.kind)
 		}
 	}
-	return KindPlain
+	switch len(all) {
+	case 0:
+		return KindPlain, nil
+	case 1:
+		return all[0], nil
+	}
+	return all[0], all[1:]
 }
 
 // Sentinel returns the sentinel that an error of this kind wraps, or nil if it wraps none.
@@ -46,4 +66,17 @@ func Sentinel(kind Kind) error {
 		}
 	}
 	return nil
+}
+
+// Sentinels returns the sentinels that an error of these kinds wraps.
+func Sentinels(first Kind, others []Kind) (all []error) {
+	if is := Sentinel(first); is != nil {
+		all = append(all, is)
+	}
+	for _, kind := range others {
+		if is := Sentinel(kind); is != nil {
+			all = append(all, is)
+		}
+	}
+	return all
 }

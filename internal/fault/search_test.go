@@ -51,7 +51,9 @@ func TestSearchEndsForErrorsThatWrapThemselves(t *testing.T) {
 			require.False(t, Is(c.err, NotFound))
 			_, ok := As[*leaf](c.err)
 			require.False(t, ok)
-			require.Equal(t, KindPlain, KindOf(c.err, false))
+			kind, others := KindsOf(c.err, false)
+			require.Equal(t, KindPlain, kind)
+			require.Empty(t, others)
 		})
 	}
 	require.True(t, Is(errors.Join(NotFound, &circle{}), NotFound), "what comes before a circle is found")

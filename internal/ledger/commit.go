@@ -64,7 +64,7 @@ func (l *Ledger) FindOut(ctx context.Context, ops []store.Op, unknown error) (st
 			writtenOver = true
 			continue
 		}
-		return 0, fmt.Errorf("%w: record %s was written by somebody else", store.ErrConflict, op.Key())
+		return 0, fmt.Errorf("%w: record %q was written by somebody else", store.ErrConflict, op.Key())
 	}
 	if repeatable {
 		return 0, fmt.Errorf("%w: %w", ErrNotCommitted, TextOnly(unknown))

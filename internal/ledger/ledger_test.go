@@ -139,17 +139,17 @@ func TestStale(t *testing.T) {
 
 func TestTarget(t *testing.T) {
 	b := newBook(t)
-	b.put(record.RevisionKey(app, 1), &record.Revision{Version: 1, At: 10, Metadata: map[string]string{"a": "old"}, Spec: []byte(`1`)},
-		record.RevisionKey(app, 2), &record.Revision{Version: 2, At: 20, Metadata: map[string]string{"a": "new"}, Spec: []byte(`2`)})
+	b.put(record.RevisionKey(app, 1), &record.Revision{Version: 1, At: 10, Metadata: record.Metadata{"a": []byte(`"old"`)}, Spec: []byte(`1`)},
+		record.RevisionKey(app, 2), &record.Revision{Version: 2, At: 20, Metadata: record.Metadata{"a": []byte(`"new"`)}, Spec: []byte(`2`)})
 	h := head(2)
-	h.Version, h.Updated, h.Metadata = 7, 70, map[string]string{"a": "newest"}
+	h.Version, h.Updated, h.Metadata = 7, 70, record.Metadata{"a": []byte(`"newest"`)}
 	got, err := b.Target(t.Context(), app, h)
 	require.NoError(t, err)
 	require.Equal(t, &record.Target{Generation: 2, Version: 7, Updated: 70, Metadata: h.Metadata, Spec: []byte(`2`)}, got)
 	h.FixedGeneration = 1
 	got, err = b.Target(t.Context(), app, h)
 	require.NoError(t, err)
-	require.Equal(t, &record.Target{Generation: 1, Version: 1, Updated: 10, Metadata: map[string]string{"a": "old"}, Spec: []byte(`1`)}, got)
+	require.Equal(t, &record.Target{Generation: 1, Version: 1, Updated: 10, Metadata: record.Metadata{"a": []byte(`"old"`)}, Spec: []byte(`1`)}, got)
 }
 
 func TestPendingRuns(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -137,9 +136,9 @@ func (l *Ledger) removeRevisions(ctx context.Context, k record.Key, last int64, 
 		if r.Key > record.RevisionKey(k, last) {
 			break
 		}
-		generation, err := strconv.ParseInt(r.Key[len(prefix):], 16, 64)
-		if err != nil {
-			return fmt.Errorf("%w: key %s", store.ErrCorrupt, r.Key)
+		generation, ok := record.ParseNumber(r.Key[len(prefix):])
+		if !ok {
+			return record.BadKey(r.Key)
 		}
 		if needed[generation] {
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -47,7 +46,7 @@ func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	for _, found := range steps {
 		i := r.Plan.Index(strings.TrimPrefix(found.Key, prefix))
 		if i < 0 {
-			return nil, fmt.Errorf("%w: record %s: the run has no such step", store.ErrCorrupt, found.Key)
+			return nil, fmt.Errorf("%w: record %q: the run has no such step", store.ErrCorrupt, found.Key)
 		}
 		if err := record.Decode(found, &r.Steps[i].Rec); err != nil {
 			return nil, err
@@ -82,9 +81,9 @@ func (l *Ledger) Attempts(ctx context.Context, run string) (map[string][]Attempt
 			return nil, err
 		}
 		step, number, _ := strings.Cut(strings.TrimPrefix(found.Key, prefix), "/")
-		n, err := strconv.ParseInt(number, 16, 0)
-		if err != nil {
-			return nil, fmt.Errorf("%w: key %s", store.ErrCorrupt, found.Key)
+		n, ok := record.ParseNumber(number)
+		if !ok {
+			return nil, record.BadKey(found.Key)
 		}
 		kept := Attempt{Number: int(n)}
 		if err := record.Decode(found, &kept.Rec); err != nil {

@@ -114,7 +114,7 @@ func TestStatesAreWrittenByTheirNames(t *testing.T) {
 		require.Equal(t, s >= Succeeded, s.Final())
 	}
 	require.Equal(t, "unset", Unset.String())
-	require.Equal(t, "state(11)", NumStates.String())
+	require.Equal(t, "state(12)", NumStates.String())
 	_, err := NumStates.MarshalText()
 	require.Error(t, err)
 	require.Error(t, new(State).UnmarshalText([]byte("unset")))

@@ -42,5 +42,5 @@ func Unfit(err error) string {
 
 // Damaged returns an error that wraps [store.ErrCorrupt] and err, and names the key of the record.
 func Damaged(key string, err error) error {
-	return fmt.Errorf("%w: record %s: %w", store.ErrCorrupt, key, err)
+	return fmt.Errorf("%w: record %q: %w", store.ErrCorrupt, key, err)
 }

@@ -76,7 +76,7 @@ func (w *writer) raw(name string, value []byte) {
 }
 
 // labels writes a member with a map. It omits an empty map.
-func (w *writer) labels(name string, value map[string]string) {
+func (w *writer) labels(name string, value Metadata) {
 	if len(value) > 0 {
 		w.raw(name, Encode(value))
 	}

@@ -38,7 +38,13 @@ func BenchmarkEncode(b *testing.B) {
 func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 	text := rapid.OneOf(rapid.Just(""), rapid.String(), rapid.StringMatching(`[a-z."\\<>&]{0,20}`))
 	number := rapid.OneOf(rapid.Just(int64(0)), rapid.Int64())
-	labels := rapid.MapOfN(text, text, 0, 3)
+	labels := rapid.Custom(func(t *rapid.T) Metadata {
+		all := Metadata{}
+		for name, value := range rapid.MapOfN(text, text, 0, 3).Draw(t, "") {
+			all[name] = Encode(value)
+		}
+		return all
+	})
 	raw := rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`null`), json.RawMessage(`{"a":["<b>",1.50]}`)})
 	state := rapid.Custom(func(t *rapid.T) plan.State {
 		return plan.State(rapid.IntRange(0, int(plan.NumStates)-1).Draw(t, "state"))
@@ -115,7 +121,7 @@ func fill(t *testing.T, record any) any {
 		case reflect.Uint8:
 			f.SetUint(1)
 		case reflect.Map:
-			f.Set(reflect.ValueOf(map[string]string{"a": "b"}))
+			f.Set(reflect.ValueOf(Metadata{"a": []byte(`"b"`), "c": []byte(`{"d":1}`)}))
 		case reflect.Struct:
 			fill(t, f.Addr().Interface())
 		case reflect.Slice:

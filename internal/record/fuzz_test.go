@@ -30,7 +30,7 @@ var storedTypes = []reflect.Type{
 // storedSamples are sound records, and what is none.
 var storedSamples = []any{
 	Format{Format: Version},
-	Resource{ID: "x", Pipeline: "p", Metadata: map[string]string{"a": "b"}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
+	Resource{ID: "x", Pipeline: "p", Metadata: Metadata{"a": []byte(`"b"`), "c": []byte(`{"d":true}`)}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
 		Status: Status{Phase: plan.Failed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: Updated, Queued: 1, LastPosition: 2},
 	Revision{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
 	Tombstone{Generation: 3},
@@ -44,7 +44,7 @@ var storedSamples = []any{
 	plan.Plan{Steps: []plan.Step{{ID: "1", Driver: "d"}}, Independent: true, Finalize: true, Planned: true},
 	Step{State: plan.Retrying, Attempt: 1, Due: 1, Resumed: true, Output: []byte(`1`)},
 	Step{State: plan.Waiting, Attempt: 1, Await: "go", Signal: []byte(`{"a":null}`), TimedOut: true, Waits: []Wait{{Signal: "go", From: 1, To: 2}}},
-	Attempt{Started: 1, Ended: 2, Error: "boom", Kind: fault.KindPanic, Stack: "s"},
+	Attempt{Started: 1, Ended: 2, Error: "boom", Kind: fault.KindPanic, AlsoKinds: []fault.Kind{fault.KindTimeout}, Field: &fault.Field{Path: "a", Problem: "b"}, Stack: "s"},
 	[]LogLine{{Seq: 1, Step: "1", Message: "m", Attrs: []byte(`{}`)}},
 	struct{}{}, nil, 1, "", true,
 }
@@ -165,7 +165,9 @@ func randomize(luck *rand.Rand, v reflect.Value, field string) {
 	case reflect.Float64:
 		v.SetFloat(luck.Float64())
 	case reflect.Map:
-		v.Set(reflect.ValueOf(map[string]string{texts[luck.IntN(len(texts))]: texts[luck.IntN(len(texts))]}))
+		v.Set(reflect.ValueOf(Metadata{
+			texts[luck.IntN(len(texts))]: Encode(texts[luck.IntN(len(texts))]), texts[luck.IntN(len(texts))]: []byte(`{"a":[null,true]}`),
+		}))
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		randomize(luck, v.Elem(), field)
@@ -243,7 +245,7 @@ func TestRecordsThatNoProgramWritesAreDamage(t *testing.T) {
 			require.NotEmpty(t, c.record.Check())
 			err := Decode(store.Record{Key: "k", Value: Encode(c.record)}, reflect.New(reflect.TypeOf(c.record).Elem()).Interface())
 			require.ErrorIs(t, err, store.ErrCorrupt)
-			require.ErrorContains(t, err, "record k")
+			require.ErrorContains(t, err, `record "k"`)
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -90,16 +91,17 @@ func ResyncKey(due Time, k Key) string {
 // ParseResyncKey returns the due time and the resource of a key that [ResyncKey] has made. For any other key, it returns
 // an error that wraps [store.ErrCorrupt].
 func ParseResyncKey(key string) (due Time, k Key, err error) {
-	parts := strings.Split(strings.TrimPrefix(key, ResyncPrefix), "/")
-	if len(parts) == 3 {
-		_, err = fmt.Sscanf(parts[0], "%x", &due)
-		k = Key{Type: parts[1], Name: parts[2]}
+	number, resource, _ := strings.Cut(strings.TrimPrefix(key, ResyncPrefix), "/")
+	kind, name, _ := strings.Cut(resource, "/")
+	at, ok := ParseNumber(number)
+	if !ok || !strings.HasPrefix(key, ResyncPrefix) || text.NameFault(kind) != "" || text.NameFault(name) != "" {
+		return 0, Key{}, BadKey(key)
 	}
-	if len(parts) != 3 || err != nil {
-		return 0, Key{}, fmt.Errorf("%w: key %s", store.ErrCorrupt, key)
-	}
-	return due, k, nil
+	return Time(at), Key{Type: kind, Name: name}, nil
 }
+
+// BadKey returns the error for a key that no function of this package has made. It wraps [store.ErrCorrupt].
+func BadKey(key string) error { return fmt.Errorf("%w: key %q", store.ErrCorrupt, key) }
 
 // UnlistenedKey returns the key that marks a resource without a pipeline for which no driver was registered.
 func UnlistenedKey(k Key) string { return UnlistenedPrefix + k.Type + "/" + k.Name }
@@ -144,6 +146,25 @@ func LogsOf(run string) string { return logPrefix + run + "/" }
 
 // LogKey returns the key of a record of log lines that begins with the line seq.
 func LogKey(run string, seq int64) string { return LogsOf(run) + hex16(seq) }
+
+// ParseNumber returns the number that is written as keys contain it: as exactly 16 small hexadecimal
+// digits. No key contains a negative number.
+func ParseNumber(digits string) (n int64, ok bool) {
+	if len(digits) != 16 {
+		return 0, false
+	}
+	for i := range len(digits) {
+		switch c := digits[i]; {
+		case c >= '0' && c <= '9':
+			n = n<<4 | int64(c-'0')
+		case c >= 'a' && c <= 'f':
+			n = n<<4 | int64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return n, n >= 0
+}
 
 // hex16 returns a number in the form in which keys contain it.
 func hex16(n int64) string {

@@ -131,6 +131,15 @@ func TestParseResyncKey(t *testing.T) {
 		{"too many names", "rsy/0000000000000001/build/app/x"},
 		{"no number", "rsy//build/app"},
 		{"a number that is none", "rsy/soon/build/app"},
+		{"a number with letters behind it", "rsy/12zz/build/app"},
+		{"a number with letters in its place", "rsy/00000000000012zz/build/app"},
+		{"a number that is too short", "rsy/12/build/app"},
+		{"a number that is too long", "rsy/00000000000000001/build/app"},
+		{"a number with a sign", "rsy/+000000000000001/build/app"},
+		{"a number in capitals", "rsy/000000000000000A/build/app"},
+		{"another prefix", "0000000000000001/build/app"},
+		{"a type that is no name", "rsy/0000000000000001/.build/app"},
+		{"a name that is no name", "rsy/0000000000000001/build/a b"},
 		{"a number that is too large", "rsy/ffffffffffffffff/build/app"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

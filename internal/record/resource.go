@@ -12,24 +12,24 @@ import (
 // runs keeps its generation. All of these fields change only by a compare-and-set of this record. The compare-and-set
 // keeps two runs of one resource from running at once.
 type Resource struct {
-	ID              string            `json:"id"`
-	Pipeline        string            `json:"pipeline,omitempty"`
-	Metadata        map[string]string `json:"metadata,omitempty"`
-	Version         int64             `json:"version"`
-	Generation      int64             `json:"generation"`
-	First           int64             `json:"first"` // the generation with which this incarnation of the name began
-	Created         Time              `json:"created"`
-	Updated         Time              `json:"updated"`
-	Deleted         Time              `json:"deleted,omitempty"`
-	Status          Status            `json:"status"`
-	Active          string            `json:"active,omitempty"`
-	Pending         string            `json:"pending,omitempty"`
-	Cause           Cause             `json:"cause,omitzero"`      // the cause of Pending
-	Supersede       bool              `json:"supersede,omitempty"` // Active is to be stopped in favor of Pending
-	FixedGeneration int64             `json:"keeps,omitempty"`     // the generation that Pending takes; 0 means the newest
-	Queued          int               `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
-	LastPosition    int64             `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
-	Resync          Time              `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
+	ID              string   `json:"id"`
+	Pipeline        string   `json:"pipeline,omitempty"`
+	Metadata        Metadata `json:"metadata,omitempty"`
+	Version         int64    `json:"version"`
+	Generation      int64    `json:"generation"`
+	First           int64    `json:"first"` // the generation with which this incarnation of the name began
+	Created         Time     `json:"created"`
+	Updated         Time     `json:"updated"`
+	Deleted         Time     `json:"deleted,omitempty"`
+	Status          Status   `json:"status"`
+	Active          string   `json:"active,omitempty"`
+	Pending         string   `json:"pending,omitempty"`
+	Cause           Cause    `json:"cause,omitzero"`      // the cause of Pending
+	Supersede       bool     `json:"supersede,omitempty"` // Active is to be stopped in favor of Pending
+	FixedGeneration int64    `json:"keeps,omitempty"`     // the generation that Pending takes; 0 means the newest
+	Queued          int      `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
+	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
+	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 }
 
 // CancelResync takes back the due resync of the resource, because another run comes first. It returns the writes that are

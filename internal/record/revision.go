@@ -4,11 +4,11 @@ import "encoding/json"
 
 // Revision is the record of one generation of a resource. It is written once, together with the resource.
 type Revision struct {
-	Pipeline string            `json:"pipeline,omitempty"`
-	Metadata map[string]string `json:"metadata,omitempty"` // the metadata at the time when the generation was made
-	Version  int64             `json:"version"`
-	At       Time              `json:"at"`
-	Spec     json.RawMessage   `json:"spec,omitempty"`
+	Pipeline string          `json:"pipeline,omitempty"`
+	Metadata Metadata        `json:"metadata,omitempty"` // the metadata at the time when the generation was made
+	Version  int64           `json:"version"`
+	At       Time            `json:"at"`
+	Spec     json.RawMessage `json:"spec,omitempty"`
 }
 
 // Check returns what is wrong with the record, and an empty text if nothing is.

@@ -17,21 +17,21 @@ type Run struct {
 	State      plan.State `json:"state"`
 	Reason     string     `json:"reason,omitempty"`
 	// Generation and the fields up to DeletedAt are pinned when the run starts.
-	Generation int64             `json:"generation,omitempty"`
-	Pipeline   string            `json:"pipeline,omitempty"`
-	Hash       string            `json:"hash,omitempty"` // of the pipeline's definition
-	Metadata   map[string]string `json:"metadata,omitempty"`
-	Version    int64             `json:"version,omitempty"`
-	MadeAt     Time              `json:"madeAt,omitempty"`    // Created of the resource
-	UpdatedAt  Time              `json:"updatedAt,omitempty"` // Updated of the resource
-	DeletedAt  Time              `json:"deletedAt,omitempty"` // Deleted of the resource
-	Created    Time              `json:"created"`
-	Started    Time              `json:"started,omitempty"`
-	Ended      Time              `json:"ended,omitempty"`
-	Deadline   Time              `json:"deadline,omitempty"`
-	Stop       plan.Stop         `json:"stop,omitempty"` // why the run is to end as soon as no step runs
-	StopReason string            `json:"stopReason,omitempty"`
-	FailedStep string            `json:"failedStep,omitempty"`
+	Generation int64     `json:"generation,omitempty"`
+	Pipeline   string    `json:"pipeline,omitempty"`
+	Hash       string    `json:"hash,omitempty"` // of the pipeline's definition
+	Metadata   Metadata  `json:"metadata,omitempty"`
+	Version    int64     `json:"version,omitempty"`
+	MadeAt     Time      `json:"madeAt,omitempty"`    // Created of the resource
+	UpdatedAt  Time      `json:"updatedAt,omitempty"` // Updated of the resource
+	DeletedAt  Time      `json:"deletedAt,omitempty"` // Deleted of the resource
+	Created    Time      `json:"created"`
+	Started    Time      `json:"started,omitempty"`
+	Ended      Time      `json:"ended,omitempty"`
+	Deadline   Time      `json:"deadline,omitempty"`
+	Stop       plan.Stop `json:"stop,omitempty"` // why the run is to end as soon as no step runs
+	StopReason string    `json:"stopReason,omitempty"`
+	FailedStep string    `json:"failedStep,omitempty"`
 	// Of is the run that this run repeats, beginning with the step From. An empty From means the steps that run Of has not
 	// done. Newest means that this run uses the present definition of the pipeline.
 	Of     string `json:"of,omitempty"`

@@ -74,7 +74,7 @@ func (s *Step) WakeUp(now Time, payload json.RawMessage) {
 
 // Check returns what is wrong with the record, and an empty text if nothing is.
 func (s *Step) Check() string {
-	return unless(s.State != plan.Unset && s.Attempt >= 0, "is a step that has not begun")
+	return unless(s.State > plan.Pending && s.Attempt >= 0, "is a step that has not begun")
 }
 
 // AppendJSON appends the JSON of the record to b.

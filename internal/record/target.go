@@ -4,7 +4,7 @@ package record
 type Target struct {
 	Generation int64
 	Pipeline   string
-	Metadata   map[string]string
+	Metadata   Metadata
 	Version    int64
 	Updated    Time
 	Spec       []byte

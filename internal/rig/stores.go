@@ -94,6 +94,13 @@ func (s *Tap) Refusing(fn func(keys []string) error) {
 	s.refuse = fn
 }
 
+// Commits counts the commits that wrote something.
+func (s *Tap) Commits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.commits)
+}
+
 // CommitsOf counts the commits that wrote something of a run.
 func (s *Tap) CommitsOf(run string) (n int) {
 	s.mu.Lock()

@@ -175,7 +175,7 @@ func TestRunTakesUpWhatIsOnRecordWhenItBegins(t *testing.T) {
 	w.savePipeline("q", listOf("b"))
 	k := w.queuedRun("p", record.Created, func(_ *record.Run, head *record.Resource) {
 		head.Generation, head.Version, head.Pipeline, head.Cause = 3, 4, "q", record.Updated
-		head.Metadata = map[string]string{"m": "4"}
+		head.Metadata = record.Metadata{"m": []byte(`"4"`)}
 	})
 	require.Equal(t, []string{"b"}, w.drive(k, run.Input{}).starts)
 	rec := w.recOf(k).Rec
@@ -183,7 +183,7 @@ func TestRunTakesUpWhatIsOnRecordWhenItBegins(t *testing.T) {
 	require.Equal(t, int64(4), rec.Version)
 	require.Equal(t, "q", rec.Pipeline)
 	require.Equal(t, record.Updated, rec.Cause)
-	require.Equal(t, map[string]string{"m": "4"}, rec.Metadata)
+	require.Equal(t, record.Metadata{"m": []byte(`"4"`)}, rec.Metadata)
 }
 
 func TestRunThatKeepsItsGenerationMakesWayForTheNext(t *testing.T) {

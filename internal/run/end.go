@@ -136,7 +136,7 @@ func (t *Transition) planResync(end plan.State) {
 	if end != plan.Succeeded || t.plan == nil || t.plan.Resync == 0 || t.head.Pending != "" || t.head.Deleted != 0 {
 		return
 	}
-	t.head.Resync = t.now.Add(time.Duration(t.plan.Resync))
+	t.head.Resync = after(t.now, time.Duration(t.plan.Resync))
 	key := record.ResyncKey(t.head.Resync, t.key)
 	// A run that begins and ends in one commit cancels the resync that was planned before. If the previous run has ended
 	// at the same timestamp, the canceled resync and the new one have the same key.

@@ -13,6 +13,13 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// MinDelay is the shortest time between the end of a call and a next call of the same step that an answer or a policy asks
+// for. Each call costs a commit, so that a driver which wants to be called again at once would keep the store busy.
+const MinDelay = 10 * time.Millisecond
+
+// after returns the time at which a step is due that is to wait for d after a call.
+func after(ended record.Time, d time.Duration) record.Time { return ended.Add(max(d, MinDelay)) }
+
 // Outcome is the result of an attempt.
 type Outcome struct {
 	Step    int // position of the step
@@ -45,7 +52,9 @@ const (
 // Failure is the error of an attempt, as it is recorded.
 type Failure struct {
 	Text      string
-	Kind      fault.Kind
+	Kind      fault.Kind     // the first one
+	AlsoKinds []fault.Kind   // the others
+	Field     *fault.Field   // the first fault of a field in the error; nil if there is none
 	Stack     string         // of a panic
 	Permanent bool           // no attempt can succeed
 	After     *time.Duration // delay before the next attempt; nil for the delay of the policy
@@ -85,7 +94,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	ended := o.Ended
 	if o.Kind == Refused {
 		// The driver was not called. Its next call must still tell it what this call would have told it.
-		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, ended.Add(o.Delay), "waits for capacity of the host"
+		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, after(ended, o.Delay), "waits for capacity of the host"
 		s.Refused = true
 		return nil
 	}
@@ -97,7 +106,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	case Failed:
 		return o.fail(s, stop, errorText)
 	case Requeue:
-		s.State, s.Again, s.Due = plan.Waiting, true, ended.Add(o.Delay)
+		s.State, s.Again, s.Due = plan.Waiting, true, after(ended, o.Delay)
 		s.Settled = s.Attempt - 1
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
@@ -119,7 +128,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
 	f, ended := o.Failure, o.Ended
 	s.Reason = text.Truncate(f.Text, errorText)
-	failed := &record.Attempt{Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, Stack: f.Stack}
+	failed := &record.Attempt{Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, AlsoKinds: f.AlsoKinds, Field: f.Field, Stack: f.Stack}
 	switch {
 	case stop == plan.StopCancel || stop == plan.StopSupersede:
 		s.State, s.Ended = plan.Canceled, ended
@@ -130,7 +139,7 @@ func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.At
 		if f.After != nil {
 			delay = *f.After
 		}
-		s.State, s.Due = plan.Retrying, ended.Add(delay)
+		s.State, s.Due = plan.Retrying, after(ended, delay)
 	}
 	return failed
 }
@@ -144,7 +153,7 @@ func (o *Outcome) await(s *record.Step) {
 	s.State, s.Again, s.Await, s.Settled = plan.Waiting, true, o.Reason, s.Attempt-1
 	s.Reason = "waits for signal " + s.Await
 	if o.Delay > 0 {
-		s.Due = ended.Add(o.Delay)
+		s.Due = after(ended, o.Delay)
 	}
 	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: ended})
 	if more := len(s.Waits) - maxWaits; more > 0 {

@@ -112,7 +112,7 @@ func (s *Store) Get(ctx context.Context, key string) (rec store.Record, err erro
 			return err
 		}
 		if stored == nil {
-			return fmt.Errorf("%w: %s", store.ErrNotFound, key)
+			return fmt.Errorf("%w: %.*q", store.ErrNotFound, store.MaxKey, key)
 		}
 		rec, err = s.record([]byte(key), stored)
 		return err

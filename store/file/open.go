@@ -76,8 +76,11 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 // Check reads a whole file that is not open. It returns nil if the file is sound, and an error that wraps ErrCorrupt if
 // the file is damaged. Check changes nothing. Check refuses every file that Open refuses. If Check returns nil, the
 // file can be opened and every record can be read. Check returns ErrLocked and the cause of ctx under the same
-// conditions as [Open].
+// conditions as [Open]. A check that has begun is finished even if ctx ends.
 func Check(ctx context.Context, path string, opts Options) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return acquire(ctx, path, opts, func() error { return inspectFile(path, math.MaxInt64) })
 }
 

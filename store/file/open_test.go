@@ -166,6 +166,18 @@ func TestOpenRefusesADirectory(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrCorrupt)
 }
 
+func TestCheckLooksAtItsContextFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s, err := file.Open(t.Context(), path, file.Options{})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	cancel(why)
+	require.ErrorIs(t, file.Check(ctx, path, file.Options{}), why)
+	require.NoError(t, file.Check(t.Context(), path, file.Options{}))
+}
+
 func TestCheckOfNoFileMakesNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	require.ErrorIs(t, file.Check(t.Context(), path, file.Options{}), fs.ErrNotExist)

@@ -189,7 +189,7 @@ func (s *Store) checkConditions(ops []store.Op, lookUp func(key []byte) ([]byte,
 			return err
 		}
 		if !op.Holds(rev) {
-			return fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
+			return fmt.Errorf("%w: %q has revision %d", store.ErrConflict, op.Key(), rev)
 		}
 	}
 	return nil

@@ -57,7 +57,7 @@ func (s *Store) find(ctx context.Context, key string) (store.Record, error) {
 	}
 	rec := s.byKey[key]
 	if rec == nil {
-		return store.Record{}, fmt.Errorf("%w: %s", store.ErrNotFound, key)
+		return store.Record{}, fmt.Errorf("%w: %.*q", store.ErrNotFound, store.MaxKey, key)
 	}
 	return *rec, nil
 }
@@ -129,7 +129,7 @@ func (s *Store) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.R
 			rev = rec.Revision
 		}
 		if !op.Holds(rev) {
-			return nil, fmt.Errorf("%w: %s has revision %d", store.ErrConflict, op.Key(), rev)
+			return nil, fmt.Errorf("%w: %q has revision %d", store.ErrConflict, op.Key(), rev)
 		}
 		found = append(found, rec)
 	}

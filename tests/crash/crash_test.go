@@ -352,10 +352,10 @@ func (w *world) state(t *testing.T) string {
 	for _, o := range rig.Drain(t, e.List(t.Context(), conveyor.ResourceFilter{})) {
 		require.NotContains(t, w.deleted, o.Key(), "%s was deleted, and is there", o.Key())
 		require.Equal(t, o.Generation, o.Status.ObservedGeneration, "the last generation of %s was not reconciled", o.Key())
-		lines = append(lines, fmt.Sprintf("resource %s: version %d, generation %d, pipeline %q, spec %s, %s %q",
-			o.Key(), o.Version, o.Generation, o.Pipeline, o.Spec, o.Status.Phase, o.Status.Message))
+		lines = append(lines, fmt.Sprintf("resource %s: version %d, generation %d, pipeline %q, spec %s, metadata %v %s, %s %q",
+			o.Key(), o.Version, o.Generation, o.Pipeline, o.Spec, o.Metadata, o.MetadataJSON, o.Status.Phase, o.Status.Message))
 		for _, rev := range rig.Drain(t, e.Revisions(t.Context(), o.Key())) {
-			lines = append(lines, fmt.Sprintf("  generation %d: spec %s", rev.Generation, rev.Spec))
+			lines = append(lines, fmt.Sprintf("  generation %d: spec %s, metadata %v %s", rev.Generation, rev.Spec, rev.Metadata, rev.MetadataJSON))
 		}
 	}
 	// Those of one resource in the order in which they were made, of deleted ones too.
@@ -363,6 +363,14 @@ func (w *world) state(t *testing.T) string {
 	slices.SortStableFunc(runs, func(a, b *conveyor.Run) int { return strings.Compare(a.Resource.String(), b.Resource.String()) })
 	for _, run := range runs {
 		lines = append(lines, fmt.Sprintf("run of %s, generation %d, %s: %s %q", run.Resource, run.Generation, run.Cause, run.State, run.Reason))
+		if field := (*conveyor.FieldError)(nil); errors.As(run.Err(), &field) {
+			lines = append(lines, fmt.Sprintf("    because of %s: %s", field.Field, field.Problem))
+		}
+		for _, sentinel := range []error{conveyor.ErrInvalid, conveyor.ErrConflict, conveyor.ErrTimeout, store.ErrUnknown} {
+			if errors.Is(run.Err(), sentinel) {
+				lines = append(lines, "    because of: "+sentinel.Error())
+			}
+		}
 		for _, s := range run.Steps {
 			if s.ID == w.load.vague {
 				s.Reason, s.Attempts, s.Requeues = "", nil, 0

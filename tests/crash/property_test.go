@@ -394,7 +394,7 @@ func (m *machine) savePipeline(t *rapid.T) {
 	}
 	saved := &modelPipeline{attempts: p.Retry.MaxAttempts, queues: p.OnChange == conveyor.Queue}
 	for i, driver := range rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "m"}), 1, 3).Draw(t, "drivers") {
-		step := modelStep{id: fmt.Sprint(i + 1), driver: driver}
+		step := modelStep{id: fmt.Sprint(i + 1), driver: driver, state: conveyor.StatePending}
 		saved.steps = append(saved.steps, step)
 		p.Steps = append(p.Steps, conveyor.Step{Driver: driver})
 	}
@@ -670,7 +670,7 @@ func (m *model) begin(r *modelResource) {
 	}
 	run.loose, run.attempts = true, 3
 	for _, name := range m.listeners(r.key.Type) {
-		run.steps = append(run.steps, modelStep{id: name, driver: name})
+		run.steps = append(run.steps, modelStep{id: name, driver: name, state: conveyor.StatePending})
 	}
 	if len(run.steps) == 0 {
 		m.end(r, run, conveyor.StateSkipped)
@@ -698,7 +698,7 @@ func (m *model) goOn(r *modelResource, run *modelRun) (more bool) {
 
 func (m *model) startStep(r *modelResource, run *modelRun, s *modelStep) bool {
 	switch s.state {
-	case conveyor.StateUnset, conveyor.StateQueued, conveyor.StateBlocked:
+	case conveyor.StatePending, conveyor.StateQueued, conveyor.StateBlocked:
 	case conveyor.StateRetrying, conveyor.StateWaiting:
 		if s.due.After(m.now) {
 			return false

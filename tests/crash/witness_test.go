@@ -266,7 +266,7 @@ func (w *witness) expectStep(p place, rec conveyor.StepRun) {
 	next.attempt, next.due, next.over = rec.Attempt, rec.Due, rec.State.Final()
 	next.underWay, next.resumed = false, false
 	switch rec.State {
-	case conveyor.StateUnset:
+	case conveyor.StateUnset, conveyor.StatePending:
 		if s.calls > 0 {
 			w.blame(p, "called, and its start is not on record")
 		}

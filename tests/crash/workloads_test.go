@@ -2,12 +2,14 @@ package crash_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // workload is a program, and drivers for it.
@@ -79,6 +81,17 @@ var workloads = []workload{
 		pipelines: []conveyor.Pipeline{retrying(rig.PipelineOf("a", "b", "c"), 2)}, drivers: []string{"a", "b", "c"},
 		steps:   map[string]rig.Func{"2": rig.Always(conveyor.Done(), rig.ErrBoom)},
 		program: []operation{apply("x", 1), settle, apply("x", 2)},
+	},
+	{
+		name: "errors of several kinds, and metadata of any JSON", ordered: true,
+		pipelines: []conveyor.Pipeline{retrying(rig.PipelineOf("a", "b"), 2)}, drivers: []string{"a", "b"},
+		steps: map[string]rig.Func{"2": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if string(req.Resource.MetadataJSON["deleting"]) != "true" || req.Resource.Metadata["team"] != "ci" {
+				return conveyor.Done(), conveyor.Permanent(errors.New("the metadata is lost"))
+			}
+			return conveyor.Done(), errors.Join(conveyor.ErrInvalid, conveyor.ErrConflict, store.ErrUnknown, &conveyor.FieldError{Field: "spec.x", Problem: "is odd"})
+		}},
+		program: []operation{applyLabeled("x", 1, `true`), settle, applyLabeled("x", 1, `{"since":[1.0]}`), applyLabeled("x", 2, `true`)},
 	},
 	{
 		name: "a driver that panics", ordered: true,
@@ -326,6 +339,14 @@ func retrying(p conveyor.PipelineSpec, attempts int) conveyor.PipelineSpec {
 type operation func(ctx context.Context, w *world, e *conveyor.Engine) error
 
 func apply(name string, spec int) operation { return applying(rig.Object(name, spec)) }
+
+// applyLabeled applies a resource with metadata, of which one value is no text.
+func applyLabeled(name string, spec int, deleting string) operation {
+	o := rig.Object(name, spec)
+	o.Metadata = map[string]string{"team": "ci"}
+	o.MetadataJSON = map[string]json.RawMessage{"deleting": json.RawMessage(deleting)}
+	return applying(o)
+}
 
 func applyLoose(kind, name string, spec int) operation { return applying(rig.Loose(kind, name, spec)) }
 

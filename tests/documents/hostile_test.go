@@ -76,7 +76,7 @@ func fieldsOfShape(shape reflect.Type) (names []string) {
 	}
 	for _, f := range reflect.VisibleFields(shape) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "" || f.Anonymous {
+		if name == "" || name == "-" || f.Anonymous {
 			continue
 		}
 		names = append(append(names, name), fieldsOfShape(f.Type)...)
@@ -117,7 +117,7 @@ func TestHostileFieldsAreRefusedWithTheirPlace(t *testing.T) {
 				{"a huge number instead", `"` + name + `":1e400`, ""},
 			} {
 				doc := with(c.text)
-				anyJSON := name == "with" || name == "spec"
+				anyJSON := name == "with" || name == "spec" || name == "metadata" && kind.name == "resource" && c.name == "an object instead"
 				if c.text == own || anyJSON && strings.HasSuffix(c.name, "instead") || name == "continueOnError" && c.says == "is a boolean" {
 					continue
 				}

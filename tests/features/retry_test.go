@@ -145,8 +145,8 @@ func TestRetryAnswersOfADriver(t *testing.T) {
 		{"a permanent error inside another", fmt.Errorf("outer: %w", conveyor.Permanent(rig.ErrBoom)), 1, 0, "outer: boom"},
 		{"a permanent error made of one with a delay", conveyor.Permanent(conveyor.RetryAfter(day, rig.ErrBoom)), 1, 0, "boom"},
 		{"an error with a delay", conveyor.RetryAfter(day, rig.ErrBoom), 3, 2 * day, "boom"},
-		{"an error with no delay", conveyor.RetryAfter(0, rig.ErrBoom), 3, 0, "boom"},
-		{"an error with a negative delay", conveyor.RetryAfter(-day, rig.ErrBoom), 3, 0, "boom"},
+		{"an error with no delay", conveyor.RetryAfter(0, rig.ErrBoom), 3, 2 * soonest, "boom"},
+		{"an error with a negative delay", conveyor.RetryAfter(-day, rig.ErrBoom), 3, 2 * soonest, "boom"},
 		{"an error with a delay made of a permanent one", conveyor.RetryAfter(day, conveyor.Permanent(rig.ErrBoom)), 3, 2 * day, "boom"},
 		{"an error that timed out by itself", context.DeadlineExceeded, 3, 3 * time.Second, context.DeadlineExceeded.Error()},
 		{"an error that pretends a shutdown", conveyor.ErrShutdown, 3, 3 * time.Second, conveyor.ErrShutdown.Error()},
@@ -345,7 +345,7 @@ func TestRequeueUsesNoAttempt(t *testing.T) {
 		run := e.Finish(rig.Object("a", nil))
 		require.NoError(t, run.Err())
 		require.Equal(t, []string{"1", "1", "1", "1/2", "1/2", "1/3", "1/3", "1/3"}, d.Steps())
-		require.Equal(t, []time.Duration{time.Minute, time.Minute, time.Hour, time.Minute, 0, 0, 0}, gaps(d))
+		require.Equal(t, []time.Duration{time.Minute, time.Minute, time.Hour, time.Minute, soonest, soonest, soonest}, gaps(d))
 		require.Equal(t, 5, run.Steps[0].Requeues)
 		require.Equal(t, 3, run.Steps[0].Attempt)
 		require.Len(t, run.Steps[0].Attempts, 3)
@@ -355,6 +355,59 @@ func TestRequeueUsesNoAttempt(t *testing.T) {
 			keys[c.Key] = true
 		}
 		require.Len(t, keys, 1)
+	})
+}
+
+// soonest is the shortest time after which a driver is called again at its own request.
+const soonest = 10 * time.Millisecond
+
+// TestNoAnswerMakesADriverSpin lets drivers ask for what would have them called without a pause.
+func TestNoAnswerMakesADriverSpin(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer rig.Func
+		opts   conveyor.Options
+		resync conveyor.Duration
+	}{
+		{"requeue at once", rig.Always(conveyor.RequeueAfter(0), nil), conveyor.Options{}, 0},
+		{"requeue into the past", rig.Always(conveyor.RequeueAfter(-time.Hour), nil), conveyor.Options{}, 0},
+		{"requeue after a moment", rig.Always(conveyor.RequeueAfter(1), nil), conveyor.Options{}, 0},
+		{"retry at once, for ever", rig.Always(conveyor.Done(), conveyor.RetryAfter(0, rig.ErrBoom)), conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}}, 0},
+		{"retry after a moment, for ever", rig.Always(conveyor.Done(), rig.ErrBoom),
+			conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1, Initial: 1, Max: 1}}, 0},
+		{"await for a moment", rig.Always(conveyor.Await("go", 1), nil), conveyor.Options{}, 0},
+		{"no capacity for a moment", nil, conveyor.Options{Admission: conveyor.AdmissionFunc(
+			func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) { return nil, 1, nil })}, 0},
+		{"resync after a moment", nil, conveyor.Options{}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, c.opts).MustStart()
+				e.Driver("d", rig.Recording(c.answer))
+				p := rig.PipelineOf("d")
+				p.Resync = c.resync
+				e.Save(p)
+				e.MustApply(rig.Object("a", nil))
+				synctest.Wait()
+				before := e.Store.Commits()
+				time.Sleep(10 * soonest)
+				synctest.Wait()
+				require.InDelta(t, 20, e.Store.Commits()-before, 12, "each call costs one commit or two")
+				e.Stop()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // a Planner is called under the same rules
+		e := rig.New(t, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}}).MustStart()
+		f := rig.NewFanOut()
+		f.Func = func(context.Context, *conveyor.Object) ([]conveyor.Step, error) {
+			return nil, conveyor.RetryAfter(0, rig.ErrBoom)
+		}
+		e.SavePlanned(f)
+		e.MustApply(rig.Object("a", nil))
+		time.Sleep(10*soonest + 1)
+		synctest.Wait()
+		require.Equal(t, int64(11), f.Calls.Load())
 	})
 }
 

@@ -88,7 +88,7 @@ func (c *company) requireLeft(err error) {
 	for _, run := range c.bad {
 		require.ErrorContains(t, err, fmt.Sprintf("run %s step 1 (driver bad, resource %s)", run.ID, run.Resource))
 		require.Equal(t, 1, c.MustGetRun(run.ID).Steps[0].Interruptions)
-		require.Equal(t, []string{"queued", "unset"}, rig.StatesOf(c.MustGetRun(run.ID)))
+		require.Equal(t, []string{"queued", "pending"}, rig.StatesOf(c.MustGetRun(run.ID)))
 	}
 	require.NotContains(t, err.Error(), "not recorded")
 	before := rig.Dump(t, c.Store)
@@ -215,7 +215,7 @@ func TestDriversMayShutDownTheirEngineAllAtOnce(t *testing.T) {
 				synctest.Wait()
 				require.Zero(t, e.MustStats().Busy)
 				for _, run := range runs {
-					require.Equal(t, []string{"succeeded", "unset"}, rig.StatesOf(e.MustGetRun(run.ID)), "what they answer counts")
+					require.Equal(t, []string{"succeeded", "pending"}, rig.StatesOf(e.MustGetRun(run.ID)), "what they answer counts")
 				}
 			})
 		})
@@ -260,7 +260,7 @@ func TestShutdownWaitsForADriverThatHasCalledItBefore(t *testing.T) {
 				}
 				require.NoError(t, err)
 				require.Equal(t, time.Hour, time.Since(began))
-				require.Equal(t, []string{"succeeded", "unset"}, rig.StatesOf(e.MustGetRun(run.ID)), "what it answers is on record")
+				require.Equal(t, []string{"succeeded", "pending"}, rig.StatesOf(e.MustGetRun(run.ID)), "what it answers is on record")
 			})
 		})
 	}

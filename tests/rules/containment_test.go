@@ -615,7 +615,7 @@ func TestRule16ShutdownLetsAttemptsFinishAndStartsNothing(t *testing.T) {
 				require.NoError(t, e.Shutdown(ctx))
 				require.Equal(t, c.took, time.Since(began))
 				require.Len(t, d.All(), 1)
-				require.Equal(t, []string{c.first, "unset"}, rig.StatesOf(e.MustGetRun(run.ID)))
+				require.Equal(t, []string{c.first, "pending"}, rig.StatesOf(e.MustGetRun(run.ID)))
 			})
 		})
 	}

@@ -35,7 +35,7 @@ func TestRule01StepStartsOnlyAfterTheOneBeforeSucceeded(t *testing.T) {
 				e.Driver("first", rig.DriverOf(c.first))
 				second := rig.Recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 					run, err := e.GetRun(ctx, req.Run)
-					if err != nil || run.Steps[0].State != c.state || run.Steps[1].State != conveyor.StateRunning || run.Steps[2].State != conveyor.StateUnset {
+					if err != nil || run.Steps[0].State != c.state || run.Steps[1].State != conveyor.StateRunning || run.Steps[2].State != conveyor.StatePending {
 						return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("on record: %v, %w", rig.StatesOf(run), err))
 					}
 					return conveyor.Done(), nil

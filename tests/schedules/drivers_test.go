@@ -184,7 +184,7 @@ func (x *explorer) readsItself(l *lifetime, req *conveyor.Request) {
 	}
 	r := x.runs[req.Run]
 	i := r.plan.position(req.Step.ID)
-	if s := run.Steps[i]; s.State == conveyor.StateRunning && s.Attempt != req.Attempt || s.State == conveyor.StateUnset {
+	if s := run.Steps[i]; s.State == conveyor.StateRunning && s.Attempt != req.Attempt || s.State == conveyor.StatePending {
 		x.fault("run %s step %s attempt %d is called, and reads that attempt %d is %s", r.alias, req.Step.ID, req.Attempt, s.Attempt, s.State)
 	}
 	for _, b := range r.plan.before[i] {

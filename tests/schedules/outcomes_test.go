@@ -47,10 +47,13 @@ func (x *explorer) exhausted(v *visit) bool {
 // failures says how many attempts have failed in a row if this one has.
 func (x *explorer) failures(v *visit) int { return v.attempt - v.run.steps[v.step].cleared }
 
+// soonest is the shortest delay that counts.
+const soonest = 10 * time.Millisecond
+
 // delayBounds are the least and the most that may lie between the end of a failed call and its repetition.
 func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
 	if v.answer == answerRetryAfter && !v.late() {
-		return v.delay, v.delay
+		return max(v.delay, soonest), max(v.delay, soonest)
 	}
 	p := x.policyOf(v)
 	delay := min(float64(p.Initial)*math.Pow(p.Multiplier, float64(x.failures(v)-1)), float64(p.Max))
@@ -59,10 +62,10 @@ func (x *explorer) delayBounds(v *visit) (least, most time.Duration) {
 	}
 	if p.Jitter < 0 {
 		x.see(sawNoJitter)
-		return time.Duration(delay), time.Duration(delay)
+		return max(time.Duration(delay), soonest), max(time.Duration(delay), soonest)
 	}
 	x.see(sawJitter)
-	return time.Duration(delay * (1 - p.Jitter)), time.Duration(delay*(1+p.Jitter)) + 1
+	return max(time.Duration(delay*(1-p.Jitter)), soonest), max(time.Duration(delay*(1+p.Jitter))+1, soonest)
 }
 
 // checkOutcome compares what is recorded of a call with what its driver answered.
@@ -117,7 +120,7 @@ func (x *explorer) checkOutcome(l *lifetime, r *runSeen, i int, now *stepRecord)
 			x.fault("%s: it is due %s after its end, which is not between %s and %s", where, gap, least, most)
 		}
 	case conveyor.StateWaiting:
-		due := ended + int64(v.delay)
+		due := ended + int64(max(v.delay, soonest))
 		if v.answer == answerAwait && v.delay == 0 {
 			due = 0
 		}
