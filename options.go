@@ -19,8 +19,10 @@ import (
 //     and outputs.
 //   - The events that are kept for watchers need at most WatchBuffer times (ErrorText + 2 KiB), independent of the
 //     number and the speed of the watchers.
-//   - A running step keeps its log lines until they are written. This is about 1 MiB, or LogLines times LogLine while
-//     the store fails.
+//   - A running step keeps its log lines until they are written. These are about 1 MiB, and as much again while they are
+//     being written, or one line if that is larger. A step that logs faster than the store writes waits for the store, but
+//     for at most a second as long as the store writes nothing. Then, and beyond LogLines, lines between the first and the
+//     newest ones are dropped (see [LogLine].Dropped).
 //   - Up to 1,000 of the engine's own log lines wait for a slow logger.
 //   - Each call of a driver has a goroutine, also an abandoned call. A run that waits has none.
 type Limits struct {
@@ -30,7 +32,7 @@ type Limits struct {
 	Spec          int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
 	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
 	ErrorText     int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
-	LogLines      int // lines kept per step; later lines only go to the engine's logger; default 10,000
+	LogLines      int // lines kept per step: the first half and the newest ones (see [LogLine].Dropped); default 10,000
 	LogLine       int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
 	Attempts      int // ended attempts kept per step, the newest ones; default 32
 	WatchBuffer   int // events that a watcher can fall behind before it gets ErrGap; default 1,024

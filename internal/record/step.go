@@ -24,6 +24,7 @@ type Step struct {
 	Interruptions int             `json:"interruptions,omitempty"` // of all attempts of the step
 	Crashes       int             `json:"crashes,omitempty"`       // interruptions because the process ended
 	Lines         int             `json:"lines,omitempty"`         // log lines that are kept of the step
+	LogEpoch      int             `json:"logEpoch,omitempty"`      // RunState.LogEpoch when the newest call began
 	Output        json.RawMessage `json:"output,omitempty"`
 	Await         string          `json:"await,omitempty"` // the signal that a waiting step waits for
 	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
@@ -85,6 +86,7 @@ func (s *Step) AppendJSON(b []byte) []byte {
 	w.int("interruptions", int64(s.Interruptions), false)
 	w.int("crashes", int64(s.Crashes), false)
 	w.int("lines", int64(s.Lines), false)
+	w.int("logEpoch", int64(s.LogEpoch), false)
 	w.raw("output", s.Output)
 	w.text("await", s.Await, false)
 	w.raw("signal", s.Signal)

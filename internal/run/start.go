@@ -65,7 +65,9 @@ func (t *Transition) start(i int) (ended bool) {
 		t.needsWorker = true
 	case Granted:
 		t.starts = append(t.starts, i)
-		t.step(i).Begin(t.now)
+		rec := t.step(i)
+		rec.Begin(t.now)
+		rec.LogEpoch = t.run.LogEpoch
 		t.states[i] = plan.Running
 	}
 	return false
