@@ -8,9 +8,12 @@ import (
 )
 
 // Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
-// value and a value that a record of a store, or the memory, could never hold: more than 4 MiB for bytes, more than
-// 10,000 for Depth, and more than 1,048,576 for the rest. Input over a limit is rejected with an [ErrTooLarge] that
-// names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
+// value and a value that a record of a store, or the memory, could never hold: more than 2 MiB for ErrorText, 3 MiB for
+// Spec, 4 MiB for the other bytes, 9,990 for Depth, and 1,048,576 for the rest. Input over a limit is rejected with an
+// [ErrTooLarge] that names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
+//
+// Bytes are counted as they are recorded, which is as JSON. A line end in an error, a reason or a log line therefore
+// counts as 2 bytes, and most other control characters count as 6.
 //
 // Limits also bound the memory that an engine needs besides its store:
 //
@@ -29,7 +32,7 @@ type Limits struct {
 	Document      int // bytes of a JSON document; default 2 MiB
 	Depth         int // levels of nesting in a JSON document; a spec is the second level; default 32
 	Steps         int // steps of one pipeline, or drivers listening to one type; default 256
-	Spec          int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
+	Spec          int // bytes of a spec, and also of the metadata of one resource, as JSON; default 1 MiB
 	Output        int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
 	ErrorText     int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
 	LogLines      int // lines kept per step: the first half and the newest ones (see [LogLine].Dropped); default 10,000
@@ -71,30 +74,38 @@ type limitField struct {
 	value    *int
 	standard int
 	most     int
+	why      string // the reason for the maximum
 }
 
 // fields returns all limits, with pointers to the fields of l. A new limit needs to be added here only.
 func (l *Limits) fields() []limitField {
 	return []limitField{
-		{"Document", &l.Document, defaultDocument, maxBytesLimit},
-		{"Depth", &l.Depth, defaultDepth, maxDepthLimit},
-		{"Steps", &l.Steps, defaultSteps, maxCountLimit},
-		{"Spec", &l.Spec, defaultSpec, maxBytesLimit},
-		{"Output", &l.Output, defaultOutput, maxBytesLimit},
-		{"ErrorText", &l.ErrorText, defaultErrorText, maxBytesLimit},
-		{"LogLines", &l.LogLines, defaultLogLines, maxCountLimit},
-		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit},
-		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit},
-		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit},
-		{"Queue", &l.Queue, defaultQueue, maxCountLimit},
-		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit},
+		{"Document", &l.Document, defaultDocument, maxBytesLimit, "a document is one record" + ofTheStore},
+		{"Depth", &l.Depth, defaultDepth, maxDepthLimit, "package encoding/json reads at most 10,000 levels, and a record adds some"},
+		{"Steps", &l.Steps, defaultSteps, maxCountLimit, inMemory},
+		{"Spec", &l.Spec, defaultSpec, maxSpecLimit, "a spec and metadata of that size must fit into one record" + ofTheStore},
+		{"Output", &l.Output, defaultOutput, maxBytesLimit, "an output and a text of Limits.ErrorText must fit into one record" + ofTheStore},
+		{"ErrorText", &l.ErrorText, defaultErrorText, maxTextLimit, "two such texts and metadata of Limits.Spec must fit into one record" + ofTheStore},
+		{"LogLines", &l.LogLines, defaultLogLines, maxCountLimit, inMemory},
+		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit, "a line and those that are written with it must fit into one record" + ofTheStore},
+		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit, inMemory},
+		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit, inMemory},
+		{"Queue", &l.Queue, defaultQueue, maxCountLimit, inMemory},
+		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit, inMemory},
 	}
 }
 
+// The largest limits. The largest record is that of a run: metadata of maxSpecLimit, two texts of maxTextLimit, and about
+// 4 KiB of names and numbers. It must not be larger than store.MaxValue, which is 8 MiB.
 const (
-	maxBytesLimit = 4 << 20 // the size that one record of a store can have
+	maxBytesLimit = 4 << 20
+	maxSpecLimit  = 3 << 20
+	maxTextLimit  = 2 << 20
 	maxCountLimit = 1 << 20
-	maxDepthLimit = 10_000 // the limit of encoding/json
+	maxDepthLimit = 9_990 // encoding/json refuses more than 10,000; an output is one level deeper in the record of its step
+
+	ofTheStore = " of a store, which has at most 8 MiB"
+	inMemory   = "the memory could not hold it"
 )
 
 func (l *Limits) validate(f *fault.Fields) {
@@ -103,7 +114,7 @@ func (l *Limits) validate(f *fault.Fields) {
 			f.Add(fault.Invalidf("Limits."+field.name, "%d is negative", *field.value))
 		}
 		if *field.value > field.most {
-			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d", *field.value, field.most))
+			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d, the maximum: %s", *field.value, field.most, field.why))
 		}
 	}
 }

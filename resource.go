@@ -205,13 +205,9 @@ func (o *Object) validate(limits Limits) []fault.Field {
 	if o.Version < 0 {
 		f.Add(fault.Invalidf("version", "%d is negative", o.Version))
 	}
-	size := 0
-	for k, v := range o.Metadata {
-		size += len(k) + len(v)
-	}
 	f.Labels("metadata", o.Metadata)
-	if size > limits.Spec {
-		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes"))
+	if size := labelsSize(o.Metadata); size > limits.Spec {
+		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes as JSON"))
 	}
 	if len(o.Spec) > limits.Spec {
 		f.Add(fault.Larger("spec", len(o.Spec), limits.Spec, "bytes"))
@@ -219,6 +215,15 @@ func (o *Object) validate(limits Limits) []fault.Field {
 		f.Add(document.Check("spec", o.Spec, limits.document(), 1)...)
 	}
 	return f.List()
+}
+
+// labelsSize returns the number of bytes of labels as JSON, as records contain them.
+func labelsSize(labels map[string]string) int {
+	size := 1 // each label has a comma or the last bracket behind it
+	for k, v := range labels {
+		size += len(`"":"",`) + text.Size(k) + text.Size(v)
+	}
+	return size
 }
 
 // sameSpec reports whether two specs are equal as JSON. White space and the order of fields do not matter. Numbers are
