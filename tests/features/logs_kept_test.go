@@ -68,6 +68,7 @@ func TestLogsKeepTheBeginningAndTheEndOfAStep(t *testing.T) {
 		var following sync.WaitGroup
 		following.Go(follow)
 		time.Sleep(30 * time.Minute)
+		synctest.Wait()
 		require.Equal(t, 50, followed)
 		check := func() {
 			total, lines, marks := 0, 0, 0
@@ -93,9 +94,11 @@ func TestLogsKeepTheBeginningAndTheEndOfAStep(t *testing.T) {
 		begin()
 		e.MustStart()
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		require.Equal(t, 100, logged)
 		check()
 		e.Ended(run.ID)
+		synctest.Wait()
 		require.Equal(t, 150, logged)
 		check()
 		all := e.AllLogs(run.ID, conveyor.LogOptions{})

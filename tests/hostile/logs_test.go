@@ -58,6 +58,9 @@ const logHeap = 5 << 20
 // they hold is bounded, and none of them waits for ever.
 func TestAFloodOfLogLinesHoldsAboutAMegabyteAStep(t *testing.T) {
 	lines := testenv.Some(t, 2_000, 30_000)
+	if testenv.Race {
+		lines /= 4
+	}
 	const steps = 8
 	for _, c := range []struct {
 		name   string
