@@ -76,7 +76,7 @@ func (s *scheduler) createRunner(id string, k record.Key, lane string, rec recor
 	r := s.take(id, k, lane)
 	r.mu.Lock()
 	r.busy, r.leftovers = true, 0
-	r.log, r.outputs = runlog.New(id, 0), map[string]stepOutput{}
+	r.log, r.outputs = runlog.New(id, 0, s.opts.Limits.LogLines), map[string]stepOutput{}
 	r.mu.Unlock()
 	r.held.Run = &record.RunState{ID: id, Rec: rec}
 	return r

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/runlog"
@@ -21,7 +23,10 @@ import (
 
 // LogLine is one line that a driver wrote to [Request.Log].
 type LogLine struct {
-	Seq     int64      `json:"seq"` // counts from 1 in the run; it grows, and can skip numbers after a crash
+	// Seq is the number of the line in the run, counted from 1. Seq grows from line to line, and no two lines have the
+	// same one, so that a reader can continue with [LogOptions].After, also after a crash. After a crash of the process
+	// during a call, the numbers continue from the next multiple of 2^40.
+	Seq     int64      `json:"seq"`
 	Time    time.Time  `json:"time"`
 	Step    string     `json:"step"`
 	Attempt int        `json:"attempt"`
@@ -29,6 +34,11 @@ type LogLine struct {
 	Message string     `json:"message"`
 	// Attrs are the attributes of the line as a JSON object, with groups nested. Attrs is empty if there are none.
 	Attrs json.RawMessage `json:"attrs,omitempty"`
+	// Dropped is 0 for a line that a driver wrote. Otherwise the line stands in the place of lines of the same step and
+	// Dropped is their number: they are not kept, because the step has logged more than [Limits].LogLines, or faster than
+	// the store could write. Seq, Time and Attempt are those of the last of them. The lines before and after it are
+	// complete.
+	Dropped int64 `json:"dropped,omitempty"`
 }
 
 // String returns the line in readable form: the level, the message, and the attributes as JSON.
@@ -53,9 +63,14 @@ type LogOptions struct {
 // ends after the newest line. With Follow, it ends when the run has ended.
 //
 // A line is readable as soon as it is logged. It is written to the store together with the outcome of its step, and
-// in any case within a second. A crash loses the lines that were not yet written. The sequence ends with an error as
-// its last element if there is no such run ([ErrNotFound]), if the store fails, if ctx ends (the cause of ctx), or if
-// the engine is shut down while the sequence follows the run ([ErrClosed]).
+// in any case within a second. A crash loses the lines that were not yet written.
+//
+// Of a step that has logged more than [Limits].LogLines, the first lines and the newest lines are kept, and one line
+// between them says how many were dropped (see [LogLine].Dropped). A reader that has got a line which is dropped later
+// does not notice. A reader that comes later, or is slow, gets the line that stands for it.
+//
+// The sequence ends with an error as its last element if there is no such run ([ErrNotFound]), if the store fails, if
+// ctx ends (the cause of ctx), or if the engine is shut down while the sequence follows the run ([ErrClosed]).
 func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2[LogLine, error] {
 	return func(yield func(LogLine, error) bool) {
 		if err := e.followLog(ctx, runID, o, func(l record.LogLine) bool { return yield(LogLine(l), nil) }); err != nil {
@@ -127,21 +142,50 @@ func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 	return log.Unwritten()
 }
 
-// Keep adds a line to the log of the run, unless the attempt has ended.
+// logPatience is the longest time for which a driver waits for the store to write log lines.
+const logPatience = time.Second
+
+// Keep adds a line to the log of the run, unless the attempt has ended. If the store does not write the lines as fast as
+// the driver logs them, Keep waits. It does not wait once the context of the attempt has ended, or while the store has not
+// written any lines of the run for logPatience.
 func (a *attempt) Keep(line record.LogLine) {
 	r, s := a.runner, a.sched
 	r.mu.Lock()
 	log := r.log
 	r.mu.Unlock()
-	if log == nil || !a.Running() {
+	if log == nil {
 		return
 	}
-	kept, full := log.Add(line, s.opts.Limits.LogLines)
-	if !kept {
-		return
+	for force := false; ; {
+		var wait <-chan struct{}
+		full := false
+		// The line is added with the lock of the call held. An outcome is recorded after the call has ended, together with
+		// all lines of the call. A line that was added later would be lost, and its number would be given to another line.
+		if !a.WhileRunning(func() { wait, full = log.Add(line, force) }) {
+			return
+		}
+		s.flusher.add(log, full)
+		if wait == nil {
+			break
+		}
+		force = !a.waitForRoom(log, wait)
 	}
 	s.followers.Wake(r.ID)
-	s.flusher.add(log, full)
+}
+
+// waitForRoom waits until lines were written. It returns false if the caller must wait no more.
+func (a *attempt) waitForRoom(log *runlog.Log, written <-chan struct{}) bool {
+	timer := time.NewTimer(logPatience)
+	defer timer.Stop()
+	select {
+	case <-written:
+		return true
+	case <-timer.C:
+		log.GiveUp()
+	case <-a.Context().Done():
+	case <-a.sched.stopRetrying:
+	}
+	return false
 }
 
 // Host returns the handler of the engine's logger, with attributes that name the attempt. It returns nil if the engine
@@ -200,13 +244,22 @@ func (f *flusher) forget(log *runlog.Log) {
 	f.mu.Unlock()
 }
 
-// flush writes all lines that are not written, one run after the other.
+// flushers is the number of runs whose lines are written at the same time. A store can write them together.
+const flushers = 32
+
+// flush writes all lines that are not written.
 func (f *flusher) flush() {
 	f.mu.Lock()
 	logs := slices.Collect(maps.Values(f.logs))
 	clear(f.logs)
 	f.mu.Unlock()
+	var g errgroup.Group
+	g.SetLimit(flushers)
 	for _, r := range logs {
-		f.sched.drive(r, message{}, false)
+		g.Go(func() error {
+			f.sched.drive(r, message{}, false)
+			return nil
+		})
 	}
+	_ = g.Wait() // all return nil
 }

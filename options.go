@@ -8,9 +8,12 @@ import (
 )
 
 // Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
-// value and a value that a record of a store, or the memory, could never hold: more than 4 MiB for bytes, more than
-// 10,000 for Depth, and more than 1,048,576 for the rest. Input over a limit is rejected with an [ErrTooLarge] that
-// names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
+// value and a value that a record of a store, or the memory, could never hold: more than 2 MiB for ErrorText, 3 MiB for
+// Spec, 4 MiB for the other bytes, 9,990 for Depth, and 1,048,576 for the rest. Input over a limit is rejected with an
+// [ErrTooLarge] that names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
+//
+// Bytes are counted as they are recorded, which is as JSON. A line end in an error, a reason or a log line therefore
+// counts as 2 bytes, and most other control characters count as 6.
 //
 // Limits also bound the memory that an engine needs besides its store:
 //
@@ -19,18 +22,20 @@ import (
 //     and outputs.
 //   - The events that are kept for watchers need at most WatchBuffer times (ErrorText + 2 KiB), independent of the
 //     number and the speed of the watchers.
-//   - A running step keeps its log lines until they are written. This is about 1 MiB, or LogLines times LogLine while
-//     the store fails.
+//   - A running step keeps its log lines until they are written. These are about 1 MiB, and as much again while they are
+//     being written, or one line if that is larger. A step that logs faster than the store writes waits for the store, but
+//     for at most a second as long as the store writes nothing. Then, and beyond LogLines, lines between the first and the
+//     newest ones are dropped (see [LogLine].Dropped).
 //   - Up to 1,000 of the engine's own log lines wait for a slow logger.
 //   - Each call of a driver has a goroutine, also an abandoned call. A run that waits has none.
 type Limits struct {
 	Document    int // bytes of a JSON document; default 2 MiB
 	Depth       int // levels of nesting in a JSON document; a spec is the second level; default 32
 	Steps       int // steps of one pipeline, or drivers listening to one type; default 256
-	Spec        int // bytes of a spec, and also of the metadata of one resource; default 1 MiB
+	Spec        int // bytes of a spec, and also of the metadata of one resource, as JSON; default 1 MiB
 	Output      int // bytes of a step's output as JSON; a larger one fails the attempt; default 256 KiB
 	ErrorText   int // bytes kept of an error, of a reason, and of the stack of a panic; the rest is cut, with a mark; default 8 KiB
-	LogLines    int // lines kept per step; later lines only go to the engine's logger; default 10,000
+	LogLines    int // lines kept per step: the first half and the newest ones (see [LogLine].Dropped); default 10,000
 	LogLine     int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
 	Attempts    int // ended attempts kept per step, the newest ones; default 32
 	WatchBuffer int // events that a watcher can fall behind before it gets ErrGap; default 1,024
@@ -72,30 +77,38 @@ type limitField struct {
 	value    *int
 	standard int
 	most     int
+	why      string // the reason for the maximum
 }
 
 // fields returns all limits, with pointers to the fields of l. A new limit needs to be added here only.
 func (l *Limits) fields() []limitField {
 	return []limitField{
-		{"Document", &l.Document, defaultDocument, maxBytesLimit},
-		{"Depth", &l.Depth, defaultDepth, maxDepthLimit},
-		{"Steps", &l.Steps, defaultSteps, maxCountLimit},
-		{"Spec", &l.Spec, defaultSpec, maxBytesLimit},
-		{"Output", &l.Output, defaultOutput, maxBytesLimit},
-		{"ErrorText", &l.ErrorText, defaultErrorText, maxBytesLimit},
-		{"LogLines", &l.LogLines, defaultLogLines, maxCountLimit},
-		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit},
-		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit},
-		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit},
-		{"Queue", &l.Queue, defaultQueue, maxCountLimit},
-		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit},
+		{"Document", &l.Document, defaultDocument, maxBytesLimit, "a document is one record" + ofTheStore},
+		{"Depth", &l.Depth, defaultDepth, maxDepthLimit, "package encoding/json reads at most 10,000 levels, and a record adds some"},
+		{"Steps", &l.Steps, defaultSteps, maxCountLimit, inMemory},
+		{"Spec", &l.Spec, defaultSpec, maxSpecLimit, "a spec and metadata of that size must fit into one record" + ofTheStore},
+		{"Output", &l.Output, defaultOutput, maxBytesLimit, "an output and a text of Limits.ErrorText must fit into one record" + ofTheStore},
+		{"ErrorText", &l.ErrorText, defaultErrorText, maxTextLimit, "two such texts and metadata of Limits.Spec must fit into one record" + ofTheStore},
+		{"LogLines", &l.LogLines, defaultLogLines, maxCountLimit, inMemory},
+		{"LogLine", &l.LogLine, defaultLogLine, maxBytesLimit, "a line and those that are written with it must fit into one record" + ofTheStore},
+		{"Attempts", &l.Attempts, defaultAttempts, maxCountLimit, inMemory},
+		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit, inMemory},
+		{"Queue", &l.Queue, defaultQueue, maxCountLimit, inMemory},
+		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit, inMemory},
 	}
 }
 
+// The largest limits. The largest record is that of a run: metadata of maxSpecLimit, two texts of maxTextLimit, and about
+// 4 KiB of names and numbers. It must not be larger than store.MaxValue, which is 8 MiB.
 const (
-	maxBytesLimit = 4 << 20 // the size that one record of a store can have
+	maxBytesLimit = 4 << 20
+	maxSpecLimit  = 3 << 20
+	maxTextLimit  = 2 << 20
 	maxCountLimit = 1 << 20
-	maxDepthLimit = 10_000 // the limit of encoding/json
+	maxDepthLimit = 9_990 // encoding/json refuses more than 10,000; an output is one level deeper in the record of its step
+
+	ofTheStore = " of a store, which has at most 8 MiB"
+	inMemory   = "the memory could not hold it"
 )
 
 func (l *Limits) validate(f *fault.Fields) {
@@ -104,7 +117,7 @@ func (l *Limits) validate(f *fault.Fields) {
 			f.Add(fault.Invalidf("Limits."+field.name, "%d is negative", *field.value))
 		}
 		if *field.value > field.most {
-			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d", *field.value, field.most))
+			f.Add(fault.Invalidf("Limits."+field.name, "%d is more than %d, the maximum: %s", *field.value, field.most, field.why))
 		}
 	}
 }

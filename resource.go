@@ -278,13 +278,8 @@ func (o *Object) validate(limits Limits) []fault.Field {
 	if o.Version < 0 {
 		f.Add(fault.Invalidf("version", "%d is negative", o.Version))
 	}
-	size := 0
-	for k, v := range o.Metadata {
-		size += len(k) + len(v)
-	}
 	f.Labels("metadata", o.Metadata)
 	for k, v := range o.MetadataJSON {
-		size += len(k) + len(v)
 		f.Text("metadata", k)
 		field := "metadata." + text.Segment(k, text.MaxName)
 		if _, twice := o.Metadata[k]; twice {
@@ -296,8 +291,8 @@ func (o *Object) validate(limits Limits) []fault.Field {
 			f.Add(document.Check(field, v, limits.document(), 2)...)
 		}
 	}
-	if size > limits.Spec {
-		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes"))
+	if size := metadataSize(&o.Meta); size > limits.Spec {
+		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes as JSON"))
 	}
 	if len(o.Spec) > limits.Spec {
 		f.Add(fault.Larger("spec", len(o.Spec), limits.Spec, "bytes"))
@@ -309,6 +304,19 @@ func (o *Object) validate(limits Limits) []fault.Field {
 
 // sameMetadata reports whether the metadata of two records is equal as JSON.
 func sameMetadata(a, b record.Metadata) bool { return maps.EqualFunc(a, b, sameSpec) }
+
+// metadataSize returns the number of bytes of the metadata as JSON, as records contain it.
+func metadataSize(m *Meta) int {
+	const around = len(`"":,`) // each name has quotes, a colon, and a comma or the last bracket behind its value
+	size := 1
+	for k, v := range m.Metadata {
+		size += around + text.Size(k) + len(`""`) + text.Size(v)
+	}
+	for k, v := range m.MetadataJSON {
+		size += around + text.Size(k) + len(v)
+	}
+	return size
+}
 
 // sameSpec reports whether two specs are equal as JSON. White space and the order of fields do not matter. Numbers are
 // compared as they are written, so that 1 and 1.0 differ. A difference without a meaning only costs a run.

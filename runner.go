@@ -158,6 +158,11 @@ func (d *decision) decide() (err error) {
 	}
 	if r.log != nil {
 		d.in.Lines = r.log
+		if r.log.Unprepared() {
+			if err := r.log.Prepare(s.ledger.View(s.base)); err != nil {
+				return err
+			}
+		}
 	}
 	r.mu.Lock()
 	d.leftovers = r.leftovers
@@ -335,23 +340,24 @@ func (s *scheduler) load(r *runner) error {
 	if state.Rec.State.Final() {
 		return errEnded
 	}
-	log := runlog.New(r.ID, 0)
+	log := runlog.New(r.ID, 0, s.opts.Limits.LogLines)
 	outputs := map[string]stepOutput{}
 	if state.Plan != nil {
 		last, err := s.ledger.LastLine(s.base, r.ID)
 		if err != nil {
 			return err
 		}
-		log = runlog.New(r.ID, last)
 		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
 		if err != nil {
 			return err
 		}
 		r.held.Spec = revision.Spec
+		died := false
 		for i := range state.Steps {
 			rec := &state.Steps[i].Rec
 			id := state.Plan.Step(i).ID
-			log.SetKept(id, rec.Lines)
+			state.LogEpoch = max(state.LogEpoch, rec.LogEpoch)
+			died = died || rec.State == plan.Running
 			if len(rec.Output) > 0 {
 				outputs[id] = stepOutput{rec.Output, r.recorded}
 			}
@@ -363,6 +369,16 @@ func (s *scheduler) load(r *runner) error {
 					return err
 				}
 			}
+		}
+		if died {
+			state.LogEpoch++
+		}
+		log = runlog.New(r.ID, record.FirstLine(last, state.LogEpoch), s.opts.Limits.LogLines)
+		for i := range state.Steps {
+			log.SetKept(state.Plan.Step(i).ID, state.Steps[i].Rec.Lines)
+		}
+		if died && last > 0 {
+			log.Recount()
 		}
 	}
 	r.held.Run = state

@@ -149,6 +149,18 @@ func (c *Call) Unreturned(do func()) {
 	}
 }
 
+// WhileRunning calls do and returns true, unless the code has returned or has been abandoned. It holds the lock of the
+// call while do runs, so that neither can happen in the middle of do.
+func (c *Call) WhileRunning(do func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.returned || c.abandoned {
+		return false
+	}
+	do()
+	return true
+}
+
 // Abandon marks the call as abandoned, so that the result of the code is discarded. It calls count with the lock held:
 // if the code returns at the same moment, Return reports the call as abandoned only after count has returned. Abandon
 // returns false and does nothing if the code has returned or the call was abandoned before.

@@ -45,6 +45,34 @@ func passLines(r store.Record, pass func(record.LogLine)) error {
 	return nil
 }
 
+// LogRecords passes each record of the log lines of a run with its key, in order. It leaves out the records that are
+// damaged.
+func (v View) LogRecords(run string, pass func(key string, lines []record.LogLine)) error {
+	for r, err := range v.l.Store.List(v.ctx, store.Query{Prefix: record.LogsOf(run)}) {
+		if err != nil {
+			return err
+		}
+		var lines []record.LogLine
+		if record.Decode(r, &lines) == nil {
+			pass(r.Key, lines)
+		}
+	}
+	return nil
+}
+
+// LogRecord returns the log lines of one record, and none if the record is damaged or missing. A run goes on without the
+// lines of its log.
+func (v View) LogRecord(key string) ([]record.LogLine, error) {
+	lines, _, err := Load[[]record.LogLine](v.ctx, v.l, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCorrupt):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return *lines, nil
+}
+
 // LastLine returns the Seq of the newest recorded log line of a run, or 0 if there is none.
 func (l *Ledger) LastLine(ctx context.Context, run string) (last int64, err error) {
 	for r, err := range l.Store.List(ctx, store.Query{Prefix: record.LogsOf(run), Reverse: true, Limit: 1}) {

@@ -15,6 +15,9 @@ type RunState struct {
 	Rev   store.Revision
 	Plan  *plan.Plan // nil until the run starts
 	Steps []StepState
+	// LogEpoch counts the deaths of the process during calls of the run. It is part of the numbers of log lines; see
+	// FirstLine. Every call records it before it begins, so that it grows with every death during a call.
+	LogEpoch int
 }
 
 // StepState is the record of a step with its revision. Revision 0 means that no record has been written.

@@ -29,10 +29,12 @@ type Step struct {
 	Requeues      int  `json:"requeues,omitempty"`
 	Interruptions int  `json:"interruptions,omitempty"` // of all attempts of the step
 	// Crashes counts the deaths of the process since the step made progress while the step was the only one at work.
-	Crashes int             `json:"crashes,omitempty"`
-	Lines   int             `json:"lines,omitempty"` // log lines that are kept of the step
-	Output  json.RawMessage `json:"output,omitempty"`
-	Await   string          `json:"await,omitempty"` // the signal that a waiting step waits for
+	Crashes int `json:"crashes,omitempty"`
+	Lines   int `json:"lines,omitempty"` // log lines that are kept of the step
+	// LogEpoch is RunState.LogEpoch as it was when the newest call began.
+	LogEpoch int             `json:"logEpoch,omitempty"`
+	Output   json.RawMessage `json:"output,omitempty"`
+	Await    string          `json:"await,omitempty"` // the signal that a waiting step waits for
 	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
 	// until the step has an outcome, so that a repeated call receives them too.
 	Signal   json.RawMessage `json:"signal,omitempty"`
@@ -95,6 +97,7 @@ func (s *Step) AppendJSON(b []byte) []byte {
 	w.int("interruptions", int64(s.Interruptions), false)
 	w.int("crashes", int64(s.Crashes), false)
 	w.int("lines", int64(s.Lines), false)
+	w.int("logEpoch", int64(s.LogEpoch), false)
 	w.raw("output", s.Output)
 	w.text("await", s.Await, false)
 	w.raw("signal", s.Signal)

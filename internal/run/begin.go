@@ -118,7 +118,7 @@ func (t *Transition) pinCurrent() error {
 	case t.pipeline.Resource != t.key.Type:
 		return t.finishWith(plan.Failed, fmt.Sprintf("pipeline %q is now for resources of type %q", name, t.pipeline.Resource))
 	}
-	if err := t.pinDefinition(); err != nil {
+	if err := t.pinDefinition(); err != nil || t.over {
 		return err
 	}
 	if t.plan.Timeout > 0 {
@@ -140,14 +140,19 @@ func (t *Transition) pinDefinition() (err error) {
 	if err != nil {
 		return err
 	}
-	t.pinPlan(p.Unplanned(t.rec.Pipeline))
-	return nil
+	return t.pinPlan(p.Unplanned(t.rec.Pipeline))
 }
 
-// pinPlan pins a plan that is not the plan of a definition, and writes the plan.
-func (t *Transition) pinPlan(p *plan.Plan) {
+// pinPlan pins a plan that is not the plan of a definition, and writes the plan. If no store could hold the plan, because
+// very many drivers listen to the type of the resource, pinPlan ends the run.
+func (t *Transition) pinPlan(p *plan.Plan) error {
+	doc := record.Encode(p)
+	if len(doc) > store.MaxValue {
+		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes, more than the limit of %d of a record", p.Len(), len(doc), store.MaxValue))
+	}
 	t.plan, t.rec.Hash = p, ""
-	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), record.Encode(p)))
+	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), doc))
+	return nil
 }
 
 // pinListeners pins a step for each driver that listens to the type of the resource.
@@ -161,7 +166,9 @@ func (t *Transition) pinListeners() error {
 	case len(names) > limit:
 		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), t.key.Type, limit))
 	}
-	t.pinPlan(plan.Listeners(names))
+	if err := t.pinPlan(plan.Listeners(names)); err != nil || t.over {
+		return err
+	}
 	t.extra = append(t.extra, store.Delete(record.UnlistenedKey(t.key)))
 	t.blankStates(t.plan.Len())
 	return nil
@@ -183,7 +190,9 @@ func (t *Transition) pinFinalizers() error {
 			p = p.Unplanned(name)
 		}
 	}
-	t.pinPlan(p.Backwards())
+	if err := t.pinPlan(p.Backwards()); err != nil || t.over {
+		return err
+	}
 	t.blankStates(t.plan.Len())
 	return nil
 }

@@ -1,6 +1,7 @@
 package run_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -91,6 +93,12 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"too many drivers listen", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = []string{"a", "b", "c"}, 2
 		}, plan.StopNone, false, plan.Failed, `3 drivers listen to resources of type "thing", more than the limit of 2`},
+		{"more drivers listen than a record can hold", "", record.Created, nil, func(w *world) {
+			w.host.listeners, w.limits.Steps = manyNames(20_000), 30_000
+		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560030 bytes, more than the limit of 8388608 of a record"},
+		{"more drivers are to be finalized than a record can hold", "", record.Deleted, nil, func(w *world) {
+			w.host.listeners = manyNames(20_000)
+		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560027 bytes, more than the limit of 8388608 of a record"},
 		{"no driver listens, and the host is draining", "", record.Created, nil, func(w *world) { w.host.draining = true },
 			plan.StopNone, false, plan.Unset, ""},
 		{"the run that it repeats is gone", "p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of = "gone" }, nil,
@@ -639,4 +647,12 @@ func TestNewRun(t *testing.T) {
 			require.Equal(t, want, w.host.places["p"], "a run that has not begun has no place")
 		})
 	}
+}
+
+// manyNames returns names that are as long as they may be.
+func manyNames(n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("%0*d", text.MaxName, i))
+	}
+	return names
 }

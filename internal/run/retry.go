@@ -38,7 +38,9 @@ func (t *Transition) pinRetry() error {
 	} else {
 		t.rec.Pipeline = old.Rec.Pipeline
 		if t.plan, t.rec.Hash = old.Plan, old.Rec.Hash; t.rec.Hash == "" {
-			t.pinPlan(old.Plan)
+			if err := t.pinPlan(old.Plan); err != nil || t.over {
+				return err
+			}
 		}
 		if t.plan.Timeout > 0 {
 			t.rec.Deadline = t.now.Add(time.Duration(t.plan.Timeout))

@@ -66,7 +66,9 @@ func (t *Transition) start(i int) (ended bool) {
 	case Granted:
 		t.resumeCleanup(i)
 		t.starts = append(t.starts, i)
-		t.step(i).Begin(t.now)
+		rec := t.step(i)
+		rec.Begin(t.now)
+		rec.LogEpoch = t.run.LogEpoch
 		t.states[i] = plan.Running
 	}
 	return false

@@ -28,7 +28,7 @@ type Handler struct {
 	source  Source
 	step    string
 	attempt int
-	limit   int                               // bytes kept of a line
+	limit   int                               // bytes kept of a line, counted as in a record
 	with    []func(slog.Handler) slog.Handler // the calls of WithAttrs and WithGroup, to be repeated on host and json
 	attrs   bool                              // WithAttrs was called
 
@@ -46,12 +46,14 @@ func (h *Handler) Init(source Source, step string, attempt, limit int) {
 	h.source, h.step, h.attempt, h.limit = source, step, attempt, limit
 }
 
-// attrsGroup is the group of the attributes of a line. It separates them from the fields that the JSON handler adds.
+// attrsGroup is the group of the attributes of a line. It separates them from the fields that the JSON handler adds. The
+// group is nested three times. Attributes that can be read back there can be read back in a record too, where they are
+// nested two levels deep. Package encoding/json reads a limited number of levels.
 const attrsGroup = "a"
 
 // prepareJSON makes the handler that renders attributes.
 func (h *Handler) prepareJSON() {
-	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup)
+	h.json = slog.NewJSONHandler(&h.out, &slog.HandlerOptions{Level: slog.Level(-1 << 31)}).WithGroup(attrsGroup).WithGroup(attrsGroup).WithGroup(attrsGroup)
 	for _, with := range h.with {
 		h.json = with(h.json)
 	}
@@ -97,21 +99,28 @@ func (h *Handler) child(attrs bool, with func(slog.Handler) slog.Handler) slog.H
 // Handle keeps a line in the log of the run, and passes it to the program's logger.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	h.onceJSON.Do(h.prepareJSON)
-	line := record.LogLine{Time: r.Time, Step: h.step, Attempt: h.attempt, Level: r.Level}
-	if line.Time.IsZero() {
-		line.Time = time.Now()
-	}
-	line.Time = line.Time.Round(0).UTC() // the same value as when the line is read back from the store
+	line := record.LogLine{Time: timeOf(r), Step: h.step, Attempt: h.attempt, Level: r.Level}
 	line.Message = text.Truncate(r.Message, h.limit)
 	if h.attrs || r.NumAttrs() > 0 {
-		line.Attrs = h.attributes(ctx, r)
-		if len(line.Message)+len(line.Attrs) > h.limit {
+		var whole bool
+		line.Attrs, whole = h.attributes(ctx, r)
+		if !whole || text.Size(line.Message)+len(line.Attrs) > h.limit {
 			line.Attrs = nil
 			line.Message = text.Truncate(line.Message, max(h.limit-len(attrsCut), 0)) + attrsCut
 		}
 	}
 	h.source.Keep(line)
 	return h.pass(ctx, r)
+}
+
+// timeOf returns the time of a record, as it is when it is read back from the store. If the record has none, or one that
+// cannot be written as JSON, timeOf returns the present time.
+func timeOf(r slog.Record) time.Time {
+	t := r.Time
+	if year := t.UTC().Year(); t.IsZero() || year < 0 || year > 9999 {
+		t = time.Now()
+	}
+	return t.Round(0).UTC()
 }
 
 // pass passes a line to the program's handler. A panic of this handler is returned as an error, because it must not
@@ -132,8 +141,9 @@ func (h *Handler) pass(ctx context.Context, r slog.Record) (err error) {
 // attrsCut marks a line whose attributes were cut.
 const attrsCut = " … [attributes cut]"
 
-// attributes returns the attributes of a record and of the handler as one JSON object.
-func (h *Handler) attributes(ctx context.Context, r slog.Record) json.RawMessage {
+// attributes returns the attributes of a record and of the handler as one JSON object, and nil if there are none. It
+// returns false if they cannot be written.
+func (h *Handler) attributes(ctx context.Context, r slog.Record) (attrs json.RawMessage, whole bool) {
 	if !h.mu.TryLock() {
 		// Another line is being rendered. It is possible that a value of the other line logs this line while the value
 		// is rendered. Waiting for the lock would then be a deadlock.
@@ -143,14 +153,18 @@ func (h *Handler) attributes(ctx context.Context, r slog.Record) json.RawMessage
 	}
 	defer h.mu.Unlock()
 	h.out.Reset()
-	var whole struct {
-		A json.RawMessage `json:"a"`
+	var line struct {
+		A struct {
+			A struct {
+				A json.RawMessage `json:"a"`
+			} `json:"a"`
+		} `json:"a"`
 	}
 	if err := h.json.Handle(ctx, r); err != nil {
-		return nil
+		return nil, false
 	}
-	if err := json.Unmarshal(h.out.Bytes(), &whole); err != nil {
-		return nil
+	if err := json.Unmarshal(h.out.Bytes(), &line); err != nil {
+		return nil, false
 	}
-	return whole.A
+	return line.A.A.A, true
 }

@@ -3,8 +3,10 @@ package runlog
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // source collects what a handler keeps, and has a logger of the program.
@@ -77,6 +80,44 @@ func TestAHandlerCutsLinesToTheLimit(t *testing.T) {
 			require.Equal(t, c.kept, s.kept[0].Attrs != nil)
 			require.Equal(t, c.want, s.kept[0].Message)
 		})
+	}
+}
+
+func TestAHandlerCountsTheBytesOfTheRecord(t *testing.T) {
+	s := new(source)
+	log := newLogger(s, 60)
+	log.Info(strings.Repeat("\x00", 60))
+	log.Info("\n\n\n\n\n", "k", strings.Repeat("\x1b", 10))
+	log.Info("\n\n\n\n\n", "k", strings.Repeat("\x1b", 7))
+	require.Equal(t, strings.Repeat("\x00", 8)+text.CutMark, s.kept[0].Message)
+	require.Nil(t, s.kept[1].Attrs)
+	require.NotNil(t, s.kept[2].Attrs)
+	for _, line := range s.kept {
+		require.LessOrEqual(t, text.Size(line.Message)+len(line.Attrs), 60)
+	}
+}
+
+func TestALineThatNoRecordCanHoldIsMadeToFit(t *testing.T) {
+	s := new(source)
+	h := new(Handler)
+	h.Init(s, "build", 1, 1<<20)
+	for _, year := range []int{-1, 10_000, 290_000} {
+		require.NoError(t, h.Handle(t.Context(), slog.NewRecord(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC), slog.LevelInfo, "m", 0)))
+	}
+	for _, level := range []slog.Level{math.MinInt, math.MaxInt} {
+		require.NoError(t, h.Handle(t.Context(), slog.NewRecord(time.Now(), level, "m", 0)))
+	}
+	log := slog.New(h)
+	for _, depth := range []int{9_000, 9_995, 9_996, 9_997, 9_998, 9_999, 10_000, 20_000} {
+		log.Info("m", "v", json.RawMessage(strings.Repeat("[", depth)+strings.Repeat("]", depth)))
+		for range depth / 1_000 {
+			log = log.WithGroup("g")
+		}
+	}
+	for i, line := range s.kept {
+		var back []record.LogLine
+		require.NoError(t, record.Decode(store.Record{Value: record.Encode([]record.LogLine{line})}, &back), "line %d", i)
+		require.Equal(t, line, back[0])
 	}
 }
 

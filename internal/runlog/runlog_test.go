@@ -2,7 +2,10 @@ package runlog
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,93 +16,343 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// linesOf decodes the lines that writes put, and checks that each write stands under the number of its first line.
-func linesOf(t require.TestingT, run string, ops []store.Op) (lines []record.LogLine) {
+// disk holds the records of one log, and is the Reader of it.
+type disk map[string][]record.LogLine
+
+func (d disk) LogRecords(run string, pass func(key string, lines []record.LogLine)) error {
+	for _, key := range slices.Sorted(maps.Keys(d)) {
+		pass(key, d[key])
+	}
+	return nil
+}
+
+func (d disk) LogRecord(key string) ([]record.LogLine, error) {
+	return d[key], nil
+}
+
+// commit makes writes.
+func (d disk) commit(t require.TestingT, ops []store.Op) {
+	require.NoError(t, store.CheckOps(ops))
 	for _, op := range ops {
-		var chunk []record.LogLine
-		require.NoError(t, json.Unmarshal(op.Value(), &chunk))
-		require.NotEmpty(t, chunk)
-		require.Equal(t, record.LogKey(run, chunk[0].Seq), op.Key())
-		lines = append(lines, chunk...)
+		if op.Removes() {
+			delete(d, op.Key())
+			continue
+		}
+		var lines []record.LogLine
+		require.NoError(t, json.Unmarshal(op.Value(), &lines))
+		require.NotEmpty(t, lines)
+		d[op.Key()] = lines
+	}
+}
+
+// lines returns all lines in the order of the records.
+func (d disk) lines() (lines []record.LogLine) {
+	for _, key := range slices.Sorted(maps.Keys(d)) {
+		lines = append(lines, d[key]...)
 	}
 	return lines
 }
 
-func TestALogGivesNumbersAndForgetsWhatIsWritten(t *testing.T) {
+// save writes the lines of a log.
+func (d disk) save(t require.TestingT, l *Log) {
+	require.NoError(t, l.Prepare(d))
+	ops, last := l.Ops()
+	d.commit(t, ops)
+	l.Written(last)
+}
+
+// logged is what a step has logged: the number and the text of each line.
+type logged struct {
+	seq  int64
+	text string
+}
+
+// requireEnds checks that found are the first lines and the newest lines that a step has logged, with a mark between them
+// that counts what is missing.
+func requireEnds(t require.TestingT, all []logged, found []record.LogLine) (lines int) {
+	i := 0
+	for _, line := range found {
+		if line.Dropped > 0 {
+			require.Equal(t, i, lines, "there is one mark, and the lines before it are complete")
+			i += int(line.Dropped)
+			require.LessOrEqual(t, i, len(all))
+			require.Equal(t, all[i-1].seq, line.Seq, "the mark has the number of the last line that it stands for")
+			continue
+		}
+		require.Less(t, i, len(all))
+		require.Equal(t, all[i], logged{line.Seq, line.Message})
+		i++
+		lines++
+	}
+	require.Equal(t, len(all), i, "the newest lines are there")
+	return lines
+}
+
+func byStep(lines []record.LogLine, id string) (of []record.LogLine) {
+	for _, line := range lines {
+		if line.Step == id {
+			of = append(of, line)
+		}
+	}
+	return of
+}
+
+// TestALogKeepsTheBeginningAndTheEnd logs lines of several steps, writes them or fails to, restarts and crashes, in any
+// order. What is on record of a step is always its first lines, its newest ones, and the number of those between them.
+func TestALogKeepsTheBeginningAndTheEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		first := rapid.Int64Range(0, 100).Draw(t, "first")
-		limit := rapid.IntRange(1, 8).Draw(t, "limit")
-		l := New("r", first)
-		kept, next := map[string]int{}, first
-		var pending []int64
+		limit := rapid.IntRange(1, 20).Draw(t, "limit")
+		epoch := 0
+		l, d := New("r", 0, limit), disk{}
+		all := map[string][]logged{}
+		steps := []string{"a", "b", "c"}
+		given := map[int64]bool{}
+		restart := func(crashed bool) {
+			last := int64(0)
+			if lines := d.lines(); len(lines) > 0 {
+				last = lines[len(lines)-1].Seq
+			}
+			old := l
+			if crashed {
+				epoch++
+			}
+			l = New("r", record.FirstLine(last, epoch), limit)
+			for _, id := range steps {
+				l.SetKept(id, old.onRecord(id))
+			}
+			if crashed {
+				l.Recount()
+				for id, lines := range all {
+					for len(lines) > 0 && lines[len(lines)-1].seq > last {
+						lines = lines[:len(lines)-1]
+					}
+					all[id] = lines
+				}
+			}
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
-				step := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "step")
-				ok, full := l.Add(record.LogLine{Step: step, Message: "m"}, limit)
-				require.False(t, full)
-				require.Equal(t, kept[step] <= limit, ok, "one line more than the limit is kept: it reports the limit")
-				if ok {
-					kept[step]++
-					next++
-					pending = append(pending, next)
+				id := rapid.SampledFrom(steps).Draw(t, "step")
+				size, most := 0, 6
+				if rapid.IntRange(0, 9).Draw(t, "large") == 0 {
+					size, most = rapid.SampledFrom([]int{heldSize / 8, heldSize * 2 / 3, heldSize + 1}).Draw(t, "size"), 2
+				}
+				for range rapid.IntRange(1, most).Draw(t, "lines") {
+					text := fmt.Sprint(len(all[id]), strings.Repeat("x", size))
+					wait, _ := l.Add(record.LogLine{Step: id, Message: text}, rapid.Bool().Draw(t, "force"))
+					if wait == nil {
+						require.False(t, given[l.seq], "no number is given twice")
+						given[l.seq] = true
+						all[id] = append(all[id], logged{l.seq, text})
+					}
 				}
 			},
 			"write": func(t *rapid.T) {
+				d.save(t, l)
+				require.Empty(t, l.Unwritten())
 				ops, last := l.Ops()
-				lines := linesOf(t, "r", ops)
-				require.Len(t, lines, len(pending))
-				for i, line := range lines {
-					require.Equal(t, pending[i], line.Seq)
+				require.Empty(t, ops)
+				require.Zero(t, last)
+				for _, id := range steps {
+					n := requireEnds(t, all[id], byStep(d.lines(), id))
+					require.LessOrEqual(t, n, limit)
+					require.Equal(t, n, l.Kept(id))
+					if len(all[id]) > 0 {
+						require.Positive(t, n, "at least the newest line is kept")
+					}
 				}
-				if len(pending) == 0 {
-					require.Zero(t, last)
-					return
-				}
-				require.Equal(t, next, last)
-				n := rapid.IntRange(0, len(pending)).Draw(t, "written")
-				if n > 0 {
-					l.Written(pending[n-1])
-				}
-				pending = pending[n:]
 			},
+			"fail": func(t *rapid.T) { require.NoError(t, l.Prepare(d)) },
+			"restart": func(t *rapid.T) {
+				d.save(t, l)
+				restart(false)
+			},
+			"crash": func(t *rapid.T) { restart(true) },
 			"": func(t *rapid.T) {
-				require.Len(t, l.Unwritten(), len(pending))
-				require.Equal(t, kept["a"], l.Kept("a"))
-				require.Equal(t, kept["b"], l.Kept("b"))
+				for _, lines := range [][]record.LogLine{d.lines(), l.Unwritten()} {
+					for i := 1; i < len(lines); i++ {
+						require.Less(t, lines[i-1].Seq, lines[i].Seq)
+					}
+				}
+				size := 0
+				for _, line := range l.Unwritten() {
+					size += len(line.Message)
+				}
+				require.LessOrEqual(t, size, len(steps)*(heldSize+heldLast+2*heldSize), "what is held of a step is bounded, but for one line")
 			},
 		})
 	})
 }
 
-func TestALogReportsItsLimitOnce(t *testing.T) {
-	l := New("r", 0)
-	l.SetKept("a", 1)
-	for range 4 {
-		l.Add(record.LogLine{Step: "a", Message: "m", Attrs: []byte(`{"k":1}`)}, 2)
+// onRecord returns the number of lines of a step that its record would have.
+func (l *Log) onRecord(id string) int {
+	if s := l.steps[id]; s != nil {
+		return s.written
 	}
-	lines := l.Unwritten()
-	require.Len(t, lines, 2)
-	require.Equal(t, record.LogLine{Seq: 1, Step: "a", Message: "m", Attrs: []byte(`{"k":1}`)}, lines[0])
+	return 0
+}
+
+func TestALogSaysWhatItHasDropped(t *testing.T) {
+	l, d := New("r", 0, 3), disk{}
+	for range 5 {
+		l.Add(record.LogLine{Step: "a", Attempt: 2, Message: "m", Attrs: []byte(`{"k":1}`)}, false)
+	}
+	d.save(t, l)
+	lines := d.lines()
+	require.Len(t, lines, 4)
+	require.Equal(t, record.LogLine{Seq: 1, Step: "a", Attempt: 2, Message: "m", Attrs: []byte(`{"k":1}`)}, lines[0])
 	require.Equal(t, record.LogLine{
-		Seq: 2, Step: "a", Level: slog.LevelWarn, Message: "log: more than the limit of 2 lines; later ones are not kept",
+		Seq: 3, Step: "a", Attempt: 2, Level: slog.LevelWarn, Message: "log: 2 lines of the step are not kept", Dropped: 2,
 	}, lines[1])
+	require.EqualValues(t, 4, lines[2].Seq)
+	require.EqualValues(t, 5, lines[3].Seq)
+}
+
+// TestALogThatIsOverItsLimitGoesOn loads logs that have more lines than the limit: the limit was larger before, or an earlier
+// version has put a line about the limit behind them.
+func TestALogThatIsOverItsLimitGoesOn(t *testing.T) {
+	for _, kept := range []int{9, 10, 11, 40} {
+		before, d := New("r", 0, 100), disk{}
+		var all []logged
+		for range kept {
+			before.Add(record.LogLine{Step: "a", Message: "m"}, false)
+			all = append(all, logged{before.seq, "m"})
+			d.save(t, before)
+		}
+		l := New("r", before.seq, 10)
+		l.SetKept("a", kept)
+		for range 30 {
+			l.Add(record.LogLine{Step: "a", Message: "m"}, false)
+			all = append(all, logged{l.seq, "m"})
+			d.save(t, l)
+			require.LessOrEqual(t, requireEnds(t, all, d.lines()), 10)
+		}
+		require.EqualValues(t, 5, slices.IndexFunc(d.lines(), func(line record.LogLine) bool { return line.Dropped > 0 }), "the beginning is kept")
+	}
+}
+
+// TestALogGoesOnWithoutRecordsThatAreLost loses records of lines that are to be dropped.
+func TestALogGoesOnWithoutRecordsThatAreLost(t *testing.T) {
+	l, d := New("r", 0, 4), disk{}
+	for i := range 40 {
+		l.Add(record.LogLine{Step: "a", Message: "m"}, false)
+		d.save(t, l)
+		if i%3 == 1 {
+			clear(d)
+		}
+		for _, line := range d.lines() {
+			require.Positive(t, line.Seq)
+		}
+	}
+	require.NotEmpty(t, d.lines())
+}
+
+// TestALogIsBoundedWhileTheStoreFails has lines come again and again between commits that fail.
+func TestALogIsBoundedWhileTheStoreFails(t *testing.T) {
+	l, d := New("r", 0, 1_000), disk{}
+	message := strings.Repeat("m", heldSize/20)
+	var all []logged
+	add := func(n int) {
+		for range n {
+			text := fmt.Sprint(len(all), message)
+			l.Add(record.LogLine{Step: "a", Message: text}, true)
+			all = append(all, logged{l.seq, text})
+		}
+	}
+	add(5)
+	d.save(t, l)
+	for range 50 {
+		add(20)
+		require.NoError(t, l.Prepare(d))
+		size := 0
+		for _, line := range l.Unwritten() {
+			size += len(line.Message)
+		}
+		require.LessOrEqual(t, size, heldSize+heldLast)
+	}
+	require.Greater(t, len(l.Unwritten()), 12, "the newest lines are there")
+	d.save(t, l)
+	require.Greater(t, requireEnds(t, all, d.lines()), 5+10)
+	require.GreaterOrEqual(t, slices.IndexFunc(d.lines(), func(line record.LogLine) bool { return line.Dropped > 0 }), 5, "and the first ones")
+}
+
+// TestALogOfSlowLinesIsRewrittenSeldom writes each line in a record of its own. The records that go are removed several at
+// a time, and few are read for it.
+func TestALogOfSlowLinesIsRewrittenSeldom(t *testing.T) {
+	const limit = 400
+	l, d := New("r", 0, limit), disk{}
+	removed, written := 0, 0
+	for range 10 * limit {
+		l.Add(record.LogLine{Step: "a", Message: "m"}, false)
+		require.NoError(t, l.Prepare(d))
+		ops, last := l.Ops()
+		for _, op := range ops {
+			if op.Removes() {
+				removed++
+			} else {
+				written++
+			}
+		}
+		d.commit(t, ops)
+		l.Written(last)
+	}
+	require.LessOrEqual(t, written, 10*limit+10*8)
+	require.LessOrEqual(t, removed, written)
+	require.LessOrEqual(t, len(d), limit+1)
+	require.GreaterOrEqual(t, len(d), limit*7/8)
 }
 
 func TestALogIsFullByBytesAndDividesItsWrites(t *testing.T) {
-	l := New("r", 0)
-	message := strings.Repeat("m", logChunk/4)
-	for i := range 9 {
-		_, full := l.Add(record.LogLine{Step: "a", Message: message}, 100)
-		require.Equal(t, i >= 3, full, "line %d", i)
+	l := New("r", 0, 100)
+	message := strings.Repeat("m", heldSize/8)
+	add := func() (<-chan struct{}, bool) { return l.Add(record.LogLine{Step: "a", Message: message}, false) }
+	for i := range 7 {
+		wait, full := add()
+		require.Nil(t, wait)
+		require.Equal(t, i >= 1, full, "line %d", i)
 	}
-	ops, last := l.Ops()
-	require.EqualValues(t, 9, last)
-	require.Len(t, ops, 3)
-	for _, op := range ops {
-		require.Less(t, len(op.Value()), logChunk+logChunk/4+1_000)
-	}
-	require.Len(t, linesOf(t, "r", ops), 9)
-	l.Written(last)
-	_, full := l.Add(record.LogLine{Step: "a", Message: "m"}, 100)
+	wait, full := add()
+	require.NotNil(t, wait, "the logger must wait")
+	require.True(t, full)
+	other, _ := l.Add(record.LogLine{Step: "b", Message: message}, false)
+	require.Nil(t, other, "another step has room")
+	d := disk{}
+	d.save(t, l)
+	<-wait
+	require.Len(t, d.lines(), 8)
+	_, full = l.Add(record.LogLine{Step: "a", Message: "m"}, false)
 	require.False(t, full, "what is written does not count")
+
+	for range 20 {
+		l.Add(record.LogLine{Step: "b", Message: message}, true)
+		l.Add(record.LogLine{Step: "c", Message: message}, true)
+		l.Add(record.LogLine{Step: "d", Message: message}, true)
+	}
+	require.NoError(t, l.Prepare(d))
+	ops, _ := l.Ops()
+	require.Greater(t, len(ops), 1)
+	for _, op := range ops {
+		require.Less(t, len(op.Value()), chunkSize+heldSize/8+1_000)
+	}
+}
+
+func TestALogDoesNotWaitForAStoreThatDoesNotWrite(t *testing.T) {
+	l, d := New("r", 0, 100), disk{}
+	message := strings.Repeat("m", heldSize/2)
+	add := func() <-chan struct{} {
+		wait, _ := l.Add(record.LogLine{Step: "a", Message: message}, false)
+		return wait
+	}
+	require.Nil(t, add())
+	require.NotNil(t, add())
+	l.GiveUp()
+	for range 10 {
+		require.Nil(t, add())
+	}
+	d.save(t, l)
+	lines := d.lines()
+	require.Len(t, lines, 2)
+	require.EqualValues(t, 10, lines[0].Dropped)
+	require.EqualValues(t, 11, lines[1].Seq)
+	require.Equal(t, 1, l.Kept("a"))
 }

@@ -46,7 +46,7 @@ func TestSegment(t *testing.T) {
 		{"a space", "a b", `"a b"`},
 		{"an end of a line", "a\nb", `"a\nb"`},
 		{"a change of direction", "a\u202e", `"a\u202e"`},
-		{"what is too long", strings.Repeat("x", 30), `"xxxxxxxxxx … [cut]"`},
+		{"what is too long", strings.Repeat("x", 30), `"xxxxxxxxxxxx … [cut]"`},
 	} {
 		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, Segment(c.text, 22)) })
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 func TestLimitDocument(t *testing.T) {
@@ -60,6 +62,24 @@ func TestLimitDepth(t *testing.T) {
 	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0]", 1, 7, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
 }
 
+func TestLimitsSayTheirMaximumAndWhy(t *testing.T) {
+	for name, most := range map[string]int{
+		"Document": 4 << 20, "Depth": 9_990, "Steps": 1 << 20, "Spec": 3 << 20, "Output": 4 << 20, "ErrorText": 2 << 20, "LogLines": 1 << 20,
+		"LogLine": 4 << 20, "Attempts": 1 << 20, "WatchBuffer": 1 << 20, "Queue": 1 << 20, "Interruptions": 1 << 20,
+	} {
+		var limits conveyor.Limits
+		field := reflect.ValueOf(&limits).Elem().FieldByName(name)
+		field.SetInt(int64(most))
+		_, err := conveyor.New(memory.New(), conveyor.Options{Limits: limits})
+		require.NoError(t, err, name)
+		field.SetInt(int64(most + 1))
+		_, err = conveyor.New(memory.New(), conveyor.Options{Limits: limits})
+		require.ErrorIs(t, err, conveyor.ErrInvalid)
+		require.ErrorContains(t, err, fmt.Sprintf("Limits.%s: %d is more than %d, the maximum: ", name, most+1, most))
+		require.Regexp(t, "record|memory", err)
+	}
+}
+
 func TestLimitSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Steps: 2}}).MustStart()
@@ -85,12 +105,12 @@ func TestLimitSpec(t *testing.T) {
 	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"})
 
 	o := rig.Loose("r", "b", nil)
-	o.Metadata = map[string]string{"key": strings.Repeat("a", 90), "other": "vv"}
+	o.Metadata = map[string]string{"key": strings.Repeat("\n", 36), "other": "vvvvvvv"} // with {"":"","":""}, and 2 bytes for \n
 	_, err = e.Apply(t.Context(), o)
 	require.NoError(t, err)
 	o.Metadata["other"] += "v"
 	_, err = e.Apply(t.Context(), o)
-	requireFaults(t, err, fault{"metadata", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"})
+	requireFaults(t, err, fault{"metadata", 0, 0, conveyor.ErrTooLarge, "101 bytes as JSON, more than the limit of 100"})
 }
 
 func TestLimitOutput(t *testing.T) {
@@ -212,12 +232,11 @@ func TestLimitLogLines(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		logged int
-		last   string
-		kept   int
+		want   []string
 	}{
-		{"of the limit", 3, "line 3", 3},
-		{"one over it", 4, "more than the limit of 3 lines", 4},
-		{"many over it", 10, "more than the limit of 3 lines", 4},
+		{"of the limit", 3, []string{"line 1", "line 2", "line 3"}},
+		{"one over it", 4, []string{"line 1", "log: 1 lines of the step are not kept", "line 3", "line 4"}},
+		{"many over it", 10, []string{"line 1", "log: 7 lines of the step are not kept", "line 9", "line 10"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -232,8 +251,14 @@ func TestLimitLogLines(t *testing.T) {
 				run := e.Finish(rig.Object("a", nil))
 				for _, step := range []string{"1", "2"} {
 					lines := rig.Drain(t, e.Logs(t.Context(), run.ID, conveyor.LogOptions{Step: step}))
-					require.Len(t, lines, c.kept)
-					require.Contains(t, lines[len(lines)-1].Message, c.last)
+					var got []string
+					total := 0
+					for _, l := range lines {
+						got = append(got, l.Message)
+						total += max(1, int(l.Dropped))
+					}
+					require.Equal(t, c.want, got)
+					require.Equal(t, c.logged, total)
 				}
 			})
 		})

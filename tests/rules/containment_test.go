@@ -913,7 +913,7 @@ func TestRule17LimitsHoldAtTheirVeryEdge(t *testing.T) {
 		rig.Object(strings.Repeat("n", 253), nil),
 		rig.Object("spec", "12345678"),
 		rig.Object("deep", [][][]int{{{1}}}),
-		{Meta: conveyor.Meta{Type: "r", Name: "meta", Pipeline: "p", Metadata: map[string]string{"12345": "12345"}}},
+		{Meta: conveyor.Meta{Type: "r", Name: "meta", Pipeline: "p", Metadata: map[string]string{"1": "12"}}}, // {"1":"12"} has 10 bytes
 	} {
 		e.MustApply(o)
 	}
