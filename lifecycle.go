@@ -28,11 +28,7 @@ func (s *scheduler) start(ctx context.Context) error {
 	}
 	for _, f := range found {
 		lane := laneOf(f.pipeline, f.key)
-		pipeline := f.pipeline
-		if !f.begun {
-			pipeline = ""
-		}
-		s.pool.Restore(&s.take(f.id, f.key, lane).task, lane, pipeline, uint8(f.state), int64(f.due))
+		s.pool.Restore(&s.take(f.id, f.key, lane).task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due))
 	}
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()

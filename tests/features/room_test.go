@@ -3,6 +3,8 @@ package features_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
@@ -30,16 +33,17 @@ func TestMaxRunsBoundsTheRunsAtWork(t *testing.T) {
 		name string
 		opts conveyor.Options
 		step rig.Func
+		most int
 	}{
-		{"with a worker for each", conveyor.Options{}, rig.Taking(time.Second)},
-		{"with two workers", conveyor.Options{Workers: 2}, rig.Taking(time.Second)},
+		{"with a worker for each", conveyor.Options{}, rig.Taking(time.Second), 3},
+		{"with two workers", conveyor.Options{Workers: 2}, rig.Taking(time.Second), 2}, // those that have begun keep them
 		{"while they wait", conveyor.Options{}, func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			var called bool
 			if again, err := req.Restore(&called); err != nil || again {
 				return conveyor.Done(), err
 			}
 			return conveyor.RequeueAfter(time.Second), req.Checkpoint(context.Background(), true)
-		}},
+		}, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -57,7 +61,7 @@ func TestMaxRunsBoundsTheRunsAtWork(t *testing.T) {
 					most = max(most, atWork(t, e))
 					time.Sleep(100 * time.Millisecond)
 				}
-				require.Equal(t, 3, most)
+				require.Equal(t, c.most, most)
 				runs := rig.Drain(t, e.Runs(t.Context(), conveyor.RunFilter{Pipeline: "p"}))
 				for i, run := range runs[:len(runs)-2] {
 					require.False(t, run.StartedAt.After(runs[i+2].StartedAt), "who came first goes first, but for neighbours")
@@ -276,21 +280,131 @@ func TestAColdPipelineIsServedWhileAHotOneStorms(t *testing.T) {
 	}
 }
 
-func TestLongRunsOfOnePipelineTakeTurns(t *testing.T) {
+// stepsOf lists the calls as resource and step.
+func stepsOf(calls []rig.Call) (order []string) {
+	for _, c := range calls {
+		order = append(order, c.Resource+c.Step)
+	}
+	return order
+}
+
+func TestLongRunsOfOnePipelineThatHaveBegunTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		work := rig.Recording(rig.Taking(time.Second))
+		var once atomic.Bool
+		work := rig.Recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if once.CompareAndSwap(false, true) {
+				return conveyor.RequeueAfter(500 * time.Millisecond), nil // so that b begins
+			}
+			return rig.Taking(time.Second)(ctx, req)
+		})
 		e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
 		e.Driver("d", work)
 		e.Pipeline("d", "d", "d")
 		e.MustApply(rig.Object("a", nil))
 		e.MustApply(rig.Object("b", nil))
 		time.Sleep(time.Minute)
-		var order []string
-		for _, c := range work.All() {
-			order = append(order, c.Resource+c.Step)
-		}
-		require.Equal(t, []string{"a1", "b1", "a2", "b2", "a3", "b3"}, order)
+		require.Equal(t, []string{"a1", "b1", "a1", "b2", "a2", "b3", "a3"}, stepsOf(work.All()))
 	})
+}
+
+func TestRule18ARunThatHasBegunGoesBeforeOneThatHasNot(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		maxRuns int
+		opts    []conveyor.DriverOption
+		want    []string
+
+		together int // pairs of calls that begin at one moment
+	}{
+		{"waiting for a worker", 1, 0, nil, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot", 9, 0, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot, with room for one", 9, 1, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot, with room for two", 9, 2, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for one of two slots", 9, 0, []conveyor.DriverOption{conveyor.Concurrency(2)}, []string{"a1", "b1", "a2", "b2", "c1", "c2"}, 2},
+	} {
+		for _, started := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, started before: %v", c.name, started), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					work := rig.Recording(rig.Taking(time.Second))
+					e := rig.New(t, conveyor.Options{Workers: c.workers})
+					e.Driver("d", work, c.opts...)
+					e.Save(rig.AtMost(rig.PipelineOf("d", "d"), c.maxRuns))
+					if started {
+						e.MustStart()
+					}
+					for _, name := range []string{"a", "b", "c"} {
+						e.MustApply(rig.Object(name, nil))
+						synctest.Wait()
+					}
+					if !started {
+						e.MustStart()
+					}
+					time.Sleep(time.Hour)
+					// Workers that look at several runs at one moment come in any order. The first to begin is called a.
+					names := map[string]string{}
+					var got []string
+					for _, call := range work.All() {
+						if names[call.Resource] == "" {
+							names[call.Resource] = string(rune('a' + len(names)))
+						}
+						got = append(got, names[call.Resource]+call.Step)
+					}
+					for i := range c.together {
+						slices.Sort(got[2*i : 2*i+2])
+					}
+					require.Equal(t, c.want, got)
+					rig.RequireAtRest(t, e.Store)
+				})
+			})
+		}
+	}
+}
+
+func TestRule18TheWorkOfARunDoesNotGrowWithWhatWaits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		maxRuns int
+		slots   int
+		step    rig.Func
+	}{
+		{"for room and for a slot", 0, 2, 1, rig.Always(conveyor.Done(), nil)},
+		{"for room and for a slot of a slow driver", 0, 2, 1, rig.Taking(time.Second)},
+		{"for room and for a slot, with one worker", 1, 2, 1, rig.Taking(time.Second)},
+		{"for room", 4, 2, 0, rig.Taking(time.Second)},
+		{"for a slot", 4, 0, 1, rig.Taking(time.Second)},
+		{"for a worker", 1, 0, 0, rig.Taking(time.Second)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, n := range []int{20, 200, testenv.Some(t, 1_000, 10_000)} {
+				synctest.Test(t, func(t *testing.T) {
+					e := rig.New(t, conveyor.Options{Workers: c.workers})
+					work := rig.Recording(c.step)
+					e.Driver("d", work, conveyor.Concurrency(c.slots))
+					e.Save(rig.AtMost(rig.Named("p", rig.PipelineOf("d", "d")), c.maxRuns))
+					e.Save(rig.AtMost(rig.Named("q", rig.PipelineOf("d", "d")), c.maxRuns))
+					for i := range n {
+						e.MustApply(rig.Along([]string{"p", "q"}[i%2], fmt.Sprint("x", i)))
+					}
+					e.Store.TakeReads()
+					e.MustStart()
+					time.Sleep(time.Duration(n) * time.Minute)
+					require.Zero(t, e.MustStats().Unfinished)
+					all, loads := 0, 0
+					for key, times := range e.Store.TakeReads() {
+						all += times
+						if strings.HasPrefix(key, "run/") {
+							loads = max(loads, times)
+						}
+					}
+					t.Logf("%d waiting: %.1f reads a run, and no run was read more than %d times", n, float64(all)/float64(n), loads)
+					require.LessOrEqual(t, all, 20*n)
+					require.LessOrEqual(t, loads, 6)
+				})
+			}
+		})
+	}
 }
 
 func TestQuickStepsFollowOneAnotherInOneCommitThoughOthersWait(t *testing.T) {
