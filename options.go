@@ -34,7 +34,7 @@ type Limits struct {
 	LogLine       int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
 	Attempts      int // ended attempts kept per step, the newest ones; default 32
 	WatchBuffer   int // events that a watcher can fall behind before it gets ErrGap; default 1,024
-	Queue         int // pending runs of one resource under the policy Queue; default 10,000
+	Queue         int // runs of one resource that wait to begin under the policy Queue, for whatever they wait; a deletion counts, and is accepted beyond the limit; default 10,000
 	Interruptions int // deaths of the process during one step that its run survives; one more fails the run; default 5
 }
 

@@ -103,7 +103,7 @@ const (
 	// Supersede cancels the run first. Then the newest generation is reconciled.
 	Supersede
 	// Queue reconciles every generation in a run of its own, one after the other, in order. A run that fails does not
-	// hold up the runs behind it. At most [Limits].Queue runs of a resource can be pending; Apply returns
+	// hold up the runs behind it. At most [Limits].Queue runs of a resource can wait to begin; Apply returns
 	// [ErrTooLarge] beyond this limit. If the policy of a pipeline changes from Queue to another one, the runs that
 	// are queued already keep their generations. So do the changes that are applied before all of these runs have
 	// started.

@@ -52,7 +52,7 @@ type Reader interface {
 	// Target returns what the first pending run of a resource takes up if the run begins now.
 	Target(record.Key, *record.Resource) (*record.Target, error)
 	// IsPending reports whether a queued run waits behind another pending run.
-	IsPending(*record.Run) (bool, error)
+	IsPending(run string, rec *record.Run) (bool, error)
 	// NextPending returns the run that waits behind the first pending run, and the key of its record.
 	NextPending(record.Key) (*record.Pending, string, error)
 	// Definition returns the steps that a definition of a pipeline lists.
