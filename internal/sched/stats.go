@@ -61,7 +61,7 @@ func (p *Pool[K, T]) Stats() Stats {
 
 // Waits is what a task waits for.
 type Waits struct {
-	Worker  bool
+	Worker  bool     // false unless the pool runs
 	Drivers []string // the drivers of which the task needs a place, in the order in which it has asked
 	Room    string   // the pipeline that has reached its run limit; empty if the task does not wait for it
 	Held    bool     // an abandoned call with the key of the task has not returned
@@ -75,7 +75,7 @@ func (p *Pool[K, T]) WaitsFor(id string) (w Waits) {
 	if t == nil {
 		return w
 	}
-	w.Worker = t.turn.Waits()
+	w.Worker = t.turn.Waits() && p.phase == Running
 	for _, of := range t.waits {
 		w.Drivers = append(w.Drivers, of.of.driver)
 	}

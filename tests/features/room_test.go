@@ -15,6 +15,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/internal/testenv"
+	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
@@ -481,6 +482,62 @@ func TestMaxRunsCountsNoRunThatCouldNotBegin(t *testing.T) {
 		time.Sleep(10 * time.Hour)
 		require.Equal(t, conveyor.StateSucceeded, e.MustGetRun(last.ID).State)
 	})
+}
+
+func TestARunThatHoldsRoomAndHasNotBegunTakesUpWhatChanges(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		change     func(t *testing.T, e *rig.Engine, id string)
+		state      conveyor.State
+		generation int64
+		next       conveyor.State
+	}{
+		{"nothing", func(*testing.T, *rig.Engine, string) {}, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"a newer generation", func(_ *testing.T, e *rig.Engine, _ string) { e.MustApply(rig.Object("x", 2)) }, conveyor.StateSucceeded, 2, conveyor.StateSucceeded},
+		{"another pipeline", func(_ *testing.T, e *rig.Engine, _ string) { e.MustApply(rig.Along("q", "x")) }, conveyor.StateSucceeded, 2, conveyor.StateSucceeded},
+		{"a cancel", func(t *testing.T, e *rig.Engine, id string) { require.NoError(t, e.Cancel(t.Context(), id, "")) }, conveyor.StateCanceled, 1, conveyor.StateSucceeded},
+		{"other steps", func(_ *testing.T, e *rig.Engine, _ string) { e.Save(rig.AtMost(rig.PipelineOf("free"), 1)) }, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"a lower limit", func(_ *testing.T, e *rig.Engine, _ string) {
+			e.Save(rig.AtMost(rig.PipelineOf("d"), 3))
+			e.MustApply(rig.Object("z", 1))
+			e.Save(rig.AtMost(rig.PipelineOf("d"), 1))
+		}, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"the end of the pipeline", func(t *testing.T, e *rig.Engine, _ string) { require.NoError(t, e.DeletePipeline(t.Context(), "p")) }, conveyor.StateFailed, 1, conveyor.StateFailed},
+		{"damage", func(t *testing.T, e *rig.Engine, id string) {
+			for key := range rig.Dump(t, e.Store.Store) {
+				if strings.HasPrefix(key, "rev/r/x/") {
+					_, err := e.Store.Store.Commit(t.Context(), store.Put(key, []byte("damaged")))
+					require.NoError(t, err)
+				}
+			}
+			require.NoError(t, e.Signal(t.Context(), id, "look", nil))
+		}, conveyor.StateQueued, 1, conveyor.StateSucceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1))
+				e.Driver("free", new(rig.Recorder))
+				e.Save(rig.AtMost(rig.PipelineOf("d"), 1))
+				e.Save(rig.Named("q", rig.PipelineOf("d")))
+				e.MustApply(rig.Along("q", "holder"))
+				x := e.MustApply(rig.Object("x", 1))
+				y := e.MustApply(rig.Object("y", 1))
+				synctest.Wait()
+				require.Equal(t, []string{`a slot of driver "d"`}, e.MustGetRun(x.ID).WaitsFor)
+				require.Equal(t, []string{`room in pipeline "p"`}, e.MustGetRun(y.ID).WaitsFor)
+				require.Equal(t, conveyor.PipelineStats{Limit: 1, Waiting: 1}, e.MustStats().Pipelines["p"])
+				c.change(t, e, x.ID)
+				time.Sleep(24 * time.Hour)
+				run := e.MustGetRun(x.ID)
+				require.Equal(t, c.state, run.State, run.Reason)
+				require.Equal(t, c.generation, run.Generation)
+				require.Equal(t, c.next, e.MustGetRun(y.ID).State, "the next run")
+				require.Zero(t, e.MustStats().Pipelines["p"].AtWork)
+				require.Zero(t, e.MustStats().Pipelines["p"].Waiting)
+			})
+		})
+	}
 }
 
 func TestMaxRunsLeavesTheRoomOfThePipelineThatARunDidNotGoAlong(t *testing.T) {
