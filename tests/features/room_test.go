@@ -362,6 +362,42 @@ func TestRule18ARunThatHasBegunGoesBeforeOneThatHasNot(t *testing.T) {
 	}
 }
 
+func TestRunsThatPollDoNotHoldUpWhatTheyWaitFor(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		opts    []conveyor.DriverOption
+	}{
+		{"for a worker", 1, nil},
+		{"for a slot", 9, []conveyor.DriverOption{conveyor.Concurrency(1)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var there atomic.Bool
+				e := rig.New(t, conveyor.Options{Workers: c.workers}).MustStart()
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					switch {
+					case req.Resource.Name == "dependency":
+						there.Store(true)
+					case !there.Load():
+						time.Sleep(time.Second) // five of them keep the worker busy
+						return conveyor.RequeueAfter(time.Second), nil
+					}
+					return conveyor.Done(), nil
+				}), c.opts...)
+				e.Pipeline("d")
+				for i := range 5 {
+					e.MustApply(rig.Object(fmt.Sprint("x", i), nil))
+				}
+				e.MustApply(rig.Object("dependency", nil))
+				time.Sleep(time.Hour)
+				require.Zero(t, e.MustStats().Unfinished)
+				rig.RequireAtRest(t, e.Store)
+			})
+		})
+	}
+}
+
 func TestRule18TheWorkOfARunDoesNotGrowWithWhatWaits(t *testing.T) {
 	for _, c := range []struct {
 		name    string
