@@ -75,7 +75,6 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	}
 	r.busy = false
 	r.mu.Unlock()
-	s.pool.ReturnGrants(&r.task)
 	return next
 }
 
@@ -117,7 +116,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			continue
 		case ledger.Permanent(err):
 			s.log.Error("run cannot go on", "run", r.ID, "resource", r.Key.String(), "error", err)
-			s.pool.Stay(&r.task, false) // otherwise it could hold up its pipeline for ever
+			s.pool.GiveUp(&r.task) // otherwise it could hold up its pipeline for ever
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
 				s.failWaiters(r)

@@ -121,7 +121,7 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 			p.ready.Remove(&t.turn)
 		}
 		p.leaveLocked(t)
-		p.returnGrantsLocked(t)
+		p.returnGrantsLocked(t, true)
 	}
 	p.mu.Unlock()
 	p.spawnWorkers() // another run can begin

@@ -163,6 +163,9 @@ func (m *model) start(t *rapid.T, u *unit) {
 	if m.enter(t, u) {
 		keep, started = m.claim(t, u)
 	}
+	if len(m.calls) > 0 && rapid.IntRange(0, 4).Draw(t, "another returns now") == 0 {
+		m.returns(t)
+	}
 	m.pool.Decided(&u.Task)
 	switch {
 	case u.started:
@@ -178,7 +181,6 @@ func (m *model) start(t *rapid.T, u *unit) {
 		m.spawned++
 	}
 	m.pool.At(&u.Task, 0, state, calls, func(driver string) bool { return !started && !m.registered[driver] })
-	m.pool.ReturnGrants(&u.Task)
 }
 
 // enter asks for a place within the run limit if a task needs one.
@@ -272,7 +274,6 @@ func (m *model) settle(t *rapid.T, u *unit) {
 		m.pool.At(&u.Task, 0, queued, 0, nil)
 		m.pool.Ready(&u.Task)
 	}
-	m.pool.ReturnGrants(&u.Task)
 }
 
 func (m *model) remove(u *unit, ended uint8) {
@@ -388,6 +389,7 @@ func (m *model) check(t *rapid.T) {
 		for _, d := range u.blocked {
 			blocked[d]++
 		}
+		require.True(t, len(u.grants) == 0 || u.turn.Waits() || u.returned, "a place is reserved for task %s, which gets no turn", u.ID)
 		// No wake-up is lost: what does not wait any more, and is not at work, is ready.
 		if u.calls == 0 && !u.returned && !u.turn.Waits() && m.begun {
 			require.NotNil(t, u.waits, "task %s is forgotten", u.ID)

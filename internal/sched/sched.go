@@ -22,7 +22,7 @@ type Task[K comparable, T any] struct {
 	heapAt   int                    // the index in the heap of due times
 	room     membership[K, T]       // where the task stands with the run limit of its pipeline
 	waits    []*wait[K, T]          // the places in the queues of semaphores
-	grants   []*Semaphore[K, T]     // the semaphores that reserve a place for the task
+	grants   []grant[K, T]          // the places that are reserved for the task
 	blocked  []string               // the unregistered drivers for which the task waits
 }
 

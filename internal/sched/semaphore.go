@@ -27,6 +27,12 @@ type wait[K comparable, T any] struct {
 	asked bool // the decision that is being made has asked for the semaphore
 }
 
+// grant is a place that a semaphore reserves for a task. The next decision about the task takes it or gives it back.
+type grant[K comparable, T any] struct {
+	of   *Semaphore[K, T]
+	late bool // it came after the decision that is being made had asked for it, so that the next one can take it
+}
+
 // NewSemaphore returns a semaphore with a limit; 0 means no limit.
 func NewSemaphore[K comparable, T any](limit int) *Semaphore[K, T] {
 	return &Semaphore[K, T]{limit: limit}
@@ -58,7 +64,7 @@ func (p *Pool[K, T]) Claim(s *Semaphore[K, T], t *Task[K, T], ownWorker bool) Cl
 	if p.holdLocked(t) {
 		return Held
 	}
-	grant := slices.Index(t.grants, s)
+	grant := slices.IndexFunc(t.grants, func(g grant[K, T]) bool { return g.of == s })
 	w := t.waitFor(s)
 	if grant < 0 && w == nil && s.full() {
 		w = p.joinLocked(s, t)
@@ -107,7 +113,7 @@ func (p *Pool[K, T]) joinLocked(s *Semaphore[K, T], t *Task[K, T]) *wait[K, T] {
 }
 
 // Decided ends a decision about a task. The task leaves the lines of the semaphores for which the decision has not asked,
-// and gives back the places that were reserved for it and that the decision has not taken.
+// and gives back the places that were reserved for it and that the decision could have taken.
 func (p *Pool[K, T]) Decided(t *Task[K, T]) {
 	p.mu.Lock()
 	t.waits = slices.DeleteFunc(t.waits, func(w *wait[K, T]) bool {
@@ -117,11 +123,24 @@ func (p *Pool[K, T]) Decided(t *Task[K, T]) {
 		}
 		return !asked
 	})
-	returned := p.returnGrantsLocked(t)
+	returned := p.returnGrantsLocked(t, false)
 	p.mu.Unlock()
 	if returned {
 		p.spawnWorkers()
 	}
+}
+
+// GiveUp notes that nobody can decide about a task now. The task gives back everything that is reserved for it, but for the
+// place of a run that has begun within the run limit of its pipeline.
+func (p *Pool[K, T]) GiveUp(t *Task[K, T]) {
+	p.mu.Lock()
+	p.leaveLinesLocked(t)
+	if !t.begun {
+		p.leaveRoomLocked(t)
+	}
+	p.returnGrantsLocked(t, true)
+	p.mu.Unlock()
+	p.spawnWorkers()
 }
 
 // leaveLinesLocked removes a task from the lines of all semaphores.
@@ -149,24 +168,24 @@ func (p *Pool[K, T]) Done(s *Semaphore[K, T], calls int, next *Task[K, T]) {
 	p.spawnWorkers()
 }
 
-// ReturnGrants gives back the places that were reserved for a task and that the task did not take.
-func (p *Pool[K, T]) ReturnGrants(t *Task[K, T]) {
-	p.mu.Lock()
-	returned := p.returnGrantsLocked(t)
-	p.mu.Unlock()
-	if returned {
-		p.spawnWorkers()
-	}
-}
-
-func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T]) (returned bool) {
+// returnGrantsLocked gives back the places that are reserved for a task: all of them, or those that the decision could have
+// taken. It reports whether there was any.
+func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T], all bool) (returned bool) {
 	grants := t.grants
 	t.grants = nil
-	for _, s := range grants {
-		s.granted--
-		p.grantLocked(s, nil)
+	for _, g := range grants {
+		if g.late && !all {
+			t.grants = append(t.grants, grant[K, T]{of: g.of})
+		}
 	}
-	return len(grants) > 0
+	for _, g := range grants {
+		if !g.late || all {
+			returned = true
+			g.of.granted--
+			p.grantLocked(g.of, nil)
+		}
+	}
+	return returned
 }
 
 // grantLocked reserves the free places for the tasks whose turn it is, so that no later task takes them. Each of them gets
@@ -177,7 +196,7 @@ func (p *Pool[K, T]) grantLocked(s *Semaphore[K, T], next *Task[K, T]) {
 		t := w.task
 		t.waits = slices.DeleteFunc(t.waits, func(other *wait[K, T]) bool { return other == w })
 		s.granted++
-		t.grants = append(t.grants, s)
+		t.grants = append(t.grants, grant[K, T]{of: s, late: w.asked})
 		if t != next {
 			p.readyLocked(t)
 		}
