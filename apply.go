@@ -463,8 +463,8 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	changed := want.cause == record.Updated || want.cause == record.Deleted
 	queued := next.Status.Phase == plan.Queued // the newest run is queued, and reconciles the newest generation
 	if want.cause != 0 && (!queued || changed && (want.fixGeneration || next.FixesGeneration())) {
-		if limit := e.opts.Limits.Queue; want.cause != record.Deleted && next.Queued >= limit {
-			return nil, tooLarge("queue", next.Queued+1, limit, "pending runs")
+		if limit, pending := e.opts.Limits.Queue, next.PendingRuns(); want.cause != record.Deleted && pending >= limit {
+			return nil, tooLarge("queue", pending+1, limit, "pending runs")
 		}
 		return e.newRun(k, want, rev)
 	}

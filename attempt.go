@@ -235,11 +235,10 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 		// Before Done, which would otherwise count the call among the abandoned ones only, and end the wait for the others.
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
-	}
-	s.pool.Done(a.driver.calls, 1)
-	if late {
+		s.pool.Done(a.driver.calls, 1, nil)
 		return nil, true
 	}
+	s.pool.Done(a.driver.calls, 1, &r.task)
 	return s.drive(r, message{outcome: o}, worker), false
 }
 

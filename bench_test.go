@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -82,6 +83,73 @@ func oneRun(b *testing.B, e *conveyor.Engine, n int64) {
 	if err != nil || run.State != conveyor.StateSucceeded {
 		b.Errorf("run %v: %v", run, err)
 	}
+}
+
+// BenchmarkWaiting measures runs that wait for room in two pipelines and for one slot of the driver of both steps. What a run
+// costs must not grow with the number of those that wait.
+func BenchmarkWaiting(b *testing.B) {
+	for _, waiting := range []int{100, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			var reads int64
+			for b.Loop() {
+				reads += drainWaiting(b, waiting)
+			}
+			runs := float64(b.N * waiting)
+			b.ReportMetric(runs/b.Elapsed().Seconds(), "runs/s")
+			b.ReportMetric(float64(reads)/runs, "reads/run")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// drainWaiting applies resources, and then measures an engine until the runs have ended. It returns the number of reads of
+// the store.
+func drainWaiting(b *testing.B, waiting int) int64 {
+	b.StopTimer()
+	defer b.StartTimer()
+	st := &countedReads{Store: memory.New()}
+	ended := make(chan struct{})
+	var calls atomic.Int64
+	e, err := conveyor.New(st, conveyor.Options{})
+	require.NoError(b, err)
+	require.NoError(b, e.Register("d", conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		if calls.Add(1) == int64(2*waiting) {
+			close(ended)
+		}
+		return conveyor.Done(), nil
+	}), conveyor.Concurrency(1)))
+	for _, name := range []string{"p", "q"} {
+		p := rig.Named(name, rig.PipelineOf("d", "d"))
+		p.MaxRuns = 2
+		require.NoError(b, e.SavePipeline(b.Context(), p))
+	}
+	for i := range waiting {
+		_, err := e.Apply(b.Context(), rig.Along([]string{"p", "q"}[i%2], fmt.Sprint("x", i)))
+		require.NoError(b, err)
+	}
+	before := st.reads.Load()
+	b.StartTimer()
+	require.NoError(b, e.Start(b.Context()))
+	<-ended
+	b.StopTimer()
+	require.NoError(b, e.Shutdown(context.Background()))
+	return st.reads.Load() - before
+}
+
+// countedReads is a store that counts its reads.
+type countedReads struct {
+	store.Store
+	reads atomic.Int64
+}
+
+func (s *countedReads) Get(ctx context.Context, key string) (store.Record, error) {
+	s.reads.Add(1)
+	return s.Store.Get(ctx, key)
+}
+
+func (s *countedReads) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	s.reads.Add(1)
+	return s.Store.List(ctx, q)
 }
 
 // BenchmarkApplyUnchanged measures an apply that changes nothing, which is what a program that applies everything at

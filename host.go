@@ -7,6 +7,7 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/sched"
 )
 
 // decision is one decision about a run: the messages on which it is based, what it has taken from the host, and the
@@ -78,11 +79,12 @@ func (d *decision) listEvents() []Event {
 // host grants what a decision about one run needs: for each step that starts, a worker and a place of the driver's
 // semaphore, and for a run that begins, a place within the run limit of its pipeline. It is the [run.Host] of the run.
 type host struct {
-	s           *scheduler
-	runner      *runner
-	ownWorker   bool // the worker that makes the decision can make an attempt
-	taken       []grant
-	acquiredRun bool // a place within the run limit of the pipeline was taken
+	s         *scheduler
+	runner    *runner
+	ownWorker bool // the worker that makes the decision can make an attempt
+	taken     []grant
+	held      bool // a step must wait for an abandoned call
+	waits     bool // a step must wait for a worker or for a place of its driver
 }
 
 // grant is what was taken for one step that starts.
@@ -101,27 +103,29 @@ func (h *host) Start(name string, finalize bool) run.Grant {
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
 		return run.NotNeeded
 	}
-	if s.pool.Hold(&h.runner.task) {
+	switch s.pool.Claim(driver.calls, &h.runner.task, h.ownWorker) {
+	case sched.Held:
+		h.held = true
 		return run.Later
-	}
-	ownWorker := h.ownWorker
-	if !ownWorker && !s.pool.Reserve() {
+	case sched.InLine:
+		h.waits = true
+		return run.Later
+	case sched.NoWorker:
+		h.waits = true
 		return run.NoWorker
 	}
+	h.taken = append(h.taken, grant{driver, h.ownWorker})
 	h.ownWorker = false
-	if !s.pool.Acquire(driver.calls, &h.runner.task) {
-		if ownWorker {
-			h.ownWorker = true
-		} else {
-			s.pool.Release()
-		}
-		return run.Later
-	}
-	h.taken = append(h.taken, grant{driver, ownWorker})
 	return run.Granted
 }
 
-// Enter takes a place within the run limit of a pipeline, and returns the record of the pipeline as it is now.
+// keepsRoom reports whether a run that cannot begin keeps its place within the run limit of its pipeline. A run that waits
+// for a worker or for a place of a driver does. Otherwise the place would go to the next run, which would find the same,
+// until all runs had been looked at. A run that waits for an abandoned call does not, because the call may never return.
+func (h *host) keepsRoom() bool { return h.waits && !h.held }
+
+// Enter takes a place within the run limit of a pipeline, and returns the record of the pipeline as it is now. A run that
+// has a place from an earlier decision keeps it.
 func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error) {
 	s := h.s
 	if rec == nil {
@@ -136,7 +140,6 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 		limit, asOf = rec.MaxRuns, int64(rec.Rev)
 	}
 	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.runner.task)
-	h.acquiredRun = entered
 	if first && known {
 		// The pipeline may have been deleted since it was read. Its run limit and its Planner were then dropped. If the
 		// pipeline is deleted after this point, the pool keeps both as long as this run is active.
@@ -154,18 +157,11 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 	return entered, rec, nil
 }
 
-// releaseRun gives back the place within the run limit of the pipeline.
-func (h *host) releaseRun() {
-	if h.acquiredRun {
-		h.acquiredRun = false
-		h.s.pool.ReleaseRun(&h.runner.task)
-	}
-}
-
-// Release gives back everything that was taken.
+// Release gives back everything that was taken, but for the place within the run limit of the pipeline. The run keeps this
+// place until it has begun, has ended, or stays queued without a claim to it (see Stay).
 func (h *host) Release() {
 	for _, p := range h.taken {
-		h.s.pool.Done(p.driver.calls, 0)
+		h.s.pool.Done(p.driver.calls, 0, nil)
 		if p.ownWorker {
 			h.ownWorker = true
 		} else {
@@ -173,7 +169,6 @@ func (h *host) Release() {
 		}
 	}
 	h.taken = h.taken[:0]
-	h.releaseRun()
 }
 
 // Listeners returns the names of the drivers that listen to a type, sorted.

@@ -33,15 +33,11 @@ func (s *scheduler) start(ctx context.Context) error {
 	}
 	for _, f := range found {
 		lane := laneOf(f.pipeline, f.key)
-		pipeline := f.pipeline
-		if !f.begun {
-			pipeline = ""
-		}
 		r := s.take(f.id, f.key, lane)
 		r.mu.Lock()
 		r.diedAlone = f.running == 1 && running == 1
 		r.mu.Unlock()
-		s.pool.Restore(&r.task, lane, pipeline, uint8(f.state), int64(f.due))
+		s.pool.Restore(&r.task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due))
 	}
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()

@@ -39,8 +39,10 @@ type Limits struct {
 	LogLine     int // bytes kept of one log line, attributes included; the rest is cut, with a mark; default 8 KiB
 	Attempts    int // ended attempts kept per step, the newest ones; default 32
 	WatchBuffer int // events that a watcher can fall behind before it gets ErrGap; default 1,024
-	Queue       int // pending runs of one resource under the policy Queue; default 10,000
 
+	// Queue is the number of runs of one resource that wait to begin under the policy [Queue], for whatever they wait. A
+	// deletion counts, and is accepted beyond the limit. Default 10,000.
+	Queue int
 	// Interruptions is the number of deaths of the process that a step survives; one more fails it. A death counts only if
 	// no other step was at work, and the count begins anew when the step writes a checkpoint or a log line. Default 5.
 	Interruptions int

@@ -49,8 +49,9 @@ type PipelineSpec struct {
 	OnChange ChangePolicy `json:"onChange,omitzero"`
 	// MaxRuns is the maximum number of active runs of the pipeline. 0 means no limit. A run is active from its first
 	// step to its end, also while it waits or is blocked. A deletion counts as a run. All other runs stay queued, and
-	// they begin roughly in the order in which they came. A driver that blocks until another run of the same pipeline
-	// has ended can deadlock: that run may be queued behind it.
+	// they begin roughly in the order in which they came: a run whose turn it is keeps its turn while it waits for a
+	// worker or for a slot of the driver of its first step. Until it begins, it takes up newer generations. A driver
+	// that blocks until another run of the same pipeline has ended can deadlock: that run may be queued behind it.
 	MaxRuns int `json:"maxRuns,omitempty"`
 	// Timeout limits the time of all Steps of a run together, waits included. The Finally steps together then get the
 	// same time again. Their time counts only while one of them is called, or waits for a retry, a requeue or a signal
@@ -113,7 +114,7 @@ const (
 	// Supersede cancels the run first. Then the newest generation is reconciled.
 	Supersede
 	// Queue reconciles every generation in a run of its own, one after the other, in order. A run that fails does not
-	// hold up the runs behind it. At most [Limits].Queue runs of a resource can be pending; Apply returns
+	// hold up the runs behind it. At most [Limits].Queue runs of a resource can wait to begin; Apply returns
 	// [ErrTooLarge] beyond this limit. If the policy of a pipeline changes from Queue to another one, the runs that
 	// are queued already keep their generations. So do the changes that are applied before all of these runs have
 	// started.

@@ -146,7 +146,12 @@ func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if text.NameFault(runID) != "" {
 		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
 	}
-	return describeRun(ctx, e.ledger, runID)
+	run, err := describeRun(ctx, e.ledger, runID)
+	if err != nil {
+		return nil, err
+	}
+	run.WaitsFor = e.sched.waitsFor(run)
+	return run, nil
 }
 
 // RunFilter selects runs. The zero value selects all of them, the oldest first.
@@ -191,6 +196,9 @@ func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 			run, err := describeRun(ctx, e.ledger, r.Key[len(q.Prefix):])
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
 				continue // the run was removed in the meantime (see [Retention]), or f does not select it
+			}
+			if err == nil {
+				run.WaitsFor = e.sched.waitsFor(run)
 			}
 			if !yield(run, err) || err != nil {
 				return

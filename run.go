@@ -75,6 +75,11 @@ type Run struct {
 	Cause      Cause  `json:"cause"`
 	State      State  `json:"state"`
 	Reason     string `json:"reason,omitempty"` // the reason for the state, if the state alone does not explain it
+	// WaitsFor is what the run waits for in the engine that was asked, at the moment and in words: "a worker",
+	// `a slot of driver "name"`, `room in pipeline "name"` (see [PipelineSpec].MaxRuns), or "the return of an abandoned
+	// call" of a driver for the same resource. The run gets all of them without anybody's help. WaitsFor is not recorded.
+	// [Engine.GetRun] and [Engine.Runs] alone fill it in, for an unfinished run of a started engine.
+	WaitsFor []string `json:"waitsFor,omitempty"`
 	// Steps are the steps that were pinned when the run started, in order, followed by the Finally steps. A run that
 	// has not started has no Steps.
 	Steps     []StepRun `json:"steps,omitempty"`

@@ -78,7 +78,6 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	}
 	r.busy = false
 	r.mu.Unlock()
-	s.pool.ReturnGrants(&r.task)
 	return next
 }
 
@@ -120,6 +119,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			continue
 		case ledger.Permanent(err):
 			s.log.Error("run cannot go on", "run", r.ID, "resource", r.Key.String(), "error", err)
+			s.pool.GiveUp(&r.task) // otherwise it could hold up its pipeline for ever
 			s.answer(inbox, err)
 			if errors.Is(err, store.ErrClosed) {
 				s.failWaiters(r)
@@ -179,6 +179,7 @@ func (d *decision) decide() (err error) {
 // have been called. These steps are called again in the same way.
 func (d *decision) commit() error {
 	s := d.host.s
+	s.pool.Decided(&d.runner.task)
 	ops := d.t.Ops()
 	if len(ops) == 0 {
 		return nil
@@ -205,9 +206,6 @@ func (d *decision) commit() error {
 func (d *decision) dispatch() (next *attempt) {
 	s := d.host.s
 	t := d.t
-	if t.Idle() {
-		d.host.releaseRun()
-	}
 	stopped, inFlight := d.updateRunner()
 	if s.ending.Load() {
 		for _, a := range d.made {
@@ -299,6 +297,12 @@ func (d *decision) suspend(inFlight bool) {
 		}
 		s.upkeep.prune(r.Key)
 		return
+	}
+	switch {
+	case r.held.Run.Rec.State == plan.Queued:
+		s.pool.Stay(&r.task, d.host.keepsRoom())
+	case t.Begun():
+		s.pool.Began(&r.task)
 	}
 	s.schedule(r, t.NextDue(), r.held.Run.State(), len(d.made))
 	if t.NeedsWorker() {

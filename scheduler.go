@@ -179,7 +179,7 @@ func (s *scheduler) workerLoop(a *attempt) {
 	for {
 		if a != nil {
 			a.call(&a.out)
-			next, late := a.callReturned(&a.out, !s.shouldYield(since))
+			next, late := a.callReturned(&a.out, !s.shouldYield(a.runner, since))
 			if late { // another worker has replaced this one
 				finished = true
 				return
@@ -198,12 +198,13 @@ func (s *scheduler) workerLoop(a *attempt) {
 }
 
 // longestTurn bounds how long a run keeps a worker from step to step while other runs wait for a worker. Quick steps
-// follow one another without a commit in between. A run of slow steps takes turns with the other runs.
+// follow one another without a commit in between. A run of slow steps takes turns with the runs of other pipelines, and
+// with the runs of its pipeline that have begun.
 const longestTurn = 100 * time.Millisecond
 
 // shouldYield reports whether a worker that has worked on one run since the given time should take another run next.
-func (s *scheduler) shouldYield(since time.Time) bool {
-	return time.Since(since) >= longestTurn && s.pool.Waiting() > 0
+func (s *scheduler) shouldYield(r *runner, since time.Time) bool {
+	return time.Since(since) >= longestTurn && s.pool.Contended(&r.task)
 }
 
 // take returns the runner of an unfinished run. If the pool does not know the run, take makes the runner. The run may

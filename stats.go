@@ -2,6 +2,7 @@ package conveyor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -16,7 +17,9 @@ type Stats struct {
 	Runs map[State]int `json:"runs,omitempty"`
 	// Ended counts the runs that have ended since the engine was created, by their final state.
 	Ended map[State]int64 `json:"ended,omitempty"`
-	Ready int             `json:"ready"` // unfinished runs that wait for a worker
+	// What the unfinished runs wait for is counted in Ready, Due, Held and Blocked, in the Waiting of Slots, and in the
+	// Waiting of Pipelines. A run that waits for several things is counted in each. [Run].WaitsFor tells it of one run.
+	Ready int `json:"ready"` // unfinished runs that wait for a worker
 	// OldestReady is the time since which the oldest of the Ready runs has been waiting for a worker. It is zero if
 	// Ready is 0.
 	OldestReady time.Time `json:"oldestReady,omitzero"`
@@ -24,6 +27,7 @@ type Stats struct {
 	Workers     int       `json:"workers"` // as in Options
 	Busy        int       `json:"busy"`    // workers that are working
 	Stray       int       `json:"stray"`   // abandoned calls that have not returned; they hold no worker
+	Held        int       `json:"held"`    // unfinished runs that wait for the return of an abandoned call of their resource
 	// Blocked counts the runs that wait until something is corrected, by the reason that their step has. A run whose
 	// steps wait for several things is counted once for each.
 	Blocked map[string]int `json:"blocked,omitempty"`
@@ -47,6 +51,27 @@ type PipelineStats struct {
 	Waiting int `json:"waiting"`         // runs that wait because of the limit
 }
 
+// waitsFor returns what a run waits for in this engine, in words.
+func (s *scheduler) waitsFor(r *Run) (what []string) {
+	if r.State.Final() {
+		return nil
+	}
+	w := s.pool.WaitsFor(r.ID)
+	if w.Held {
+		what = append(what, "the return of an abandoned call")
+	}
+	if w.Room != "" {
+		what = append(what, fmt.Sprintf("room in pipeline %q", w.Room))
+	}
+	for _, driver := range w.Drivers {
+		what = append(what, fmt.Sprintf("a slot of driver %q", driver))
+	}
+	if w.Worker {
+		what = append(what, "a worker")
+	}
+	return what
+}
+
 // Stats returns what the engine does at the moment. It reads nothing from the store. It is therefore cheap, and it
 // returns an error only if ctx has ended.
 func (e *Engine) Stats(ctx context.Context) (Stats, error) {
@@ -61,7 +86,7 @@ func (s *scheduler) stats() Stats {
 	now := s.pool.Stats()
 	st := Stats{
 		Unfinished: now.Tasks, Ready: now.Ready, OldestReady: record.Time(now.Oldest).Time(), Due: now.Due,
-		Workers: now.Workers, Busy: now.Busy, Stray: now.Abandoned,
+		Workers: now.Workers, Busy: now.Busy, Stray: now.Abandoned, Held: now.Held,
 		Runs: map[State]int{}, Ended: map[State]int64{}, Blocked: map[string]int{},
 		Slots: map[string]DriverStats{}, Pipelines: map[string]PipelineStats{},
 	}

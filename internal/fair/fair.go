@@ -5,106 +5,146 @@ package fair
 import "iter"
 
 // Lanes is a queue that is fair between lanes: the lanes that are not empty take turns, so that one item of a quiet lane
-// waits for one item of each busy lane, and not for all of their items. Within a lane the order is first in, first out.
-// The zero value is empty.
+// waits for one item of each busy lane, and not for all of their items. Within a lane an item of a lower rank is first, and
+// the order within a rank is first in, first out. A lane takes an item of a higher rank after it has passed this rank over
+// often, so that no rank waits for ever. The zero value is empty. Each operation takes the same time for any number of items.
 type Lanes[T any] struct {
 	n     int
 	lanes map[string]*lane[T]
-	next  Queue[*lane[T]] // the lanes that are not empty, in the order of their turns
+	next  list[*lane[T]] // the lanes that are not empty, in the order of their turns
+	idle  int            // lanes that are empty
+}
+
+// Ranks is the number of ranks. A rank is at least 0.
+const Ranks = 3
+
+// Patience is how often in a row a lane passes over a rank that is not empty.
+const Patience = 64
+
+// Item is what waits in a queue, in at most one at a time. The zero Item with a Value can be pushed.
+type Item[T any] struct {
+	Value T
+
+	node node[*Item[T]]
+	in   *lane[T] // nil if the item does not wait
+	rank int
 }
 
 type lane[T any] struct {
-	name string
-	Queue[T]
+	name   string
+	n      int
+	turn   node[*lane[T]]
+	ranks  [Ranks]list[*Item[T]]
+	passed [Ranks]int // how often in a row the lane has passed over the rank
 }
 
 // idleLanes bounds how many empty lanes are kept for the next time.
 const idleLanes = 64
 
+// Waits reports whether the item is in a queue.
+func (i *Item[T]) Waits() bool { return i.in != nil }
+
+// Rank returns the rank with which the item was pushed last.
+func (i *Item[T]) Rank() int { return i.rank }
+
 // Len returns the number of items in all lanes.
 func (l *Lanes[T]) Len() int { return l.n }
 
-// Push adds an item at the end of a lane.
-func (l *Lanes[T]) Push(name string, item T) { l.lane(name).Push(item) }
-
-// PushOrdered adds an item to a lane in front of those items at the end of the lane for which after reports true.
-func (l *Lanes[T]) PushOrdered(name string, item T, after func(other T) bool) {
-	to := l.lane(name)
-	to.Push(item)
-	for i := len(to.items) - 1; i > to.head && after(to.items[i-1]); i-- {
-		to.items[i-1], to.items[i] = to.items[i], to.items[i-1]
-	}
-}
-
-// lane returns the lane that an item is about to be pushed to.
-func (l *Lanes[T]) lane(name string) *lane[T] {
+// Push adds an item at the end of its rank in a lane. The item must not be in a queue.
+func (l *Lanes[T]) Push(name string, rank int, item *Item[T]) {
 	to := l.lanes[name]
 	if to == nil {
 		if l.lanes == nil {
 			l.lanes = map[string]*lane[T]{}
 		}
 		to = &lane[T]{name: name}
+		to.turn.of = to
 		l.lanes[name] = to
+		l.idle++
 	}
-	if to.Len() == 0 {
-		l.next.Push(to)
+	if to.n == 0 {
+		l.next.push(&to.turn)
+		l.idle--
 	}
 	l.n++
-	return to
+	to.n++
+	item.node.of, item.in, item.rank = item, to, rank
+	to.ranks[rank].push(&item.node)
 }
 
-// Lane returns the items of a lane. The caller must not change them.
-func (l *Lanes[T]) Lane(name string) []T {
-	of := l.lanes[name]
-	if of == nil {
+// Remove removes an item from the queue in which it waits. The turn of its lane is not used up.
+func (l *Lanes[T]) Remove(item *Item[T]) {
+	from := item.in
+	from.ranks[item.rank].remove(&item.node)
+	item.in = nil
+	l.n--
+	if from.n--; from.n > 0 {
+		return
+	}
+	l.next.remove(&from.turn)
+	from.passed = [Ranks]int{}
+	if l.idle++; l.idle > idleLanes {
+		l.idle--
+		delete(l.lanes, from.name)
+	}
+}
+
+// Pop removes and returns the next item, or returns nil if there is none.
+func (l *Lanes[T]) Pop() *Item[T] {
+	if l.n == 0 {
 		return nil
 	}
-	return of.items[of.head:]
+	from := l.next.first.of
+	l.next.remove(&from.turn)
+	l.next.push(&from.turn)
+	item := from.ranks[from.choose()].first.of
+	l.Remove(item)
+	return item
 }
 
-// Heads returns the first item of each lane that is not empty, in no particular order.
+// choose returns the rank whose turn it is. The lane is not empty.
+func (l *lane[T]) choose() int {
+	turn := -1
+	for rank := range l.ranks {
+		if l.ranks[rank].first != nil && (turn < 0 || l.passed[rank] >= Patience) {
+			turn = rank
+		}
+	}
+	for rank := range l.ranks {
+		switch {
+		case rank == turn || l.ranks[rank].first == nil:
+			l.passed[rank] = 0
+		case rank > turn:
+			l.passed[rank]++
+		}
+	}
+	return turn
+}
+
+// Before reports whether an item that was now pushed to a lane would find another in front of it, or another lane that is
+// not empty.
+func (l *Lanes[T]) Before(name string, rank int) bool {
+	own := l.lanes[name]
+	if own == nil {
+		return l.n > 0
+	}
+	for r := range rank + 1 {
+		if own.ranks[r].first != nil {
+			return true
+		}
+	}
+	return l.n > own.n
+}
+
+// Heads returns the first item of each rank of each lane, in no particular order.
 func (l *Lanes[T]) Heads() iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for _, of := range l.lanes {
-			if of.Len() > 0 && !yield(of.First()) {
-				return
+			for rank := range of.ranks {
+				if first := of.ranks[rank].first; first != nil && !yield(first.of.Value) {
+					return
+				}
 			}
-		}
-	}
-}
-
-// Pop removes and returns the next item for which live reports true. Items for which live reports false are dropped; a
-// dropped item does not use up the turn of its lane.
-func (l *Lanes[T]) Pop(live func(T) bool) (item T, ok bool) {
-	for l.n > 0 {
-		l.n--
-		from := l.next.First()
-		item := from.Pop()
-		alive := live(item)
-		if !alive && from.Len() > 0 {
-			continue
-		}
-		l.next.Pop()
-		if from.Len() > 0 {
-			l.next.Push(from)
-		} else if len(l.lanes) > idleLanes {
-			delete(l.lanes, from.name)
-		}
-		if alive {
-			return item, true
-		}
-	}
-	return item, false
-}
-
-// Keep drops the items for which wanted reports false. The other items keep their order.
-func (l *Lanes[T]) Keep(wanted func(T) bool) {
-	old := *l
-	*l = Lanes[T]{}
-	for old.n > 0 { // one item of each lane in turn, so that the order of the turns stays
-		name := old.next.First().name
-		if item, ok := old.Pop(func(T) bool { return true }); ok && wanted(item) {
-			l.Push(name, item)
 		}
 	}
 }

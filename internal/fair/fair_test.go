@@ -10,10 +10,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-type item struct{ lane string }
-
-func anyone(*item) bool { return true }
-
 func TestQueueGivesBackInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var q Queue[int]
@@ -42,113 +38,161 @@ func TestQueueGivesBackInOrder(t *testing.T) {
 	})
 }
 
-func TestLanesServeEachLaneInTurnAndInOrder(t *testing.T) {
+// held is an item with what the model knows of it.
+type held struct {
+	Item[*held]
+	lane string
+	rank int
+}
+
+func TestLanesServeEachLaneInTurnAndTheLowestRankFirst(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var q Lanes[*item]
-		model := map[string][]*item{}
-		waited := map[string]int{} // others served since the lane was last empty or served
-		n := 0
-		lanes := rapid.SampledFrom([]string{"a", "b", "c", "d"})
+		var q Lanes[*held]
+		model := map[string]*[Ranks][]*held{}
+		for _, lane := range []string{"a", "b", "c", "d"} {
+			model[lane] = new([Ranks][]*held)
+		}
+		var all []*held
+		waited := map[string]int{}        // others served since the lane was last empty or served
+		passed := map[string][Ranks]int{} // others of the lane served since the rank was last empty or served
+		draw := func(t *rapid.T) *held {
+			if len(all) == 0 {
+				t.Skip()
+			}
+			return rapid.SampledFrom(all).Draw(t, "item")
+		}
+		size := func(lane string) (n int) {
+			for _, items := range model[lane] {
+				n += len(items)
+			}
+			return n
+		}
+		forget := func(h *held) {
+			gone := func(other *held) bool { return other == h }
+			model[h.lane][h.rank] = slices.DeleteFunc(model[h.lane][h.rank], gone)
+			all = slices.DeleteFunc(all, gone)
+			if size(h.lane) == 0 {
+				waited[h.lane] = 0
+			}
+			require.False(t, h.Waits())
+		}
+		push := func(lane string, h *held, rank int) {
+			h.Value, h.lane, h.rank = h, lane, rank
+			q.Push(lane, rank, &h.Item)
+			require.True(t, h.Waits())
+			require.Equal(t, rank, h.Rank())
+			model[lane][rank] = append(model[lane][rank], h)
+			all = append(all, h)
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push many": func(t *rapid.T) {
-				lane := lanes.Draw(t, "lane")
-				for range rapid.IntRange(1, 20).Draw(t, "n") {
-					j := &item{lane: lane}
-					q.Push(lane, j)
-					model[lane] = append(model[lane], j)
-					n++
+				lane := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "lane")
+				rank := rapid.IntRange(0, Ranks-1).Draw(t, "rank")
+				for range rapid.IntRange(1, 2*Patience).Draw(t, "n") {
+					push(lane, new(held), rank)
 				}
 			},
-			"pop": func(t *rapid.T) {
-				j, ok := q.Pop(anyone)
-				if n == 0 {
-					require.False(t, ok)
-					return
+			"remove": func(t *rapid.T) {
+				h := draw(t)
+				q.Remove(&h.Item)
+				forget(h)
+			},
+			"change the rank": func(t *rapid.T) {
+				h := draw(t)
+				q.Remove(&h.Item)
+				forget(h)
+				push(h.lane, h, rapid.IntRange(0, Ranks-1).Draw(t, "rank"))
+			},
+			"pop many": func(t *rapid.T) {
+				for range rapid.IntRange(1, 2*Patience).Draw(t, "n") {
+					item := q.Pop()
+					if len(all) == 0 {
+						require.Nil(t, item)
+						return
+					}
+					h := item.Value
+					require.Same(t, h, model[h.lane][h.rank][0], "first in, first out")
+					counts := passed[h.lane]
+					for rank, items := range model[h.lane] {
+						switch {
+						case rank == h.rank || len(items) == 0:
+							counts[rank] = 0
+						case rank < h.rank:
+							require.GreaterOrEqual(t, counts[h.rank], Patience, "a higher rank goes before a lower one")
+						default:
+							counts[rank]++
+							require.LessOrEqual(t, counts[rank], Patience+1, "rank %d is passed over", rank)
+						}
+					}
+					passed[h.lane] = counts
+					forget(h)
+					if size(h.lane) == 0 {
+						passed[h.lane] = [Ranks]int{}
+					}
+					for lane := range model {
+						if lane != h.lane && size(lane) > 0 {
+							waited[lane]++
+							require.Less(t, waited[lane], len(model), "lane %s is passed over", lane)
+						}
+					}
+					waited[h.lane] = 0
 				}
-				n--
-				require.Same(t, model[j.lane][0], j)
-				model[j.lane] = model[j.lane][1:]
-				for lane, waiting := range model {
-					if lane != j.lane && len(waiting) > 0 {
-						waited[lane]++
-						require.Less(t, waited[lane], len(model), "lane %s is passed over", lane)
+			},
+			"": func(t *rapid.T) {
+				require.Equal(t, len(all), q.Len())
+				heads := 0
+				for lane, ranks := range model {
+					before := len(all) > size(lane)
+					for rank, items := range ranks {
+						if len(items) == 0 {
+							if size(lane) == 0 {
+								passed[lane] = [Ranks]int{}
+							}
+						} else {
+							before = true
+							heads++
+						}
+						require.Equal(t, before, q.Before(lane, rank))
 					}
 				}
-				waited[j.lane] = 0
+				for head := range q.Heads() {
+					require.Same(t, model[head.lane][head.rank][0], head)
+					heads--
+				}
+				require.Zero(t, heads)
 			},
-			"": func(t *rapid.T) { require.Equal(t, n, q.Len()) },
 		})
 	})
 }
 
 func TestLanesForgetTheLanesOfOldPipelines(t *testing.T) {
 	var q Lanes[int]
+	var items [2]Item[int]
 	for i := range 10 * idleLanes {
-		q.Push(strconv.Itoa(i), 1)
-		q.Push(strconv.Itoa(i), 2)
-		for want := range 2 {
-			got, ok := q.Pop(func(int) bool { return true })
-			require.True(t, ok)
-			require.Equal(t, want+1, got)
+		for n := range items {
+			items[n].Value = n
+			q.Push(strconv.Itoa(i), 0, &items[n])
+		}
+		for want := range items {
+			require.Equal(t, want, q.Pop().Value)
 		}
 	}
-	require.LessOrEqual(t, len(q.lanes), idleLanes+1)
-}
-
-func TestLanesDropWhatIsNotLiveWithoutATurn(t *testing.T) {
-	var q Lanes[string]
-	for _, item := range []string{"a1", "a2", "b1", "b2"} {
-		q.Push(item[:1], item)
-	}
-	var got []string
-	for {
-		item, ok := q.Pop(func(item string) bool { return item != "a1" })
-		if !ok {
-			break
-		}
-		got = append(got, item)
-	}
-	require.Equal(t, []string{"a2", "b1", "b2"}, got)
-	require.Zero(t, q.Len())
-}
-
-func TestLanesKeepTheOrderOfWhatIsKept(t *testing.T) {
-	var q Lanes[string]
-	for _, item := range []string{"a1", "a2", "b1", "a3", "b2", "c1"} {
-		q.Push(item[:1], item)
-	}
-	q.Keep(func(item string) bool { return item != "a1" && item != "c1" })
-	require.Equal(t, 4, q.Len())
-	require.Equal(t, []string{"a2", "a3"}, q.Lane("a"))
-	require.ElementsMatch(t, []string{"a2", "b1"}, slices.Collect(q.Heads()))
-	require.Empty(t, q.Lane("c"))
-}
-
-func TestLanesPushOrderedKeepsALaneInOrder(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var q Lanes[int]
-		items := rapid.SliceOfN(rapid.IntRange(0, 50), 1, 50).Draw(t, "items")
-		for _, item := range items {
-			q.PushOrdered("a", item, func(other int) bool { return other > item })
-		}
-		slices.Sort(items)
-		require.Equal(t, items, q.Lane("a"))
-	})
+	require.Nil(t, q.Pop())
+	require.LessOrEqual(t, len(q.lanes), idleLanes)
 }
 
 func BenchmarkLanes(b *testing.B) {
 	for _, lanes := range []int{1, 100} {
 		b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
-			var q Lanes[int]
-			names := make([]string, lanes)
+			var q Lanes[string]
 			for i := range 1000 {
-				names[i%lanes] = fmt.Sprint(i % lanes)
-				q.Push(names[i%lanes], i%lanes)
+				name := strconv.Itoa(i % lanes)
+				q.Push(name, i%Ranks, &Item[string]{Value: name})
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				item, _ := q.Pop(func(int) bool { return true })
-				q.Push(names[item], item)
+				item := q.Pop()
+				q.Push(item.Value, item.Rank(), item)
 			}
 		})
 	}

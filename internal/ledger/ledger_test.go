@@ -165,9 +165,12 @@ func TestPendingRuns(t *testing.T) {
 	for place, want := range map[int64]bool{0: false, 8: false, 9: true} {
 		run := ended(0)
 		run.Position = place
-		is, err := b.IsPending(t.Context(), run)
+		is, err := b.IsPending(t.Context(), "early", run)
 		require.NoError(t, err)
 		require.Equal(t, want, is, "place %d", place)
+		is, err = b.IsPending(t.Context(), "other", run)
+		require.NoError(t, err)
+		require.False(t, is, "the place of another run")
 	}
 }
 

@@ -74,14 +74,20 @@ func (l *Ledger) NextPending(ctx context.Context, k record.Key) (*record.Pending
 	return nil, "", fmt.Errorf("%w: resource %s has a pending run without a record", store.ErrCorrupt, k)
 }
 
-// IsPending reports whether a queued run is pending behind another pending run.
-func (l *Ledger) IsPending(ctx context.Context, rec *record.Run) (bool, error) {
+// IsPending reports whether a queued run is pending behind another pending run. If the record of its place is damaged, the
+// run is taken to be pending, because nothing else uses the place.
+func (l *Ledger) IsPending(ctx context.Context, run string, rec *record.Run) (bool, error) {
 	if rec.Position == 0 {
 		return false, nil
 	}
-	_, err := l.Store.Get(ctx, record.PendingKey(rec.Key(), rec.Position))
-	if errors.Is(err, store.ErrNotFound) {
+	place, _, err := Load[record.Pending](ctx, l, record.PendingKey(rec.Key(), rec.Position))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		return false, nil
+	case errors.Is(err, store.ErrCorrupt):
+		return true, nil
+	case err != nil:
+		return false, err
 	}
-	return err == nil, err
+	return place.Run == run, nil
 }

@@ -29,7 +29,9 @@ func (v View) Target(k record.Key, head *record.Resource) (*record.Target, error
 }
 
 // IsPending reports whether a queued run waits behind another pending run.
-func (v View) IsPending(rec *record.Run) (bool, error) { return v.l.IsPending(v.ctx, rec) }
+func (v View) IsPending(run string, rec *record.Run) (bool, error) {
+	return v.l.IsPending(v.ctx, run, rec)
+}
 
 // NextPending returns the run that waits behind the first pending run, and the key of its record.
 func (v View) NextPending(k record.Key) (*record.Pending, string, error) {

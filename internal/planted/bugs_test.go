@@ -138,9 +138,9 @@ var bugs = []bug{
 	{
 		name: "a slot that comes free wakes nobody",
 		file: "internal/sched/semaphore.go",
-		old:  "	p.grantLocked(s)\n	p.mu.Unlock()\n",
+		old:  "	p.grantLocked(s, next)\n	p.mu.Unlock()\n",
 		new: `	if !$BUG {
-		p.grantLocked(s)
+		p.grantLocked(s, next)
 	}
 	p.mu.Unlock()
 `,
@@ -160,11 +160,11 @@ var bugs = []bug{
 	{
 		name: "one pipeline gets all the turns",
 		file: "internal/fair/fair.go",
-		old:  "			l.next.Push(from)\n",
-		new: `			l.next.Push(from)
-			for $BUG && l.next.First() != from {
-				l.next.Push(l.next.Pop())
-			}
+		old:  "	l.next.remove(&from.turn)\n	l.next.push(&from.turn)\n",
+		new: `	if !$BUG {
+		l.next.remove(&from.turn)
+		l.next.push(&from.turn)
+	}
 `,
 		in: "tests/schedules", by: schedules, says: "FAULT",
 	},

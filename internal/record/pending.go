@@ -36,6 +36,14 @@ func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store
 	return []store.Op{store.Put(PendingKey(k, rec.Position), Encode(place)).IfAbsent()}
 }
 
+// PendingRuns returns how many runs of the resource have not begun.
+func (r *Resource) PendingRuns() int {
+	if r.Pending == "" {
+		return r.Queued
+	}
+	return r.Queued + 1
+}
+
 // FixesGeneration reports whether the last pending run keeps its generation, so that a newer generation needs a run of its
 // own.
 func (r *Resource) FixesGeneration() bool { return r.FixedGeneration != 0 || r.Queued > 0 }

@@ -16,8 +16,8 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// Tap stands between an engine and its store. It keeps what was committed, and can refuse commits, or go dead as if the
-// process had ended.
+// Tap stands between an engine and its store. It keeps what was committed, counts what is read, and can refuse commits, or
+// go dead as if the process had ended.
 type Tap struct {
 	store.Store
 
@@ -25,11 +25,12 @@ type Tap struct {
 	commits [][]string                // keys of each successful commit that wrote something
 	refuse  func(keys []string) error // asked before each commit; may be nil
 	dead    bool
+	reads   map[string]int // by the key of a Get or the prefix of a List
 }
 
 // Get implements [store.Store].
 func (s *Tap) Get(ctx context.Context, key string) (store.Record, error) {
-	if s.isDead() {
+	if s.read(key) {
 		return store.Record{}, store.ErrClosed
 	}
 	return s.Store.Get(ctx, key)
@@ -38,7 +39,7 @@ func (s *Tap) Get(ctx context.Context, key string) (store.Record, error) {
 // List implements [store.Store].
 func (s *Tap) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		if s.isDead() {
+		if s.read(q.Prefix) {
 			yield(store.Record{}, store.ErrClosed)
 			return
 		}
@@ -74,10 +75,24 @@ func (s *Tap) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 	return rev, err
 }
 
-func (s *Tap) isDead() bool {
+// read counts a read and reports whether the store is dead.
+func (s *Tap) read(what string) (dead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.reads == nil {
+		s.reads = map[string]int{}
+	}
+	s.reads[what]++
 	return s.dead
+}
+
+// TakeReads returns how often each key was read, and each prefix listed, since the last call of TakeReads.
+func (s *Tap) TakeReads() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reads := s.reads
+	s.reads = nil
+	return reads
 }
 
 // CutOff has all later calls return [store.ErrClosed].

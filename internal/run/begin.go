@@ -20,7 +20,7 @@ func (t *Transition) begin() (proceed bool, err error) {
 	head := t.head
 	known := head != nil && head.ID == t.rec.ResourceID
 	if known && head.Pending != t.run.ID {
-		waits, err := t.reader.IsPending(&t.rec)
+		waits, err := t.reader.IsPending(t.run.ID, &t.rec)
 		if err != nil || waits {
 			t.head = nil
 			return false, err

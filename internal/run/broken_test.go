@@ -43,11 +43,11 @@ func (r *brokenReader) Target(k record.Key, head *record.Resource) (*record.Targ
 	return r.reader.Target(k, head)
 }
 
-func (r *brokenReader) IsPending(rec *record.Run) (bool, error) {
+func (r *brokenReader) IsPending(run string, rec *record.Run) (bool, error) {
 	if err := r.fails(); err != nil {
 		return false, err
 	}
-	return r.reader.IsPending(rec)
+	return r.reader.IsPending(run, rec)
 }
 
 func (r *brokenReader) NextPending(k record.Key) (*record.Pending, string, error) {

@@ -181,6 +181,41 @@ func TestQueuedRunLeavesItsPlace(t *testing.T) {
 	}
 }
 
+func TestQueuedRunEndsBesideADamagedRecord(t *testing.T) {
+	other := &record.Pending{Run: "other", Generation: 1, Cause: record.Updated}
+	for _, c := range []struct {
+		name    string
+		counted int             // runs behind the first pending one, as the resource has it
+		place   *record.Pending // what is under the place of the run; nil for the run itself
+		absent  bool            // nothing is under the place
+		want    int             // that are counted then
+		kept    bool            // the record of the place
+	}{
+		{"the resource counts none", 0, nil, false, 0, false},
+		{"the run has lost its place", 1, nil, true, 1, false},
+		{"the place is that of another run", 1, other, false, 1, true},
+		{"the place is unreadable", 1, new(record.Pending), false, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			k := w.queuedRun("", record.Updated, func(rec *record.Run, head *record.Resource) {
+				head.Pending, head.Queued, head.LastPosition, head.Active, rec.Position = "first", c.counted, 1, "active", 1
+			})
+			switch {
+			case c.absent:
+			case c.place != nil:
+				w.put(record.PendingKey(resource, 1), c.place)
+			default:
+				w.put(record.PendingKey(resource, 1), &record.Pending{Run: k.id, Generation: 1, Cause: record.Updated})
+			}
+			require.True(t, w.drive(k, stops(cancelIt)).over)
+			require.Equal(t, plan.Canceled, w.recOf(k).Rec.State)
+			require.Equal(t, c.want, w.head().Queued)
+			require.Equal(t, c.kept, w.has(record.PendingKey(resource, 1)))
+		})
+	}
+}
+
 func TestRunOfResourceThatIsGoneEnds(t *testing.T) {
 	for _, c := range []struct {
 		name   string

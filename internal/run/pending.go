@@ -54,7 +54,8 @@ func (t *Transition) promoteNext() error {
 	return nil
 }
 
-// removePending removes a run that ends without having begun from the pending runs of the resource.
+// removePending removes a run that ends without having begun from the pending runs of the resource. It changes nothing if
+// the run is not among them, which is possible only beside a damaged record.
 func (t *Transition) removePending() error {
 	if t.head.Pending == t.run.ID {
 		w, err := t.reader.Target(t.key, t.head)
@@ -65,9 +66,13 @@ func (t *Transition) removePending() error {
 		t.rec.Generation, t.rec.Pipeline, t.rec.Cause = w.Generation, w.Pipeline, t.head.Cause
 		return t.promoteNext()
 	}
-	if t.rec.Position != 0 {
-		t.head.Queued--
-		t.extra = append(t.extra, store.Delete(record.PendingKey(t.key, t.rec.Position)))
+	if t.rec.Position == 0 {
+		return nil
 	}
+	if waits, err := t.reader.IsPending(t.run.ID, &t.rec); err != nil || !waits {
+		return err
+	}
+	t.head.Queued = max(t.head.Queued-1, 0) // it is 0 already if the record of the resource is damaged
+	t.extra = append(t.extra, store.Delete(record.PendingKey(t.key, t.rec.Position)))
 	return nil
 }

@@ -52,7 +52,7 @@ type Reader interface {
 	// Target returns what the first pending run of a resource takes up if the run begins now.
 	Target(record.Key, *record.Resource) (*record.Target, error)
 	// IsPending reports whether a queued run waits behind another pending run.
-	IsPending(*record.Run) (bool, error)
+	IsPending(run string, rec *record.Run) (bool, error)
 	// NextPending returns the run that waits behind the first pending run, and the key of its record.
 	NextPending(record.Key) (*record.Pending, string, error)
 	// Definition returns the steps that a definition of a pipeline lists.
@@ -78,9 +78,11 @@ type Host interface {
 	Start(driver string, finalize bool) Grant
 	// Enter asks for a place among the active runs of a pipeline. The given record is nil if the caller has not read it.
 	// Enter returns the record as it is now, or nil if the pipeline was deleted. If entered is false, there is no place,
-	// and the host gives the run its turn when there can be one.
+	// and the host gives the run its turn when there can be one. A run that has a place and cannot begin may keep it until
+	// its next decision, which asks again.
 	Enter(pipeline string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error)
-	// Release gives back everything that was granted since the Host was made or Release was called.
+	// Release gives back everything that was granted since the Host was made or Release was called. The host may keep the
+	// place among the active runs of a pipeline for the next decision about the run.
 	Release()
 	// Listeners returns the names of the drivers that listen to a type of resource, in order.
 	Listeners(kind string) []string

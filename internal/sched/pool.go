@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/conveyor-go/conveyor/internal/fair"
@@ -19,13 +21,13 @@ type Pool[K comparable, T any] struct {
 
 	mu      sync.Mutex // guards what follows; held for a few instructions
 	phase   Phase
-	tasks   map[string]*Task[K, T] // by ID
-	ready   fair.Lanes[*Task[K, T]]
+	tasks   map[string]*Task[K, T]  // by ID
+	ready   fair.Lanes[*Task[K, T]] // the tasks that wait for a worker
 	due     dueHeap[K, T]
 	free    int                                 // workers that can be started, or whose place can be reserved
 	calls   int                                 // calls under way, from the commit of their start to their return; an abandoned call counts until it returns
 	drivers map[string]*Semaphore[K, T]         // by driver
-	runs    map[string]*Semaphore[K, T]         // by pipeline
+	rooms   map[string]*room[K, T]              // by pipeline
 	blocked map[string]map[*Task[K, T]]struct{} // the tasks that wait for an unregistered driver, by driver
 	away    map[K]int                           // calls that were abandoned and have not returned, by key
 	held    map[K][]*Task[K, T]                 // tasks that wait for the abandoned calls with their key
@@ -50,7 +52,7 @@ const maxStates = 16
 func NewPool[K comparable, T any](workers int, now func() int64, spawn func(), left func(pipeline string)) *Pool[K, T] {
 	return &Pool[K, T]{
 		workers: workers, free: workers, now: now, spawn: spawn, left: left,
-		tasks: map[string]*Task[K, T]{}, drivers: map[string]*Semaphore[K, T]{}, runs: map[string]*Semaphore[K, T]{},
+		tasks: map[string]*Task[K, T]{}, drivers: map[string]*Semaphore[K, T]{}, rooms: map[string]*room[K, T]{},
 		blocked: map[string]map[*Task[K, T]]struct{}{}, away: map[K]int{}, held: map[K][]*Task[K, T]{},
 	}
 }
@@ -62,7 +64,7 @@ func (p *Pool[K, T]) Take(id, lane string, state uint8, create func() *Task[K, T
 	t := p.tasks[id]
 	if t == nil {
 		t = create()
-		t.lane, t.state = lane, state
+		t.lane, t.state, t.turn.Value = lane, state, t
 		p.tasks[id] = t
 		p.states[state]++
 	}
@@ -114,39 +116,45 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 		delete(p.tasks, t.ID)
 		p.states[t.state]--
 		p.unblockLocked(t, func(string) bool { return false })
-		p.stopWaitingLocked(t)
-		p.returnGrantsLocked(t)
+		p.unholdLocked(t)
+		if t.turn.Waits() {
+			p.ready.Remove(&t.turn)
+		}
+		p.leaveLocked(t)
+		p.returnGrantsLocked(t, true)
 	}
-	p.releaseRunLocked(t)
 	p.mu.Unlock()
 	p.spawnWorkers() // another run can begin
 }
 
-// Restore sets the state of a task whose run an earlier process has begun. The task counts among the active runs of a
-// pipeline unless pipeline is empty. It gets its turn at the time due; 0 means as soon as the pool runs. The task must have
-// been added by Take.
-func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, state uint8, due int64) {
+// Restore sets the state of a task that an earlier process has left. If the task has begun, it counts among the active runs
+// of a pipeline unless pipeline is empty. It gets its turn at the time due; 0 means as soon as the pool runs. The task must
+// have been added by Take.
+func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, begun bool, state uint8, due int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.lane = lane
-	if pipeline != "" && t.run == nil {
-		t.run = p.runLocked(pipeline)
-		t.run.inUse++
+	if begun && !t.begun {
+		t.begun = true
+		if pipeline != "" {
+			t.room.of = p.roomLocked(pipeline)
+			t.room.of.begun++
+		}
 	}
 	p.showLocked(t, state)
 	p.atLocked(t, due)
 }
 
-// Begin starts the pool and gives a turn to every task that waits for no time. It calls started first, with the lock held.
-// It changes nothing if the phase is not New. It returns the former phase.
+// Begin starts the pool and gives a turn to every task that waits for no time, in the order of the IDs. It calls started
+// first, with the lock held. It changes nothing if the phase is not New. It returns the former phase.
 func (p *Pool[K, T]) Begin(started func()) (was Phase) {
 	p.mu.Lock()
 	was = p.phase
 	if was == New {
 		p.phase = Running
 		started()
-		for _, t := range p.tasks {
-			if t.due == 0 {
+		for _, id := range slices.Sorted(maps.Keys(p.tasks)) {
+			if t := p.tasks[id]; t.due == 0 {
 				p.readyLocked(t)
 			}
 		}

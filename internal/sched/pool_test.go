@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/conveyor-go/conveyor/internal/fair"
 )
 
 // The states that the owners of the model report.
@@ -23,10 +25,12 @@ type unit struct {
 
 	pipeline string
 	driver   string
-	bounded  bool // it counts among the active runs of its pipeline
-	active   bool // it does so now
+	bounded  bool // it counts among the active runs of its pipeline when it has begun
+	started  bool // it has begun
 	gone     bool
-	calls    int // calls for it that have not returned or been abandoned
+	calls    int  // calls for it that have not returned or been abandoned
+	returned bool // its call has returned, and the worker has not decided what comes next
+	nudged   bool // it got a turn because the definition of its pipeline changed
 	// waits returns whether the task still has a reason to wait. It is nil if the task waits for nothing but its turn.
 	waits func() bool
 }
@@ -48,19 +52,24 @@ type model struct {
 	spawned   int // workers that are about to call Next
 	reserved  int // places that the caller has reserved
 	calls     []*call
+	returned  []*unit // each has a worker
 	abandoned []*call
 	units     []*unit
+	turns     int
 
 	sems       map[string]*Semaphore[string, *unit]
 	limits     map[string]int // of drivers and of pipelines
 	registered map[string]bool
 	asOf       map[string]int64 // of the limits of pipelines
 
-	drains                *Drains
-	exempt                int
-	drained, quiet, idle  bool
-	waitedForRun, granted map[string]bool // before the action
+	drains               *Drains
+	exempt               int
+	drained, quiet, idle bool
+	before               map[string]standing // of each unit, before the action
 }
+
+// standing is for what a unit waits, and what it has got.
+type standing struct{ started, inRoom, forRoom, forSlot, granted, ready bool }
 
 func newModel(t *rapid.T) *model {
 	m := &model{
@@ -100,13 +109,14 @@ func (m *model) arrive(t *rapid.T) {
 		return
 	}
 	pipeline, due := "", int64(0)
-	if u.bounded && rapid.Bool().Draw(t, "active") {
-		pipeline, u.active = u.pipeline, true
+	if u.bounded {
+		pipeline = u.pipeline
 	}
+	u.started = rapid.Bool().Draw(t, "begun")
 	if rapid.Bool().Draw(t, "sleeps") {
 		due = m.sleep(t, u)
 	}
-	m.pool.Restore(&u.Task, u.pipeline, pipeline, queued, due)
+	m.pool.Restore(&u.Task, u.pipeline, pipeline, u.started, queued, due)
 }
 
 // sleep has a task wait for a time, and returns the time.
@@ -121,6 +131,7 @@ func (m *model) work(t *rapid.T) {
 	if m.spawned == 0 {
 		t.Skip()
 	}
+	standings := m.standings()
 	task := m.pool.Next()
 	if task == nil {
 		m.spawned--
@@ -128,52 +139,99 @@ func (m *model) work(t *rapid.T) {
 	}
 	u := task.Owner
 	require.False(t, u.gone, "a removed task gets a turn")
-	require.Zero(t, u.calls, "a task at work gets a turn")
+	require.True(t, u.calls == 0 || u.nudged, "a task at work gets a turn")
 	require.Nil(t, m.drains, "a turn after Drain")
-	u.waits = nil
-	if m.start(t, u) {
-		m.spawned--
-		m.calls = append(m.calls, &call{of: u})
+	if m.turns++; m.turns < fair.Patience {
+		for _, other := range m.units {
+			if s := standings[other.ID]; s.ready && s.started && other.lane == u.lane {
+				require.True(t, u.started, "task %s gets a turn before %s, which has begun", u.ID, other.ID)
+			}
+		}
 	}
-	m.pool.ReturnGrants(task)
+	m.spawned--
+	if u.returned || u.calls > 0 { // somebody else decides about the task, or there is nothing to decide
+		m.spawned++
+		return
+	}
+	m.start(t, u)
 }
 
-// start starts a call for a task, or has the task wait.
-func (m *model) start(t *rapid.T, u *unit) bool {
-	if u.bounded && !u.active {
-		limit, asOf := m.limits[u.pipeline], m.asOf[u.pipeline]
-		if m.pool.runs[u.pipeline] != nil && rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
-			limit, asOf = 7, asOf-1
-		}
-		acquired, _ := m.pool.AcquireRun(u.pipeline, true, limit, asOf, &u.Task)
-		if !acquired {
-			u.waits = func() bool { return full(m.pool.runs[u.pipeline]) }
-			return false
-		}
-		u.active = true
-		if limit := m.limits[u.pipeline]; limit > 0 {
-			require.LessOrEqual(t, m.activeRuns(u.pipeline), limit, "the run limit of %s is exceeded", u.pipeline)
-		}
+// start has a worker start a call for a task, or has the task wait.
+func (m *model) start(t *rapid.T, u *unit) {
+	u.waits = nil
+	keep, started := false, false
+	if m.enter(t, u) {
+		keep, started = m.claim(t, u)
 	}
+	if len(m.calls) > 0 && rapid.IntRange(0, 4).Draw(t, "another returns now") == 0 {
+		m.returns(t)
+	}
+	m.pool.Decided(&u.Task)
 	switch {
-	case !m.registered[u.driver]:
-		m.pool.Block(&u.Task, u.driver)
-		u.waits = func() bool { return !m.registered[u.driver] }
-	case m.pool.Hold(&u.Task):
-		u.waits = func() bool { return m.away(u.Key) > 0 }
-	case !m.pool.Acquire(m.sems[u.driver], &u.Task):
-		u.waits = func() bool { return full(m.sems[u.driver]) }
+	case u.started:
+		m.pool.Began(&u.Task)
 	default:
-		require.Zero(t, m.away(u.Key), "two calls for one key")
-		u.calls++
-		m.pool.At(&u.Task, 0, atWork, 1, func(string) bool { return false })
+		m.pool.Stay(&u.Task, keep)
+	}
+	state, calls := waiting, 0
+	if started {
+		state, calls = atWork, 1
+		m.calls = append(m.calls, &call{of: u})
+	} else {
+		m.spawned++
+	}
+	m.pool.At(&u.Task, 0, state, calls, func(driver string) bool { return !started && !m.registered[driver] })
+}
+
+// enter asks for a place within the run limit if a task needs one.
+func (m *model) enter(t *rapid.T, u *unit) bool {
+	if !u.bounded || u.started {
 		return true
 	}
-	m.pool.At(&u.Task, 0, waiting, 0, func(driver string) bool { return !m.registered[driver] })
-	return false
+	limit, asOf := m.limits[u.pipeline], m.asOf[u.pipeline]
+	if m.pool.rooms[u.pipeline] != nil && rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
+		limit, asOf = 7, asOf-1
+	}
+	acquired, _ := m.pool.AcquireRun(u.pipeline, true, limit, asOf, &u.Task)
+	if !acquired {
+		u.waits = func() bool { return !m.pool.rooms[u.pipeline].free() }
+		return false
+	}
+	if limit := m.limits[u.pipeline]; limit > 0 {
+		require.LessOrEqual(t, m.active(u.pipeline)+m.entered(u.pipeline), limit, "the run limit of %s is exceeded", u.pipeline)
+	}
+	if rapid.IntRange(0, 9).Draw(t, "limit changes now") == 0 {
+		m.limit(t)
+	}
+	return true
 }
 
-func full(s *Semaphore[string, *unit]) bool { return s.limit > 0 && s.inUse+s.granted >= s.limit }
+// claim asks for what a call needs. A task whose driver is missing has begun, and is blocked.
+func (m *model) claim(t *rapid.T, u *unit) (keep, started bool) {
+	if !m.registered[u.driver] {
+		m.pool.Block(&u.Task, u.driver)
+		u.started = true
+		u.waits = func() bool { return !m.registered[u.driver] }
+		return false, false
+	}
+	switch m.pool.Claim(m.sems[u.driver], &u.Task, true) {
+	case Held:
+		u.waits = func() bool { return m.away(u.Key) > 0 }
+		return false, false
+	case InLine:
+		u.waits = func() bool {
+			if u.bounded && !u.started && u.room.of == nil { // the limit was lowered
+				return !m.pool.rooms[u.pipeline].free()
+			}
+			return m.sems[u.driver].full()
+		}
+		return true, false
+	}
+	require.Zero(t, m.away(u.Key), "two calls for one key")
+	u.started = true
+	u.calls++
+	return false, true
+}
 
 func (m *model) away(key string) (n int) {
 	for _, c := range m.abandoned {
@@ -184,9 +242,20 @@ func (m *model) away(key string) (n int) {
 	return n
 }
 
-func (m *model) activeRuns(pipeline string) (n int) {
+// active returns how many runs of a pipeline have begun.
+func (m *model) active(pipeline string) (n int) {
 	for _, u := range m.units {
-		if u.active && u.pipeline == pipeline {
+		if u.bounded && u.started && !u.gone && u.pipeline == pipeline {
+			n++
+		}
+	}
+	return n
+}
+
+// entered returns how many runs of a pipeline have a place and have not begun.
+func (m *model) entered(pipeline string) (n int) {
+	for _, u := range m.units {
+		if u.room.of != nil && !u.started && u.pipeline == pipeline {
 			n++
 		}
 	}
@@ -195,6 +264,7 @@ func (m *model) activeRuns(pipeline string) (n int) {
 
 // settle does with a task what the outcome of its call asks for.
 func (m *model) settle(t *rapid.T, u *unit) {
+	m.pool.Decided(&u.Task)
 	switch rapid.SampledFrom([]string{"end", "sleep", "next"}).Draw(t, "outcome") {
 	case "end":
 		m.remove(u, done)
@@ -207,17 +277,29 @@ func (m *model) settle(t *rapid.T, u *unit) {
 }
 
 func (m *model) remove(u *unit, ended uint8) {
-	u.gone, u.active, u.waits = true, false, nil
+	u.gone, u.waits = true, nil
 	m.pool.Remove(&u.Task, ended)
 }
 
-// returns has the call of a worker return. The worker goes on.
+// returns has the call of a worker return. The worker is about to decide what comes next.
 func (m *model) returns(t *rapid.T) {
 	c := pick(t, &m.calls)
 	c.of.calls--
 	m.unexempt(c)
-	m.pool.Done(m.sems[c.of.driver], 1)
-	m.settle(t, c.of)
+	m.pool.Done(m.sems[c.of.driver], 1, &c.of.Task)
+	c.of.returned = true
+	m.returned = append(m.returned, c.of)
+}
+
+// decide has a worker decide after a call. The worker goes on with the same task or with another one.
+func (m *model) decide(t *rapid.T) {
+	u := pick(t, &m.returned)
+	u.returned = false
+	if m.drains == nil && rapid.Bool().Draw(t, "goes on") {
+		m.start(t, u)
+		return
+	}
+	m.settle(t, u)
 	m.spawned++
 }
 
@@ -234,7 +316,7 @@ func (m *model) returnsLate(t *rapid.T) {
 	c := pick(t, &m.abandoned)
 	m.unexempt(c)
 	m.pool.Returned(c.of.Key)
-	m.pool.Done(m.sems[c.of.driver], 1)
+	m.pool.Done(m.sems[c.of.driver], 1, nil)
 }
 
 func (m *model) unexempt(c *call) {
@@ -244,19 +326,19 @@ func (m *model) unexempt(c *call) {
 	}
 }
 
-// pick removes one of some calls, and returns it.
-func pick(t *rapid.T, from *[]*call) *call {
+// pick removes one of some calls or units, and returns it.
+func pick[E any](t *rapid.T, from *[]E) E {
 	if len(*from) == 0 {
 		t.Skip()
 	}
-	i := rapid.IntRange(0, len(*from)-1).Draw(t, "call")
-	c := (*from)[i]
+	i := rapid.IntRange(0, len(*from)-1).Draw(t, "which")
+	picked := (*from)[i]
 	*from = slices.Delete(*from, i, i+1)
-	return c
+	return picked
 }
 
 func (m *model) removeOne(t *rapid.T) {
-	idle := slices.DeleteFunc(slices.Clone(m.units), func(u *unit) bool { return u.gone || u.calls > 0 })
+	idle := slices.DeleteFunc(slices.Clone(m.units), func(u *unit) bool { return u.gone || u.calls > 0 || u.returned })
 	if len(idle) == 0 {
 		t.Skip()
 	}
@@ -267,6 +349,9 @@ func (m *model) limit(t *rapid.T) {
 	pipeline := rapid.SampledFrom([]string{"P", "Q"}).Draw(t, "pipeline")
 	m.asOf[pipeline]++
 	m.limits[pipeline] = rapid.IntRange(0, 3).Draw(t, "limit")
+	for _, u := range m.units {
+		u.nudged = u.nudged || u.pipeline == pipeline && u.room.of != nil && !u.started
+	}
 	m.pool.LimitRuns(pipeline, m.limits[pipeline], m.asOf[pipeline], false)
 	m.pool.LimitRuns(pipeline, 9, m.asOf[pipeline]-1, false) // a reader that comes late
 }
@@ -285,7 +370,7 @@ func (m *model) drain(t *rapid.T) {
 }
 
 func (m *model) check(t *rapid.T) {
-	busy := m.spawned + m.reserved + len(m.calls)
+	busy := m.spawned + m.reserved + len(m.calls) + len(m.returned)
 	st := m.pool.Stats()
 	require.LessOrEqual(t, busy, m.workers, "more workers than there are")
 	require.Equal(t, busy, st.Busy)
@@ -295,6 +380,8 @@ func (m *model) check(t *rapid.T) {
 		if u.gone {
 			require.Nil(t, m.pool.Find(u.ID))
 			require.Empty(t, u.grants)
+			require.Empty(t, u.Task.waits)
+			require.Equal(t, membership[string, *unit]{at: u.room.at}, u.room)
 			continue
 		}
 		live++
@@ -302,8 +389,9 @@ func (m *model) check(t *rapid.T) {
 		for _, d := range u.blocked {
 			blocked[d]++
 		}
+		require.True(t, len(u.grants) == 0 || u.turn.Waits() || u.returned, "a place is reserved for task %s, which gets no turn", u.ID)
 		// No wake-up is lost: what does not wait any more, and is not at work, is ready.
-		if u.calls == 0 && !u.queued && m.begun {
+		if u.calls == 0 && !u.returned && !u.turn.Waits() && m.begun {
 			require.NotNil(t, u.waits, "task %s is forgotten", u.ID)
 			require.True(t, u.waits(), "task %s has not been woken", u.ID)
 		}
@@ -324,41 +412,55 @@ func (m *model) check(t *rapid.T) {
 		if s.limit > 0 {
 			require.LessOrEqual(t, s.inUse+s.granted, s.limit, "driver %s has too many calls", d)
 		}
+		require.True(t, s.line.Len() == 0 || s.full(), "a task waits for driver %s, which is free", d)
 	}
 	m.checkRuns(t, st)
 	m.checkDrains(t)
 }
 
-// checkRuns checks the run limits, and that an older run comes first.
-func (m *model) checkRuns(t *rapid.T, st Stats) {
-	wait, granted := map[string]bool{}, map[string]bool{}
-	for pipeline, s := range m.pool.runs {
-		require.Equal(t, m.activeRuns(pipeline), s.inUse)
-		require.Equal(t, s.inUse, st.Runs[pipeline].InUse)
-		require.Equal(t, m.limits[pipeline], s.limit, "a stale limit of %s", pipeline)
-		oldest := ""
-		for _, task := range s.waiting.Lane(pipeline) {
-			if m.pool.tasks[task.ID] != task {
-				continue
-			}
-			require.Less(t, oldest, task.ID, "a newer run waits in front of an older one")
-			wait[task.ID], oldest = true, task.ID
-		}
-		for _, u := range m.units {
-			if u.pipeline == pipeline && slices.Contains(u.grants, s) {
-				granted[u.ID] = true
-			}
-		}
-		for id := range granted {
-			for other := range wait {
-				if m.units[number(other)].pipeline == pipeline && m.units[number(id)].pipeline == pipeline &&
-					!m.granted[id] && m.waitedForRun[other] {
-					require.Less(t, id, other, "a newer run was granted a place before an older one")
-				}
+// standings returns where the units stand.
+func (m *model) standings() map[string]standing {
+	standings := map[string]standing{}
+	for _, u := range m.units {
+		if !u.gone {
+			standings[u.ID] = standing{
+				u.started, u.room.of != nil, u.room.line != nil, len(u.Task.waits) > 0, len(u.grants) > 0, u.turn.Waits(),
 			}
 		}
 	}
-	m.waitedForRun, m.granted = wait, granted
+	return standings
+}
+
+// checkRuns checks the run limits, that an older run comes first, and that a run which has begun comes before the others of
+// its pipeline.
+func (m *model) checkRuns(t *rapid.T, st Stats) {
+	for pipeline, r := range m.pool.rooms {
+		require.Equal(t, m.active(pipeline), r.begun)
+		require.Equal(t, m.entered(pipeline), len(r.entered))
+		require.Equal(t, r.begun, st.Runs[pipeline].InUse)
+		require.Equal(t, m.limits[pipeline], r.limit, "a stale limit of %s", pipeline)
+		require.True(t, len(r.entered) == 0 || !r.over(), "more runs can begin than the limit of %s allows", pipeline)
+		require.True(t, len(r.line) == 0 || !r.free(), "a run waits for %s, which has room", pipeline)
+	}
+	now := m.standings()
+	for id, u := range now {
+		unit := m.units[number(id)]
+		require.False(t, u.forSlot && unit.bounded && !u.started && !u.inRoom, "run %s waits for a driver with which it could not begin", id)
+		require.False(t, u.inRoom && u.forRoom)
+		for id2, other := range now {
+			before, unit2 := m.before[id2], m.units[number(id2)]
+			if unit.pipeline != unit2.pipeline {
+				continue
+			}
+			if u.inRoom && !m.before[id].inRoom && !u.started && other.forRoom && before.forRoom {
+				require.Less(t, id, id2, "a newer run was given a place before an older one")
+			}
+			if u.granted && !m.before[id].granted && !u.started && unit.driver == unit2.driver {
+				require.False(t, before.started && before.forSlot && other.forSlot, "a place went to %s before %s, which has begun", id, id2)
+			}
+		}
+	}
+	m.before = now
 }
 
 func number(id string) (n int) {
@@ -371,7 +473,7 @@ func (m *model) checkDrains(t *rapid.T) {
 	if m.drains == nil {
 		return
 	}
-	busy, calls := m.spawned+m.reserved+len(m.calls), len(m.calls)+len(m.abandoned)
+	busy, calls := m.spawned+m.reserved+len(m.calls)+len(m.returned), len(m.calls)+len(m.abandoned)
 	m.drained = m.drained || busy+len(m.abandoned) <= m.exempt
 	m.quiet = m.quiet || calls <= m.exempt
 	m.idle = m.idle || len(m.calls) == 0
@@ -413,6 +515,7 @@ func TestPoolGivesEveryTaskItsTurnWithinTheLimits(t *testing.T) {
 			"work":         m.work,
 			"work again":   m.work,
 			"return":       m.returns,
+			"decide":       m.decide,
 			"abandon":      m.abandon,
 			"return late":  m.returnsLate,
 			"remove":       m.removeOne,

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,7 @@ func TestTheRunLimitOfADeletedPipelineIsDroppedWithItsLastRun(t *testing.T) {
 	acquired, isFirst := p.AcquireRun("P", true, 1, 1, first)
 	require.True(t, acquired)
 	require.True(t, isFirst)
+	p.Began(first)
 	acquired, isFirst = p.AcquireRun("P", true, 1, 1, second)
 	require.False(t, acquired)
 	require.False(t, isFirst)
@@ -31,7 +33,7 @@ func TestTheRunLimitOfADeletedPipelineIsDroppedWithItsLastRun(t *testing.T) {
 	require.Same(t, second, p.Next())
 	p.Remove(first, done)
 	require.Empty(t, left, "a place is reserved")
-	p.ReturnGrants(second)
+	p.Stay(second, false)
 	require.Equal(t, []string{"P"}, left)
 	require.Empty(t, p.Stats().Runs)
 	p.Remove(second, done)
@@ -43,15 +45,15 @@ func TestAPlaceThatWasReservedForARemovedTaskGoesToTheNext(t *testing.T) {
 	s := NewSemaphore[string, int](1)
 	p.Show("a", s)
 	tasks := []*Task[string, int]{add("1", "P"), add("2", "P"), add("3", "P")}
-	require.True(t, p.Acquire(s, tasks[0]))
-	require.False(t, p.Acquire(s, tasks[1]))
-	require.False(t, p.Acquire(s, tasks[2]))
+	require.Equal(t, Claimed, p.Claim(s, tasks[0], true))
+	require.Equal(t, InLine, p.Claim(s, tasks[1], true))
+	require.Equal(t, InLine, p.Claim(s, tasks[2], true))
 	require.Equal(t, Usage{InUse: 1, Limit: 1, Waiting: 2}, p.Stats().Drivers["a"])
-	p.Done(s, 0)
-	require.False(t, p.Acquire(s, tasks[0]), "the place is reserved")
+	p.Done(s, 0, nil)
+	require.Equal(t, InLine, p.Claim(s, tasks[0], true), "the place is reserved")
 	p.Remove(tasks[1], 0)
 	require.Same(t, tasks[2], p.Next())
-	require.True(t, p.Acquire(s, tasks[2]))
+	require.Equal(t, Claimed, p.Claim(s, tasks[2], true))
 	require.Equal(t, Usage{InUse: 1, Limit: 1, Waiting: 1}, p.Stats().Drivers["a"])
 }
 
@@ -62,11 +64,14 @@ func TestARunThatMovesToAnotherPipelineLeavesTheFormer(t *testing.T) {
 		acquired, _ := p.AcquireRun(pipeline, true, 1, 1, task)
 		require.True(t, acquired)
 	}
-	require.Equal(t, map[string]Usage{"P": {Limit: 1}, "Q": {InUse: 1, Limit: 1}}, p.Stats().Runs)
 	acquired, _ := p.AcquireRun("P", true, 1, 1, other)
 	require.True(t, acquired)
-	p.ReleaseRun(task)
-	p.ReleaseRun(task)
+	require.Equal(t, map[string]Usage{"P": {Limit: 1}, "Q": {Limit: 1}}, p.Stats().Runs, "none has begun")
+	p.Began(task)
+	p.Began(task)
+	require.Equal(t, 1, p.Stats().Runs["Q"].InUse)
+	p.Remove(task, 0)
+	p.Remove(task, 0)
 	require.Zero(t, p.Stats().Runs["Q"].InUse)
 }
 
@@ -76,12 +81,13 @@ func TestALoweredLimitLetsRunsGoOn(t *testing.T) {
 	for _, task := range tasks[:2] {
 		acquired, _ := p.AcquireRun("P", true, 2, 1, task)
 		require.True(t, acquired)
+		p.Began(task)
 	}
 	acquired, _ := p.AcquireRun("P", true, 1, 2, tasks[2])
 	require.False(t, acquired)
-	p.ReleaseRun(tasks[0])
+	p.Remove(tasks[0], 0)
 	require.Zero(t, p.Waiting())
-	p.ReleaseRun(tasks[1])
+	p.Remove(tasks[1], 0)
 	require.Equal(t, 1, p.Waiting())
 }
 
@@ -92,7 +98,144 @@ func TestAnOlderRunIsFirstAlthoughItCameLater(t *testing.T) {
 		acquired, _ := p.AcquireRun("P", true, 1, 1, task)
 		require.Equal(t, i == 0, acquired)
 	}
-	p.ReleaseRun(oldest)
+	p.Remove(oldest, 0)
 	require.Same(t, older, p.Next())
 	require.Zero(t, p.Waiting())
+}
+
+func TestALoweredLimitTakesThePlacesOfTheNewestThatHaveNotBegun(t *testing.T) {
+	p, add := running(1, nil)
+	s := NewSemaphore[string, int](1)
+	tasks := []*Task[string, int]{add("1", "P"), add("2", "P"), add("3", "P"), add("4", "P")}
+	for _, task := range tasks {
+		acquired, _ := p.AcquireRun("P", true, 4, 1, task)
+		require.True(t, acquired)
+		if p.Claim(s, task, true) == Claimed {
+			p.Decided(task)
+			p.Began(task)
+		} else {
+			p.Decided(task)
+			p.Stay(task, true)
+		}
+	}
+	p.LimitRuns("P", 2, 2, false)
+	require.Equal(t, Usage{InUse: 1, Limit: 2, Waiting: 2}, p.Stats().Runs["P"])
+	require.Same(t, tasks[1], p.Next(), "the definition has changed, and its driver may be another")
+	require.Nil(t, p.Next(), "the others have no place")
+}
+
+func TestATaskThatHasNoPlaceWaitsForNoDriver(t *testing.T) {
+	p, add := running(1, nil)
+	s := NewSemaphore[string, int](1)
+	p.Show("a", s)
+	holder, task := add("1", "P"), add("2", "P")
+	require.Equal(t, Claimed, p.Claim(s, holder, true))
+	acquired, _ := p.AcquireRun("P", true, 1, 1, task)
+	require.True(t, acquired)
+	require.Equal(t, InLine, p.Claim(s, task, true))
+	p.Decided(task)
+	p.Stay(task, true)
+	require.Equal(t, Waits{Drivers: []string{"a"}}, p.WaitsFor("2"))
+
+	other := add("3", "Q")
+	_, _ = p.AcquireRun("Q", true, 1, 1, other)
+	acquired, _ = p.AcquireRun("Q", true, 1, 1, task) // it is to go along another pipeline
+	require.False(t, acquired)
+	p.Decided(task)
+	p.Stay(task, false)
+	require.Equal(t, Waits{Room: "Q"}, p.WaitsFor("2"))
+	require.Zero(t, p.Stats().Drivers["a"].Waiting)
+	p.Done(s, 0, nil)
+	require.Zero(t, p.Waiting())
+	p.Remove(other, 0)
+	require.Equal(t, Waits{Worker: true}, p.WaitsFor("2"))
+	require.Equal(t, Waits{}, p.WaitsFor("other"))
+}
+
+func TestATaskThatGoesOnDoesNotLoseItsPlaceToOneThatHasNotBegun(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		lane string // of the one that waits
+		next string // who is next
+	}{
+		{"of its pipeline", "P", "1"},
+		{"of another pipeline", "Q", "2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, add := running(1, nil)
+			s := NewSemaphore[string, int](1)
+			p.Show("a", s)
+			first, second := add("1", "P"), add("2", c.lane)
+			require.Equal(t, Claimed, p.Claim(s, first, true))
+			p.Began(first)
+			require.Equal(t, InLine, p.Claim(s, second, true))
+			p.Decided(second)
+			p.Done(s, 0, first)
+			require.Equal(t, c.next == "1", p.Claim(s, first, true) == Claimed)
+			p.Decided(first)
+			require.Equal(t, c.next == "2", p.Waiting() == 1)
+			if c.next == "1" {
+				p.Done(s, 0, first)
+				p.Decided(first) // it needs another driver
+			} else {
+				require.Equal(t, Waits{Drivers: []string{"a"}}, p.WaitsFor("1"))
+			}
+			require.Equal(t, Waits{Worker: true}, p.WaitsFor("2"))
+		})
+	}
+}
+
+// TestTheTurnsOfATaskDoNotGrowWithWhatWaits has tasks of two pipelines with a run limit, of two steps with one driver.
+func TestTheTurnsOfATaskDoNotGrowWithWhatWaits(t *testing.T) {
+	for _, n := range []int{10, 1_000, 20_000} {
+		p, add := running(3, nil)
+		s := NewSemaphore[string, int](1)
+		turns, steps, left := map[string]int{}, map[string]int{}, n
+		for i := range n {
+			p.Ready(add(fmt.Sprintf("%06d", i), string(rune('P'+i%2))))
+		}
+		atWork := []*Task[string, int]{}
+		decide := func(task *Task[string, int]) {
+			keep := false
+			if task.begun || acquire(p, task.lane, task) {
+				if p.Claim(s, task, true) == Claimed {
+					p.Decided(task)
+					p.Began(task)
+					atWork = append(atWork, task)
+					return
+				}
+				keep = true
+			}
+			p.Decided(task)
+			p.Stay(task, keep)
+		}
+		for left > 0 {
+			if task := p.Next(); task != nil {
+				turns[task.ID]++
+				decide(task)
+			}
+			if len(atWork) == 0 {
+				continue
+			}
+			task := atWork[0]
+			atWork = atWork[1:]
+			p.Done(s, 0, task)
+			if steps[task.ID]++; steps[task.ID] < 2 {
+				decide(task)
+			} else {
+				p.Remove(task, done)
+				left--
+			}
+		}
+		most := 0
+		for _, n := range turns {
+			most = max(most, n)
+		}
+		require.LessOrEqual(t, most, 4, "of %d tasks", n) // to find no room, to find no place, and one for each step
+	}
+}
+
+func acquire(p *Pool[string, int], pipeline string, task *Task[string, int]) bool {
+	acquired, _ := p.AcquireRun(pipeline, true, 2, 1, task)
+	return acquired
 }

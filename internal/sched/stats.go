@@ -1,5 +1,7 @@
 package sched
 
+import "slices"
+
 // Stats is what a pool holds at one moment.
 type Stats struct {
 	Tasks     int
@@ -9,6 +11,7 @@ type Stats struct {
 	Workers   int
 	Busy      int              // workers that are working
 	Abandoned int              // calls that were abandoned and have not returned
+	Held      int              // tasks that wait for the return of an abandoned call
 	States    []int            // number of tasks, by state
 	Ended     []int64          // number of ended tasks, by their last state
 	Blocked   map[string]int   // number of tasks that wait for an unregistered driver, by driver
@@ -16,7 +19,7 @@ type Stats struct {
 	Runs      map[string]Usage // by pipeline
 }
 
-// Usage is how much of a semaphore is used.
+// Usage is how much of a limit is used.
 type Usage struct {
 	InUse   int
 	Limit   int // 0 means no limit
@@ -42,18 +45,43 @@ func (p *Pool[K, T]) Stats() Stats {
 	for driver, waiting := range p.blocked {
 		st.Blocked[driver] = len(waiting)
 	}
-	for name, s := range p.drivers {
-		st.Drivers[name] = s.usage()
+	for _, held := range p.held {
+		st.Held += len(held)
 	}
-	for pipeline, s := range p.runs {
-		if s.inUse > 0 || s.limit > 0 {
-			st.Runs[pipeline] = s.usage()
+	for name, s := range p.drivers {
+		st.Drivers[name] = Usage{InUse: s.inUse, Limit: s.limit, Waiting: s.line.Len()}
+	}
+	for pipeline, r := range p.rooms {
+		if r.begun > 0 || r.limit > 0 {
+			st.Runs[pipeline] = Usage{InUse: r.begun, Limit: r.limit, Waiting: len(r.line)}
 		}
 	}
 	return st
 }
 
-// usage returns how much of the semaphore is used.
-func (s *Semaphore[K, T]) usage() Usage {
-	return Usage{InUse: s.inUse, Limit: s.limit, Waiting: s.waiting.Len() - s.dead}
+// Waits is what a task waits for.
+type Waits struct {
+	Worker  bool     // false unless the pool runs
+	Drivers []string // the drivers of which the task needs a place, in the order in which it has asked
+	Room    string   // the pipeline that has reached its run limit; empty if the task does not wait for it
+	Held    bool     // an abandoned call with the key of the task has not returned
+}
+
+// WaitsFor returns what the task with an ID waits for. It returns nothing if the pool does not know the task.
+func (p *Pool[K, T]) WaitsFor(id string) (w Waits) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tasks[id]
+	if t == nil {
+		return w
+	}
+	w.Worker = t.turn.Waits() && p.phase == Running
+	for _, of := range t.waits {
+		w.Drivers = append(w.Drivers, of.of.driver)
+	}
+	if r := t.room.line; r != nil {
+		w.Room = r.pipeline
+	}
+	w.Held = slices.Contains(p.held[t.Key], t)
+	return w
 }

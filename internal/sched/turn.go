@@ -13,9 +13,32 @@ func (p *Pool[K, T]) Ready(t *Task[K, T]) {
 }
 
 func (p *Pool[K, T]) readyLocked(t *Task[K, T]) {
-	if !t.queued && p.tasks[t.ID] == t {
-		t.queued, t.since = true, p.now()
-		p.ready.Push(t.lane, t)
+	switch {
+	case p.tasks[t.ID] != t:
+	case !t.turn.Waits():
+		t.since = p.now()
+		p.ready.Push(t.lane, t.rank(), &t.turn)
+	case t.rank() < t.turn.Rank(): // something has been reserved for the task since
+		p.ready.Remove(&t.turn)
+		p.ready.Push(t.lane, t.rank(), &t.turn)
+	}
+}
+
+// Began notes that a task has begun. From now on it goes before those that have not.
+func (p *Pool[K, T]) Began(t *Task[K, T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.begun || p.tasks[t.ID] != t {
+		return
+	}
+	t.begun = true
+	p.beganInRoomLocked(t)
+	if t.turn.Waits() {
+		p.readyLocked(t)
+	}
+	for _, w := range t.waits {
+		w.of.line.Remove(&w.item)
+		w.of.line.Push(t.lane, rankBegun, &w.item)
 	}
 }
 
@@ -82,15 +105,21 @@ func (p *Pool[K, T]) Waiting() int {
 	return p.ready.Len()
 }
 
+// Contended reports whether another task would get the next free worker if t waited for one too.
+func (p *Pool[K, T]) Contended(t *Task[K, T]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ready.Before(t.lane, t.rank())
+}
+
 // Next returns the task whose turn it is. If there is none, Next returns nil and releases the place of the worker that
 // called it; the worker must then end.
 func (p *Pool[K, T]) Next() *Task[K, T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.phase == Running {
-		if t, ok := p.ready.Pop(func(t *Task[K, T]) bool { return p.tasks[t.ID] == t }); ok {
-			t.queued = false
-			return t
+		if turn := p.ready.Pop(); turn != nil {
+			return turn.Value
 		}
 	}
 	p.releaseWorkerLocked()
@@ -116,11 +145,16 @@ func (p *Pool[K, T]) spawnWorkers() {
 func (p *Pool[K, T]) Reserve() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.phase != Running || p.free == 0 || p.ready.Len() > 0 {
+	if !p.canReserveLocked() {
 		return false
 	}
 	p.free--
 	return true
+}
+
+// canReserveLocked reports whether a worker is free and no task waits for it.
+func (p *Pool[K, T]) canReserveLocked() bool {
+	return p.phase == Running && p.free > 0 && p.ready.Len() == 0
 }
 
 // Release gives the place of a worker back.

@@ -43,7 +43,7 @@ func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(driver string) bool
 }
 
 // Abandoned records that a call with a key was abandoned. The call does not occupy a worker any more. Tasks with the key
-// wait until the call returns; see Hold.
+// wait until the call returns.
 func (p *Pool[K, T]) Abandoned(key K) {
 	p.mu.Lock()
 	p.away[key]++
@@ -54,8 +54,8 @@ func (p *Pool[K, T]) Abandoned(key K) {
 	p.spawnWorkers()
 }
 
-// Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that
-// Hold has kept waiting get their turn. Returned must be called before Done: until it is called, the pool counts the call
+// Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that have
+// waited for it get their turn. Returned must be called before Done: until it is called, the pool counts the call
 // as abandoned.
 func (p *Pool[K, T]) Returned(key K) {
 	p.mu.Lock()
@@ -72,11 +72,9 @@ func (p *Pool[K, T]) Returned(key K) {
 	p.spawnWorkers()
 }
 
-// Hold reports whether a task must wait because an abandoned call with its key has not returned. If so, the task gets its
-// turn when that call returns. A key therefore never has two calls at once.
-func (p *Pool[K, T]) Hold(t *Task[K, T]) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// holdLocked reports whether a task must wait because an abandoned call with its key has not returned. If so, the task gets
+// its turn when that call returns. A key therefore never has two calls at once.
+func (p *Pool[K, T]) holdLocked(t *Task[K, T]) bool {
 	if p.away[t.Key] == 0 {
 		return false
 	}
@@ -84,4 +82,14 @@ func (p *Pool[K, T]) Hold(t *Task[K, T]) bool {
 		p.held[t.Key] = append(p.held[t.Key], t)
 	}
 	return true
+}
+
+// unholdLocked reverses holdLocked.
+func (p *Pool[K, T]) unholdLocked(t *Task[K, T]) {
+	held := slices.DeleteFunc(p.held[t.Key], func(other *Task[K, T]) bool { return other == t })
+	if len(held) == 0 {
+		delete(p.held, t.Key)
+		return
+	}
+	p.held[t.Key] = held
 }

@@ -207,7 +207,7 @@ func TestRule17QueueIsBounded(t *testing.T) {
 		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Queue: 3}}).MustStart()
 		e.Driver("d", work)
 		e.Save(rig.Queueing(rig.PipelineOf("d")))
-		for i := range 5 { // one at work, one that is next, and three behind it
+		for i := range 4 { // one at work, and three that wait
 			e.MustApply(rig.Object("x", i))
 		}
 		before := rig.Dump(t, e.Store)
@@ -223,6 +223,42 @@ func TestRule17QueueIsBounded(t *testing.T) {
 		time.Sleep(time.Hour)
 		rig.RequireAtRest(t, e.Store)
 	})
+}
+
+func TestRule17QueueCountsEveryRunThatHasNotBegun(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit int
+		room  bool // for an active run
+		taken int
+	}{
+		{"one behind the active run", 1, true, 2},
+		{"two behind the active run", 2, true, 3},
+		{"one that waits for a slot", 1, false, 1},
+		{"two, the first of which waits for a slot", 2, false, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Queue: c.limit}}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Taking(time.Minute)), conveyor.Concurrency(1))
+				e.Save(rig.Queueing(rig.PipelineOf("d")))
+				if !c.room {
+					e.MustApply(rig.Object("holder", 1))
+				}
+				for i := range c.taken {
+					e.MustApply(rig.Object("x", i))
+				}
+				_, err := e.Apply(t.Context(), rig.Object("x", c.taken))
+				require.ErrorIs(t, err, conveyor.ErrTooLarge)
+				require.ErrorContains(t, err, fmt.Sprintf("queue: %d pending runs, more than the limit of %d", c.limit+1, c.limit))
+				e.MustApply(rig.Object("x", c.taken-1)) // which changes nothing
+				_, err = e.Delete(t.Context(), rig.Object("x", nil).Key())
+				require.NoError(t, err)
+				time.Sleep(time.Hour)
+				rig.RequireAtRest(t, e.Store)
+			})
+		})
+	}
 }
 
 func TestRule03QueueKeepsThePipelineOfEachGeneration(t *testing.T) {

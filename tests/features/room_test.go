@@ -3,6 +3,8 @@ package features_test
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/internal/testenv"
+	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
@@ -30,16 +34,17 @@ func TestMaxRunsBoundsTheRunsAtWork(t *testing.T) {
 		name string
 		opts conveyor.Options
 		step rig.Func
+		most int
 	}{
-		{"with a worker for each", conveyor.Options{}, rig.Taking(time.Second)},
-		{"with two workers", conveyor.Options{Workers: 2}, rig.Taking(time.Second)},
+		{"with a worker for each", conveyor.Options{}, rig.Taking(time.Second), 3},
+		{"with two workers", conveyor.Options{Workers: 2}, rig.Taking(time.Second), 2}, // those that have begun keep them
 		{"while they wait", conveyor.Options{}, func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			var called bool
 			if again, err := req.Restore(&called); err != nil || again {
 				return conveyor.Done(), err
 			}
 			return conveyor.RequeueAfter(time.Second), req.Checkpoint(context.Background(), true)
-		}},
+		}, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -57,7 +62,7 @@ func TestMaxRunsBoundsTheRunsAtWork(t *testing.T) {
 					most = max(most, atWork(t, e))
 					time.Sleep(100 * time.Millisecond)
 				}
-				require.Equal(t, 3, most)
+				require.Equal(t, c.most, most)
 				runs := rig.Drain(t, e.Runs(t.Context(), conveyor.RunFilter{Pipeline: "p"}))
 				for i, run := range runs[:len(runs)-2] {
 					require.False(t, run.StartedAt.After(runs[i+2].StartedAt), "who came first goes first, but for neighbours")
@@ -276,21 +281,167 @@ func TestAColdPipelineIsServedWhileAHotOneStorms(t *testing.T) {
 	}
 }
 
-func TestLongRunsOfOnePipelineTakeTurns(t *testing.T) {
+// stepsOf lists the calls as resource and step.
+func stepsOf(calls []rig.Call) (order []string) {
+	for _, c := range calls {
+		order = append(order, c.Resource+c.Step)
+	}
+	return order
+}
+
+func TestLongRunsOfOnePipelineThatHaveBegunTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		work := rig.Recording(rig.Taking(time.Second))
+		var once atomic.Bool
+		work := rig.Recording(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if once.CompareAndSwap(false, true) {
+				return conveyor.RequeueAfter(500 * time.Millisecond), nil // so that b begins
+			}
+			return rig.Taking(time.Second)(ctx, req)
+		})
 		e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
 		e.Driver("d", work)
 		e.Pipeline("d", "d", "d")
 		e.MustApply(rig.Object("a", nil))
 		e.MustApply(rig.Object("b", nil))
 		time.Sleep(time.Minute)
-		var order []string
-		for _, c := range work.All() {
-			order = append(order, c.Resource+c.Step)
-		}
-		require.Equal(t, []string{"a1", "b1", "a2", "b2", "a3", "b3"}, order)
+		require.Equal(t, []string{"a1", "b1", "a1", "b2", "a2", "b3", "a3"}, stepsOf(work.All()))
 	})
+}
+
+func TestRule18ARunThatHasBegunGoesBeforeOneThatHasNot(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		maxRuns int
+		opts    []conveyor.DriverOption
+		want    []string
+
+		together int // pairs of calls that begin at one moment
+	}{
+		{"waiting for a worker", 1, 0, nil, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot", 9, 0, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot, with room for one", 9, 1, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for a slot, with room for two", 9, 2, []conveyor.DriverOption{conveyor.Concurrency(1)}, []string{"a1", "a2", "b1", "b2", "c1", "c2"}, 0},
+		{"waiting for one of two slots", 9, 0, []conveyor.DriverOption{conveyor.Concurrency(2)}, []string{"a1", "b1", "a2", "b2", "c1", "c2"}, 2},
+	} {
+		for _, started := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, started before: %v", c.name, started), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					work := rig.Recording(rig.Taking(time.Second))
+					e := rig.New(t, conveyor.Options{Workers: c.workers})
+					e.Driver("d", work, c.opts...)
+					e.Save(rig.AtMost(rig.PipelineOf("d", "d"), c.maxRuns))
+					if started {
+						e.MustStart()
+					}
+					for _, name := range []string{"a", "b", "c"} {
+						e.MustApply(rig.Object(name, nil))
+						synctest.Wait()
+					}
+					if !started {
+						e.MustStart()
+					}
+					time.Sleep(time.Hour)
+					// Workers that look at several runs at one moment come in any order. The first to begin is called a.
+					names := map[string]string{}
+					var got []string
+					for _, call := range work.All() {
+						if names[call.Resource] == "" {
+							names[call.Resource] = string(rune('a' + len(names)))
+						}
+						got = append(got, names[call.Resource]+call.Step)
+					}
+					for i := range c.together {
+						slices.Sort(got[2*i : 2*i+2])
+					}
+					require.Equal(t, c.want, got)
+					rig.RequireAtRest(t, e.Store)
+				})
+			})
+		}
+	}
+}
+
+func TestRunsThatPollDoNotHoldUpWhatTheyWaitFor(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		opts    []conveyor.DriverOption
+	}{
+		{"for a worker", 1, nil},
+		{"for a slot", 9, []conveyor.DriverOption{conveyor.Concurrency(1)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var there atomic.Bool
+				e := rig.New(t, conveyor.Options{Workers: c.workers}).MustStart()
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					switch {
+					case req.Resource.Name == "dependency":
+						there.Store(true)
+					case !there.Load():
+						time.Sleep(time.Second) // five of them keep the worker busy
+						return conveyor.RequeueAfter(time.Second), nil
+					}
+					return conveyor.Done(), nil
+				}), c.opts...)
+				e.Pipeline("d")
+				for i := range 5 {
+					e.MustApply(rig.Object(fmt.Sprint("x", i), nil))
+				}
+				e.MustApply(rig.Object("dependency", nil))
+				time.Sleep(time.Hour)
+				require.Zero(t, e.MustStats().Unfinished)
+				rig.RequireAtRest(t, e.Store)
+			})
+		})
+	}
+}
+
+func TestRule18TheWorkOfARunDoesNotGrowWithWhatWaits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		maxRuns int
+		slots   int
+		step    rig.Func
+	}{
+		{"for room and for a slot", 0, 2, 1, rig.Always(conveyor.Done(), nil)},
+		{"for room and for a slot of a slow driver", 0, 2, 1, rig.Taking(time.Second)},
+		{"for room and for a slot, with one worker", 1, 2, 1, rig.Taking(time.Second)},
+		{"for room", 4, 2, 0, rig.Taking(time.Second)},
+		{"for a slot", 4, 0, 1, rig.Taking(time.Second)},
+		{"for a worker", 1, 0, 0, rig.Taking(time.Second)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, n := range []int{20, 200, testenv.Some(t, 1_000, 10_000)} {
+				synctest.Test(t, func(t *testing.T) {
+					e := rig.New(t, conveyor.Options{Workers: c.workers})
+					work := rig.Recording(c.step)
+					e.Driver("d", work, conveyor.Concurrency(c.slots))
+					e.Save(rig.AtMost(rig.Named("p", rig.PipelineOf("d", "d")), c.maxRuns))
+					e.Save(rig.AtMost(rig.Named("q", rig.PipelineOf("d", "d")), c.maxRuns))
+					for i := range n {
+						e.MustApply(rig.Along([]string{"p", "q"}[i%2], fmt.Sprint("x", i)))
+					}
+					e.Store.TakeReads()
+					e.MustStart()
+					time.Sleep(time.Duration(n) * time.Minute)
+					require.Zero(t, e.MustStats().Unfinished)
+					all, loads := 0, 0
+					for key, times := range e.Store.TakeReads() {
+						all += times
+						if strings.HasPrefix(key, "run/") {
+							loads = max(loads, times)
+						}
+					}
+					t.Logf("%d waiting: %.1f reads a run, and no run was read more than %d times", n, float64(all)/float64(n), loads)
+					require.LessOrEqual(t, all, 20*n)
+					require.LessOrEqual(t, loads, 6)
+				})
+			}
+		})
+	}
 }
 
 func TestQuickStepsFollowOneAnotherInOneCommitThoughOthersWait(t *testing.T) {
@@ -367,6 +518,62 @@ func TestMaxRunsCountsNoRunThatCouldNotBegin(t *testing.T) {
 		time.Sleep(10 * time.Hour)
 		require.Equal(t, conveyor.StateSucceeded, e.MustGetRun(last.ID).State)
 	})
+}
+
+func TestARunThatHoldsRoomAndHasNotBegunTakesUpWhatChanges(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		change     func(t *testing.T, e *rig.Engine, id string)
+		state      conveyor.State
+		generation int64
+		next       conveyor.State
+	}{
+		{"nothing", func(*testing.T, *rig.Engine, string) {}, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"a newer generation", func(_ *testing.T, e *rig.Engine, _ string) { e.MustApply(rig.Object("x", 2)) }, conveyor.StateSucceeded, 2, conveyor.StateSucceeded},
+		{"another pipeline", func(_ *testing.T, e *rig.Engine, _ string) { e.MustApply(rig.Along("q", "x")) }, conveyor.StateSucceeded, 2, conveyor.StateSucceeded},
+		{"a cancel", func(t *testing.T, e *rig.Engine, id string) { require.NoError(t, e.Cancel(t.Context(), id, "")) }, conveyor.StateCanceled, 1, conveyor.StateSucceeded},
+		{"other steps", func(_ *testing.T, e *rig.Engine, _ string) { e.Save(rig.AtMost(rig.PipelineOf("free"), 1)) }, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"a lower limit", func(_ *testing.T, e *rig.Engine, _ string) {
+			e.Save(rig.AtMost(rig.PipelineOf("d"), 3))
+			e.MustApply(rig.Object("z", 1))
+			e.Save(rig.AtMost(rig.PipelineOf("d"), 1))
+		}, conveyor.StateSucceeded, 1, conveyor.StateSucceeded},
+		{"the end of the pipeline", func(t *testing.T, e *rig.Engine, _ string) { require.NoError(t, e.DeletePipeline(t.Context(), "p")) }, conveyor.StateFailed, 1, conveyor.StateFailed},
+		{"damage", func(t *testing.T, e *rig.Engine, id string) {
+			for key := range rig.Dump(t, e.Store.Store) {
+				if strings.HasPrefix(key, "rev/r/x/") {
+					_, err := e.Store.Store.Commit(t.Context(), store.Put(key, []byte("damaged")))
+					require.NoError(t, err)
+				}
+			}
+			require.NoError(t, e.Signal(t.Context(), id, "look", nil))
+		}, conveyor.StateQueued, 1, conveyor.StateSucceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1))
+				e.Driver("free", new(rig.Recorder))
+				e.Save(rig.AtMost(rig.PipelineOf("d"), 1))
+				e.Save(rig.Named("q", rig.PipelineOf("d")))
+				e.MustApply(rig.Along("q", "holder"))
+				x := e.MustApply(rig.Object("x", 1))
+				y := e.MustApply(rig.Object("y", 1))
+				synctest.Wait()
+				require.Equal(t, []string{`a slot of driver "d"`}, e.MustGetRun(x.ID).WaitsFor)
+				require.Equal(t, []string{`room in pipeline "p"`}, e.MustGetRun(y.ID).WaitsFor)
+				require.Equal(t, conveyor.PipelineStats{Limit: 1, Waiting: 1}, e.MustStats().Pipelines["p"])
+				c.change(t, e, x.ID)
+				time.Sleep(24 * time.Hour)
+				run := e.MustGetRun(x.ID)
+				require.Equal(t, c.state, run.State, run.Reason)
+				require.Equal(t, c.generation, run.Generation)
+				require.Equal(t, c.next, e.MustGetRun(y.ID).State, "the next run")
+				require.Zero(t, e.MustStats().Pipelines["p"].AtWork)
+				require.Zero(t, e.MustStats().Pipelines["p"].Waiting)
+			})
+		})
+	}
 }
 
 func TestMaxRunsLeavesTheRoomOfThePipelineThatARunDidNotGoAlong(t *testing.T) {

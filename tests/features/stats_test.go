@@ -1,6 +1,7 @@
 package features_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -92,6 +93,124 @@ func TestStatsTellWhatTheEngineIsDoing(t *testing.T) {
 		for name, p := range st.Pipelines {
 			require.Zero(t, p.AtWork, name)
 		}
+	})
+}
+
+func TestGetRunTellsWhatARunWaitsFor(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		workers int
+		maxRuns int
+		before  []string // the drivers of the runs that come first, one after the other
+		of      conveyor.PipelineSpec
+		after   time.Duration
+		state   conveyor.State
+		want    []string
+	}{
+		{"a worker", 1, 0, []string{"d"}, rig.PipelineOf("free"), 0, conveyor.StateQueued, []string{"a worker"}},
+		{"a slot", 9, 0, []string{"d"}, rig.PipelineOf("d"), 0, conveyor.StateQueued, []string{`a slot of driver "d"`}},
+		{"a slot with room", 9, 1, []string{"d"}, rig.PipelineOf("d"), 0, conveyor.StateQueued, []string{`a slot of driver "d"`}},
+		{"a slot for its second step", 9, 0, []string{"d"}, rig.PipelineOf("free", "d"), time.Minute, conveyor.StateRunning, []string{`a slot of driver "d"`}},
+		{"nothing but the end of its steps", 9, 0, nil, rig.PipelineOf("d"), 0, conveyor.StateRunning, nil},
+		{"a driver", 9, 0, nil, rig.PipelineOf("missing"), 0, conveyor.StateBlocked, nil},
+		{"nothing any more", 9, 0, nil, rig.PipelineOf("free"), time.Minute, conveyor.StateSucceeded, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Workers: c.workers}).MustStart()
+				e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1))
+				e.Driver("free", rig.DriverOf(rig.Taking(time.Second)))
+				for _, d := range c.before {
+					e.Save(rig.Named("of-"+d, rig.PipelineOf(d)))
+					e.MustApply(rig.Along("of-"+d, "before-"+d))
+					synctest.Wait()
+				}
+				e.Save(rig.AtMost(c.of, c.maxRuns))
+				id := e.MustApply(rig.Object("x", 1)).ID
+				synctest.Wait()
+				time.Sleep(c.after)
+				run := e.MustGetRun(id)
+				require.Equal(t, c.state, run.State)
+				require.Equal(t, c.want, run.WaitsFor)
+				require.Equal(t, []*conveyor.Run{run}, e.RunsOf(rig.Object("x", nil)))
+			})
+		})
+	}
+}
+
+func TestGetRunTellsThatARunWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{})
+		e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)))
+		e.Save(rig.AtMost(rig.PipelineOf("d"), 1))
+		holder := e.MustApply(rig.Object("holder", 1))
+		require.Empty(t, e.MustGetRun(holder.ID).WaitsFor, "the engine does not work yet")
+		e.MustStart()
+		synctest.Wait()
+		run := e.MustApply(rig.Object("x", 1))
+		synctest.Wait()
+		require.Equal(t, []string{`room in pipeline "p"`}, e.MustGetRun(run.ID).WaitsFor)
+		doc, err := json.Marshal(e.MustGetRun(run.ID))
+		require.NoError(t, err)
+		require.Contains(t, string(doc), `"waitsFor":["room in pipeline \"p\""]`)
+		behind := e.MustApply(rig.Object("holder", 2))
+		synctest.Wait()
+		require.Empty(t, e.MustGetRun(behind.ID).WaitsFor, "it waits for the end of a run, as its reason says")
+		require.Contains(t, e.MustGetRun(behind.ID).Reason, "waits for the end of run")
+	})
+}
+
+func TestGetRunTellsOfEachSlotThatARunWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		for _, name := range []string{"d", "e"} {
+			e.Driver(name, rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1), conveyor.Listen("loose"))
+		}
+		e.MustApply(rig.Loose("loose", "holder", nil))
+		run := e.MustApply(rig.Loose("loose", "x", nil))
+		synctest.Wait()
+		require.Equal(t, []string{`a slot of driver "d"`, `a slot of driver "e"`}, e.MustGetRun(run.ID).WaitsFor)
+	})
+}
+
+func TestARunThatWaitsForAnAbandonedCallHoldsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("stuck", rig.DriverOf(rig.InTurn(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-release
+			return conveyor.Done(), nil
+		}, rig.Always(conveyor.Done(), nil))))
+		e.Save(rig.AtMost(rig.PipelineOf("stuck"), 1))
+		first := e.MustApply(rig.Object("x", 1))
+		synctest.Wait()
+		require.NoError(t, e.Cancel(t.Context(), first.ID, "it is stuck"))
+		require.ErrorIs(t, e.Ended(first.ID).Err(), conveyor.ErrCanceled)
+		held := e.MustApply(rig.Object("x", 2))
+		synctest.Wait()
+		require.Equal(t, []string{"the return of an abandoned call"}, e.MustGetRun(held.ID).WaitsFor)
+		require.Equal(t, 1, e.MustStats().Held)
+		require.NoError(t, e.Finish(rig.Object("y", 1)).Err(), "another resource has room")
+		close(release)
+		require.NoError(t, e.Ended(held.ID).Err())
+		require.Zero(t, e.MustStats().Held)
+		rig.RequireAtRest(t, e.Store)
+	})
+}
+
+func TestStatsDoNotCountAsReadyWhatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
+		e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)))
+		e.Pipeline("d")
+		e.MustApply(rig.Object("holder", 1))
+		for i := range 3 {
+			run := e.MustApply(rig.Object(fmt.Sprint("x", i), 1))
+			time.Sleep(time.Second)
+			require.NoError(t, e.Cancel(t.Context(), run.ID, ""))
+		}
+		require.Zero(t, e.MustStats().Ready)
+		require.Zero(t, e.MustStats().OldestReady)
 	})
 }
 

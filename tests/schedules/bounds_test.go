@@ -48,15 +48,16 @@ const longestTurnOfARun = 100 * time.Millisecond
 //	+ (m+1) turns of each other pipeline, since each has one between two of its own
 //
 // and then it is looked at, which is when its start is dated. So the one run of a quiet pipeline waits for one turn of
-// each worker and one of each busy pipeline, however many runs those have. With a slow store the time between a start and
-// its record counts too, so that there runs are counted and not turns.
+// each worker and one of each busy pipeline, however many runs those have. A run that has not begun comes after those of its
+// pipeline that have, so that m is then the turns that they have had. With a slow store the time between a start and its
+// record counts too, so that there runs are counted and not turns.
 func (x *explorer) checkTurns() {
 	slices.SortStableFunc(x.starts, func(a, b startSeen) int { return int(a.at - b.at) })
 	for _, s := range x.starts {
 		if s.ready == 0 || s.at <= s.ready {
 			continue
 		}
-		turns, runs := x.turnsBetween(s)
+		turns, ownTurns, runs := x.turnsBetween(s)
 		if runs == 0 {
 			continue
 		}
@@ -72,6 +73,10 @@ func (x *explorer) checkTurns() {
 		}
 		if x.slow == 0 {
 			x.see(sawFairTurns)
+			if s.birth {
+				own = max(own, ownTurns)
+				bound = x.workers + own + (own+1)*(lanes-1)
+			}
 			if turns > bound {
 				x.fault("fairness: run %s step %s was ready at %s and began at %s: it waited for %d turns, and the bound is %d",
 					s.run.alias, s.run.plan.all[s.step].ID, x.since(s.ready), x.since(s.at), turns, bound)
@@ -80,8 +85,8 @@ func (x *explorer) checkTurns() {
 	}
 }
 
-// turnsBetween counts the turns, and the runs, that began while a run waited for its own.
-func (x *explorer) turnsBetween(s startSeen) (turns, runs int) {
+// turnsBetween counts the turns, those of the same pipeline, and the runs, that began while a run waited for its own.
+func (x *explorer) turnsBetween(s startSeen) (turns, own, runs int) {
 	lastTurn := map[*runSeen]int64{}
 	i, _ := slices.BinarySearchFunc(x.starts, s.ready+1, func(o startSeen, at int64) int { return int(o.at - at) })
 	for _, o := range x.starts[i:] {
@@ -97,10 +102,13 @@ func (x *explorer) turnsBetween(s startSeen) (turns, runs int) {
 		}
 		if !known || o.at > began+int64(longestTurnOfARun) {
 			turns++
+			if o.run.lane == s.run.lane {
+				own++
+			}
 			lastTurn[o.run] = o.at
 		}
 	}
-	return turns, runs
+	return turns, own, runs
 }
 
 // unfinishedBetween counts the runs of the same pipeline that were unfinished while a run waited, and the pipelines
