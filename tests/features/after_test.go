@@ -356,7 +356,7 @@ func TestRunsPinnedUnderTheOldRuleOfAfterKeepIt(t *testing.T) {
 				} {
 					var got []string
 					for _, s := range runs[name].Steps {
-						if s.State != conveyor.StateUnset && s.State != conveyor.StateSkipped {
+						if s.State != conveyor.StatePending && s.State != conveyor.StateSkipped {
 							got = append(got, s.ID+" "+s.State.String())
 						}
 					}

@@ -50,6 +50,7 @@ func TestLogsKeepTheBeginningAndTheEndOfAStep(t *testing.T) {
 		begin()
 		p := rig.PipelineOf("loud", "quiet")
 		p.Steps[0].ID, p.Steps[1].ID = "loud", "quiet"
+		p.Steps[1].After = conveyor.AtOnce()
 		p.Steps = append(p.Steps, conveyor.Step{ID: "end", Driver: "quiet", After: []string{"loud", "quiet"}})
 		e.Save(p)
 		run := e.MustApply(rig.Object("a", 1))
