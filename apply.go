@@ -145,9 +145,12 @@ type RetryFrom struct {
 // from does not select, are not called again. Their outputs are available to the other steps. Attempts are counted
 // from 1 again, and the idempotency keys are new. The Finally steps are run again.
 //
+// The old run is kept until the new run has ended, whatever [Retention] says. The new run has then taken over what it
+// needs, so the old one can be removed.
+//
 // Retry returns:
 //
-//   - [ErrNotFound] if there is no such run, or if the run has no such step;
+//   - [ErrNotFound] if there is no such run, if it was removed in the meantime, or if the run has no such step;
 //   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
 //     longer the newest, or if another run of the resource has not ended;
 //   - an [ErrInvalid] if from contradicts itself;
@@ -208,12 +211,24 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 	case head.Active != "" || head.Pending != "":
 		return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
 	}
+	original, err := e.ledger.Store.Get(ctx, record.RunKey(old.ID))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: run %s is no longer kept", ErrNotFound, old.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
 	revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
 	if err != nil {
 		return nil, err
 	}
 	next := *head
-	return &submission{next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat}, nil
+	return &submission{
+		next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat,
+		// The record does not change, and gets a new revision. The commit fails if Retention has removed the old run, and
+		// a removal that was decided upon before the commit fails.
+		extra: []store.Op{store.Put(original.Key, original.Value).If(original.Revision)},
+	}, nil
 }
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
@@ -349,7 +364,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 	first := tombstone.Generation + 1
 	want := withRevision(o, &record.Resource{
 		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: o.Metadata,
-		Version: 1, Generation: first, First: first, Created: now, Updated: now,
+		Version: 1, Generation: first, First: first, Created: now, Updated: now, LastRun: tombstone.LastRun,
 	}, pipeline, record.Created)
 	// A check that there is no resource would not be enough: another call may have created and deleted the resource in
 	// the meantime. The generation would then be used twice.

@@ -380,7 +380,7 @@ func requireNoRemains(t require.TestingT, disk store.Store) {
 		case "act", "pln", "stp", "att", "ckp", "sig", "log":
 			run = parts[1]
 		case "rix":
-			run = parts[3]
+			run = parts[len(parts)-1]
 		default:
 			continue
 		}

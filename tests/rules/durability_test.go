@@ -440,7 +440,7 @@ func replaceBy(value string) func(string) store.Op {
 
 func TestRule11RecordsOfANewerFormatAreLeftAlone(t *testing.T) {
 	e := rig.New(t, conveyor.Options{})
-	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":2}`)))
+	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":3}`)))
 	require.NoError(t, err)
 	require.ErrorIs(t, e.Start(t.Context()), store.ErrCorrupt)
 }
