@@ -150,6 +150,7 @@ func (s *scheduler) workerLoop(a *attempt) {
 			a = next
 			continue
 		}
+		s.upkeep.help()
 		t := s.pool.Next()
 		if t == nil {
 			finished = true

@@ -338,18 +338,42 @@ const maxPruneTogether = 64
 func (u *upkeep) nextToPrune() (keys []record.Key) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.ctx.Err() == nil {
-		for k := range u.pruneQueue {
-			if keys = append(keys, k); len(keys) == maxPruneTogether {
-				break
-			}
+	keys = u.takeLocked()
+	u.pruning = len(keys) > 0
+	return keys
+}
+
+// takeLocked removes resources from pruneQueue and returns them.
+func (u *upkeep) takeLocked() (keys []record.Key) {
+	if u.ctx.Err() != nil {
+		return nil
+	}
+	for k := range u.pruneQueue {
+		if keys = append(keys, k); len(keys) == maxPruneTogether {
+			break
 		}
 	}
 	for _, k := range keys {
 		delete(u.pruneQueue, k)
 	}
-	u.pruning = len(keys) > 0
 	return keys
+}
+
+// maxPruneQueue is the number of resources that wait to be pruned from which on workers help.
+const maxPruneQueue = 256
+
+// help prunes some resources if too many wait. A worker calls it before it takes another run, so that no more runs end
+// than can be removed, however fast they are.
+func (u *upkeep) help() {
+	u.mu.Lock()
+	var keys []record.Key
+	if len(u.pruneQueue) > maxPruneQueue {
+		keys = u.takeLocked()
+	}
+	u.mu.Unlock()
+	if len(keys) > 0 {
+		u.pruneResources(keys)
+	}
 }
 
 // sweepShare is the number of times that a sweep took which pass at least before the next one, so that sweeps over many

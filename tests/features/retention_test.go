@@ -1,8 +1,11 @@
 package features_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +17,8 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // wordy logs a line, saves a checkpoint, and fails once.
@@ -546,5 +551,54 @@ func TestPruneOfOneResourceLeavesTheOthers(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, conveyor.Pruned{Runs: 2, Revisions: 1}, pruned)
 		require.Equal(t, []int64{1, 2, 3}, kept(e, rig.Object("y", nil)))
+	})
+}
+
+// The file was written before runs had numbers, by a program with these drivers and with resources that say by their names
+// what they are for. Its unfinished runs go on, and their runs go as those with numbers do.
+func TestRetentionOfRecordsFromBeforeRunsHadNumbers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text, err := os.ReadFile("testdata/retention_format1.json")
+		require.NoError(t, err)
+		records := map[string]json.RawMessage{}
+		require.NoError(t, json.Unmarshal(text, &records))
+		disk := memory.New()
+		for key, value := range records {
+			var compact bytes.Buffer
+			require.NoError(t, json.Compact(&compact, value))
+			_, err := disk.Commit(t.Context(), store.Put(key, compact.Bytes()))
+			require.NoError(t, err)
+		}
+		e := rig.NewOn(t, disk, conveyor.Options{Retention: conveyor.Retention{Runs: 2, Revisions: 2}})
+		e.Driver("done", new(rig.Recorder))
+		e.Driver("fails", new(rig.Recorder)) // it does not any more
+		named := func(name string) *conveyor.Object { return rig.Along("q", name) }
+		before := e.RunsOf(named("retried"))
+		require.Len(t, before, 5)
+		e.MustStart()
+		synctest.Wait()
+		rig.RequireAtRest(t, disk)
+		retried := e.RunsOf(named("retried"))
+		require.Equal(t, []string{before[3].ID, before[4].ID}, []string{retried[0].ID, retried[1].ID})
+		require.Equal(t, []int64{0, 0}, kept(e, named("retried")))
+		require.NoError(t, retried[1].Err())
+		require.JSONEq(t, `"old"`, string(retried[1].Step("1").Output), "what the original has done is kept")
+		for _, name := range []string{"rests", "deleted", "queued"} {
+			require.Equal(t, []int64{0, 0}, kept(e, named(name)), name)
+		}
+		require.Equal(t, []int64{6, 7}, generationsShown(e.RunsOf(named("queued"))))
+		require.Len(t, rig.Drain(t, e.Revisions(t.Context(), named("rests").Key())), 2)
+		for _, want := range [][]int64{{0, 1}, {1, 2}, {2, 3}} {
+			o := named("rests")
+			o.Spec = []byte(fmt.Sprint(100 + want[1]))
+			last := e.Finish(o)
+			synctest.Wait()
+			require.Equal(t, want, kept(e, o))
+			require.Empty(t, rig.Drain(t, e.Runs(t.Context(), conveyor.RunFilter{Resource: o.Key(), After: last.ID})))
+		}
+		r, err := disk.Get(t.Context(), "format")
+		require.NoError(t, err)
+		require.JSONEq(t, `{"format":2}`, string(r.Value), "an older program must not misread the index")
+		require.Len(t, e.RunsOf(named("left"))[0].Steps, 1, "the definition of the deleted pipeline is kept for its run")
 	})
 }
