@@ -102,13 +102,11 @@ func (p *Pruner) Flush(ctx context.Context) error {
 		again := p.again
 		p.again = nil
 		for _, k := range again {
-			if err == nil {
-				err = p.Prune(ctx, k)
+			if err := p.Prune(ctx, k); err != nil && !errors.Is(err, store.ErrCorrupt) { // the first look has reported damage
+				return err
 			}
 		}
-		if err == nil {
-			err = p.commit(ctx)
-		}
+		err = p.commit(ctx)
 	}
 	p.again = nil
 	return err

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,65 +406,79 @@ func TestRetryThatIsAcceptedHasItsOriginal(t *testing.T) {
 			})
 		})
 	}
-	t.Run("Retry comes as Retention has read the original", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			e := rig.New(t, conveyor.Options{}).MustStart()
-			e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-				if req.Cause == conveyor.CauseRetried {
-					return rig.Taking(time.Hour)(ctx, req)
-				}
-				return conveyor.Done(), conveyor.Permanent(rig.ErrBoom)
-			}))
-			e.Pipeline("d")
-			first := e.Finish(rig.Object("x", 1))
-			_, err := e.Trigger(t.Context(), first.Resource)
-			require.NoError(t, err)
-			synctest.Wait()
-			var again *conveyor.Run
-			probe := &rig.Probe{Store: e.Store}
-			probe.After(rig.Once("run/"+first.ID, func() {
-				again, err = e.Retry(t.Context(), first.ID, conveyor.RetryFrom{})
+	for n, reached := 1, true; reached; n++ {
+		t.Run(fmt.Sprint("Retry comes after read ", n, " of Retention"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{}).MustStart()
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					if req.Cause == conveyor.CauseRetried {
+						return rig.Taking(time.Hour)(ctx, req)
+					}
+					return conveyor.Done(), conveyor.Permanent(rig.ErrBoom)
+				}))
+				e.Pipeline("d")
+				first := e.Finish(rig.Object("x", 1))
+				_, err := e.Trigger(t.Context(), first.Resource)
 				require.NoError(t, err)
-			}))
-			other, err := conveyor.New(probe, conveyor.Options{})
-			require.NoError(t, err)
-			pruned, err := other.Prune(t.Context(), conveyor.PruneOptions{Retention: conveyor.Retention{Runs: 1}})
-			require.NoError(t, err)
-			require.Zero(t, pruned, "of the ended runs one is kept, and one is repeated")
-			require.Equal(t, []int64{1, 2, 3}, kept(e, rig.Object("x", nil)))
-			require.NoError(t, e.Ended(again.ID).Err())
+				synctest.Wait()
+				var again *conveyor.Run
+				var refused error
+				reads := 0
+				probe := &rig.Probe{Store: e.Store}
+				probe.After(func(string) {
+					if reads++; reads == n {
+						again, refused = e.Retry(t.Context(), first.ID, conveyor.RetryFrom{})
+					}
+				})
+				other, err := conveyor.New(probe, conveyor.Options{})
+				require.NoError(t, err)
+				pruned, err := other.Prune(t.Context(), conveyor.PruneOptions{Retention: conveyor.Retention{Runs: 1}})
+				require.NoError(t, err)
+				if reached = reads >= n; !reached || refused != nil { // the original was removed
+					require.True(t, !reached || errors.Is(refused, conveyor.ErrNotFound), refused)
+					require.Equal(t, conveyor.Pruned{Runs: 1}, pruned)
+					require.Equal(t, []int64{2}, kept(e, rig.Object("x", nil)))
+					require.Greater(t, n, 4)
+					return
+				}
+				require.Zero(t, pruned, "of the ended runs one is kept, and one is repeated")
+				require.Equal(t, []int64{1, 2, 3}, kept(e, rig.Object("x", nil)))
+				require.NoError(t, e.Ended(again.ID).Err())
+			})
 		})
-	})
+	}
 }
 
 func TestWhoWaitsForARunGetsItThoughRetentionRemovesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := rig.New(t, conveyor.Options{Retention: conveyor.Retention{Age: 1}}).MustStart()
+		newest := conveyor.PruneOptions{Retention: conveyor.Retention{Runs: 1}}
+		probe := &rig.Probe{Store: memory.New()}
+		e := rig.NewOn(t, probe, conveyor.Options{}).MustStart()
 		e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			if req.Attempt == 1 { // an attempt that failed is not in memory when the run ends
+			if req.Attempt == 1 { // an attempt that failed is not in memory when the run ends, so that who waits must read it
 				return conveyor.Done(), rig.ErrBoom
 			}
 			return rig.Taking(time.Minute)(ctx, req)
 		}))
 		e.Pipeline("d")
-		last := e.MustApply(rig.Object("x", 0))
-		var waiters sync.WaitGroup
-		for i := range 50 {
-			run := last
-			waiters.Go(func() {
-				got, err := e.Wait(t.Context(), run.ID)
+		run := e.MustApply(rig.Object("x", 1))
+		time.Sleep(30 * time.Second)
+		var read atomic.Bool
+		probe.Before(func(key string) {
+			if key == "run/"+run.ID && read.CompareAndSwap(false, true) { // the run has ended
+				e.Finish(rig.Object("x", 2))
+				pruned, err := e.Prune(t.Context(), newest)
 				require.NoError(t, err)
-				require.Equal(t, conveyor.StateSucceeded, got.State)
-				require.Len(t, got.Steps[0].Attempts, 2)
-			})
-			time.Sleep(2 * time.Second)
-			last = e.MustApply(rig.Object("x", i+1))
-			e.Ended(run.ID)
-		}
-		waiters.Wait()
-		e.Ended(last.ID)
-		synctest.Wait()
-		require.Len(t, e.RunsOf(rig.Object("x", nil)), 1, "a run is removed when nobody waits for it any more")
+				require.Zero(t, pruned)
+			}
+		})
+		got := e.Ended(run.ID)
+		require.True(t, read.Load())
+		require.Equal(t, conveyor.StateSucceeded, got.State)
+		require.Len(t, got.Steps[0].Attempts, 2)
+		pruned, err := e.Prune(t.Context(), newest)
+		require.NoError(t, err)
+		require.Equal(t, conveyor.Pruned{Runs: 1}, pruned, "nobody waits for it any more")
 	})
 }
 
