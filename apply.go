@@ -211,7 +211,7 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 	case head.Active != "" || head.Pending != "":
 		return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
 	}
-	original, err := e.ledger.Store.Get(ctx, record.RunKey(old.ID))
+	hold, err := e.ledger.Hold(ctx, old.ID)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w: run %s is no longer kept", ErrNotFound, old.ID)
 	}
@@ -223,12 +223,7 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 		return nil, err
 	}
 	next := *head
-	return &submission{
-		next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat,
-		// The record does not change, and gets a new revision. The commit fails if Retention has removed the old run, and
-		// a removal that was decided upon before the commit fails.
-		extra: []store.Op{store.Put(original.Key, original.Value).If(original.Revision)},
-	}, nil
+	return &submission{next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat, extra: hold}, nil
 }
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation

@@ -55,6 +55,22 @@ type Pruner struct {
 	again  []record.Key // the resources that Flush looks at again
 }
 
+// Hold returns the ops with which the commit of an unfinished run that repeats an ended one keeps that one from being
+// removed. The entry of the ended run in the index of its resource gets a new revision: either the commit or a removal that
+// was decided upon before it fails. A later removal finds the unfinished run. If the ended run is no longer on record, the
+// error wraps [store.ErrNotFound].
+func (l *Ledger) Hold(ctx context.Context, run string) ([]store.Op, error) {
+	rec, rev, err := Load[record.Run](ctx, l, record.RunKey(run))
+	if err != nil {
+		return nil, err
+	}
+	index, err := l.Store.Get(ctx, record.RunIndexKey(rec.Key(), rec.Number, run))
+	if err != nil {
+		return nil, err
+	}
+	return []store.Op{store.Put(index.Key, index.Value).If(index.Revision), store.Check(record.RunKey(run), rev)}, nil
+}
+
 // NewPruner returns a pruner for a point in time.
 func (l *Ledger) NewPruner(keep Keep, now time.Time) *Pruner {
 	return &Pruner{ledger: l, keep: keep, now: record.TimeOf(now)}
@@ -112,9 +128,8 @@ func (p *Pruner) Flush(ctx context.Context) error {
 	return err
 }
 
-// commit makes the next commit, and begins a new group even if the commit fails. If the record of a run has changed since
-// it was read, then a call of Retry has taken the run for its original. Nothing of the group is removed then, and Flush
-// looks at the resources of the group again.
+// commit makes the next commit, and begins a new group even if the commit fails. If a run was held or removed since it was
+// read, nothing of the group is removed, and Flush looks at the resources of the group again.
 func (p *Pruner) commit(ctx context.Context) error {
 	group, counts, keys := p.group, p.counts, p.keys
 	p.group, p.counts, p.keys = nil, Removed{}, nil
@@ -190,9 +205,10 @@ type past struct {
 
 // pastRun is an ended run that the limits do not cover.
 type pastRun struct {
-	id, index string // the id, and the key in the index of the resource
-	rec       *record.Run
-	rev       store.Revision
+	id    string
+	index store.Record // in the index of the resource; it was read first
+	rec   *record.Run
+	rev   store.Revision
 }
 
 // measure reads the record of the resource and finds out which runs are too many.
@@ -318,7 +334,7 @@ func (p *past) pastRuns(ctx context.Context, after string) (runs []pastRun, next
 				return runs, "", nil
 			}
 		}
-		if runs = append(runs, pastRun{id, r.Key, rec, rev}); len(runs) == maxPastRuns {
+		if runs = append(runs, pastRun{id, r, rec, rev}); len(runs) == maxPastRuns {
 			return runs, r.Key, nil
 		}
 	}
@@ -326,7 +342,7 @@ func (p *past) pastRuns(ctx context.Context, after string) (runs []pastRun, next
 }
 
 // readWhatIsNeeded reads which runs are kept although the limits do not cover them. It is called after these runs were
-// read: a call of Retry that comes later changes the record of its original, so that the original is not removed.
+// read: a run that is held later is not removed; see [Ledger.Hold].
 func (p *past) readWhatIsNeeded(ctx context.Context) error {
 	head, _, err := p.ledger.Resource(ctx, p.key)
 	if err != nil {
@@ -381,7 +397,7 @@ func (p *past) readWhatIsNeeded(ctx context.Context) error {
 // removeRun removes an ended run, in one commit if its records are few. Otherwise the record of the run goes first, in a
 // commit of its own. After a crash the rest is found through the index of the resource; see removeRest.
 func (p *past) removeRun(ctx context.Context, r pastRun) error {
-	ops := []store.Op{store.Delete(record.RunKey(r.id)).If(r.rev), store.Delete(r.index)}
+	ops := []store.Op{store.Delete(record.RunKey(r.id)).If(r.rev), store.Delete(r.index.Key).If(r.index.Revision)}
 	if r.rec.Hash == "" {
 		ops = append(ops, store.Delete(record.PlanKey(r.id)))
 	}
@@ -403,14 +419,15 @@ func (p *past) removeLargeRun(ctx context.Context, r pastRun) error {
 	if err := p.commit(ctx); err != nil { // the older runs first
 		return err
 	}
-	if err := p.add(ctx, p.key, Removed{Runs: 1}, store.Delete(record.RunKey(r.id)).If(r.rev), store.Delete(record.PlanKey(r.id))); err != nil {
+	if err := p.add(ctx, p.key, Removed{Runs: 1}, store.Delete(record.RunKey(r.id)).If(r.rev), store.Delete(record.PlanKey(r.id)),
+		store.Check(r.index.Key, r.index.Revision)); err != nil {
 		return err
 	}
 	before := p.Removed.Runs
 	if err := p.commit(ctx); err != nil || p.Removed.Runs == before {
 		return err
 	}
-	return p.removeRest(ctx, r.id, r.index)
+	return p.removeRest(ctx, r.id, r.index.Key)
 }
 
 // removeRest removes what is left of a run that has no record any more. The entry in the index of the resource goes last.
