@@ -94,7 +94,7 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 //
 // Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
 // the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
-// run of the deletion and its log are kept.
+// run of the deletion and its log are kept as [Retention] says.
 //
 // A deletion is a run like any other: it can be canceled, and it can fail. The resource then stays, and stays marked.
 // Another call of Delete begins a new deletion. While a deletion is in progress, Delete returns its run. Delete

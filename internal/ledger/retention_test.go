@@ -309,6 +309,54 @@ func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 	return m.Store.Commit(ctx, ops...)
 }
 
+// meddling is a store that does something before its first commit.
+type meddling struct {
+	store.Store
+	before func()
+}
+
+func (m *meddling) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if before := m.before; before != nil {
+		m.before = nil
+		before()
+	}
+	return m.Store.Commit(ctx, ops...)
+}
+
+func TestARunThatIsHeldBeforeItsRemovalStays(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, steps := range []int{1, 2 * RemoveBatch} {
+		t.Run(fmt.Sprint(steps, " steps"), func(t *testing.T) {
+			b := newBook(t)
+			h := history(b, 4, now)
+			for i := range steps {
+				b.put(record.StepKey("r2", fmt.Sprint("s", i)), []byte(`{}`))
+			}
+			m := &meddling{Store: b.Store}
+			m.before = func() { // the commit of a run that repeats r2
+				b.Store = m.Store
+				hold, err := b.Hold(t.Context(), "r2")
+				require.NoError(t, err)
+				run := ended(0)
+				run.State, run.Of, run.Number = plan.Running, "r2", 5
+				h.LastRun, h.Active, h.Status.Run = 5, "r5", "r5"
+				_, err = b.Commit(t.Context(), append(hold, store.Put(record.RunKey("r5"), record.Encode(run)),
+					store.Put(record.RunIndexKey(app, 5, "r5"), nil), store.Put(record.ResourceKey(app), record.Encode(h))))
+				require.NoError(t, err)
+				b.Store = m
+			}
+			b.Store = m
+			require.Equal(t, Removed{Runs: 2}, b.prune(Keep{Runs: 1}, now))
+			runs, rest := b.runs()
+			require.Equal(t, []string{"r2", "r4", "r5"}, runs)
+			require.Empty(t, rest)
+			require.Contains(t, b.keys(), record.StepKey("r2", fmt.Sprint("s", steps-1)))
+			_, err := b.Hold(t.Context(), "r1")
+			require.ErrorIs(t, err, store.ErrNotFound)
+		})
+	}
+}
+
 func TestLeftoversOfEndedRunsAreRemoved(t *testing.T) {
 	b := newBook(t)
 	running := ended(0)
