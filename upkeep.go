@@ -32,14 +32,15 @@ type upkeep struct {
 	aging  alarm // rings when all resources must be looked at, because Age may cover another run
 	swept  bool  // the first sweep is done; owned by the work of aging
 
-	mu            sync.Mutex              // guards what follows
-	pruneQueue    map[record.Key]struct{} // resources that wait to be pruned
-	pruning       bool                    // a goroutine prunes
-	earliestSweep time.Time               // when the next sweep can be
+	mu            sync.Mutex         // guards what follows
+	pruneQueue    map[record.Key]int // resources that wait to be pruned, with the number of times that this was asked for
+	asked         int                // the sum of these numbers: about the number of runs that wait to be removed
+	pruning       bool               // a goroutine prunes
+	earliestSweep time.Time          // when the next sweep can be
 }
 
 func newUpkeep(e *Engine) *upkeep {
-	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]struct{}{}}
+	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]int{}}
 	u.ctx, u.end = context.WithCancel(e.sched.base)
 	u.resync.work, u.resync.start = u.resyncAll, u.goBackground
 	u.aging.work, u.aging.start = u.sweep, u.goBackground
@@ -280,7 +281,8 @@ func (u *upkeep) prune(k record.Key) {
 		return
 	}
 	u.mu.Lock()
-	u.pruneQueue[k] = struct{}{}
+	u.pruneQueue[k]++
+	u.asked++
 	begin := !u.pruning
 	u.pruning = true
 	u.mu.Unlock()
@@ -354,20 +356,21 @@ func (u *upkeep) takeLocked() (keys []record.Key) {
 		}
 	}
 	for _, k := range keys {
+		u.asked -= u.pruneQueue[k]
 		delete(u.pruneQueue, k)
 	}
 	return keys
 }
 
-// maxPruneQueue is the number of resources that wait to be pruned from which on workers help.
-const maxPruneQueue = 256
+// maxUnpruned is the number of ended runs whose resources wait to be pruned from which on workers help.
+const maxUnpruned = 256
 
-// help prunes some resources if too many wait. A worker calls it before it takes another run, so that no more runs end
+// help prunes some resources if too many runs have ended. A worker calls it before it takes another run, so that no more runs end
 // than can be removed, however fast they are.
 func (u *upkeep) help() {
 	u.mu.Lock()
 	var keys []record.Key
-	if len(u.pruneQueue) > maxPruneQueue {
+	if u.asked > maxUnpruned {
 		keys = u.takeLocked()
 	}
 	u.mu.Unlock()

@@ -185,3 +185,31 @@ func TestShutdownIsNotHeldUpByUpkeep(t *testing.T) {
 		}
 	}
 }
+
+// However slow the removal is and however quick the runs are, no more is kept than the limits say and a few hundred runs.
+func TestRetentionKeepsUpWithAnyRate(t *testing.T) {
+	for _, resources := range []int{1, 30, 1000} {
+		t.Run(fmt.Sprint(resources, " resources"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := &slow{Store: memory.New(), slow: func(op store.Op) bool { return op.Removes() && strings.HasPrefix(op.Key(), "rix/") }}
+				disk.on.Store(true)
+				e := rig.NewOn(t, disk, conveyor.Options{Workers: 4, Retention: conveyor.Retention{Runs: 1}}).MustStart()
+				e.Driver("d", new(rig.Recorder))
+				e.Pipeline("d")
+				for i := range 3_000 {
+					e.Finish(rig.Object(fmt.Sprint("x", i%resources), i))
+					if i%500 == 0 {
+						n := 0
+						for _, err := range disk.List(t.Context(), store.Query{Prefix: "run/"}) {
+							require.NoError(t, err)
+							n++
+						}
+						require.Less(t, n, resources+600)
+					}
+				}
+				time.Sleep(time.Hour)
+				require.Len(t, rig.Drain(t, e.Runs(t.Context(), conveyor.RunFilter{})), resources)
+			})
+		})
+	}
+}
