@@ -32,15 +32,17 @@ type upkeep struct {
 	aging  alarm // rings when all resources must be looked at, because Age may cover another run
 	swept  bool  // the first sweep is done; owned by the work of aging
 
-	mu            sync.Mutex         // guards what follows
-	pruneQueue    map[record.Key]int // resources that wait to be pruned, with the number of times that this was asked for
-	asked         int                // the sum of these numbers: about the number of runs that wait to be removed
-	pruning       bool               // a goroutine prunes
-	earliestSweep time.Time          // when the next sweep can be
+	mu            sync.Mutex          // guards what follows
+	pruneQueue    map[record.Key]int  // resources that wait to be pruned, with the number of times that this was asked for
+	taken         map[record.Key]bool // resources that are being pruned
+	asked         int                 // the sum of the numbers of both: about the number of runs that are to be removed
+	progress      chan struct{}       // is closed and replaced when resources have been pruned
+	pruning       bool                // a goroutine of the upkeep prunes
+	earliestSweep time.Time           // when the next sweep can be
 }
 
 func newUpkeep(e *Engine) *upkeep {
-	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]int{}}
+	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]int{}, taken: map[record.Key]bool{}, progress: make(chan struct{})}
 	u.ctx, u.end = context.WithCancel(e.sched.base)
 	u.resync.work, u.resync.start = u.resyncAll, u.goBackground
 	u.aging.work, u.aging.start = u.sweep, u.goBackground
@@ -283,8 +285,15 @@ func (u *upkeep) prune(k record.Key) {
 	u.mu.Lock()
 	u.pruneQueue[k]++
 	u.asked++
-	begin := !u.pruning
-	u.pruning = true
+	u.mu.Unlock()
+	u.beginPruning()
+}
+
+// beginPruning starts the goroutine that prunes, unless there is one or nothing waits.
+func (u *upkeep) beginPruning() {
+	u.mu.Lock()
+	begin := !u.pruning && len(u.pruneQueue) > 0
+	u.pruning = u.pruning || begin
 	u.mu.Unlock()
 	if begin && !u.goBackground(u.pruneQueued) {
 		u.mu.Lock()
@@ -296,11 +305,79 @@ func (u *upkeep) prune(k record.Key) {
 // pruneQueued prunes the resources that wait, until none is left.
 func (u *upkeep) pruneQueued() {
 	for {
-		keys := u.nextToPrune()
+		u.mu.Lock()
+		keys, asked := u.takeLocked()
+		u.pruning = len(keys) > 0
+		u.mu.Unlock()
 		if len(keys) == 0 {
 			return
 		}
-		u.pruneResources(keys)
+		u.pruneTaken(keys, asked)
+	}
+}
+
+// maxPruneTogether bounds the resources that are pruned together.
+const maxPruneTogether = 64
+
+// takeLocked removes resources that nobody prunes from pruneQueue and returns them. The caller must call pruneTaken if
+// there are any. If Shutdown has begun, there are none.
+func (u *upkeep) takeLocked() (keys []record.Key, asked int) {
+	if u.ctx.Err() != nil {
+		return nil, 0
+	}
+	for k, n := range u.pruneQueue {
+		if u.taken[k] {
+			continue
+		}
+		asked += n
+		if keys = append(keys, k); len(keys) == maxPruneTogether {
+			break
+		}
+	}
+	for _, k := range keys {
+		delete(u.pruneQueue, k)
+		u.taken[k] = true
+	}
+	return keys, asked
+}
+
+// pruneTaken prunes resources that takeLocked has returned.
+func (u *upkeep) pruneTaken(keys []record.Key, asked int) {
+	u.pruneResources(keys)
+	u.mu.Lock()
+	for _, k := range keys {
+		delete(u.taken, k)
+	}
+	u.asked -= asked
+	close(u.progress)
+	u.progress = make(chan struct{})
+	u.mu.Unlock()
+	u.beginPruning() // for the resources that were asked for again in the meantime
+}
+
+// maxUnpruned is the number of ended runs whose resources are not pruned yet from which on workers help.
+const maxUnpruned = 256
+
+// help prunes some resources if too many runs have ended, or waits for those who do. A worker calls it before it takes
+// another run, so that no more runs end than can be removed, however fast they are.
+func (u *upkeep) help() {
+	for {
+		u.mu.Lock()
+		if u.asked <= maxUnpruned || u.ctx.Err() != nil {
+			u.mu.Unlock()
+			return
+		}
+		keys, asked := u.takeLocked()
+		progress := u.progress
+		u.mu.Unlock()
+		if len(keys) > 0 {
+			u.pruneTaken(keys, asked)
+			return
+		}
+		select {
+		case <-progress:
+		case <-u.ctx.Done():
+		}
 	}
 }
 
@@ -329,53 +406,6 @@ func (u *upkeep) pruneFailed(err error) {
 	u.sched.log.Warn("old records cannot be removed", "error", err)
 	if !errors.Is(err, store.ErrCorrupt) {
 		u.sweepAt(record.TimeOf(time.Now().Add(retryPruning)))
-	}
-}
-
-// maxPruneTogether bounds the resources that are pruned together.
-const maxPruneTogether = 64
-
-// nextToPrune removes resources from pruneQueue and returns them. If none is left or Shutdown has begun, it returns none,
-// and the goroutine that prunes must end.
-func (u *upkeep) nextToPrune() (keys []record.Key) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	keys = u.takeLocked()
-	u.pruning = len(keys) > 0
-	return keys
-}
-
-// takeLocked removes resources from pruneQueue and returns them.
-func (u *upkeep) takeLocked() (keys []record.Key) {
-	if u.ctx.Err() != nil {
-		return nil
-	}
-	for k := range u.pruneQueue {
-		if keys = append(keys, k); len(keys) == maxPruneTogether {
-			break
-		}
-	}
-	for _, k := range keys {
-		u.asked -= u.pruneQueue[k]
-		delete(u.pruneQueue, k)
-	}
-	return keys
-}
-
-// maxUnpruned is the number of ended runs whose resources wait to be pruned from which on workers help.
-const maxUnpruned = 256
-
-// help prunes some resources if too many runs have ended. A worker calls it before it takes another run, so that no more runs end
-// than can be removed, however fast they are.
-func (u *upkeep) help() {
-	u.mu.Lock()
-	var keys []record.Key
-	if u.asked > maxUnpruned {
-		keys = u.takeLocked()
-	}
-	u.mu.Unlock()
-	if len(keys) > 0 {
-		u.pruneResources(keys)
 	}
 }
 
