@@ -103,7 +103,7 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 //
 // Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
 // the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
-// run of the deletion and its log are kept.
+// run of the deletion and its log are kept as [Retention] says.
 //
 // A deletion is a run like any other: it can be canceled, and it can fail. The resource then stays, and stays marked.
 // Another call of Delete begins a new deletion. While a deletion is in progress, Delete returns its run. Delete
@@ -164,9 +164,12 @@ type RetryFrom struct {
 //
 // A step that comes after a step that is called again is called again too.
 //
+// The old run is kept until the new run has ended, whatever [Retention] says. The new run has then taken over what it
+// needs, so the old one can be removed.
+//
 // Retry returns:
 //
-//   - [ErrNotFound] if there is no such run, if the run has no such step, or if the resource of the run was deleted, even
+//   - [ErrNotFound] if there is no such run, if it was removed in the meantime, if the run has no such step, or if the resource of the run was deleted, even
 //     if its name is in use again;
 //   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
 //     longer the newest, if another run of the resource has not ended, or if the resource is being deleted;
@@ -232,12 +235,19 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 	case head.Active != "" || head.Pending != "":
 		return nil, fmt.Errorf("%w: run %s has not ended", ErrConflict, head.Active+head.Pending)
 	}
+	hold, err := e.ledger.Hold(ctx, old.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: run %s is no longer kept", ErrNotFound, old.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
 	revision, err := e.ledger.Revision(ctx, record.Key(old.Resource), head.Generation)
 	if err != nil {
 		return nil, err
 	}
 	next := *head
-	return &submission{next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat}, nil
+	return &submission{next: &next, cause: record.Retried, spec: revision.Spec, repeat: repeat, extra: hold}, nil
 }
 
 // Rollback applies an earlier generation of a resource again. The spec and the pipeline of the earlier generation
@@ -381,7 +391,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 	first := tombstone.Generation + 1
 	want := withRevision(o, &record.Resource{
 		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: toMetadata(&o.Meta),
-		Version: 1, Generation: first, First: first, Created: now, Updated: now,
+		Version: 1, Generation: first, First: first, Created: now, Updated: now, LastRun: tombstone.LastRun,
 	}, pipeline, record.Created)
 	// A check that there is no resource would not be enough: another call may have created and deleted the resource in
 	// the meantime. The generation would then be used twice.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // objectOfRun returns the resource as it was when its run started. The object shares nothing with the record.
@@ -72,8 +74,16 @@ func describeRun(ctx context.Context, l *ledger.Ledger, id string) (*Run, error)
 		return nil, err
 	}
 	run := runOf(state, attempts)
-	if state.Rec.State == plan.Queued {
+	switch {
+	case state.Rec.State == plan.Queued:
 		return describeQueuedRun(ctx, l, run, state)
+	case state.Rec.State.Final():
+		// If the run was removed in the meantime, some of its steps or attempts may not have been found.
+		if _, err := l.Store.Get(ctx, record.RunKey(id)); errors.Is(err, store.ErrNotFound) {
+			return nil, noRun(id)
+		} else if err != nil {
+			return nil, err
+		}
 	}
 	return run, nil
 }
@@ -115,7 +125,7 @@ func describeQueuedRun(ctx context.Context, l *ledger.Ledger, run *Run, state *r
 func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 	rec := &r.Rec
 	run := &Run{
-		ID: r.ID, Resource: Key(rec.Key()), ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
+		ID: r.ID, Resource: Key(rec.Key()), Number: rec.Number, ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
 		Cause: Cause(rec.Cause), State: State(rec.State), Reason: rec.Reason,
 		CreatedAt: rec.Created.Time(), StartedAt: rec.Started.Time(), EndedAt: rec.Ended.Time(), Deadline: rec.Deadline.Time(),
 		Of: rec.Of, stop: rec.Stop, failed: -1,

@@ -263,13 +263,17 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 // error, or does not return, is recorded as interrupted, and its driver is called again after the next start.
 //
 // Shutdown returns when everything that the engine started has stopped, and at the latest at the deadline. If drivers
-// have not returned by then, the error names their steps, and what these drivers return later is discarded.
+// have not returned by then, the error names their steps, and what these drivers return later is discarded. Half of the
+// reserved time is for these drivers, and half is for recording.
+//
+// Resyncs, [Engine.Prune] and the removal of old records stop at once. The next Start takes them up.
 //
 // A store that fails or blocks does not delay Shutdown beyond the following times:
 //
-//   - If the deadline of ctx is in the future, Shutdown returns by the deadline.
-//   - If the deadline of ctx has already passed, Shutdown returns within a quarter of a second.
-//   - If ctx has no deadline and ends, Shutdown returns within two seconds after the end of ctx.
+//   - If the deadline of ctx is in the future, Shutdown returns by the deadline. If the deadline is less than 50ms away,
+//     Shutdown can miss it by 5ms.
+//   - If ctx has a deadline and ended before the call, Shutdown returns within a quarter of a second.
+//   - If ctx ends otherwise, Shutdown returns within two seconds after the end of ctx.
 //   - If ctx has no deadline and does not end, Shutdown returns within twice [Options].ShutdownGrace plus one second
 //     after the last driver has returned.
 //
@@ -298,6 +302,8 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Wait blocks until the run has ended and returns it, whether it succeeded or not. [Run.Err] reports why it did not.
+//
+// A run whose end a caller waits for is not removed (see [Retention]) before the caller has it.
 //
 // Wait returns [ErrNotFound] if there is no such run, the cause of ctx if ctx ends first, and [ErrClosed] if the
 // engine is shut down first. It returns an error of the store if the run cannot continue because the store is closed

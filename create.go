@@ -59,10 +59,12 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 // It adds to want.extra what must be written for this.
 func enqueueNewRun(k record.Key, id string, now time.Time, want *submission) record.Run {
 	next := want.next
+	next.LastRun++
 	rec := record.Run{
 		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: plan.Queued,
 		Generation: next.Generation, Pipeline: next.Pipeline, Created: record.TimeOf(now),
 		Of: want.repeat.Of, From: want.repeat.From, Newest: want.repeat.Newest,
+		Number: next.LastRun,
 	}
 	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration)...)
 	want.extra = append(want.extra, next.CancelResync(k)...)

@@ -380,6 +380,31 @@ func ExampleEngine_Shutdown() {
 	// conveyor: closed
 }
 
+func ExampleEngine_Prune() {
+	ctx := context.Background()
+	engine := startEngine(quiet)
+	defer engine.Shutdown(ctx)
+	build := newBuild("app", "")
+	for _, build.Spec.Repository = range []string{"first", "second", "third"} {
+		run, err := engine.Apply(ctx, build)
+		check(err)
+		_, err = engine.Wait(ctx, run.ID)
+		check(err)
+	}
+	pruned, err := engine.Prune(ctx, conveyor.PruneOptions{
+		Retention: conveyor.Retention{Runs: 1, Revisions: 2},
+	})
+	check(err)
+	fmt.Println(pruned.Runs, "runs and", pruned.Revisions, "revision removed")
+	for run, err := range engine.Runs(ctx, conveyor.RunFilter{Resource: build.Key()}) {
+		check(err)
+		fmt.Println("run", run.Number, "is kept")
+	}
+	// Output:
+	// 2 runs and 1 revision removed
+	// run 3 is kept
+}
+
 func ExampleEngine_Run() {
 	engine, err := conveyor.New(memory.New(), conveyor.Options{ShutdownGrace: 5 * time.Second})
 	check(err)

@@ -117,13 +117,15 @@ type shutdown struct {
 	*scheduler
 	drains sched.Drains
 	own    *attempt // the attempt whose driver is the caller; nil if the caller is no driver
+	late   bool     // the context had ended before the call
 }
 
-// shutdown is a sequence: take nothing new, let attempts finish, cancel the rest, record what happened, and join all
-// goroutines.
+// shutdown is a sequence: take nothing new, end the upkeep, let attempts finish, cancel the rest, record what happened,
+// and join all goroutines.
 func (s *scheduler) shutdown(ctx context.Context) error {
 	drains, own, stopped := s.drain(ctx)
-	down := &shutdown{s, drains, own}
+	s.upkeep.stop()
+	down := &shutdown{s, drains, own, ctx.Err() != nil}
 	if stopped {
 		return down.rejoin(ctx)
 	}
@@ -140,7 +142,7 @@ func (s *scheduler) shutdown(ctx context.Context) error {
 	s.endAttempts()
 	select {
 	case <-drains.Drained:
-	case <-time.After(reserve - reserve/4): // the rest is for recording the outcomes of abandoned calls
+	case <-time.After(reserve / 2): // the rest is for recording the outcomes of abandoned calls
 	case <-s.done:
 	}
 	return down.stop(ctx)
@@ -225,7 +227,6 @@ func (s *shutdown) stop(ctx context.Context) error {
 	if first {
 		close(s.done)
 		s.flusher.alarm.stop()
-		s.upkeep.stop()
 	}
 	if s.own == nil {
 		recorded = s.join(ctx, until) && recorded
@@ -250,20 +251,31 @@ func (s *shutdown) rejoin(ctx context.Context) error {
 	return s.shutdownError(ctx, true)
 }
 
-// storeDeadline returns a context that ends when Shutdown no longer waits for the store. Even if the deadline of ctx
-// has passed, a short time is left for recording. Otherwise the result of a store call that is about to return would be
-// lost.
+// lastMoment is the largest part of the time before the deadline of Shutdown that is left for returning, and the least time
+// that is left for recording.
+const lastMoment = 5 * time.Millisecond
+
+// storeDeadline returns a context that ends when Shutdown no longer waits for the store. It ends shortly before the
+// deadline of ctx, so that Shutdown returns by the deadline. Only if ctx had ended before Shutdown was called, or ends
+// without a deadline, a bounded time is left for recording. Otherwise the result of a store call that is about to return
+// would be lost.
 func (s *shutdown) storeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	left := s.opts.ShutdownGrace
-	if last, limited := ctx.Deadline(); limited {
-		left = max(time.Until(last), shutdownReserve/4)
-	} else if ctx.Err() != nil {
-		left = shutdownReserve
+	last, limited := ctx.Deadline()
+	switch {
+	case limited && s.late:
+		left = shutdownReserve / 4
+	case limited:
+		left = time.Until(last)
+		left = max(left-min(left/16, lastMoment), lastMoment)
+	}
+	if ctx.Err() != nil {
+		left = min(left, shutdownReserve)
 	}
 	return context.WithTimeout(context.WithoutCancel(ctx), left)
 }
 
-// within calls fn and reports whether fn has returned before until ended. If not, the goroutine of fn is left behind,
+// within calls fn and reports whether fn has returned by the time until ended. If not, the goroutine of fn is left behind,
 // because nothing can end a call of a store.
 func within(until context.Context, fn func()) bool {
 	returned := make(chan struct{})
@@ -275,6 +287,11 @@ func within(until context.Context, fn func()) bool {
 	case <-returned:
 		return true
 	case <-until.Done():
+	}
+	select {
+	case <-returned: // both at once
+		return true
+	default:
 		return false
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"maps"
@@ -17,7 +16,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/runlog"
-	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -70,7 +68,9 @@ type LogOptions struct {
 // does not notice. A reader that comes later, or is slow, gets the line that stands for it.
 //
 // The sequence ends with an error as its last element if there is no such run ([ErrNotFound]), if the store fails, if
-// ctx ends (the cause of ctx), or if the engine is shut down while the sequence follows the run ([ErrClosed]).
+// ctx ends (the cause of ctx), or if the engine is shut down while the sequence follows the run ([ErrClosed]). A run whose
+// end a sequence has waited for is not removed (see [Retention]) before the sequence has ended. If the run is removed
+// while its log is read, the sequence ends with ErrNotFound.
 func (e *Engine) Logs(ctx context.Context, runID string, o LogOptions) iter.Seq2[LogLine, error] {
 	return func(yield func(LogLine, error) bool) {
 		if err := e.followLog(ctx, runID, o, func(l record.LogLine) bool { return yield(LogLine(l), nil) }); err != nil {
@@ -91,7 +91,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		news := s.followers.News(t)
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
 		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(run, text.MaxName))
+			return noRun(run)
 		}
 		if err != nil {
 			return err
@@ -113,7 +113,13 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		for _, l := range unwritten {
 			pass(l)
 		}
-		if !more || !o.Follow || rec.State.Final() {
+		if !more {
+			return nil
+		}
+		if rec.State.Final() {
+			return e.stillThere(ctx, run) // what Retention removes begins with the record of the run
+		}
+		if !o.Follow {
 			return nil
 		}
 		select {
@@ -124,6 +130,16 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 			return ErrClosed
 		}
 	}
+}
+
+// stillThere returns nil if the record of a run that has ended is there, so that everything that was read of the run was
+// there, and an ErrNotFound otherwise.
+func (e *Engine) stillThere(ctx context.Context, run string) error {
+	_, err := e.ledger.Store.Get(ctx, record.RunKey(run))
+	if errors.Is(err, store.ErrNotFound) {
+		err = noRun(run)
+	}
+	return err
 }
 
 // unwrittenLines returns the lines of a run that are in memory and may not be in the store.

@@ -124,15 +124,29 @@ func (l *Limits) validate(f *fault.Fields) {
 	}
 }
 
-// Retention bounds what is kept of the past of each resource. The zero value keeps everything. Retention is applied
-// each time a run of the resource ends, and after every 256th generation. A resource without activity is not pruned.
+// Retention bounds what is kept of the past of each resource. The zero value keeps everything.
+//
+// Retention is applied in the background: each time a run of the resource ends, after every 256th generation, when Age
+// covers another run of a resource at rest, and to everything after Start. What a shutdown or a crash leaves is removed
+// after the next Start. [Engine.Prune] applies it at once. The work is in proportion to what is removed. Only Age, while
+// resources are at rest, has all resources looked at; this takes at most a twentieth of the time, so that in a store with
+// very many resources runs can stay longer than Age by some minutes.
 //
 // Some records are never removed, with any setting: runs that have not ended, runs that an unfinished run repeats,
-// the newest run of a resource, its current generation, and the generations that unfinished runs have pinned. The
-// steps, the attempts and the log of a run are removed together with the run. Its checkpoints, and the signals that
-// no step took, are removed when the run ends.
+// the newest run of a resource and the newest one that has begun and ended, its current generation, and the generations
+// that unfinished runs have pinned. A run is not removed while a caller of [Engine.Wait] or [Engine.Logs] that came before
+// its end still reads it. The steps, the attempts and the log of a run are removed together with the run. Its checkpoints,
+// and the signals that no step took, are removed when the run ends.
+//
+// The runs of a deleted resource are under the same limits, counted over all resources that had the name, and Age removes
+// even the newest of them. Without Age, the newest Runs of them are kept. Of the name itself only its last generation and
+// the number of its last run stay, because a new resource of the name continues from them.
+//
+// If any limit is set, the definitions of deleted pipelines and the former definitions of pipelines are removed after the
+// next Start if no run on record has pinned them.
 type Retention struct {
-	// Runs is the number of ended runs to keep, the newest ones. 0 means all.
+	// Runs is the number of ended runs to keep, those with the highest [Run].Number. A run that was canceled before it
+	// began can be kept beyond this number until the runs that were queued before it have ended. 0 means all.
 	Runs int
 	// Age is the maximum age of a kept run, counted from its end. 0 means no limit.
 	Age time.Duration

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
@@ -28,6 +29,11 @@ func (e *Engine) Get(ctx context.Context, k Key) (*Object, error) {
 // noResource returns the error for a resource that does not exist.
 func noResource(k Key) error {
 	return fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
+}
+
+// noRun returns the error for a run that does not exist.
+func noRun(id string) error {
+	return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
 }
 
 // head returns the record of a resource, or ErrNotFound.
@@ -144,7 +150,7 @@ func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, erro
 // GetRun returns the current state of a run, or [ErrNotFound]. The caller owns the run.
 func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if text.NameFault(runID) != "" {
-		return nil, fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
+		return nil, noRun(runID)
 	}
 	run, err := describeRun(ctx, e.ledger, runID)
 	if err != nil {
@@ -172,7 +178,7 @@ func (f *RunFilter) wants(r *Run) bool {
 		(!f.Unfinished || !r.State.Final())
 }
 
-// Runs returns the runs that f selects, in the order of their creation. Each run is read separately: the list is not
+// Runs returns the runs that f selects, in the order of their ids, or of their numbers if f names a resource. Each run is read separately: the list is not
 // a snapshot of one moment. If the store fails or ctx ends, the last element is the error of the store or the cause
 // of ctx. The caller owns the runs.
 func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
@@ -181,19 +187,65 @@ func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 	case f.Unfinished:
 		q.Prefix = record.ActivePrefix
 	case f.Resource != Key{}:
-		q.Prefix = record.RunsOf(record.Key(f.Resource))
+		return e.runsOf(ctx, f)
 	}
 	if f.After != "" {
 		q.After = q.Prefix + f.After
 	}
+	return e.listRuns(ctx, f, q, func(key string) (string, error) { return key[len(q.Prefix):], nil })
+}
+
+// runsOf returns the runs of one resource that f selects.
+func (e *Engine) runsOf(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
+	k := record.Key(f.Resource)
+	q := store.Query{Prefix: record.RunsOf(k), Reverse: f.Newest}
+	idOf := func(key string) (string, error) {
+		_, id, err := record.ParseRunIndexKey(key)
+		return id, err
+	}
+	if f.After == "" {
+		return e.listRuns(ctx, f, q, idOf)
+	}
+	return func(yield func(*Run, error) bool) {
+		after, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(f.After))
+		skip := idOf
+		switch {
+		case err == nil && after.Key() == k:
+			q.After = record.RunIndexKey(k, after.Number, f.After)
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			yield(nil, err)
+			return
+		default: // the run was removed; only its id says where it was
+			skip = func(key string) (string, error) {
+				id, err := idOf(key)
+				if f.Newest && id >= f.After || !f.Newest && id <= f.After {
+					id = ""
+				}
+				return id, err
+			}
+		}
+		e.listRuns(ctx, f, q, skip)(yield)
+	}
+}
+
+// listRuns returns the runs that f selects among those that q lists. idOf returns the id of the run that a key lists, or
+// an empty text if the run is to be left out.
+func (e *Engine) listRuns(ctx context.Context, f RunFilter, q store.Query, idOf func(key string) (string, error)) iter.Seq2[*Run, error] {
 	return func(yield func(*Run, error) bool) {
 		n := 0
 		for r, err := range e.ledger.Store.List(ctx, q) {
+			id := ""
+			if err == nil {
+				id, err = idOf(r.Key)
+			}
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			run, err := describeRun(ctx, e.ledger, r.Key[len(q.Prefix):])
+			if id == "" {
+				continue
+			}
+			run, err := describeRun(ctx, e.ledger, id)
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
 				continue // the run was removed in the meantime (see [Retention]), or f does not select it
 			}

@@ -67,8 +67,11 @@ func (c *Cause) UnmarshalText(b []byte) error { return (*record.Cause)(c).Unmars
 // Run is the work on one generation of a resource along its pipeline. It is a plain value: the run as it was when it
 // was read.
 type Run struct {
-	ID         string `json:"id"` // sorts by CreatedAt
-	Resource   Key    `json:"resource"`
+	ID       string `json:"id"` // sorts by CreatedAt
+	Resource Key    `json:"resource"`
+	// Number counts the runs of the resource from 1, in the order of their creation. It goes on when the resource is
+	// deleted and its name is used again. It is 0 for a run that was made before runs had numbers.
+	Number     int64  `json:"number,omitempty"`
 	ResourceID string `json:"resourceId"` // the ID of the resource, which identifies the incarnation of the name
 	Generation int64  `json:"generation"` // what the run reconciles; a queued run can take up a newer generation
 	Pipeline   string `json:"pipeline,omitempty"`
@@ -87,7 +90,7 @@ type Run struct {
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	EndedAt   time.Time `json:"endedAt,omitzero"`
 	Deadline  time.Time `json:"deadline,omitzero"` // from the Timeout of the pipeline; zero if there is none; it moves while Finally waits to be called
-	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry])
+	Of        string    `json:"of,omitempty"`      // the run that this one repeats (see [Engine.Retry]); it can be gone once this one has ended
 
 	stop   plan.Stop
 	failed int // position of the step that made the run fail, or -1

@@ -102,7 +102,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
 			s.forget(r)
-			s.deleteLeftovers(r) // the runner may have been woken by a signal that was recorded as the run ended
+			s.upkeep.deleteLeftovers(r.ID) // the runner may have been woken by a signal that was recorded as the run ended
 			return nil
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(r) {
@@ -290,7 +290,7 @@ func (d *decision) suspend(inFlight bool) {
 		late := r.leftovers != d.leftovers // a leftover was added after the decision
 		r.mu.Unlock()
 		if t.LeavesLeftovers() || late {
-			s.deleteLeftovers(r)
+			s.upkeep.deleteLeftovers(r.ID)
 		}
 		if head := t.Head(); head != nil && head.Pending != "" {
 			s.enqueue(s.take(head.Pending, r.Key, laneOf(head.Pipeline, r.Key)))
@@ -438,13 +438,6 @@ func (r *runner) noteLeftovers() {
 	r.leftovers++
 }
 
-// deleteLeftovers deletes the checkpoints and signals of a run that has ended.
-func (s *scheduler) deleteLeftovers(r *runner) {
-	s.goBackground(func() {
-		s.retryStore("delete what is left of run "+r.ID, func() error { return s.ledger.RemoveAll(s.base, ledger.Leftovers(r.ID)...) })
-	})
-}
-
 // errEnded reports that the run of a runner has ended.
 var errEnded = errors.New("conveyor: the run has ended")
 
@@ -501,20 +494,6 @@ const (
 	firstDelay   = 50 * time.Millisecond
 	longestDelay = 5 * time.Second
 )
-
-// retryStore calls do until do succeeds, until do returns a permanent error, or until the scheduler stops retrying.
-func (s *scheduler) retryStore(what string, do func() error) {
-	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
-		err := do()
-		if err == nil || ledger.Permanent(err) {
-			return
-		}
-		s.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
-		if !s.sleep(pause) {
-			return
-		}
-	}
-}
 
 // sleep waits for d and returns true. It returns false if the scheduler stops retrying first.
 func (s *scheduler) sleep(d time.Duration) bool {

@@ -187,6 +187,7 @@ func (s *scheduler) workerLoop(a *attempt) {
 			a = next
 			continue
 		}
+		s.upkeep.help()
 		t := s.pool.Next()
 		if t == nil {
 			finished = true
@@ -265,8 +266,16 @@ func (s *scheduler) draining() bool { return s.pool.Phase() >= sched.Draining }
 
 // waiters are the callers that wait for the ends of runs.
 type waiters struct {
-	mu   sync.Mutex             // guards runs
-	runs map[string][]chan *Run // by run id; each receives the ended run, or nil if the caller must read it; size 1
+	mu   sync.Mutex          // guards runs
+	runs map[string]*waiting // by run id
+}
+
+// waiting are the callers that wait for the end of one run. A caller counts until it has the ended run, so that the run
+// is not removed before.
+type waiting struct {
+	ended   []chan *Run // each receives the ended run, or nil if the caller must read it; size 1
+	callers int
+	then    func() // is called when the last caller has left; nil for nothing
 }
 
 func (w *waiters) add(run string) chan *Run {
@@ -274,25 +283,52 @@ func (w *waiters) add(run string) chan *Run {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.runs == nil {
-		w.runs = map[string][]chan *Run{}
+		w.runs = map[string]*waiting{}
 	}
-	w.runs[run] = append(w.runs[run], c)
+	of := w.runs[run]
+	if of == nil {
+		of = new(waiting)
+		w.runs[run] = of
+	}
+	of.callers++
+	of.ended = append(of.ended, c)
 	return c
 }
 
+// remove removes a caller that add has added, after it got the ended run or has given up.
 func (w *waiters) remove(run string, c chan *Run) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.runs[run] = slices.DeleteFunc(w.runs[run], func(other chan *Run) bool { return other == c })
-	if len(w.runs[run]) == 0 {
+	of := w.runs[run]
+	of.ended = slices.DeleteFunc(of.ended, func(other chan *Run) bool { return other == c })
+	of.callers--
+	var then func()
+	if of.callers == 0 {
+		then = of.then
 		delete(w.runs, run)
+	}
+	w.mu.Unlock()
+	if then != nil {
+		then()
 	}
 }
 
-func (w *waiters) take(run string) []chan *Run {
+func (w *waiters) take(run string) (all []chan *Run) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := w.runs[run]
-	delete(w.runs, run)
+	if of := w.runs[run]; of != nil {
+		all, of.ended = of.ended, nil
+	}
 	return all
+}
+
+// delay reports whether callers wait for a run, or are about to read it because it has ended. If so, then is called when
+// the last of them has left.
+func (w *waiters) delay(run string, then func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	of := w.runs[run]
+	if of != nil {
+		of.then = then
+	}
+	return of != nil
 }

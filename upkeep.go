@@ -3,10 +3,12 @@ package conveyor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -23,27 +25,79 @@ type upkeep struct {
 	// rerun makes a run of an unchanged resource if wanted returns true for the resource's record.
 	rerun func(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error)
 
-	resync alarm // rings when a resource must be run again
+	// ctx is for the store. It ends when Shutdown begins, at whatever phase: what is left is taken up at the next start.
+	ctx context.Context
+	end context.CancelFunc
 
-	mu         sync.Mutex              // guards what follows
-	pruneQueue map[record.Key]struct{} // resources that wait to be pruned
-	pruning    bool                    // a goroutine prunes
+	resync alarm // rings when a resource must be run again
+	aging  alarm // rings when all resources must be looked at, because Age may cover another run
+	swept  bool  // the first sweep is done; owned by the work of aging
+
+	mu            sync.Mutex          // guards what follows
+	pruneQueue    map[record.Key]int  // resources that wait to be pruned, with the number of times that this was asked for
+	taken         map[record.Key]bool // resources that are being pruned
+	asked         int                 // the sum of the numbers of both: about the number of runs that are to be removed
+	progress      chan struct{}       // is closed and replaced when resources have been pruned
+	pruning       bool                // a goroutine of the upkeep prunes
+	earliestSweep time.Time           // when the next sweep can be
 }
 
 func newUpkeep(e *Engine) *upkeep {
-	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]struct{}{}}
-	u.resync.work = u.resyncAll
-	u.resync.start = func(work func()) bool {
-		return !e.sched.draining() && e.sched.goBackground(work)
-	}
+	u := &upkeep{sched: e.sched, rerun: e.rerun, pruneQueue: map[record.Key]int{}, taken: map[record.Key]bool{}, progress: make(chan struct{})}
+	u.ctx, u.end = context.WithCancel(e.sched.base)
+	u.resync.work, u.resync.start = u.resyncAll, u.goBackground
+	u.aging.work, u.aging.start = u.sweep, u.goBackground
 	return u
 }
 
-// start begins with the resyncs. The first look at the index also sets the time of the next look.
-func (u *upkeep) start() { u.resync.set(time.Now()) }
+// start begins with the upkeep, and takes up what an earlier process has left. The first look at the index of the
+// resyncs also sets the time of the next look. It is called with the lock of the pool held.
+func (u *upkeep) start() {
+	u.resync.set(time.Now())
+	if u.sched.opts.Retention != (Retention{}) {
+		u.aging.set(time.Now())
+	}
+	u.sched.background.Go(func() { u.retryStore("delete what ended runs have left", u.deleteAllLeftovers) })
+}
 
-// stop ends the resyncs. A resync that is in progress is not interrupted.
-func (u *upkeep) stop() { u.resync.stop() }
+// stop ends the upkeep. A commit that has begun is finished, and nothing is begun any more.
+func (u *upkeep) stop() {
+	u.end()
+	u.resync.stop()
+	u.aging.stop()
+}
+
+// goBackground runs work in a goroutine that Shutdown waits for. It returns false, and does not run work, if Shutdown has
+// begun.
+func (u *upkeep) goBackground(work func()) bool {
+	return u.sched.pool.IfBefore(sched.Draining, func() { u.sched.background.running.Go(work) })
+}
+
+// retryStore calls do until do succeeds, until do returns a permanent error, or until Shutdown begins.
+func (u *upkeep) retryStore(what string, do func() error) {
+	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
+		err := do()
+		if err == nil || ledger.Permanent(err) || u.ctx.Err() != nil {
+			return
+		}
+		u.sched.log.Warn("store failed; trying again", "work", what, "error", err, "after", pause)
+		select {
+		case <-time.After(pause):
+		case <-u.ctx.Done():
+			return
+		}
+	}
+}
+
+// deleteLeftovers deletes the checkpoints and signals of a run that has ended.
+func (u *upkeep) deleteLeftovers(run string) {
+	u.goBackground(func() {
+		u.retryStore("delete what is left of run "+run, func() error { return u.sched.ledger.RemoveAll(u.ctx, ledger.Leftovers(run)...) })
+	})
+}
+
+// deleteAllLeftovers deletes the checkpoints and signals of all runs that have ended.
+func (u *upkeep) deleteAllLeftovers() error { return u.sched.ledger.RemoveLeftovers(u.ctx) }
 
 // resyncAt arranges that the index of due resources is read at a time; 0 means never.
 func (u *upkeep) resyncAt(at record.Time) {
@@ -55,7 +109,7 @@ func (u *upkeep) resyncAt(at record.Time) {
 // resyncAll makes the runs that are due, one after the other, and arranges the next look at the index.
 func (u *upkeep) resyncAll() {
 	var next record.Time
-	u.sched.retryStore("resync", func() (err error) {
+	u.retryStore("resync", func() (err error) {
 		next, err = u.resyncDue()
 		return err
 	})
@@ -65,19 +119,16 @@ func (u *upkeep) resyncAll() {
 // resyncDue makes the runs that are due, and returns the time of the next one, or 0 if there is none. A resource whose
 // records are damaged is logged and left as it is. resyncDue returns an error only if the store fails.
 func (u *upkeep) resyncDue() (next record.Time, err error) {
-	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: record.ResyncPrefix}) {
+	for r, err := range u.sched.ledger.Store.List(u.ctx, store.Query{Prefix: record.ResyncPrefix}) {
 		if err != nil {
 			return 0, err
 		}
 		due, k, err := record.ParseResyncKey(r.Key)
 		if err == nil {
-			switch {
-			case due > record.TimeOf(time.Now()):
+			if due > record.TimeOf(time.Now()) {
 				return due, nil
-			case u.sched.draining():
-				return 0, nil
 			}
-			err = u.resyncOne(u.sched.base, due, k)
+			err = u.resyncOne(u.ctx, due, k)
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
@@ -120,13 +171,12 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 // reconcileUnlistened makes runs for the resources of these types whose newest run was skipped because no driver
 // listened to the type.
 func (u *upkeep) reconcileUnlistened(types ...string) {
-	s := u.sched
-	if len(types) == 0 || s.pool.Phase() != sched.Running {
+	if len(types) == 0 || u.sched.pool.Phase() != sched.Running {
 		return
 	}
-	s.goBackground(func() {
+	u.goBackground(func() {
 		for _, kind := range types {
-			s.retryStore("reconcile resources of type "+kind, func() error { return u.reconcileType(kind) })
+			u.retryStore("reconcile resources of type "+kind, func() error { return u.reconcileType(kind) })
 		}
 	})
 }
@@ -135,15 +185,12 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 // left as it is. reconcileType returns an error only if the store fails.
 func (u *upkeep) reconcileType(kind string) error {
 	prefix := record.UnlistenedPrefix + kind + "/"
-	for r, err := range u.sched.ledger.Store.List(u.sched.base, store.Query{Prefix: prefix}) {
+	for r, err := range u.sched.ledger.Store.List(u.ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
 			return err
 		}
-		if u.sched.draining() {
-			return nil
-		}
 		k := record.Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
-		_, err := u.rerun(u.sched.base, k, record.Created, func(head *record.Resource) bool {
+		_, err := u.rerun(u.ctx, k, record.Created, func(head *record.Resource) bool {
 			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
 		})
 		switch {
@@ -157,55 +204,261 @@ func (u *upkeep) reconcileType(kind string) error {
 	return nil
 }
 
+// PruneOptions say what [Engine.Prune] does. The zero value prunes everything as [Options].Retention specifies.
+type PruneOptions struct {
+	// Retention is what is kept. The zero value means Options.Retention.
+	Retention Retention
+	// Resource, if set, is the only resource whose past is pruned, or the name of a deleted one. The definitions of
+	// pipelines are left alone then.
+	Resource Key
+}
+
+// Pruned is what [Engine.Prune] has removed.
+type Pruned struct {
+	Runs        int `json:"runs"`        // ended runs, with their steps, attempts and logs
+	Revisions   int `json:"revisions"`   // generations of resources
+	Definitions int `json:"definitions"` // former definitions of pipelines, and those of deleted pipelines
+}
+
+// Prune removes what [Retention] does not cover, and returns what it has removed. The engine does the same in the
+// background. A program that sets no Options.Retention can call Prune at times of its own choice. If nothing limits what
+// is kept, Prune removes only definitions. Prune can be called before Start.
+//
+// Prune returns an [ErrInvalid] for a negative limit or an invalid name, the cause of ctx, [ErrClosed] if the engine is
+// shut down, or an error of the store. After an error, what was removed stays removed and is counted in the result.
+func (e *Engine) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
+	var f fault.Fields
+	o.Retention.validate(&f)
+	if o.Resource != (Key{}) {
+		f.Name("Resource.Type", o.Resource.Type)
+		f.Name("Resource.Name", o.Resource.Name)
+	}
+	if err := fieldErrors(f.List()); err != nil {
+		return Pruned{}, err
+	}
+	keep := o.Retention
+	if keep == (Retention{}) {
+		keep = e.opts.Retention
+	}
+	u := e.upkeep
+	if !u.sched.pool.IfBefore(sched.Draining, func() { u.sched.background.running.Add(1) }) {
+		return Pruned{}, ErrClosed
+	}
+	defer u.sched.background.Leave()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer context.AfterFunc(u.ctx, func() { cancel(ErrClosed) })()
+	defer cancel(nil)
+	p := u.newPruner(keep)
+	var err error
+	if o.Resource != (Key{}) {
+		err = errors.Join(p.Prune(ctx, record.Key(o.Resource)), p.Flush(ctx))
+	} else {
+		err = errors.Join(p.PruneAll(ctx, nil), p.PruneDefinitions(ctx))
+	}
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err != nil:
+		err = fmt.Errorf("prune: %w", err)
+	}
+	return Pruned(p.Removed), err
+}
+
 // pruneEvery is the number of generations after which a resource is pruned even if none of its runs has ended.
 const pruneEvery = 256
 
-// prune arranges that the past of a resource is pruned as Options.Retention specifies. One goroutine prunes one
-// resource after the other. It ends when no resource waits.
+// newPruner returns a pruner that leaves alone the runs for which callers wait, and whose logs are read.
+func (u *upkeep) newPruner(keep Retention) *ledger.Pruner {
+	p := u.sched.ledger.NewPruner(ledger.Keep(keep), time.Now())
+	p.Spare = func(k record.Key, run string) bool {
+		later := func() { u.prune(k) }
+		return u.sched.waiters.delay(run, later) || u.sched.followers.Delay(run, later)
+	}
+	return p
+}
+
+// prune arranges that the past of a resource is pruned as Options.Retention specifies. What is left when Shutdown begins
+// or the process dies is found by the sweep of the next start.
 func (u *upkeep) prune(k record.Key) {
 	if u.sched.opts.Retention == (Retention{}) {
 		return
 	}
 	u.mu.Lock()
-	u.pruneQueue[k] = struct{}{}
-	begin := !u.pruning
-	u.pruning = true
+	u.pruneQueue[k]++
+	u.asked++
 	u.mu.Unlock()
-	if begin && !u.sched.goBackground(u.pruneAll) {
+	u.beginPruning()
+}
+
+// beginPruning starts the goroutine that prunes, unless there is one or nothing waits.
+func (u *upkeep) beginPruning() {
+	u.mu.Lock()
+	begin := !u.pruning && len(u.pruneQueue) > 0
+	u.pruning = u.pruning || begin
+	u.mu.Unlock()
+	if begin && !u.goBackground(u.pruneQueued) {
 		u.mu.Lock()
 		u.pruning = false
 		u.mu.Unlock()
 	}
 }
 
-// pruneAll prunes the resources that wait, until none is left.
-func (u *upkeep) pruneAll() {
+// pruneQueued prunes the resources that wait, until none is left.
+func (u *upkeep) pruneQueued() {
 	for {
-		k, ok := u.nextToPrune()
-		if !ok {
+		u.mu.Lock()
+		keys, asked := u.takeLocked()
+		u.pruning = len(keys) > 0
+		u.mu.Unlock()
+		if len(keys) == 0 {
 			return
 		}
-		if err := u.sched.ledger.Prune(u.sched.base, k, ledger.Keep(u.sched.opts.Retention), time.Now()); err != nil {
-			// The old records stay until the next run of the resource has ended.
-			u.sched.log.Warn("old records cannot be removed", "resource", k.String(), "error", err)
+		u.pruneTaken(keys, asked)
+	}
+}
+
+// maxPruneTogether bounds the resources that are pruned together.
+const maxPruneTogether = 64
+
+// takeLocked removes resources that nobody prunes from pruneQueue and returns them. The caller must call pruneTaken if
+// there are any. If Shutdown has begun, there are none.
+func (u *upkeep) takeLocked() (keys []record.Key, asked int) {
+	if u.ctx.Err() != nil {
+		return nil, 0
+	}
+	for k, n := range u.pruneQueue {
+		if u.taken[k] {
+			continue
+		}
+		asked += n
+		if keys = append(keys, k); len(keys) == maxPruneTogether {
+			break
+		}
+	}
+	for _, k := range keys {
+		delete(u.pruneQueue, k)
+		u.taken[k] = true
+	}
+	return keys, asked
+}
+
+// pruneTaken prunes resources that takeLocked has returned.
+func (u *upkeep) pruneTaken(keys []record.Key, asked int) {
+	u.pruneResources(keys)
+	u.mu.Lock()
+	for _, k := range keys {
+		delete(u.taken, k)
+	}
+	u.asked -= asked
+	close(u.progress)
+	u.progress = make(chan struct{})
+	u.mu.Unlock()
+	u.beginPruning() // for the resources that were asked for again in the meantime
+}
+
+// maxUnpruned is the number of ended runs whose resources are not pruned yet from which on workers help.
+const maxUnpruned = 256
+
+// help prunes some resources if too many runs have ended, or waits for those who do. A worker calls it before it takes
+// another run, so that no more runs end than can be removed, however fast they are.
+func (u *upkeep) help() {
+	for {
+		u.mu.Lock()
+		if u.asked <= maxUnpruned || u.ctx.Err() != nil {
+			u.mu.Unlock()
+			return
+		}
+		keys, asked := u.takeLocked()
+		progress := u.progress
+		u.mu.Unlock()
+		if len(keys) > 0 {
+			u.pruneTaken(keys, asked)
+			return
+		}
+		select {
+		case <-progress:
+		case <-u.ctx.Done():
 		}
 	}
 }
 
-// nextToPrune removes a resource from pruneQueue and returns it. If none is left or the scheduler has stopped, it
-// returns false, and the goroutine that prunes must end.
-func (u *upkeep) nextToPrune() (k record.Key, ok bool) {
+// pruneResources prunes resources, and removes what is to be removed of all of them together.
+func (u *upkeep) pruneResources(keys []record.Key) {
+	p := u.newPruner(u.sched.opts.Retention)
+	for _, k := range keys {
+		if err := p.Prune(u.ctx, k); err != nil {
+			u.pruneFailed(err)
+		}
+	}
+	if err := p.Flush(u.ctx); err != nil {
+		u.pruneFailed(err)
+	}
+	u.sweepAt(p.Next)
+}
+
+// retryPruning is the time after which a sweep does what a failure has left.
+const retryPruning = time.Minute
+
+// pruneFailed logs a failure, and arranges that a sweep does what is left.
+func (u *upkeep) pruneFailed(err error) {
+	if u.ctx.Err() != nil {
+		return
+	}
+	u.sched.log.Warn("old records cannot be removed", "error", err)
+	if !errors.Is(err, store.ErrCorrupt) {
+		u.sweepAt(record.TimeOf(time.Now().Add(retryPruning)))
+	}
+}
+
+// sweepShare is the number of times that a sweep took which pass at least before the next one, so that sweeps over many
+// resources take a small share of the time.
+const sweepShare = 20
+
+// sweepAt arranges that all resources are looked at by a time; 0 means never.
+func (u *upkeep) sweepAt(at record.Time) {
+	if at == 0 {
+		return
+	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	for k = range u.pruneQueue {
-		break
+	earliest := u.earliestSweep
+	u.mu.Unlock()
+	if due := at.Time(); due.After(earliest) {
+		earliest = due
 	}
-	if len(u.pruneQueue) == 0 || u.sched.pool.Phase() == sched.Stopped {
-		u.pruning = false
-		return k, false
+	u.aging.set(earliest)
+}
+
+// sweep prunes everything, and arranges the next sweep for the time at which Age covers another run. The first sweep
+// finds what an earlier process has left.
+func (u *upkeep) sweep() {
+	began := time.Now()
+	p := u.newPruner(u.sched.opts.Retention)
+	err := p.PruneAll(u.ctx, u.pauses())
+	if err == nil && !u.swept {
+		err = p.PruneDefinitions(u.ctx)
 	}
-	delete(u.pruneQueue, k)
-	return k, true
+	if err != nil {
+		u.pruneFailed(err)
+	} else {
+		u.swept = true
+	}
+	u.mu.Lock()
+	u.earliestSweep = time.Now().Add(sweepShare * time.Since(began))
+	u.mu.Unlock()
+	u.sweepAt(p.Next)
+}
+
+// pauses returns a function that pauses three times as long as the work since the last call took, so that a sweep takes
+// at most a quarter of a processor from the runs.
+func (u *upkeep) pauses() (pause func()) {
+	since := time.Now()
+	return func() {
+		select {
+		case <-time.After(3 * time.Since(since)):
+		case <-u.ctx.Done():
+		}
+		since = time.Now()
+	}
 }
 
 // alarm calls a function at a set time. Two calls of the function never overlap.

@@ -21,6 +21,7 @@ type Ledger struct {
 	mu        sync.Mutex               // guards what follows; held for a look-up and never during a call of the store
 	plans     map[string]*plan.Plan    // by the key of their definition; a plan is shared and never changed
 	pipelines map[string]pipelineState // by name
+	returned  map[uint64]struct{}      // hashes of the keys of all definitions whose pipelines were returned; see hasReturned
 }
 
 // pipelineState is the record of a pipeline as it was read last. The record is shared and never changed.
@@ -31,7 +32,7 @@ type pipelineState struct {
 
 // New returns a ledger on a store. The caller opens and closes the store.
 func New(st store.Store) *Ledger {
-	return &Ledger{Store: st, plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}}
+	return &Ledger{Store: st, plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}, returned: map[uint64]struct{}{}}
 }
 
 // Load reads and decodes one record. If there is none, Load returns revision 0 and an error that wraps

@@ -20,14 +20,15 @@ var app = record.Key{Type: "build", Name: "app"}
 // book is a ledger on a store of its own, and what tests write to it.
 type book struct {
 	*Ledger
-	t *testing.T
+	t   *testing.T
+	old int // the number of runs of a history that have no number
 }
 
 func newBook(t *testing.T) *book {
 	t.Helper()
 	st := memory.New()
 	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	return &book{New(st), t}
+	return &book{Ledger: New(st), t: t}
 }
 
 // put writes records, given as a key and a record in turn, in one commit.

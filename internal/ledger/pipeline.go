@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -40,8 +41,25 @@ func (l *Ledger) Pipeline(ctx context.Context, name string) (*record.Pipeline, s
 		clear(l.pipelines)
 	}
 	l.pipelines[name] = pipelineState{rec, r.Revision}
+	if len(l.returned) <= maxReturned {
+		l.returned[maphash.String(returnedSeed, record.DefinitionKey(name, rec.Hash))] = struct{}{}
+	}
 	l.mu.Unlock()
 	return rec, r.Revision, nil
+}
+
+var returnedSeed = maphash.MakeSeed()
+
+// maxReturned bounds the definitions that are noted as returned. If there are more, all definitions count as returned.
+const maxReturned = 1024
+
+// hasReturned reports whether Pipeline has returned a record with a definition, so that a caller can be about to use the
+// definition although the pipeline has another one now. A change of a pipeline reads the pipeline before it writes it.
+func (l *Ledger) hasReturned(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, returned := l.returned[maphash.String(returnedSeed, key)]
+	return returned || len(l.returned) > maxReturned
 }
 
 // Document returns the record of a definition of a pipeline. If the record is missing or has another hash, the error wraps

@@ -90,13 +90,13 @@ var bugs = []bug{
 	{
 		name: "a removal that was cut short is not finished",
 		file: "internal/ledger/retention.go",
-		old:  "			if err := l.removeRest(ctx, k, id); err != nil {\n",
+		old:  "			if err := p.removeRest(ctx, id, r.Key); err != nil {\n",
 		new: `			if $BUG {
 				continue
 			}
-			if err := l.removeRest(ctx, k, id); err != nil {
+			if err := p.removeRest(ctx, id, r.Key); err != nil {
 `,
-		in: "tests/crash", by: everyCommit + "history_that_is_not_kept", says: "is left of a run that is not there",
+		in: "internal/ledger", by: "TestARemovalThatIsCutShortAtAnyCommitIsFinished", says: "is left when commit",
 	},
 	{
 		name: "a commit whose outcome is unknown is taken for done",

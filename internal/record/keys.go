@@ -13,6 +13,7 @@ import (
 //
 //	1  the first format
 //	2  a plan and a definition have the rule by which After orders their steps: plan.Rule
+//	   the index of the runs of a resource is in the order of their numbers; see [RunIndexKey]
 const Version = 2
 
 // The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in
@@ -22,7 +23,8 @@ const Version = 2
 //	format                      the version of the records: Format
 //	res/TYPE/NAME               a resource without its spec: Resource
 //	rev/TYPE/NAME/GENERATION    the spec of one generation: Revision
-//	rix/TYPE/NAME/RUN           the index of the runs of a resource: empty
+//	rix/TYPE/NAME/~NUMBER/RUN   the index of the runs of a resource: empty
+//	rix/TYPE/NAME/RUN           the same for a run that has no number
 //	tmb/TYPE/NAME               a name whose resource was deleted: Tombstone
 //	que/TYPE/NAME/PLACE         a run that is pending behind another pending run: Pending
 //	rsy/DUE/TYPE/NAME           the time at which a resource is to be reconciled again: empty. The earliest sorts first.
@@ -46,12 +48,12 @@ const (
 	ResourcePrefix   = "res/"
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
-	tombstonePrefix  = "tmb/"
+	TombstonePrefix  = "tmb/"
 	pendingPrefix    = "que/"
 	ResyncPrefix     = "rsy/"
 	UnlistenedPrefix = "unh/"
 	PipelinePrefix   = "pip/"
-	definitionPrefix = "pir/"
+	DefinitionPrefix = "pir/"
 	RunPrefix        = "run/"
 	ActivePrefix     = "act/"
 	planPrefix       = "pln/"
@@ -71,11 +73,48 @@ func RevisionsOf(k Key) string { return revisionPrefix + k.Type + "/" + k.Name +
 // RevisionKey returns the key of the [Revision] with a generation.
 func RevisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", RevisionsOf(k), gen) }
 
-// RunsOf returns the prefix of the index of the runs of a resource. The id of a run follows the prefix.
+// RunsOf returns the prefix of the index of the runs of a resource.
 func RunsOf(k Key) string { return runIndexPrefix + k.Type + "/" + k.Name + "/" }
 
+// RunIndexKey returns the key that lists a run under its resource. The keys of a resource sort by the numbers of the runs.
+// The runs without a number come first, in the order of their ids: no id begins with a tilde, and every id sorts before one.
+func RunIndexKey(k Key, number int64, run string) string {
+	if number == 0 {
+		return RunsOf(k) + run
+	}
+	return NumberedRunsOf(k) + hex16(number) + "/" + run
+}
+
+// NumberedRunsOf returns the prefix of the part of the index of the runs of a resource that lists the runs with numbers.
+func NumberedRunsOf(k Key) string { return RunsOf(k) + "~" }
+
+// ParseRunIndexKey returns the number and the id of the run of a key that [RunIndexKey] has made. For any other key, it
+// returns an error that wraps [store.ErrCorrupt].
+func ParseRunIndexKey(key string) (number int64, run string, err error) {
+	parts := strings.Split(strings.TrimPrefix(key, runIndexPrefix), "/")
+	switch {
+	case len(parts) == 3 && parts[2] != "" && parts[2][0] != '~':
+		return 0, parts[2], nil
+	case len(parts) == 4 && strings.HasPrefix(parts[2], "~") && parts[3] != "":
+		if number, ok := ParseNumber(parts[2][1:]); ok && number > 0 {
+			return number, parts[3], nil
+		}
+	}
+	return 0, "", BadKey(key)
+}
+
+// ParseNamedKey returns the resource of a key that [ResourceKey] or [TombstoneKey] has made. For any other key, it returns an
+// error that wraps [store.ErrCorrupt].
+func ParseNamedKey(key string) (Key, error) {
+	parts := strings.Split(key, "/")
+	if len(parts) != 3 {
+		return Key{}, BadKey(key)
+	}
+	return Key{Type: parts[1], Name: parts[2]}, nil
+}
+
 // TombstoneKey returns the key of a [Tombstone].
-func TombstoneKey(k Key) string { return tombstonePrefix + k.Type + "/" + k.Name }
+func TombstoneKey(k Key) string { return TombstonePrefix + k.Type + "/" + k.Name }
 
 // PendingOf returns the prefix of the keys of the [Pending] records of a resource.
 func PendingOf(k Key) string { return pendingPrefix + k.Type + "/" + k.Name + "/" }
@@ -110,7 +149,7 @@ func UnlistenedKey(k Key) string { return UnlistenedPrefix + k.Type + "/" + k.Na
 func PipelineKey(name string) string { return PipelinePrefix + name }
 
 // DefinitionKey returns the key of a definition of a pipeline.
-func DefinitionKey(name, hash string) string { return definitionPrefix + name + "/" + hash }
+func DefinitionKey(name, hash string) string { return DefinitionPrefix + name + "/" + hash }
 
 // RunKey returns the key of a [Run].
 func RunKey(run string) string { return RunPrefix + run }

@@ -30,7 +30,7 @@ func keysOf(t *rapid.T) map[string]string {
 		"format":                                  FormatKey,
 		"resource" + of:                           ResourceKey(k),
 		"revision" + of + number:                  RevisionKey(k, n),
-		"index" + of + " " + run:                  RunsOf(k) + run,
+		"index" + of + number + " " + run:         RunIndexKey(k, n, run),
 		"tombstone" + of:                          TombstoneKey(k),
 		"pending" + of + number:                   PendingKey(k, n),
 		"resync" + of + number:                    ResyncKey(Time(n), k),
@@ -90,7 +90,7 @@ func TestNoPrefixContainsKeysOfAnother(t *testing.T) {
 			}
 		}
 		for kind, prefix := range []string{ResourcePrefix, ResyncPrefix, UnlistenedPrefix, PipelinePrefix, RunPrefix, ActivePrefix, CheckpointPrefix,
-			SignalPrefix, revisionPrefix, runIndexPrefix, tombstonePrefix, pendingPrefix, definitionPrefix, planPrefix, stepPrefix, attemptPrefix, logPrefix} {
+			SignalPrefix, revisionPrefix, runIndexPrefix, TombstonePrefix, pendingPrefix, DefinitionPrefix, planPrefix, stepPrefix, attemptPrefix, logPrefix} {
 			count := 0
 			for _, key := range keysOf(t) {
 				if strings.HasPrefix(key, prefix) {
@@ -113,6 +113,42 @@ func TestNumbersInKeysSort(t *testing.T) {
 			require.Equal(t, a == b, keys[0] == keys[1])
 		}
 	})
+}
+
+func TestTheIndexOfRunsSortsByNumber(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k, a, b := resources.Draw(t, "resource"), numbers.Draw(t, "a"), numbers.Draw(t, "b")
+		run, other := names.Draw(t, "run"), names.Draw(t, "other run")
+		key, otherKey := RunIndexKey(k, a, run), RunIndexKey(k, b, other)
+		switch {
+		case a != b: // 0 is no number, and comes first
+			require.Equal(t, a < b, key < otherKey)
+		default:
+			require.Equal(t, run < other, key < otherKey)
+		}
+		require.Equal(t, a > 0, strings.HasPrefix(key, NumberedRunsOf(k)))
+		number, got, err := ParseRunIndexKey(key)
+		require.NoError(t, err)
+		require.Equal(t, a, number)
+		require.Equal(t, run, got)
+	})
+	for _, key := range []string{"", "rix/build/app", "rix/build/app/", "rix/build/app/~1", "rix/build/app/~x/r", "rix/build/app/~0/r", "rix/build/app/1/r", "rix/a/b/~1/r/s"} {
+		_, _, err := ParseRunIndexKey(key)
+		require.ErrorIs(t, err, store.ErrCorrupt, key)
+	}
+}
+
+func TestParseNamedKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := resources.Draw(t, "resource")
+		for _, key := range []string{ResourceKey(k), TombstoneKey(k)} {
+			got, err := ParseNamedKey(key)
+			require.NoError(t, err)
+			require.Equal(t, k, got)
+		}
+	})
+	_, err := ParseNamedKey("res/build")
+	require.ErrorIs(t, err, store.ErrCorrupt)
 }
 
 func TestParseResyncKey(t *testing.T) {

@@ -30,6 +30,7 @@ type Resource struct {
 	Queued          int      `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
 	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
+	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
 }
 
 // CancelResync takes back the due resync of the resource, because another run comes first. It returns the writes that are
@@ -43,9 +44,21 @@ func (r *Resource) CancelResync(k Key) []store.Op {
 	return []store.Op{store.Delete(ResyncKey(due, k))}
 }
 
+// Unfinished returns the number of the runs of the resource that have not ended.
+func (r *Resource) Unfinished() int {
+	n := r.Queued
+	if r.Active != "" {
+		n++
+	}
+	if r.Pending != "" {
+		n++
+	}
+	return n
+}
+
 // Check returns what is wrong with the record, and an empty text if nothing is.
 func (r *Resource) Check() string {
-	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.FixedGeneration < 0 || r.FixedGeneration > r.Generation || r.Queued < 0 {
+	if r.First < 1 || r.First > r.Generation || r.Version < 1 || r.FixedGeneration < 0 || r.FixedGeneration > r.Generation || r.Queued < 0 || r.LastRun < 0 {
 		return "has impossible numbers"
 	}
 	if !refers(r.Pipeline, r.Active, r.Pending) {
@@ -76,6 +89,7 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.int("queued", int64(r.Queued), false)
 	w.int("lastPlace", int64(r.LastPosition), false)
 	w.int("resync", int64(r.Resync), false)
+	w.int("lastRun", r.LastRun, false)
 	return append(w.b, '}')
 }
 

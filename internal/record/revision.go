@@ -16,11 +16,14 @@ func (r *Revision) Check() string {
 	return unless(r.Version >= 1 && refers(r.Pipeline), "has no version, or no pipeline that can be")
 }
 
-// Tombstone is the record of a name whose resource was deleted. When the name is used again, its generations continue
-// after the one in the tombstone.
+// Tombstone is the record of a name whose resource was deleted. When the name is used again, its generations and the
+// numbers of its runs continue after those in the tombstone.
 type Tombstone struct {
 	Generation int64 `json:"generation"`
+	LastRun    int64 `json:"lastRun,omitempty"` // as in Resource
 }
 
 // Check returns what is wrong with the record, and an empty text if nothing is.
-func (g *Tombstone) Check() string { return unless(g.Generation >= 1, "has no generation") }
+func (g *Tombstone) Check() string {
+	return unless(g.Generation >= 1 && g.LastRun >= 0, "has no generation, or a negative number")
+}

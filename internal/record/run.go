@@ -32,8 +32,9 @@ type Run struct {
 	Stop       plan.Stop `json:"stop,omitempty"` // why the run is to end as soon as no step runs
 	StopReason string    `json:"stopReason,omitempty"`
 	FailedStep string    `json:"failedStep,omitempty"`
-	// Of is the run that this run repeats, beginning with the step From. An empty From means the steps that run Of has not
-	// done. Newest means that this run uses the present definition of the pipeline.
+	// Of is the run that this run repeats, beginning with the step From. Run Of is on record until this run has ended; at
+	// its end, this run has copied what it kept of run Of. An empty From means the steps that run Of has not done. Newest
+	// means that this run uses the present definition of the pipeline.
 	Of     string `json:"of,omitempty"`
 	From   string `json:"from,omitempty"`
 	Newest bool   `json:"newest,omitempty"`
@@ -45,6 +46,8 @@ type Run struct {
 	CutShort bool       `json:"cutShort,omitempty"`
 	// Concluded is when the steps ended, if Finally followed. Files of earlier versions do not have it.
 	Concluded Time `json:"concluded,omitempty"`
+	// Number counts the runs of the resource from 1. It is 0 in a run that was made before runs had numbers.
+	Number int64 `json:"number,omitempty"`
 }
 
 // Key returns the key of the resource of the run.
@@ -68,6 +71,8 @@ func (r *Run) Check() string {
 		return "has no resource, or no cause"
 	case !refers(r.Pipeline, r.Hash, r.Of):
 		return refersToNothing
+	case r.Number < 0:
+		return "has a negative number"
 	case r.State != plan.Queued && r.State != plan.Running && !r.State.Final():
 		return fmt.Sprintf("is a run that is %s", r.State)
 	case (r.State == plan.Queued) == (r.Started != 0) && !r.State.Final():
@@ -107,5 +112,6 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.text("outcome", plan.StateNames.Names[r.Outcome], false)
 	w.bool("cutShort", r.CutShort)
 	w.int("concluded", int64(r.Concluded), false)
+	w.int("number", r.Number, false)
 	return append(w.b, '}')
 }

@@ -636,7 +636,7 @@ func TestNewRun(t *testing.T) {
 			}
 			is := w.recOf(k)
 			require.Equal(t, c.state, is.Rec.State)
-			require.True(t, w.has(record.RunsOf(resource)+id))
+			require.True(t, w.has(record.RunIndexKey(resource, is.Rec.Number, id)))
 			require.True(t, w.has(record.RevisionKey(resource, 1)))
 			require.Equal(t, !c.state.Final(), w.has(record.ActiveKey(id)))
 			require.Equal(t, c.state, w.head().Status.Phase)

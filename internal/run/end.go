@@ -149,7 +149,7 @@ func (t *Transition) planResync(end plan.State) {
 func (t *Transition) remove() error {
 	k := t.key
 	t.removed = true
-	t.extra = append(t.extra, store.Put(record.TombstoneKey(k), record.Encode(&record.Tombstone{Generation: t.head.Generation})), store.Delete(record.UnlistenedKey(k)))
+	t.extra = append(t.extra, store.Put(record.TombstoneKey(k), record.Encode(&record.Tombstone{Generation: t.head.Generation, LastRun: t.head.LastRun})), store.Delete(record.UnlistenedKey(k)))
 	revisions, err := t.reader.RevisionKeys(k)
 	if err != nil {
 		return err

@@ -186,5 +186,5 @@ func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*T
 func (t *Transition) create(want *Wanted) {
 	head := *want.Head
 	t.rec, t.head, t.rev, t.created, t.rewrite = t.run.Rec, &head, want.Rev, true, true
-	t.extra = append(append(t.extra, store.Put(record.RunsOf(t.key)+t.run.ID, []byte("{}"))), want.Extra...)
+	t.extra = append(append(t.extra, store.Put(record.RunIndexKey(t.key, t.rec.Number, t.run.ID), []byte("{}"))), want.Extra...)
 }

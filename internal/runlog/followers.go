@@ -13,6 +13,7 @@ type Followers struct {
 type Follower struct {
 	followers int
 	changed   chan struct{} // Wake closes it when there is something new, and makes the next one
+	then      func()        // Unfollow calls it when the last reader has left; nil for nothing
 }
 
 // Follow adds a reader of the log of a run. The reader must call Unfollow.
@@ -34,10 +35,26 @@ func (t *Followers) Follow(run string) *Follower {
 // Unfollow removes a reader that Follow has added.
 func (t *Followers) Unfollow(run string, f *Follower) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	var then func()
 	if f.followers--; f.followers == 0 {
+		then = f.then
 		delete(t.runs, run)
 	}
+	t.mu.Unlock()
+	if then != nil {
+		then()
+	}
+}
+
+// Delay reports whether the log of a run has readers. If so, then is called when the last of them has left.
+func (t *Followers) Delay(run string, then func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.runs[run]
+	if f != nil {
+		f.then = then
+	}
+	return f != nil
 }
 
 // News returns a channel that is closed by the next call of Wake for the run.

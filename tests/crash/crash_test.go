@@ -147,7 +147,7 @@ func newWorld(t *testing.T, d disk, load workload) *world {
 	return &world{
 		load: load, reopen: d.insert(t),
 		witness: &witness{
-			ordered: load.ordered, after: after, forgets: load.opts.Retention.Runs > 0,
+			ordered: load.ordered, after: after, forgets: load.forgets || load.opts.Retention != conveyor.Retention{},
 			steps: map[place]*stepSeen{}, resources: map[string]conveyor.Key{}, keys: map[string]place{},
 		},
 		applied: map[conveyor.Key]*conveyor.Object{}, deleted: map[conveyor.Key]string{}, leaving: map[conveyor.Key]bool{},
@@ -395,7 +395,7 @@ func requireNoRemains(t require.TestingT, disk store.Store) {
 		case "act", "pln", "stp", "att", "ckp", "sig", "log":
 			run = parts[1]
 		case "rix":
-			run = parts[3]
+			run = parts[len(parts)-1]
 		default:
 			continue
 		}

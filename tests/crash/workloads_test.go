@@ -26,6 +26,7 @@ type workload struct {
 	program   []operation
 	ordered   bool        // the steps of a run come one after the other; if they do not, their After counts
 	epilogue  []operation // in a life of its own in which nothing goes wrong, after all others
+	forgets   bool        // runs are removed, although opts say nothing of it
 	// vague is the step whose reason, attempts and requeues depend on when the process died.
 	vague string
 }
@@ -274,6 +275,31 @@ var workloads = []workload{
 		epilogue: []operation{apply("x", 3), settle, pause(time.Minute)},
 	},
 	{
+		name: "history that goes by age", ordered: true, opts: conveyor.Options{Retention: conveyor.Retention{Age: time.Minute}},
+		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		undo:     rig.Always(conveyor.Done(), nil),
+		program:  []operation{apply("x", 1), settle, remove("x"), settle, apply("y", 1), settle, apply("y", 2), settle, pause(2 * time.Minute)},
+		epilogue: []operation{pause(10 * time.Minute)},
+	},
+	{
+		name: "history that goes while it is repeated", ordered: true, opts: conveyor.Options{Retention: conveyor.Retention{Runs: 1}},
+		pipelines: []conveyor.Pipeline{retrying(rig.PipelineOf("a", "b", "c"), 1)}, drivers: []string{"a", "b", "c"},
+		steps: map[string]rig.Func{"2": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if req.Cause != conveyor.CauseRetried {
+				return conveyor.Done(), rig.ErrBoom
+			}
+			return rig.Taking(time.Second)(ctx, req)
+		}},
+		program:  []operation{apply("x", 1), settle, retryRun("x"), settle, pause(time.Minute)},
+		epilogue: []operation{pause(time.Minute)},
+	},
+	{
+		name: "history that is pruned when the program says so", ordered: true, forgets: true,
+		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		program:  []operation{apply("x", 1), settle, apply("x", 2), settle, apply("y", 1), settle, apply("y", 2), settle, prune},
+		epilogue: []operation{prune},
+	},
+	{
 		name: "a pipeline with room for one run", ordered: true, early: 3,
 		pipelines: []conveyor.Pipeline{rig.AtMost(rig.PipelineOf("a", "b"), 1)}, drivers: []string{"a", "b"},
 		steps:   map[string]rig.Func{"2": rig.Taking(time.Second)},
@@ -453,6 +479,12 @@ func remove(name string) operation {
 		delete(w.applied, k)
 		return nil
 	}
+}
+
+// prune keeps the newest run and the newest generation.
+func prune(ctx context.Context, _ *world, e *conveyor.Engine) error {
+	_, err := e.Prune(ctx, conveyor.PruneOptions{Retention: conveyor.Retention{Runs: 1, Revisions: 1}})
+	return err
 }
 
 // settle waits until every run has ended.

@@ -48,20 +48,20 @@ func TestShutdownReturnsByItsContextHoweverManyDriversAreStuck(t *testing.T) {
 			ctx  func() (context.Context, context.CancelFunc)
 			took time.Duration
 		}{
-			{"with a minute", within(time.Minute), 59*time.Second + 750*time.Millisecond},
-			{"with a second", within(time.Second), 937500 * time.Microsecond},
+			{"with a minute", within(time.Minute), 59*time.Second + 500*time.Millisecond},
+			{"with a second", within(time.Second), 875 * time.Millisecond},
 			{"with a nanosecond", within(1), 1},
 			{"with no time", within(-time.Hour), 0},
 			{"canceled already", func() (context.Context, context.CancelFunc) {
 				ctx, cancel := context.WithCancel(context.Background())
 				cancel()
 				return ctx, cancel
-			}, 750 * time.Millisecond},
+			}, 500 * time.Millisecond},
 			{"canceled after an hour", func() (context.Context, context.CancelFunc) {
 				ctx, cancel := context.WithCancel(context.Background())
 				time.AfterFunc(time.Hour, cancel)
 				return ctx, cancel
-			}, time.Hour + 750*time.Millisecond},
+			}, time.Hour + 500*time.Millisecond},
 		} {
 			t.Run(fmt.Sprintf("%d drivers, %s", n, c.name), func(t *testing.T) {
 				t.Parallel()
@@ -355,6 +355,12 @@ func TestAStoreThatFailsOrDoesNotAnswerDoesNotHoldUpShutdown(t *testing.T) {
 			{"with a minute", func() (context.Context, context.CancelFunc) {
 				return context.WithTimeout(context.Background(), time.Minute)
 			}, time.Minute},
+			{"with a second", func() (context.Context, context.CancelFunc) {
+				return context.WithTimeout(context.Background(), time.Second)
+			}, time.Second},
+			{"with a tenth of a second", func() (context.Context, context.CancelFunc) {
+				return context.WithTimeout(context.Background(), time.Second/10)
+			}, time.Second / 10},
 			{"with no time", func() (context.Context, context.CancelFunc) {
 				return context.WithTimeout(context.Background(), -1)
 			}, time.Second / 4},
