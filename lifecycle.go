@@ -43,6 +43,7 @@ func (s *scheduler) start(ctx context.Context) error {
 		s.observer = s.observe()
 		s.upkeep.start()
 		s.background.running.Go(s.loop) // the lock that Enter would take is held
+		s.background.running.Go(s.upkeep.takeUpLeftovers)
 	}))
 }
 

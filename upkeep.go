@@ -50,14 +50,18 @@ func newUpkeep(e *Engine) *upkeep {
 	return u
 }
 
-// start begins with the upkeep, and takes up what an earlier process has left. The first look at the index of the
-// resyncs also sets the time of the next look. It is called with the lock of the pool held.
+// start begins with the upkeep. The first look at the index of the resyncs also sets the time of the next look. It is
+// called with the lock of the pool held.
 func (u *upkeep) start() {
 	u.resync.set(time.Now())
 	if u.sched.opts.Retention != (Retention{}) {
 		u.aging.set(time.Now())
 	}
-	u.sched.background.Go(func() { u.retryStore("delete what ended runs have left", u.deleteAllLeftovers) })
+}
+
+// takeUpLeftovers deletes the checkpoints and signals that ended runs of an earlier process have left.
+func (u *upkeep) takeUpLeftovers() {
+	u.retryStore("delete what ended runs have left", u.deleteAllLeftovers)
 }
 
 // stop ends the upkeep. A commit that has begun is finished, and nothing is begun any more.
