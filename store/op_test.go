@@ -30,10 +30,10 @@ func TestCheckOps(t *testing.T) {
 		{"longest key", []store.Op{store.Delete(strings.Repeat("k", store.MaxKey))}, ""},
 		{"over-long key", []store.Op{store.Delete(strings.Repeat("k", store.MaxKey+1))}, "1025 bytes"},
 		{"largest value", []store.Op{store.Put("a", make([]byte, store.MaxValue))}, ""},
-		{"over-large value", []store.Op{store.Put("a", make([]byte, store.MaxValue+1))}, "value of a"},
-		{"one key twice", []store.Op{store.Put("a", nil), store.Put("b", nil), store.Check("a", 1)}, "op 3: second op for key a"},
-		{"one key twice among sixteen", append(many(15), store.Delete("14")), "op 16: second op for key 14"},
-		{"one key twice among seventeen", append(many(16), store.Delete("0")), "op 17: second op for key 0"},
+		{"over-large value", []store.Op{store.Put("a", make([]byte, store.MaxValue+1))}, "value of \"a\""},
+		{"one key twice", []store.Op{store.Put("a", nil), store.Put("b", nil), store.Check("a", 1)}, "op 3: second op for key \"a\""},
+		{"one key twice among sixteen", append(many(15), store.Delete("14")), "op 16: second op for key \"14\""},
+		{"one key twice among seventeen", append(many(16), store.Delete("0")), "op 17: second op for key \"0\""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := store.CheckOps(c.ops); c.want == "" {
