@@ -2,6 +2,7 @@ package features_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,5 +175,88 @@ func TestRule15FinallyGoesOnAfterARestart(t *testing.T) {
 		require.True(t, undo.Last().Resumed)
 		require.Len(t, tell.All(), 1)
 		require.Equal(t, "work", stepError(t, run).Step)
+	})
+}
+
+// TestEveryCleanupIsCalledHoweverLongItWaits cancels twelve runs at once, whose cleanups must take turns and take longer
+// together than the timeout of the pipeline.
+func TestEveryCleanupIsCalledHoweverLongItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Workers: 20}).MustStart()
+		e.Driver("work", rig.DriverOf(rig.Taking(time.Hour)))
+		e.Driver("more", new(rig.Recorder))
+		undo := rig.Recording(rig.Taking(time.Minute))
+		e.Driver("undo", undo, conveyor.Concurrency(1))
+		e.Driver("tell", new(rig.Recorder))
+		e.Save(withCleanup(func(p *conveyor.PipelineSpec) { p.Timeout = conveyor.Duration(5 * time.Minute) }))
+		var runs []string
+		for i := range 12 {
+			runs = append(runs, e.MustApply(rig.Object(fmt.Sprint("x", i), 1)).ID)
+		}
+		time.Sleep(time.Second)
+		for _, id := range runs {
+			require.NoError(t, e.Cancel(t.Context(), id, "not wanted"))
+		}
+		for _, id := range runs {
+			run := e.Ended(id)
+			require.Equal(t, conveyor.StateCanceled, run.State)
+			require.Equal(t, "not wanted", run.Reason)
+			require.Equal(t, []string{"canceled", "skipped", "succeeded", "succeeded"}, rig.StatesOf(run))
+		}
+		require.Len(t, undo.All(), 12)
+	})
+}
+
+// TestACleanupThatACrashInterruptsIsCalledAgain has the process be away for longer than the timeout of the pipeline.
+func TestACleanupThatACrashInterruptsIsCalledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := func(e *rig.Engine, undo rig.Func) {
+			e.Driver("work", rig.DriverOf(rig.Always(conveyor.Done(), conveyor.Permanent(rig.ErrBoom))))
+			for _, d := range []string{"more", "tell"} {
+				e.Driver(d, new(rig.Recorder))
+			}
+			e.Driver("undo", rig.DriverOf(undo))
+			e.MustStart()
+		}
+		e := rig.New(t, conveyor.Options{})
+		begin(e, rig.Taking(time.Hour))
+		e.Save(withCleanup(func(p *conveyor.PipelineSpec) { p.Timeout = conveyor.Duration(5 * time.Minute) }))
+		run := e.MustApply(rig.Object("x", 1))
+		time.Sleep(2 * time.Minute)
+		e = e.Crashed(conveyor.Options{})
+		time.Sleep(time.Hour)
+		begin(e, rig.Taking(4*time.Minute))
+		run = e.Ended(run.ID)
+		require.Equal(t, []string{"failed", "skipped", "succeeded", "succeeded"}, rig.StatesOf(run))
+		require.NotContains(t, run.Reason, "cleanup")
+	})
+}
+
+// TestAWaitEndsWithItsSteps cancels a run while a step awaits a signal, and looks at the run during its cleanup and after.
+func TestAWaitEndsWithItsSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("work", rig.DriverOf(rig.Always(conveyor.Await("go", time.Hour), nil)))
+		for _, d := range []string{"more", "tell"} {
+			e.Driver(d, new(rig.Recorder))
+		}
+		e.Driver("undo", rig.DriverOf(rig.Taking(time.Minute)))
+		e.Save(withCleanup(nil))
+		run := e.MustApply(rig.Object("x", 1))
+		time.Sleep(time.Second)
+		require.Equal(t, "go", e.MustGetRun(run.ID).Steps[0].Awaiting)
+		require.NoError(t, e.Cancel(t.Context(), run.ID, "not wanted"))
+		canceled := time.Now()
+		for _, look := range []func() *conveyor.Run{
+			func() *conveyor.Run { synctest.Wait(); return e.MustGetRun(run.ID) },
+			func() *conveyor.Run { return e.Ended(run.ID) },
+		} {
+			step := look().Steps[0]
+			require.Equal(t, conveyor.StateCanceled, step.State)
+			require.Empty(t, step.Awaiting)
+			require.Zero(t, step.Due)
+			require.Len(t, step.Waits, 1)
+			require.True(t, step.Waits[0].To.Equal(canceled), "%s", step.Waits[0].To)
+		}
 	})
 }
