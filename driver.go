@@ -60,7 +60,11 @@ type Finalizer interface {
 	// Finalize removes what belongs to req.Resource, as far as this step is concerned. It is called in a run of its
 	// own (see [Engine.Delete]), in the reverse order of the steps. The rules of Reconcile apply to Finalize too: the
 	// meaning of the results, retries, timeouts, and the repetition after a crash. Finalize can be called for a
-	// resource for which Reconcile was never called or never succeeded.
+	// resource for which Reconcile was never called or never succeeded. [Halt] counts as [Done]: the other finalizers are
+	// still called.
+	//
+	// A type that wraps a driver must have a Finalize of its own that calls the one of the driver. Otherwise the engine
+	// does not find it, and a deletion passes the step over. A [DriverFunc] has no Finalize.
 	Finalize(ctx context.Context, req *Request) (Result, error)
 }
 

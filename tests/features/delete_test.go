@@ -210,3 +210,55 @@ func specOf(t *testing.T, c rig.Call) (spec string) {
 	require.NoError(t, json.Unmarshal([]byte(c.Spec), &spec))
 	return spec
 }
+
+func TestAHaltInAFinalizerSkipsNoOtherFinalizer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		undo := rig.Recording(rig.Always(conveyor.Halt("nothing is left"), nil))
+		e.Driver("vm", rig.Undoing(new(rig.Recorder), undo))
+		e.Pipeline("vm", "vm", "vm")
+		o := rig.Object("x", 1)
+		require.NoError(t, e.Finish(o).Err())
+		run, err := e.Delete(t.Context(), o.Key())
+		require.NoError(t, err)
+		require.NoError(t, e.Ended(run.ID).Err())
+		require.Equal(t, []string{"3", "2", "1"}, undo.Steps())
+		_, err = e.Get(t.Context(), o.Key())
+		require.ErrorIs(t, err, conveyor.ErrNotFound)
+	})
+}
+
+// TestARetryThatBecomesADeletionFinalizesAllSteps deletes a resource while a retry of its newest run waits to begin.
+func TestARetryThatBecomesADeletionFinalizesAllSteps(t *testing.T) {
+	for _, planned := range []bool{false, true} {
+		t.Run(fmt.Sprint("planned ", planned), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
+				undo := new(rig.Recorder)
+				e.Driver("work", rig.Undoing(rig.Recording(rig.InTurn(rig.Always(conveyor.Done(), nil), rig.Always(conveyor.Done(), conveyor.Permanent(rig.ErrBoom)))), undo))
+				e.Driver("busy", rig.DriverOf(rig.Taking(time.Hour)))
+				p := rig.PipelineOf("work", "work")
+				if planned {
+					p.Steps = nil
+					require.NoError(t, e.SavePipeline(t.Context(), &plannedSteps{p, []conveyor.Step{{ID: "1", Driver: "work"}, {ID: "2", Driver: "work"}}}))
+				} else {
+					e.Save(p)
+				}
+				e.PipelineNamed("busy", "busy")
+				o := rig.Object("x", 1)
+				failed := e.Finish(o)
+				require.Equal(t, conveyor.StateFailed, failed.State)
+				e.MustApply(rig.Along("busy", "y")) // it takes the worker
+				synctest.Wait()
+				_, err := e.Retry(t.Context(), failed.ID, conveyor.RetryFrom{Newest: planned})
+				require.NoError(t, err)
+				run, err := e.Delete(t.Context(), o.Key())
+				require.NoError(t, err)
+				run = e.Ended(run.ID)
+				require.NoError(t, run.Err())
+				require.Equal(t, []string{"2", "1"}, undo.Steps())
+				require.Empty(t, run.Of)
+			})
+		})
+	}
+}
