@@ -191,6 +191,28 @@ func (x *explorer) idle(l *lifetime, r *runSeen, rooms map[string]int) string {
 	return "its cleanup is done, and it has not ended"
 }
 
+// waitsForSlot says that a run which has not begun may wait for a slot: of the driver of any step that it may be given.
+func (x *explorer) waitsForSlot(l *lifetime, r *runSeen) bool {
+	plans := []*planRecord{x.plans[x.hashes[r.rec.Pipeline]]}
+	if of := x.runs[r.rec.Of]; of != nil {
+		plans = append(plans, of.plan)
+	}
+	return slices.ContainsFunc(x.drivers, func(d *driverSetup) bool {
+		uses := slices.Contains(d.listen, r.key.Type) || slices.ContainsFunc(plans, func(p *planRecord) bool { return p != nil && p.uses(d.name) })
+		return uses && d.concurrency > 0 && l.callsOf(d.name) >= d.concurrency
+	})
+}
+
+// holders counts the other runs of a pipeline that may hold a place in its room while they wait for a slot.
+func (x *explorer) holders(l *lifetime, r *runSeen) (n int) {
+	for _, o := range x.runs {
+		if o != r && o.over == 0 && !o.begun() && o.rec.Pipeline == r.rec.Pipeline && x.waitsForSlot(l, o) {
+			n++
+		}
+	}
+	return n
+}
+
 // idleInLine is the same for a run that has not begun.
 func (x *explorer) idleInLine(l *lifetime, r *runSeen, rooms map[string]int, free bool) string {
 	res := x.resource(r.key)
@@ -198,19 +220,12 @@ func (x *explorer) idleInLine(l *lifetime, r *runSeen, rooms map[string]int, fre
 	if res.runs[first] != r || !free || l.strays(r.key) {
 		return "" // one is before it
 	}
-	// It stays in the line until its first step can start, whichever that is: any step of what it may be given.
-	plans := []*planRecord{x.plans[x.hashes[r.rec.Pipeline]]}
-	if of := x.runs[r.rec.Of]; of != nil {
-		plans = append(plans, of.plan)
-	}
-	for _, d := range x.drivers {
-		uses := slices.Contains(d.listen, r.key.Type) || slices.ContainsFunc(plans, func(p *planRecord) bool { return p != nil && p.uses(d.name) })
-		if uses && d.concurrency > 0 && l.callsOf(d.name) >= d.concurrency {
-			return ""
-		}
+	// It stays in the line until its first step can start, whichever that is.
+	if x.waitsForSlot(l, r) {
+		return ""
 	}
 	limits := x.limits[r.rec.Pipeline]
-	if n := len(limits); n > 0 && limits[n-1].most > 0 && rooms[r.rec.Pipeline] >= limits[n-1].most {
+	if n := len(limits); n > 0 && limits[n-1].most > 0 && rooms[r.rec.Pipeline]+x.holders(l, r) >= limits[n-1].most {
 		return ""
 	}
 	return "it could begin"
