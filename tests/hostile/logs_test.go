@@ -57,7 +57,7 @@ const logHeap = 5 << 20
 // TestAFloodOfLogLinesHoldsAboutAMegabyteAStep has eight steps log without pause, on a store that is slow, or fails. What
 // they hold is bounded, and none of them waits for ever.
 func TestAFloodOfLogLinesHoldsAboutAMegabyteAStep(t *testing.T) {
-	lines := testenv.Some(t, 2_000, 30_000)
+	lines := testenv.Some(t, 2_000, 10_000)
 	if testenv.Race {
 		lines /= 4
 	}
