@@ -169,8 +169,8 @@ type RetryFrom struct {
 //
 // Retry returns:
 //
-//   - [ErrNotFound] if there is no such run, if it was removed in the meantime, if the run has no such step, or if the resource of the run was deleted, even
-//     if its name is in use again;
+//   - [ErrNotFound] if there is no such run, if it was removed in the meantime, if the run has no such step, or if the
+//     resource of the run was deleted, even if its name is in use again;
 //   - [ErrConflict] if the run has not ended, if it was a deletion (call [Engine.Delete] again), if its generation is no
 //     longer the newest, if another run of the resource has not ended, or if the resource is being deleted;
 //   - an [ErrInvalid] if from contradicts itself;
@@ -184,7 +184,7 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 		return nil, err
 	}
 	if from.Start && from.Step != "" {
-		return nil, invalid("from", "has both Start and Step %q", text.Truncate(from.Step, text.MaxName))
+		return nil, invalid("from", "has both Start and Step %s", text.Quote(from.Step))
 	}
 	old, err := e.GetRun(ctx, runID)
 	if err != nil {
@@ -217,7 +217,7 @@ func checkRetry(old *Run, from RetryFrom) error {
 	case old.Cause == CauseDeleted:
 		return fmt.Errorf("%w: run %s was a deletion", ErrConflict, old.ID)
 	case from.Step != "" && (old.Step(from.Step) == nil || old.Step(from.Step).Finally):
-		return fmt.Errorf("%w: step %q of run %s", ErrNotFound, text.Truncate(from.Step, text.MaxName), old.ID)
+		return fmt.Errorf("%w: step %s of run %s", ErrNotFound, text.Quote(from.Step), old.ID)
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	var f fault.Fields
 	f.Name("driver", name)
 	if isNilPointer(d) {
-		f.Add(fault.Invalidf("driver", "%q is nil", text.Truncate(name, text.MaxName)))
+		f.Add(fault.Invalidf("driver", "%s is nil", text.Quote(name)))
 	}
 	var o driverOptions
 	for _, option := range opts {

@@ -301,7 +301,7 @@ func validateSteps(list string, steps []Step, positions map[string]string, f *fa
 		field := fmt.Sprintf("%s[%d]", list, i)
 		validateStep(step, field, f, limits)
 		if first, taken := positions[step.ID]; taken {
-			f.Add(fault.Invalidf(field+".id", "%q is the id of %s too", text.Truncate(step.ID, text.MaxName), first))
+			f.Add(fault.Invalidf(field+".id", "%s is the id of %s too", text.Quote(step.ID), first))
 		} else {
 			positions[step.ID] = field
 		}

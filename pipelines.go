@@ -43,7 +43,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	spec := p.Spec().normalized()
 	plans, planned := p.(Planner)
 	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
-		return fmt.Errorf("pipeline %q: %w", text.Truncate(spec.Name, text.MaxName), err)
+		return fmt.Errorf("pipeline %s: %w", text.Quote(spec.Name), err)
 	}
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("save pipeline %s: %w", spec.Name, err)
@@ -89,7 +89,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 // saved under an older rule of order, its steps have the After by which they mean the same now (see [Step].After).
 func (e *Engine) GetPipeline(ctx context.Context, name string) (PipelineSpec, error) {
 	if text.NameFault(name) != "" {
-		return PipelineSpec{}, fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
+		return PipelineSpec{}, fmt.Errorf("%w: pipeline %s", ErrNotFound, text.Quote(name))
 	}
 	head, _, err := e.ledger.Pipeline(ctx, name)
 	if err != nil {
@@ -136,7 +136,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		return err
 	}
 	if text.NameFault(name) != "" {
-		return fmt.Errorf("%w: pipeline %q", ErrNotFound, text.Truncate(name, text.MaxName))
+		return fmt.Errorf("%w: pipeline %s", ErrNotFound, text.Quote(name))
 	}
 	for {
 		_, rev, err := e.ledger.Pipeline(ctx, name)

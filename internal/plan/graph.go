@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -26,11 +25,11 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 			problem := ""
 			switch {
 			case !known:
-				problem = fmt.Sprintf("no step has the id %s", quoted(id))
+				problem = fmt.Sprintf("no step has the id %s", text.Quote(id))
 			case from == i:
-				problem = fmt.Sprintf("step %s comes after itself", quoted(id))
+				problem = fmt.Sprintf("step %s comes after itself", text.Quote(id))
 			case named[from] == i+1:
-				problem = fmt.Sprintf("%s comes twice", quoted(id))
+				problem = fmt.Sprintf("%s comes twice", text.Quote(id))
 			default:
 				named[from] = i + 1
 			}
@@ -52,9 +51,6 @@ func CheckGraph(steps []Step, f *fault.Fields) {
 func isGraph(steps []Step) bool {
 	return slices.ContainsFunc(steps, func(s Step) bool { return s.After != nil })
 }
-
-// quoted returns an id for an error.
-func quoted(id string) string { return strconv.Quote(text.Truncate(id, text.MaxName)) }
 
 // components divides the steps, of which the predecessors are given, so that two steps are together if each of them comes
 // after the other one, directly or through other steps. In a graph without a ring, each step is alone. The components
@@ -105,12 +101,12 @@ func components(before [][]int) (all [][]int) {
 func (p *Plan) describeRing(ring []int) string {
 	ids := make([]string, len(ring))
 	for k, i := range ring {
-		ids[k] = quoted(p.Steps[i].ID)
+		ids[k] = text.Quote(p.Steps[i].ID)
 	}
 	problem := fmt.Sprintf("the steps %s wait for each other", strings.Join(ids, ", "))
 	joint := ": "
 	for _, edge := range p.unwritten(ring) {
-		problem += fmt.Sprintf("%s%s has no after, so it comes after %s", joint, quoted(p.Steps[edge.step].ID), quoted(p.Steps[edge.before].ID))
+		problem += fmt.Sprintf("%s%s has no after, so it comes after %s", joint, text.Quote(p.Steps[edge.step].ID), text.Quote(p.Steps[edge.before].ID))
 		joint = "; "
 	}
 	return problem

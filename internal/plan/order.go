@@ -38,7 +38,7 @@ func (p *Plan) nextOfSteps(states []State, stop bool) (start []int, over bool) {
 // further one of Steps can start. This is so if ending is set, or if a step has failed that stops the others.
 func (p *Plan) FirstOpen(ending bool, state func(i int) State) int {
 	for i := 0; i < len(p.Steps) && !ending; i++ {
-		ending = state(i) == Failed && !p.Steps[i].ContinueOnError && !p.Independent
+		ending = p.broken(i, state(i)) && !p.Independent
 	}
 	if ending {
 		return len(p.Steps)
@@ -56,7 +56,7 @@ func (p *Plan) survey(states []State) (running, waiting, failed bool) {
 		case Retrying, Waiting:
 			waiting = true
 		case Failed:
-			failed = failed || !p.Step(i).ContinueOnError
+			failed = failed || p.broken(i, s)
 		}
 	}
 	return running, waiting, failed
@@ -101,6 +101,9 @@ func (p *Plan) startableSteps(states []State) (start []int) {
 func (p *Plan) passed(states []State, i int) bool {
 	return states[i] == Succeeded || states[i] == Skipped || states[i] == Failed && p.Step(i).ContinueOnError
 }
+
+// broken reports whether a step with a state has a failure that is not tolerated.
+func (p *Plan) broken(i int, s State) bool { return s == Failed && !p.Step(i).ContinueOnError }
 
 // only returns a slice with one position. The caller must not change it.
 func only(i int) []int {
@@ -155,7 +158,7 @@ func (p *Plan) Succeeded(states []State) bool {
 func (p *Plan) Outcome(states []State, stop Stop) (end State, step int) {
 	failed := -1
 	for i, s := range states[:len(p.Steps)] {
-		if s == Failed && !p.Steps[i].ContinueOnError {
+		if p.broken(i, s) {
 			failed = i
 			break
 		}
@@ -178,7 +181,7 @@ func (p *Plan) Outcome(states []State, stop Stop) (end State, step int) {
 // Such a step turns the success of a run into a failure.
 func (p *Plan) FailedCleanup(states []State) int {
 	for i := len(p.Steps); i < len(states); i++ {
-		if states[i] == Failed && !p.Step(i).ContinueOnError {
+		if p.broken(i, states[i]) {
 			return i
 		}
 	}
