@@ -5,16 +5,15 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
-	"github.com/conveyor-go/conveyor/store"
 )
 
 // objectOfRun returns the resource as it was when its run started. The object shares nothing with the record.
@@ -79,9 +78,7 @@ func describeRun(ctx context.Context, l *ledger.Ledger, id string) (*Run, error)
 		return describeQueuedRun(ctx, l, run, state)
 	case state.Rec.State.Final():
 		// If the run was removed in the meantime, some of its steps or attempts may not have been found.
-		if _, err := l.Store.Get(ctx, record.RunKey(id)); errors.Is(err, store.ErrNotFound) {
-			return nil, noRun(id)
-		} else if err != nil {
+		if err := stillThere(ctx, l, id); err != nil {
 			return nil, err
 		}
 	}
@@ -278,8 +275,7 @@ func toMetadata(m *Meta) record.Metadata {
 
 func fromMetadata(all record.Metadata) (texts map[string]string, others map[string]json.RawMessage) {
 	for name, value := range all {
-		var s string
-		if len(value) > 0 && value[0] == '"' && json.Unmarshal(value, &s) == nil {
+		if s, ok := textOf(value); ok {
 			if texts == nil {
 				texts = make(map[string]string, len(all))
 			}
@@ -292,6 +288,18 @@ func fromMetadata(all record.Metadata) (texts map[string]string, others map[stri
 		others[name] = bytes.Clone(value)
 	}
 	return texts, others
+}
+
+// textOf returns the text that a JSON value is, and false if it is no text. Every attempt gets a copy of the metadata, so
+// that the usual text, which has nothing escaped, is not parsed.
+func textOf(value json.RawMessage) (s string, ok bool) {
+	if len(value) < 2 || value[0] != '"' {
+		return "", false
+	}
+	if inner := value[1 : len(value)-1]; !bytes.ContainsAny(inner, `"\`) && utf8.Valid(inner) && value[len(value)-1] == '"' {
+		return string(inner), true
+	}
+	return s, json.Unmarshal(value, &s) == nil
 }
 
 func toStep(s Step) plan.Step {

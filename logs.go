@@ -91,7 +91,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		news := s.followers.News(t)
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(run))
 		if errors.Is(err, store.ErrNotFound) {
-			return noRun(run)
+			return ledger.NoRun(run)
 		}
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 			return nil
 		}
 		if rec.State.Final() {
-			return e.stillThere(ctx, run) // what Retention removes begins with the record of the run
+			return stillThere(ctx, e.ledger, run) // what Retention removes begins with the record of the run
 		}
 		if !o.Follow {
 			return nil
@@ -134,10 +134,10 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 
 // stillThere returns nil if the record of a run that has ended is there, so that everything that was read of the run was
 // there, and an ErrNotFound otherwise.
-func (e *Engine) stillThere(ctx context.Context, run string) error {
-	_, err := e.ledger.Store.Get(ctx, record.RunKey(run))
+func stillThere(ctx context.Context, l *ledger.Ledger, run string) error {
+	_, err := l.Store.Get(ctx, record.RunKey(run))
 	if errors.Is(err, store.ErrNotFound) {
-		err = noRun(run)
+		err = ledger.NoRun(run)
 	}
 	return err
 }
@@ -232,7 +232,7 @@ type flusher struct {
 
 func (f *flusher) init(s *scheduler) {
 	f.sched, f.logs = s, map[*runlog.Log]*runner{}
-	f.alarm.work, f.alarm.start = f.flush, s.goBackground
+	f.alarm.work, f.alarm.start = f.flush, s.background.Go
 }
 
 // add arranges that the lines of a log are written: at once if the log is full, and otherwise within logFlush.

@@ -31,11 +31,6 @@ func noResource(k Key) error {
 	return fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
 }
 
-// noRun returns the error for a run that does not exist.
-func noRun(id string) error {
-	return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(id, text.MaxName))
-}
-
 // head returns the record of a resource, or ErrNotFound.
 func (e *Engine) head(ctx context.Context, k Key) (*record.Resource, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
@@ -150,7 +145,7 @@ func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, erro
 // GetRun returns the current state of a run, or [ErrNotFound]. The caller owns the run.
 func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if text.NameFault(runID) != "" {
-		return nil, noRun(runID)
+		return nil, ledger.NoRun(runID)
 	}
 	run, err := describeRun(ctx, e.ledger, runID)
 	if err != nil {
@@ -178,9 +173,9 @@ func (f *RunFilter) wants(r *Run) bool {
 		(!f.Unfinished || !r.State.Final())
 }
 
-// Runs returns the runs that f selects, in the order of their ids, or of their numbers if f names a resource. Each run is read separately: the list is not
-// a snapshot of one moment. If the store fails or ctx ends, the last element is the error of the store or the cause
-// of ctx. The caller owns the runs.
+// Runs returns the runs that f selects, in the order of their ids, or of their numbers if f names a resource. Each run
+// is read separately: the list is not a snapshot of one moment. If the store fails or ctx ends, the last element is the
+// error of the store or the cause of ctx. The caller owns the runs.
 func (e *Engine) Runs(ctx context.Context, f RunFilter) iter.Seq2[*Run, error] {
 	q := store.Query{Prefix: record.RunPrefix, Reverse: f.Newest}
 	switch {

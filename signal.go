@@ -39,14 +39,14 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		return err
 	}
 	if text.NameFault(runID) != "" {
-		return fmt.Errorf("%w: run %q", ErrNotFound, text.Truncate(runID, text.MaxName))
+		return ledger.NoRun(runID)
 	}
 	key := record.SignalsOf(runID, name) + e.ids.Next(time.Now())
 	for {
 		rec, rev, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			return fmt.Errorf("%w: run %q", ErrNotFound, runID)
+			return ledger.NoRun(runID)
 		case err != nil:
 			return fmt.Errorf("run %s: %w", runID, err)
 		case rec.State.Final():

@@ -12,12 +12,15 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// NoRun returns the error for a run that is not on record. It wraps [fault.NotFound].
+func NoRun(id string) error { return fmt.Errorf("%w: run %s", fault.NotFound, text.Quote(id)) }
+
 // Run returns what is recorded of a run, without its failed attempts and its log. If there is no run with this id, the
 // error wraps [fault.NotFound].
 func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	rec, rev, err := Load[record.Run](ctx, l, record.RunKey(id))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
+		return nil, NoRun(id)
 	}
 	if err != nil {
 		return nil, err
@@ -38,7 +41,7 @@ func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	}
 	if r.Plan, err = l.Plan(ctx, id, rec); err != nil {
 		if l.removed(ctx, id, err) {
-			return nil, fmt.Errorf("%w: run %q", fault.NotFound, text.Truncate(id, text.MaxName))
+			return nil, NoRun(id)
 		}
 		return nil, err
 	}
