@@ -105,7 +105,7 @@ func (s *scheduler) endCreation(r *runner) {
 	r.busy = false
 	again := len(r.inbox) > 0
 	r.mu.Unlock()
-	if !again || s.goBackground(func() { s.drive(r, message{}, false) }) {
+	if !again || s.background.Go(func() { s.drive(r, message{}, false) }) {
 		return
 	}
 	r.mu.Lock()

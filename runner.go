@@ -344,11 +344,10 @@ func (s *scheduler) load(r *runner) error {
 	if state.Rec.State.Final() {
 		return errEnded
 	}
-	log := runlog.New(r.ID, 0, s.opts.Limits.LogLines)
 	outputs := map[string]stepOutput{}
+	last, died := int64(0), false
 	if state.Plan != nil {
-		last, err := s.ledger.LastLine(s.base, r.ID)
-		if err != nil {
+		if last, err = s.ledger.LastLine(s.base, r.ID); err != nil {
 			return err
 		}
 		revision, err := s.ledger.Revision(s.base, state.Rec.Key(), state.Rec.Generation)
@@ -356,40 +355,47 @@ func (s *scheduler) load(r *runner) error {
 			return err
 		}
 		r.held.Spec = revision.Spec
-		died := false
-		for i := range state.Steps {
-			rec := &state.Steps[i].Rec
-			id := state.Plan.Step(i).ID
-			state.LogEpoch = max(state.LogEpoch, rec.LogEpoch)
-			died = died || rec.State == plan.Running
-			if len(rec.Output) > 0 {
-				outputs[id] = stepOutput{rec.Output, r.recorded}
-			}
-			if rec.State == plan.Running {
-				// No attempt of this process is running: the process that recorded the start has died. The record in
-				// the store is corrected when the step continues, and stays as it is until then.
-				rec.Interrupt()
-				if err := s.countCrash(r, id, &state.Steps[i]); err != nil {
-					return err
-				}
-			}
+		if died, err = s.loadSteps(r, state, outputs); err != nil {
+			return err
 		}
-		if died {
-			state.LogEpoch++
-		}
-		log = runlog.New(r.ID, record.FirstLine(last, state.LogEpoch), s.opts.Limits.LogLines)
-		for i := range state.Steps {
-			log.SetKept(state.Plan.Step(i).ID, state.Steps[i].Rec.Lines)
-		}
-		if died && last > 0 {
-			log.Recount()
-		}
+	}
+	log := runlog.New(r.ID, record.FirstLine(last, state.LogEpoch), s.opts.Limits.LogLines)
+	for i := range state.Steps {
+		log.SetKept(state.Plan.Step(i).ID, state.Steps[i].Rec.Lines)
+	}
+	if died && last > 0 {
+		log.Recount()
 	}
 	r.held.Run = state
 	r.mu.Lock()
 	r.log, r.outputs = log, outputs
 	r.mu.Unlock()
 	return nil
+}
+
+// loadSteps collects the outputs of the steps that were read, and corrects the steps during which an earlier process has
+// died. It reports whether there are any. Such steps are corrected in the store when they continue, and stay as they are
+// there until then.
+func (s *scheduler) loadSteps(r *runner, state *record.RunState, outputs map[string]stepOutput) (died bool, err error) {
+	for i := range state.Steps {
+		rec := &state.Steps[i].Rec
+		id := state.Plan.Step(i).ID
+		state.LogEpoch = max(state.LogEpoch, rec.LogEpoch)
+		if len(rec.Output) > 0 {
+			outputs[id] = stepOutput{rec.Output, r.recorded}
+		}
+		if rec.State == plan.Running { // no attempt of this process is running
+			died = true
+			rec.Interrupt()
+			if err := s.countCrash(r, id, &state.Steps[i]); err != nil {
+				return died, err
+			}
+		}
+	}
+	if died {
+		state.LogEpoch++
+	}
+	return died, nil
 }
 
 // countCrash counts the death of the earlier process against a step that was running, if the step can be its cause. While
@@ -510,7 +516,7 @@ func (s *scheduler) sleep(d time.Duration) bool {
 // run has ended, the pending run is woken.
 func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
 	stop := stopRequest{by.Stop, make(chan error, 1)}
-	s.goBackground(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
+	s.background.Go(func() { s.drive(s.take(by.Run, k, ""), message{stop: &stop}, false) })
 }
 
 // stopRun asks a run to end, and waits until the request is recorded.
@@ -518,7 +524,7 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 	answer := make(chan error, 1)
 	r := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
 	ask := message{stop: &stopRequest{run.StopRequest{Kind: kind, Reason: reason, Cause: cause}, answer}}
-	if !s.goBackground(func() { s.drive(r, ask, false) }) {
+	if !s.background.Go(func() { s.drive(r, ask, false) }) {
 		return ErrClosed
 	}
 	select {

@@ -133,11 +133,8 @@ func (s *scheduler) startWorker(a *attempt) {
 	}
 }
 
-// goBackground runs fn in a goroutine that shutdown waits for. It is for callers that a failing store must not delay.
-// It returns false, and does not run fn, if the scheduler has stopped.
-func (s *scheduler) goBackground(fn func()) bool { return s.background.Go(fn) }
-
-// background counts the goroutines that shutdown waits for, besides the workers. It is a [call.Group].
+// background counts the goroutines that shutdown waits for, besides the workers, and the calls that it must not overtake.
+// It is a [call.Group].
 //
 // Invariant: nothing is added after the pool has reached the phase Stopped, because shutdown waits from then on, and a
 // WaitGroup does not allow that the count leaves zero while somebody waits.
@@ -147,16 +144,23 @@ type background struct {
 }
 
 // Enter counts one more, unless the scheduler has stopped.
-func (b *background) Enter() bool {
-	return b.pool.IfBefore(sched.Stopped, func() { b.running.Add(1) })
+func (b *background) Enter() bool { return b.enterBefore(sched.Stopped) }
+
+// enterBefore counts one more, unless the pool has reached a phase, which is Stopped at the latest.
+func (b *background) enterBefore(phase sched.Phase) bool {
+	return b.pool.IfBefore(phase, func() { b.running.Add(1) })
 }
 
-// Leave reverses an Enter.
+// Leave reverses an Enter, or an enterBefore.
 func (b *background) Leave() { b.running.Done() }
 
-// Go runs fn in a goroutine that is counted. It returns false, and does not run fn, if the scheduler has stopped.
-func (b *background) Go(fn func()) bool {
-	if !b.Enter() {
+// Go runs fn in a goroutine that is counted. It returns false, and does not run fn, if the scheduler has stopped. It is
+// for callers that a failing store must not delay.
+func (b *background) Go(fn func()) bool { return b.goBefore(sched.Stopped, fn) }
+
+// goBefore is Go with the condition of enterBefore.
+func (b *background) goBefore(phase sched.Phase, fn func()) bool {
+	if !b.enterBefore(phase) {
 		return false
 	}
 	go func() {

@@ -54,10 +54,13 @@ func newUpkeep(e *Engine) *upkeep {
 // called with the lock of the pool held.
 func (u *upkeep) start() {
 	u.resync.set(time.Now())
-	if u.sched.opts.Retention != (Retention{}) {
+	if u.prunes() {
 		u.aging.set(time.Now())
 	}
 }
+
+// prunes reports whether Options.Retention limits what is kept.
+func (u *upkeep) prunes() bool { return u.sched.opts.Retention != (Retention{}) }
 
 // takeUpLeftovers deletes the checkpoints and signals that ended runs of an earlier process have left.
 func (u *upkeep) takeUpLeftovers() {
@@ -74,7 +77,7 @@ func (u *upkeep) stop() {
 // goBackground runs work in a goroutine that Shutdown waits for. It returns false, and does not run work, if Shutdown has
 // begun.
 func (u *upkeep) goBackground(work func()) bool {
-	return u.sched.pool.IfBefore(sched.Draining, func() { u.sched.background.running.Go(work) })
+	return u.sched.background.goBefore(sched.Draining, work)
 }
 
 // retryStore calls do until do succeeds, until do returns a permanent error, or until Shutdown begins.
@@ -245,7 +248,7 @@ func (e *Engine) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 		keep = e.opts.Retention
 	}
 	u := e.upkeep
-	if !u.sched.pool.IfBefore(sched.Draining, func() { u.sched.background.running.Add(1) }) {
+	if !u.sched.background.enterBefore(sched.Draining) {
 		return Pruned{}, ErrClosed
 	}
 	defer u.sched.background.Leave()
@@ -284,7 +287,7 @@ func (u *upkeep) newPruner(keep Retention) *ledger.Pruner {
 // prune arranges that the past of a resource is pruned as Options.Retention specifies. What is left when Shutdown begins
 // or the process dies is found by the sweep of the next start.
 func (u *upkeep) prune(k record.Key) {
-	if u.sched.opts.Retention == (Retention{}) {
+	if !u.prunes() {
 		return
 	}
 	u.mu.Lock()
@@ -366,6 +369,9 @@ const maxUnpruned = 256
 // help prunes some resources if too many runs have ended, or waits for those who do. A worker calls it before it takes
 // another run, so that no more runs end than can be removed, however fast they are.
 func (u *upkeep) help() {
+	if !u.prunes() {
+		return
+	}
 	for {
 		u.mu.Lock()
 		if u.asked <= maxUnpruned || u.ctx.Err() != nil {
