@@ -20,6 +20,9 @@ func (w *world) client(id int) {
 			return
 		}
 		l := w.enter()
+		if l == nil {
+			return
+		}
 		w.perform(l, w.draw(id, n))
 		l.calls.Done()
 	}

@@ -54,3 +54,20 @@ func TestTheSummaryCountsEachVerdict(t *testing.T) {
 	}
 	require.Equal(t, "5 histories, 500 operations, 0 deaths of the process, 0 events watched, 1 illegal, 1 undecided, 1 faulty otherwise", tally.summary())
 }
+
+func TestAProcessThatDoesNotStartIsAFault(t *testing.T) {
+	for _, starts := range []int{0, 1} {
+		var tally tally
+		w := newWorld(1, 10*operations, &tally) // it is restarted long before they are done
+		w.restart = true
+		open, begun := inMemory(), 0
+		v := happen(t, w, func() (store.Store, error) {
+			if begun++; begun > starts {
+				return nil, errRefused
+			}
+			return open()
+		})
+		require.False(t, v.sound())
+		require.Contains(t, v.faults, "the process does not start: "+errRefused.Error())
+	}
+}

@@ -62,6 +62,7 @@ type world struct {
 	mu      sync.Mutex // guards what follows; held for a few lines
 	now     *life      // nil while there is none
 	born    chan struct{}
+	ended   bool // there will be no other process
 	calls   []*call
 	faults  []string
 	runs    map[string][]string       // that clients know, by resource
@@ -189,7 +190,7 @@ type life struct {
 }
 
 // play lets the history happen. It returns when everything has come to rest.
-func (w *world) play() error {
+func (w *world) play() {
 	w.born = make(chan struct{}) // in the bubble
 	var all sync.WaitGroup
 	for i := range clients {
@@ -200,15 +201,18 @@ func (w *world) play() error {
 		all.Wait()
 		close(over)
 	}()
-	return w.keep(over)
+	w.keep(over)
 }
 
 // keep keeps a process alive until the clients are through, and then until nothing is left to do.
-func (w *world) keep(over <-chan struct{}) error {
+func (w *world) keep(over <-chan struct{}) {
 	for {
 		l, err := w.begin()
 		if err != nil {
-			panic(fmt.Sprintf("history %d: the process does not start: %v", w.seed, err)) // clients wait for it
+			w.fault("the process does not start: %v", err)
+			w.giveUp()
+			<-over
+			return
 		}
 		if l == nil {
 			continue // died while it started
@@ -231,12 +235,13 @@ func (w *world) keep(over <-chan struct{}) error {
 		if l.ctx.Err() != nil {
 			w.finish(l)
 			if l, err = w.begin(); err != nil {
-				panic(fmt.Sprintf("history %d: the process does not start: %v", w.seed, err))
+				w.fault("the process does not start: %v", err)
+				return
 			}
 		}
 		w.settle(l)
 		w.shutdown(l)
-		return nil
+		return
 	}
 }
 
@@ -273,11 +278,13 @@ func (w *world) begin() (*life, error) {
 		l.store.appease()
 	}
 	if err := w.setUp(l); err != nil {
-		if l.ctx.Err() == nil {
-			return nil, err
-		}
+		died := l.ctx.Err() != nil
+		die(err)
 		w.finish(l)
-		return nil, nil
+		if died {
+			return nil, nil
+		}
+		return nil, err
 	}
 	w.mu.Lock()
 	w.now = l
@@ -453,20 +460,28 @@ func (w *world) leave(l *life) {
 	}
 }
 
-// enter waits for a living process.
+// enter waits for a living process. It returns nil if there will be none.
 func (w *world) enter() *life {
 	for {
 		w.mu.Lock()
-		l, born := w.now, w.born
+		l, born, ended := w.now, w.born, w.ended
 		if l != nil {
 			l.calls.Add(1)
 		}
 		w.mu.Unlock()
-		if l != nil {
+		if l != nil || ended {
 			return l
 		}
 		<-born
 	}
+}
+
+// giveUp tells the clients that there will be no other process.
+func (w *world) giveUp() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	close(w.born)
 }
 
 // settle waits until nothing is left to do, reads all resources once more, and takes down how each run has ended.

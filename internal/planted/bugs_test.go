@@ -182,7 +182,7 @@ var bugs = []bug{
 		file: "apply.go",
 		old:  "	case o.Version != 0 && head.Version != o.Version:\n",
 		new:  "	case o.Version != 0 && (head.Version < o.Version || head.Version != o.Version && !$BUG):\n",
-		in:   "histories", by: linearizable, says: "illegal: [resources",
+		in:   "histories", by: linearizable, says: "illegal: [",
 	},
 	{
 		name: "an update is lost",
@@ -193,7 +193,7 @@ var bugs = []bug{
 		ops[0] = store.Put(record.ResourceKey(k), record.Encode(next))
 	}
 `,
-		in: "histories", by: linearizable, says: "illegal: [resources",
+		in: "histories", by: linearizable, says: "illegal: [",
 	},
 	{
 		name: "a watcher that goes on leaves out an event",
