@@ -271,6 +271,7 @@ func TestRule10WaitingHoldsNoWorkerAndNoSlot(t *testing.T) {
 				require.Equal(t, c.state, e.MustGetRun(run.ID).State)
 				require.Equal(t, time.Now().Add(time.Hour).UTC(), e.MustGetRun(run.ID).Steps[0].Due)
 				require.NoError(t, e.Finish(rig.Object("b", 1)).Err(), "the only worker and the only slot are free")
+				synctest.Wait()
 				st, err := e.Stats(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, conveyor.Stats{
