@@ -97,9 +97,14 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 }
 
 // Delete marks a resource for deletion and returns the run that deletes it. The active run of the resource is
-// canceled, and so are the runs that are queued for it. Then the drivers of the resource's pipeline, or the drivers
-// that listen to its type, are finalized in the reverse order of the steps, if they are a [Finalizer]. When all
-// finalizers have succeeded, the resource and its revisions are removed in the same commit that ends the run.
+// canceled, and so are the runs that are queued for it. Then what has been done for the resource is finalized, and the
+// resource and its revisions are removed in the same commit that ends the run.
+//
+// A deletion finalizes the steps that the newest run of the resource had, in the reverse order, if their drivers are a
+// [Finalizer]. These are the steps that this run pinned when it began, whatever has been saved or registered since: a
+// pipeline that was changed, deleted, or saved for another type makes no difference. A run that never began, or had no
+// steps, does not count, and neither does an earlier deletion. A step is left out if no run of the resource has called
+// its driver under the id of the step.
 //
 // Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
 // the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
@@ -470,10 +475,10 @@ func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.
 // returns a store.ErrConflict if the record has changed.
 func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, rev store.Revision) (*Run, error) {
 	next := want.next
-	changed := want.cause == record.Updated || want.cause == record.Deleted
+	updated, deleted := want.cause == record.Updated, want.cause == record.Deleted
 	queued := next.Status.Phase == plan.Queued // the newest run is queued, and reconciles the newest generation
-	if want.cause != 0 && (!queued || changed && (want.fixGeneration || next.FixesGeneration())) {
-		if limit, pending := e.opts.Limits.Queue, next.PendingRuns(); want.cause != record.Deleted && pending >= limit {
+	if want.cause != 0 && (!queued || deleted || updated && (want.fixGeneration || next.FixesGeneration())) {
+		if limit, pending := e.opts.Limits.Queue, next.PendingRuns(); !deleted && pending >= limit {
 			return nil, tooLarge("queue", pending+1, limit, "pending runs")
 		}
 		return e.newRun(k, want, rev)
@@ -484,7 +489,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	if err != nil || !want.write {
 		return newest, err
 	}
-	if changed {
+	if updated {
 		next.Cause = want.cause
 		newest.Generation, newest.Pipeline, newest.Cause = next.Generation, next.Pipeline, Cause(next.Cause)
 	}

@@ -60,8 +60,9 @@ type Finalizer interface {
 	// Finalize removes what belongs to req.Resource, as far as this step is concerned. It is called in a run of its
 	// own (see [Engine.Delete]), in the reverse order of the steps. The rules of Reconcile apply to Finalize too: the
 	// meaning of the results, retries, timeouts, and the repetition after a crash. Finalize can be called for a
-	// resource for which Reconcile was never called or never succeeded. [Halt] counts as [Done]: the other finalizers are
-	// still called.
+	// resource for which Reconcile never succeeded. If the past of the resource is long or was removed by [Retention],
+	// Finalize can be called even though Reconcile never was. [Halt] counts as [Done]: the other finalizers are still
+	// called.
 	//
 	// A type that wraps a driver must have a Finalize of its own that calls the one of the driver. Otherwise the engine
 	// does not find it, and a deletion passes the step over. A [DriverFunc] has no Finalize.

@@ -162,8 +162,8 @@ type Planner interface {
 	// [Driver.Reconcile] apply: an error is retried as the retry policy of the pipeline specifies, a panic counts as
 	// an error, and ctx ends with the time of the attempt or when the run is canceled. After a crash, Plan is called
 	// again unless its result is recorded. If the steps are not valid in the sense of [PipelineSpec.Validate], the
-	// run fails. A deletion calls Plan too, and finalizes the steps in the reverse order. Plan is called concurrently
-	// for different resources.
+	// run fails. A deletion does not call Plan: it finalizes the steps that the newest run had, in the reverse order. Plan
+	// is called concurrently for different resources.
 	Plan(ctx context.Context, res *Object) ([]Step, error)
 }
 
@@ -335,7 +335,7 @@ func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	}
 	rest := (&plan.Plan{Rule: plan.PresentRule, Steps: toSteps(steps)}).Ready()
 	if p.Finalize {
-		rest = rest.Backwards()
+		rest = rest.Backwards(nil)
 	}
 	whole := *p
 	whole.Rule = plan.PresentRule // p may be pinned under an older rule, but the Planner is of this program

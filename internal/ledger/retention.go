@@ -30,7 +30,7 @@ type Removed struct{ Runs, Revisions, Definitions int }
 // one commit. It never removes
 //
 //   - a run that has not ended, or that an unfinished run repeats,
-//   - the newest run of a resource, and the newest run of it that has begun and ended, with what a deletion is to finalize,
+//   - the newest run of a resource, and the newest ended run of it that has had steps, which a deletion is to finalize,
 //   - the newest generation, or a generation that an unfinished run has pinned or is to pin.
 //
 // The runs of a name whose resource was deleted are under the same limits, and none of them is spared as the newest. A
@@ -386,11 +386,28 @@ func (p *past) readWhatIsNeeded(ctx context.Context) error {
 		case rec.ResourceID != head.ID:
 			return nil // of a resource that had the name before
 		case rec.State.Final() && rec.Started != 0 && rec.Cause != record.Deleted:
-			p.begun = id
-			return nil
+			if worked, err := p.worked(ctx, id, rec); err != nil {
+				return err
+			} else if worked {
+				p.begun = id
+				return nil
+			}
 		}
 	}
 	return nil
+}
+
+// worked reports whether a run that has begun has had steps, besides the one that plans the others. It returns true too if
+// the steps cannot be read because the record of them is damaged.
+func (p *past) worked(ctx context.Context, id string, rec *record.Run) (bool, error) {
+	if rec.Hash != "" {
+		return true, nil // a definition has steps
+	}
+	pinned, err := p.ledger.Plan(ctx, id, rec)
+	if errors.Is(err, store.ErrCorrupt) {
+		return true, nil
+	}
+	return err == nil && pinned.HasWork(), err
 }
 
 // removeRun removes an ended run, in one commit if its records are few. Otherwise the record of the run goes first, in a

@@ -125,6 +125,16 @@ func TestPrune(t *testing.T) {
 			}
 			b.put(record.ResourceKey(app), h)
 		}, []string{"r4", "r6"}, []string{"1", "2", "3", "4"}},
+		{"the newest run that has had steps is kept, and the newest of all", Keep{Runs: 1, Age: 1}, func(b *book, h *record.Resource) {
+			for _, id := range []string{"r5", "r6"} { // their Planner failed
+				run := ended(1)
+				run.State, run.Number = plan.Failed, h.LastRun+1
+				h.LastRun, h.Status.Run = run.Number, id
+				b.putRun(id, run)
+				b.put(record.PlanKey(id), (&plan.Plan{}).Unplanned("p"))
+			}
+			b.put(record.ResourceKey(app), h)
+		}, []string{"r4", "r6"}, []string{"1", "2", "3", "4"}},
 		{"the rest of a run without a record is removed", Keep{}, func(b *book, _ *record.Resource) {
 			b.putRest(0, "r0")
 		}, []string{"r1", "r2", "r3", "r4"}, []string{"1", "2", "3", "4"}},

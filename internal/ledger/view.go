@@ -46,6 +46,11 @@ func (v View) Definition(pipeline, hash string) (*plan.Plan, error) {
 // Plan returns the steps that a run has pinned.
 func (v View) Plan(run string, rec *record.Run) (*plan.Plan, error) { return v.l.Plan(v.ctx, run, rec) }
 
+// Work returns what the runs of a resource have done, apart from deletions.
+func (v View) Work(k record.Key, resourceID string) (*record.Work, error) {
+	return v.l.Work(v.ctx, k, resourceID)
+}
+
 // Run returns the records of a run, or fault.NotFound.
 func (v View) Run(id string) (*record.RunState, error) { return v.l.Run(v.ctx, id) }
 

@@ -182,10 +182,11 @@ func (p *Plan) Last() (last []int) {
 	return last
 }
 
-// Backwards returns the plan of a deletion. The steps are finalized one at a time, and the last step first. In a graph,
-// each step is finalized before each of its predecessors. A step that fails stops the steps after it.
-func (p *Plan) Backwards() *Plan {
-	b := &Plan{Rule: p.Rule, Retry: p.Retry, Finalize: true, Planned: p.Planned}
+// Backwards returns the plan of a deletion that finalizes those steps of p for which called is set, or all steps if called
+// is nil. The step that plans the others needs no finalizing. The steps are finalized one at a time, and the last step
+// first. In a graph, each step is finalized before each of its predecessors. A step that fails stops the steps after it.
+func (p *Plan) Backwards(called []bool) *Plan {
+	b := &Plan{Rule: p.Rule, Retry: p.Retry, Finalize: true}
 	placed := make([]bool, len(p.Steps))
 	var place func(i int)
 	place = func(i int) { // the predecessors first; the graph has no cycle
@@ -195,6 +196,9 @@ func (p *Plan) Backwards() *Plan {
 		placed[i] = true
 		for _, before := range p.Before(i) {
 			place(before)
+		}
+		if p.Plans(i) || called != nil && !called[i] {
+			return
 		}
 		step := p.Steps[i].Clone()
 		step.After, step.ContinueOnError = nil, false

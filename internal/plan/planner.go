@@ -17,5 +17,8 @@ func (p *Plan) Unplanned(pipeline string) *Plan {
 	return &u
 }
 
+// HasWork reports whether there is a step, besides the one that plans the others and those of Finally.
+func (p *Plan) HasWork() bool { return len(p.Steps) > 1 || len(p.Steps) == 1 && !p.Planned }
+
 // Plans reports whether the step at a position is the one that plans the other steps.
 func (p *Plan) Plans(i int) bool { return p.Planned && i == 0 }

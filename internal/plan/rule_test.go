@@ -147,7 +147,7 @@ func TestAListIsAsStrictAsItsGraph(t *testing.T) {
 			require.Equal(t, start, s)
 			require.Equal(t, over, o)
 		}
-		require.Equal(t, list.Backwards(), marked.Backwards().unmarked())
+		require.Equal(t, list.Backwards(nil), marked.Backwards(nil).unmarked())
 		require.Equal(t, list.Arrows(), graph.Arrows())
 	})
 }
@@ -193,7 +193,7 @@ func TestPredecessorsLeadToAllThatComesBefore(t *testing.T) {
 				require.Equal(t, k == i || want[k][i], follows)
 			}
 		}
-		back := p.Backwards()
+		back := p.Backwards(nil)
 		for i := range all {
 			for _, k := range before(all, i) {
 				require.Less(t, back.Index(all[i].ID), back.Index(all[k].ID), "%d is finalized after its predecessor %d", i, k)

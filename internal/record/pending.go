@@ -26,8 +26,11 @@ func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store
 		}
 		return nil
 	}
-	if r.FixedGeneration == 0 {
-		r.FixedGeneration = rec.Generation - 1 // until now, the first pending run was to take the newest generation
+	if r.FixedGeneration == 0 { // until now, the first pending run was to take the newest generation
+		r.FixedGeneration = rec.Generation
+		if rec.Cause != Deleted {
+			r.FixedGeneration-- // the new run has come for a newer one
+		}
 	}
 	r.Queued++
 	r.LastPosition++

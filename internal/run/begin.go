@@ -174,23 +174,19 @@ func (t *Transition) pinListeners() error {
 	return nil
 }
 
-// pinFinalizers pins the steps of a deletion. These are the steps of the resource's pipeline, or those of the drivers
-// that listen to its type, in reverse order. A driver without Finalize is passed over when its step is to start.
+// pinFinalizers pins the steps of a deletion. These are the steps that the newest run of the resource has pinned, in
+// reverse order, without those for which no driver was ever called. A driver without Finalize is passed over when its step
+// is to start.
 func (t *Transition) pinFinalizers() error {
-	p := plan.Listeners(t.host.Listeners(t.key.Type))
-	if name := t.rec.Pipeline; name != "" {
-		if t.pipeline == nil {
-			return t.finishWith(plan.Failed, fmt.Sprintf("pipeline %q, which says what to finalize, was deleted", name))
-		}
-		var err error
-		if p, err = t.reader.Definition(name, t.pipeline.Hash); err != nil {
-			return err
-		}
-		if t.pipeline.Planned {
-			p = p.Unplanned(name)
-		}
+	work, err := t.reader.Work(t.key, t.rec.ResourceID)
+	if err != nil {
+		return err
 	}
-	if err := t.pinPlan(p.Backwards()); err != nil || t.over {
+	done := work.Plan
+	if done == nil {
+		done = new(plan.Plan)
+	}
+	if err := t.pinPlan(done.Backwards(work.Called)); err != nil || t.over {
 		return err
 	}
 	t.blankStates(t.plan.Len())

@@ -84,8 +84,6 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"the resource is to be deleted", "p", record.Updated, func(_ *record.Run, head *record.Resource) { head.Deleted = start }, nil,
 			plan.StopNone, false, plan.Canceled, "the resource is to be deleted"},
 		{"the pipeline was deleted", "q", record.Created, nil, nil, plan.StopNone, false, plan.Failed, `pipeline "q" was deleted`},
-		{"the pipeline of a deletion was deleted", "q", record.Deleted, nil, nil,
-			plan.StopNone, false, plan.Failed, `pipeline "q", which says what to finalize, was deleted`},
 		{"the pipeline is for another type now", "p", record.Created, nil, func(w *world) {
 			w.savePipeline("p", listOf("a"), func(rec *record.Pipeline) { rec.Resource = "other" })
 		}, plan.StopNone, false, plan.Failed, `pipeline "p" is now for resources of type "other"`},
@@ -96,9 +94,6 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"more drivers listen than a record can hold", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = manyNames(20_000), 30_000
 		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560030 bytes, more than the limit of 8388608 of a record"},
-		{"more drivers are to be finalized than a record can hold", "", record.Deleted, nil, func(w *world) {
-			w.host.listeners = manyNames(20_000)
-		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560027 bytes, more than the limit of 8388608 of a record"},
 		{"no driver listens, and the host is draining", "", record.Created, nil, func(w *world) { w.host.draining = true },
 			plan.StopNone, false, plan.Unset, ""},
 		{"the run that it repeats is gone", "p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of = "gone" }, nil,
@@ -249,26 +244,56 @@ func TestRunOfListenersPinsThem(t *testing.T) {
 	require.Equal(t, 2, k.state.Run.Plan.Len())
 }
 
+// TestDeletionFinalizesBackwards deletes a resource that has had runs. What is defined and registered now makes no
+// difference.
 func TestDeletionFinalizesBackwards(t *testing.T) {
+	done := record.Step{State: plan.Succeeded, Attempt: 1}
+	planned := &plan.Plan{Planned: true, Steps: append((&plan.Plan{}).Unplanned("p").Steps, listOf("a", "b").Steps...)}
 	for _, c := range []struct {
-		name     string
-		pipeline string
-		starts   []string
+		name      string
+		pipeline  string
+		plan      *plan.Plan // of the newest run; nil if there was none
+		steps     []record.Step
+		finalizes []string // drivers
 	}{
-		{"a pipeline", "p", []string{"b"}},
-		{"a pipeline whose steps are planned", "planned", []string{plan.PlannerStep}},
-		{"drivers that listen", "", []string{"b"}},
+		{"steps that were called", "p", listOf("a", "b"), []record.Step{done, done}, []string{"b", "a"}},
+		{"a step that was never called", "p", listOf("a", "b"), []record.Step{done, {}}, []string{"a"}},
+		{"steps that were planned", "p", planned, []record.Step{done, done, done}, []string{"b", "a"}},
+		{"the pipeline was deleted", "q", listOf("a", "b"), []record.Step{done, done}, []string{"b", "a"}},
+		{"the pipeline is for another type now", "other", listOf("a", "b"), []record.Step{done, done}, []string{"b", "a"}},
+		{"drivers that listened", "", plan.Listeners([]string{"a", "b"}), []record.Step{done, done}, []string{"b", "a"}},
+		{"no run has begun", "p", nil, nil, nil},
+		{"no driver has listened", "", nil, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.host.register("a", "b", plan.PlannerName("planned"))
-			w.host.listeners = []string{"a", "b"}
-			w.savePipeline("p", listOf("a", "b"))
-			w.savePipeline("planned", &plan.Plan{}, func(rec *record.Pipeline) { rec.Planned = true })
+			w.host.register("a", "b", "c", plan.PlannerName("p"))
+			w.host.listeners = []string{"c"}
+			w.savePipeline("p", listOf("c"))
+			w.savePipeline("other", listOf("c"), func(rec *record.Pipeline) { rec.Resource = "other" })
+			if c.plan != nil {
+				w.endedRun("old", c.plan, nil, c.steps...)
+				w.write(store.Put(record.RunIndexKey(resource, 1, "old"), []byte("{}")))
+			}
 			k := w.queuedRun(c.pipeline, record.Deleted)
-			require.Equal(t, c.starts, w.drive(k, run.Input{}).starts)
-			require.True(t, w.recOf(k).Plan.Finalize)
-			require.NotZero(t, w.recOf(k).Rec.DeletedAt)
+			in := run.Input{}
+			var finalized []string
+			for {
+				r := w.drive(k, in)
+				if r.over {
+					break
+				}
+				p := w.recOf(k).Plan
+				require.True(t, p.Finalize)
+				require.NotZero(t, w.recOf(k).Rec.DeletedAt)
+				require.Len(t, r.starts, 1)
+				i := p.Index(r.starts[0])
+				finalized = append(finalized, p.Step(i).Driver)
+				in = run.Input{Outcomes: []*run.Outcome{w.outcome(k, i, func(*run.Outcome) {})}}
+			}
+			require.Equal(t, c.finalizes, finalized)
+			require.Equal(t, plan.Succeeded, w.recOf(k).Rec.State)
+			require.Nil(t, w.head(), "the resource is removed")
 		})
 	}
 }

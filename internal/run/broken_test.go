@@ -78,6 +78,13 @@ func (r *brokenReader) Run(id string) (*record.RunState, error) {
 	return r.reader.Run(id)
 }
 
+func (r *brokenReader) Work(k record.Key, resourceID string) (*record.Work, error) {
+	if err := r.fails(); err != nil {
+		return nil, err
+	}
+	return r.reader.Work(k, resourceID)
+}
+
 func (r *brokenReader) Signal(run, name string, taken func(string) bool) (store.Record, error) {
 	if err := r.fails(); err != nil {
 		return store.Record{}, err
@@ -143,7 +150,7 @@ func TestReadErrorLeavesNoTrace(t *testing.T) {
 			return w.queuedRun("p", record.Deleted), run.Input{}
 		}, 3},
 		{"a deletion ends", func(w *world) (*heldRun, run.Input) {
-			k := w.activeRun(listOf("a").Backwards(), call)
+			k := w.activeRun(listOf("a").Backwards(nil), call)
 			k.leftovers = true
 			return k, run.Input{Outcomes: []*run.Outcome{w.outcome(k, 0, done)}}
 		}, 3},

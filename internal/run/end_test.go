@@ -284,7 +284,7 @@ func TestDeletionRemovesResource(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.host.register("a")
-			k := w.activeRun(listOf("a").Backwards(), []record.Step{{State: plan.Running, Attempt: 1, Started: start}},
+			k := w.activeRun(listOf("a").Backwards(nil), []record.Step{{State: plan.Running, Attempt: 1, Started: start}},
 				func(_ *record.Run, head *record.Resource) { head.Generation, head.Version = 3, 3 })
 			for generation := range int64(2) {
 				w.put(record.RevisionKey(resource, generation+1), &record.Revision{Version: 1, At: start, Spec: []byte(`{"a":1}`)})

@@ -749,7 +749,7 @@ func TestFinalizationPassesOverDriversThatCannot(t *testing.T) {
 	w := newWorld(t)
 	w.host.register("a", "b")
 	w.host.drivers["a"].finalizer = false
-	k := w.activeRun(listOf("a", "b").Backwards(), nil)
+	k := w.activeRun(listOf("a", "b").Backwards(nil), nil)
 	require.Equal(t, []string{"b"}, w.drive(k, run.Input{}).starts)
 	r := w.answer(k, 0, done)
 	require.True(t, r.over)

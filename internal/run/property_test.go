@@ -44,6 +44,8 @@ type chaos struct {
 	calm     bool                   // the host grants everything
 	plans    map[string]*plan.Plan  // as they were pinned
 	pinned   map[string]*record.Run // runs as they were when they began
+	worked   *plan.Plan             // of the newest run of the resource that had steps, deletions apart
+	called   map[string]bool        // whether a run of the resource has called a driver under an id; see callOf
 }
 
 // drivers are those of all steps.
@@ -55,6 +57,7 @@ var pipelines = []string{"", "p", "q", "planned"}
 func newChaos(rt *rapid.T) *chaos {
 	c := &chaos{
 		world: newWorld(rt), rt: rt, failures: map[string]int{}, plans: map[string]*plan.Plan{}, pinned: map[string]*record.Run{},
+		called: map[string]bool{},
 	}
 	c.limits.Interruptions = 2
 	c.policy = rapid.SampledFrom([]record.ChangePolicy{record.Coalesce, record.Supersede, record.Queue}).Draw(rt, "policy")
@@ -279,7 +282,7 @@ func (c *chaos) success(k *heldRun, step int) func(*run.Outcome) {
 	}
 	rest := (&plan.Plan{Rule: plan.PresentRule, Steps: drawSteps(c.rt, "s")}).Ready()
 	if p.Finalize {
-		rest = rest.Backwards()
+		rest = rest.Backwards(nil)
 	}
 	whole := *p
 	whole.Rule = plan.PresentRule
@@ -332,18 +335,18 @@ func (c *chaos) changeHost() {
 
 // create makes the resource, if there is none.
 func (c *chaos) create() {
-	generation := int64(1)
+	generation, lastRun := int64(1), int64(0)
 	extra := []store.Op{}
 	stone, rev, err := ledger.Load[record.Tombstone](ctx, c.ledger, record.TombstoneKey(resource))
 	if err == nil {
-		generation = stone.Generation + 1
+		generation, lastRun = stone.Generation+1, stone.LastRun
 	} else {
 		require.ErrorIs(c, err, store.ErrNotFound)
 	}
 	extra = append(extra, store.Check(record.TombstoneKey(resource), rev))
 	pipeline := rapid.SampledFrom(pipelines).Draw(c.rt, "pipeline")
 	head := &record.Resource{
-		ID: fmt.Sprint("r", generation), Pipeline: pipeline, Version: 1, Generation: generation, First: generation, Created: c.now, Updated: c.now,
+		ID: fmt.Sprint("r", generation), Pipeline: pipeline, Version: 1, Generation: generation, First: generation, Created: c.now, Updated: c.now, LastRun: lastRun,
 	}
 	c.newRun(head, 0, record.Created, record.Run{}, append(extra, c.revision(head)))
 }
@@ -405,13 +408,13 @@ func (c *chaos) submit(cause record.Cause, change func(*record.Resource)) {
 	if cause == record.Updated {
 		extra = append(extra, c.revision(head))
 	}
-	changed := cause == record.Updated || cause == record.Deleted
-	keep := cause == record.Updated && c.policy == record.Queue
-	if head.Status.Phase != plan.Queued || changed && (keep || head.FixesGeneration()) {
+	updated := cause == record.Updated
+	keep := updated && c.policy == record.Queue
+	if head.Status.Phase != plan.Queued || cause == record.Deleted || updated && (keep || head.FixesGeneration()) {
 		c.newRun(head, rev, cause, record.Run{}, extra)
 		return
 	}
-	if !changed {
+	if !updated {
 		return
 	}
 	head.Cause = cause
@@ -423,9 +426,10 @@ func (c *chaos) submit(cause record.Cause, change func(*record.Resource)) {
 // newRun makes a run.
 func (c *chaos) newRun(head *record.Resource, rev store.Revision, cause record.Cause, of record.Run, extra []store.Op) {
 	id := c.newID()
+	head.LastRun++
 	rec := record.Run{
 		Type: resource.Type, Name: resource.Name, ResourceID: head.ID, Cause: cause, State: plan.Queued, Generation: head.Generation,
-		Pipeline: head.Pipeline, Created: c.now, Of: of.Of, From: of.From, Newest: of.Newest,
+		Pipeline: head.Pipeline, Created: c.now, Of: of.Of, From: of.From, Newest: of.Newest, Number: head.LastRun,
 	}
 	extra = append(extra, head.EnqueuePending(resource, id, &rec, cause == record.Updated && c.policy == record.Queue)...)
 	extra = append(extra, head.CancelResync(resource)...)
@@ -518,6 +522,7 @@ func (c *chaos) checkRules(m *change) {
 		return
 	}
 	c.checkPinned(id, is)
+	c.checkWork(is)
 	c.checkAnswers(m, is)
 	for i := range is.steps {
 		c.checkStep(m, was, is, i)
@@ -526,6 +531,39 @@ func (c *chaos) checkRules(m *change) {
 		c.checkAwake(m, is)
 	} else {
 		c.checkEnd(is)
+	}
+}
+
+// checkWork notes what a run has done. If the run is a deletion, checkWork checks that it finalizes what earlier runs have
+// done, the last first.
+func (c *chaos) checkWork(is *recorded) {
+	callOf := func(s plan.Step) string { return s.ID + " " + s.Driver }
+	if !is.plan.Finalize {
+		if is.plan.HasWork() {
+			c.worked = is.plan
+		}
+		for i := range is.plan.Steps {
+			if is.steps[i].Attempt > 0 {
+				c.called[callOf(is.plan.Steps[i])] = true
+			}
+		}
+		return
+	}
+	var left, finalized []string
+	if c.worked != nil {
+		for _, s := range c.worked.Ready().Backwards(nil).Steps {
+			if c.called[callOf(s)] {
+				left = append(left, callOf(s))
+			}
+		}
+	}
+	for _, s := range is.plan.Steps {
+		finalized = append(finalized, callOf(s))
+	}
+	require.Equal(c, left, finalized)
+	if is.rec.State == plan.Succeeded { // the name is free
+		c.worked = nil
+		clear(c.called)
 	}
 }
 

@@ -61,6 +61,8 @@ type Reader interface {
 	Plan(run string, rec *record.Run) (*plan.Plan, error)
 	// Run returns the records of a run. It returns fault.NotFound if there is no such run.
 	Run(id string) (*record.RunState, error)
+	// Work returns what the runs of a resource with an id have done, apart from deletions.
+	Work(k record.Key, resourceID string) (*record.Work, error)
 	// Signal returns the oldest signal of a run with a name for which taken returns false. It returns a record without a
 	// key if there is none.
 	Signal(run, name string, taken func(key string) bool) (store.Record, error)

@@ -235,6 +235,19 @@ var workloads = []workload{
 		program: []operation{apply("x", 1), pause(time.Second), remove("x")},
 	},
 	{
+		name: "a resource that is deleted after its pipeline has changed", ordered: true,
+		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b", "c")}, drivers: []string{"a", "b", "c", "d"},
+		steps:   map[string]rig.Func{"2": rig.Always(conveyor.Done(), errForGood)},
+		undo:    rig.Always(conveyor.Done(), nil),
+		program: []operation{apply("x", 1), settle, save(rig.PipelineOf("d", "c")), remove("x"), settle},
+	},
+	{
+		name: "a queued run that a deletion cancels", ordered: true, early: 2,
+		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		undo:    rig.Always(conveyor.Done(), nil),
+		program: []operation{apply("x", 1), remove("x"), settle, apply("x", 2)},
+	},
+	{
 		name: "a newer generation that supersedes the run", ordered: true, vague: "2",
 		pipelines: []conveyor.Pipeline{superseding(rig.PipelineOf("a", "b", "c"))}, drivers: []string{"a", "b", "c"},
 		steps: map[string]rig.Func{"2": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
@@ -466,6 +479,11 @@ func rollBack(name string, generation int64) operation {
 }
 
 // remove makes sure that a resource is being deleted, or gone.
+// save saves a pipeline in the middle of the program. The next life begins with the pipelines of the workload.
+func save(p conveyor.Pipeline) operation {
+	return func(ctx context.Context, _ *world, e *conveyor.Engine) error { return e.SavePipeline(ctx, p) }
+}
+
 func remove(name string) operation {
 	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
 		k := conveyor.Key{Type: "r", Name: name}

@@ -151,7 +151,7 @@ func deleteWithCrash(t *testing.T, n int) (done bool) {
 	opts := conveyor.Options{}
 	e := rig.New(t, opts).MustStart()
 	undo := new(rig.Recorder)
-	d := rig.Undoing(rig.Recording(rig.Taking(time.Hour)), undo)
+	d := rig.Undoing(rig.Recording(rig.InTurn(rig.Always(conveyor.Done(), nil), rig.Taking(time.Hour))), undo)
 	e.Driver("d", d)
 	e.Pipeline("d", "d")
 	o := rig.Object("x", nil)
@@ -258,6 +258,133 @@ func TestARetryThatBecomesADeletionFinalizesAllSteps(t *testing.T) {
 				require.NoError(t, run.Err())
 				require.Equal(t, []string{"2", "1"}, undo.Steps())
 				require.Empty(t, run.Of)
+			})
+		})
+	}
+}
+
+// TestADeletionFinalizesWhatTheNewestRunHad deletes a resource after its pipeline or its drivers have changed.
+func TestADeletionFinalizesWhatTheNewestRunHad(t *testing.T) {
+	save := func(steps ...string) func(*rig.Engine) { return func(e *rig.Engine) { e.Pipeline(steps...) } }
+	finish := func(state conveyor.State) func(*rig.Engine) {
+		return func(e *rig.Engine) {
+			time.Sleep(time.Second)
+			require.Equal(e.T, state, e.Finish(rig.Object("x", time.Now())).State)
+		}
+	}
+	loose := func(e *rig.Engine) { require.NoError(e.T, e.Finish(rig.Loose("r", "x", 1)).Err()) }
+	listen := func(names ...string) func(*rig.Engine) {
+		return func(e *rig.Engine) {
+			for _, name := range names {
+				e.Driver(name, rig.Undoing(new(rig.Recorder), new(rig.Recorder)), conveyor.Listen("r"))
+			}
+		}
+	}
+	failing := func(name string) func(*rig.Engine) {
+		return func(e *rig.Engine) {
+			e.Driver(name, rig.Undoing(rig.Recording(rig.Always(conveyor.Done(), conveyor.Permanent(rig.ErrBoom))), new(rig.Recorder)))
+		}
+	}
+	do := func(all ...func(*rig.Engine)) func(*rig.Engine) {
+		return func(e *rig.Engine) {
+			for _, f := range all {
+				f(e)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name      string
+		before    func(*rig.Engine)
+		finalizes []string // drivers
+	}{
+		{"the pipeline has other steps now", do(save("a", "b"), finish(conveyor.StateSucceeded), save("c")), []string{"b", "a"}},
+		{"the pipeline has the steps in another order", do(save("a", "b"), finish(conveyor.StateSucceeded), save("b", "a")), []string{"b", "a"}},
+		{"the pipeline is gone", do(save("a", "b"), finish(conveyor.StateSucceeded), func(e *rig.Engine) {
+			require.NoError(e.T, e.DeletePipeline(e.T.Context(), "p"))
+		}), []string{"b", "a"}},
+		{"the pipeline is for another type", do(save("a", "b"), finish(conveyor.StateSucceeded), func(e *rig.Engine) {
+			p := rig.PipelineOf("c")
+			p.Resource = "other"
+			e.Save(p)
+		}), []string{"b", "a"}},
+		{"the pipeline was deleted before a run began", do(save("a"), func(e *rig.Engine) {
+			e.MustApply(rig.Object("x", 1))
+			require.NoError(e.T, e.DeletePipeline(e.T.Context(), "p"))
+		}), nil},
+		{"a newer generation has run other steps", do(save("a", "b"), finish(conveyor.StateSucceeded), save("c", "a"), finish(conveyor.StateSucceeded)), []string{"a", "c"}},
+		{"a step was never called", do(failing("f"), save("a", "f", "b"), finish(conveyor.StateFailed)), []string{"f", "a"}},
+		{"a step was called in an earlier run", do(failing("f"), save("a", "b"), finish(conveyor.StateSucceeded), save("a", "b", "f", "c"), finish(conveyor.StateFailed),
+			save("f", "b"), finish(conveyor.StateFailed)), []string{"b", "f"}},
+		{"a driver listens later", do(listen("l1", "l2"), loose, listen("l0", "l3")), []string{"l2", "l1"}},
+		{"no driver has listened", do(func(e *rig.Engine) {
+			require.Equal(e.T, conveyor.StateSkipped, e.Finish(rig.Loose("r", "x", 1)).State)
+		}), nil},
+	} {
+		for _, crashed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, crashed %t", c.name, crashed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := rig.New(t, conveyor.Options{})
+					register := func() {
+						for _, name := range []string{"a", "b", "c"} {
+							e.Driver(name, rig.Undoing(new(rig.Recorder), new(rig.Recorder)))
+						}
+					}
+					register()
+					started := c.name != "the pipeline was deleted before a run began"
+					if started {
+						e.MustStart()
+					}
+					c.before(e)
+					if crashed {
+						e = e.Crashed(conveyor.Options{})
+						register()
+						for _, name := range []string{"f", "l0", "l1", "l2", "l3"} {
+							e.Driver(name, rig.Undoing(new(rig.Recorder), new(rig.Recorder)))
+						}
+					}
+					run, err := e.Delete(t.Context(), rig.Object("x", 1).Key())
+					require.NoError(t, err)
+					if crashed || !started {
+						e.MustStart()
+					}
+					run = e.Ended(run.ID)
+					require.NoError(t, run.Err())
+					var finalized []string
+					for _, s := range run.Steps {
+						require.Equal(t, conveyor.StateSucceeded, s.State)
+						finalized = append(finalized, s.Driver)
+					}
+					require.Equal(t, c.finalizes, finalized)
+				})
+			})
+		}
+	}
+}
+
+// TestADeletionCancelsAQueuedRun deletes a resource whose newest run waits for a worker or for the run before it.
+func TestADeletionCancelsAQueuedRun(t *testing.T) {
+	for _, before := range []int{0, 1} {
+		t.Run(fmt.Sprint(before, " at work"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
+				undo := new(rig.Recorder)
+				e.Driver("d", rig.Undoing(rig.Recording(rig.Taking(time.Hour)), undo))
+				e.Pipeline("d")
+				if before == 0 {
+					e.MustApply(rig.Object("other", 1)) // it takes the worker
+				} else {
+					e.MustApply(rig.Object("x", 0))
+				}
+				queued := e.MustApply(rig.Object("x", 1))
+				gone, err := e.Delete(t.Context(), rig.Object("x", 1).Key())
+				require.NoError(t, err)
+				require.NotEqual(t, queued.ID, gone.ID)
+				require.ErrorIs(t, e.Ended(queued.ID).Err(), conveyor.ErrCanceled)
+				require.Equal(t, conveyor.CauseDeleted, gone.Cause)
+				require.NoError(t, e.Ended(gone.ID).Err())
+				require.Len(t, undo.All(), before)
+				require.Equal(t, queued.Cause, e.MustGetRun(queued.ID).Cause)
+				require.Equal(t, "the resource is to be deleted", e.MustGetRun(queued.ID).Reason)
 			})
 		})
 	}

@@ -173,18 +173,20 @@ func TestRule11PlannerThatIsMissingBlocksTheRun(t *testing.T) {
 	})
 }
 
-func TestPlannerPlansADeletionToo(t *testing.T) {
+func TestADeletionFinalizesThePlannedSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := rig.Undoing(new(rig.Recorder), new(rig.Recorder))
 		e := rig.New(t, conveyor.Options{}).MustStart()
 		e.Driver("d", d)
-		e.SavePlanned(rig.NewFanOut())
+		f := rig.NewFanOut()
+		e.SavePlanned(f)
 		require.NoError(t, e.Finish(rig.Object("x", []string{"a", "b", "c"})).Err())
 		run, err := e.Delete(t.Context(), rig.Object("x", nil).Key())
 		require.NoError(t, err)
 		run = e.Ended(run.ID)
 		require.NoError(t, run.Err())
-		require.Equal(t, []string{conveyor.PlanStep, "3", "2", "1"}, idsOf(run))
+		require.Equal(t, []string{"3", "2", "1"}, idsOf(run))
+		require.EqualValues(t, 1, f.Calls.Load(), "nothing is planned again")
 		require.Equal(t, []string{"3", "2", "1"}, d.Undo.Steps())
 		require.Equal(t, []string{"1", "2", "3"}, d.Steps())
 	})

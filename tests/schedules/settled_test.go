@@ -197,6 +197,11 @@ func (x *explorer) waitsForSlot(l *lifetime, r *runSeen) bool {
 	if of := x.runs[r.rec.Of]; of != nil {
 		plans = append(plans, of.plan)
 	}
+	if r.rec.Cause == conveyor.CauseDeleted { // it finalizes what an earlier run had
+		for _, of := range x.resource(r.key).runs {
+			plans = append(plans, of.plan)
+		}
+	}
 	return slices.ContainsFunc(x.drivers, func(d *driverSetup) bool {
 		uses := slices.Contains(d.listen, r.key.Type) || slices.ContainsFunc(plans, func(p *planRecord) bool { return p != nil && p.uses(d.name) })
 		return uses && d.concurrency > 0 && l.callsOf(d.name) >= d.concurrency
