@@ -511,7 +511,9 @@ func travel(t *testing.T, d disk, p passage, fault mishap) (paths []string, stru
 				l.always(func() error { return settle(ctx, nil, e) })
 			}
 			if ctx.Err() == nil && i == len(p.lives)-1 {
-				require.NoError(t, e.Shutdown(context.Background()))
+				if err := e.Shutdown(ctx); ctx.Err() == nil { // the store can still go wrong
+					require.NoError(t, err)
+				}
 			} else {
 				st.kill()
 				expired, cancel := context.WithDeadline(context.Background(), time.Now())
