@@ -133,7 +133,7 @@ func (l *Limits) validate(f *fault.Fields) {
 // very many resources runs can stay longer than Age by some minutes.
 //
 // Some records are never removed, with any setting: runs that have not ended, runs that an unfinished run repeats,
-// the newest run of a resource and the newest one that has begun and ended, its current generation, and the generations
+// the newest run of a resource and the newest ended one that has had steps, its current generation, and the generations
 // that unfinished runs have pinned. A run is not removed while a caller of [Engine.Wait] or [Engine.Logs] that came before
 // its end still reads it. The steps, the attempts and the log of a run are removed together with the run. Its checkpoints,
 // and the signals that no step took, are removed when the run ends.

@@ -198,7 +198,7 @@ type past struct {
 	lastOld string
 
 	newest   string // the newest run of the resource
-	begun    string // the newest run of it that has begun and ended
+	begun    string // the newest ended run of it that has had steps
 	repeated string // the run that an unfinished run repeats
 }
 
