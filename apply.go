@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -132,7 +132,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = record.Time(e.clock.Next(time.Now()))
+		next.Deleted = record.Time(e.clock.Next(clock.Now()))
 		return &submission{next: &next, write: true, cause: record.Deleted, spec: revision.Spec}, nil
 	})
 	if err != nil {
@@ -358,7 +358,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := record.Time(e.clock.Next(time.Now()))
+	now := record.Time(e.clock.Next(clock.Now()))
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}
@@ -496,7 +496,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
 	_, err = e.ledger.Commit(ctx, ops)
 	if err == nil {
-		e.events.publish(Event{Time: time.Now(), Kind: EventResource, Resource: Key(k)})
+		e.events.publish(Event{Time: clock.Now(), Kind: EventResource, Resource: Key(k)})
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// After the change, the pending run may not have to wait any more, for the end of the active run or for the run

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/call"
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -55,14 +56,14 @@ type attempt struct {
 	inShutdown atomic.Bool
 }
 
-// newAttempt prepares the call of a step's driver. The start of the attempt is recorded already. The caller holds the lock
-// of r.
-func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, deadline record.Time) *attempt {
+// newAttempt prepares the call of a step's driver. The start of the attempt is recorded already, as at the moment now. The
+// run must end by the moment end, unless that is zero. The caller holds the lock of r.
+func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, now, end time.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
 		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started, outputs: r.recorded,
 	}
-	at, cause := a.deadline(s.opts, deadline)
+	at, cause := a.deadline(s.opts, now, end)
 	a.Begin(a, at, cause, s.background)
 	a.handler.Init(a, a.step.ID, a.number, s.opts.Limits.LogLine)
 	a.logger = *slog.New(&a.handler)
@@ -76,8 +77,9 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 }
 
 // deadline returns the deadline of the attempt or that of the run, whichever is earlier, and the error that is the
-// cause of the context when the deadline has passed. It returns the zero time if there is no deadline.
-func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
+// cause of the context when the deadline has passed. It returns the zero time if there is no deadline. Deadlines have a
+// reading of the monotonic clock, like now, so that it makes no difference if somebody sets the clock.
+func (a *attempt) deadline(opts Options, now, end time.Time) (time.Time, error) {
 	var at time.Time
 	var cause error
 	limit := time.Duration(a.step.Timeout)
@@ -88,9 +90,9 @@ func (a *attempt) deadline(opts Options, run record.Time) (time.Time, error) {
 		limit = opts.StepTimeout
 	}
 	if limit > 0 {
-		at, cause = a.started.Time().Add(limit), fmt.Errorf("%w: the attempt took longer than %s", ErrTimeout, limit)
+		at, cause = now.Add(limit), fmt.Errorf("%w: the attempt took longer than %s", ErrTimeout, limit)
 	}
-	if end := run.Time(); run != 0 && (at.IsZero() || end.Before(at)) {
+	if !end.IsZero() && (at.IsZero() || end.Before(at)) {
 		at, cause = end, fmt.Errorf("%w: the run took longer than its pipeline allows", ErrTimeout)
 	}
 	return at, cause
@@ -214,7 +216,7 @@ func panicked(v any, limits Limits) *PanicError {
 
 // complete adds to the outcome how the call ended. It can call methods of the driver's error (see contained).
 func (a *attempt) complete(o *outcome) {
-	o.ended = record.TimeOf(time.Now())
+	o.ended = record.TimeOf(clock.Now())
 	if a.Context().Err() != nil {
 		o.cause = context.Cause(a.Context())
 	}
@@ -277,7 +279,7 @@ func (a *attempt) abandon() {
 	}
 	cause := context.Cause(a.Context())
 	s.drive(a.runner, message{outcome: &outcome{
-		attempt: a, cause: cause, ended: record.TimeOf(time.Now()), err: fmt.Errorf("%w, and the driver did not return", cause),
+		attempt: a, cause: cause, ended: record.TimeOf(clock.Now()), err: fmt.Errorf("%w, and the driver did not return", cause),
 	}}, false)
 }
 

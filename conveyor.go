@@ -64,8 +64,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ids"
 	"github.com/conveyor-go/conveyor/internal/ledger"
@@ -178,7 +180,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{opts: opts.withDefaults(), ledger: ledger.New(st)}
-	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(time.Now()))
+	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
@@ -230,10 +232,25 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
+	if err := e.followIDs(ctx, record.RunPrefix); err != nil {
+		return fmt.Errorf("conveyor: start: %w", err)
+	}
 	if err := e.sched.start(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
 	e.upkeep.reconcileUnlistened(e.sched.drivers.listened()...)
+	return nil
+}
+
+// followIDs makes the next id of the engine greater than those with which the keys under a prefix end. The clock can have
+// been set back since they were made.
+func (e *Engine) followIDs(ctx context.Context, prefix string) error {
+	for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: prefix, Reverse: true, Limit: 1}) {
+		if err != nil {
+			return err
+		}
+		e.ids.After(strings.TrimPrefix(r.Key, prefix))
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -15,7 +16,7 @@ import (
 // start at once.
 func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *Run, err error) {
 	s, next := e.sched, want.next
-	now := time.Now()
+	now := clock.Now()
 	id := e.ids.Next(now)
 	rec := enqueueNewRun(k, id, now, want)
 	lane := laneOf(next.Pipeline, k)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
@@ -205,7 +206,7 @@ func (o *observerLoop) run(next int64) {
 		switch {
 		case errors.Is(err, ErrGap):
 			next = o.feed.Oldest()
-			event = Event{Kind: EventGap, Time: time.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
+			event = Event{Kind: EventGap, Time: clock.Now().UTC(), Reason: err.Error(), Cursor: o.feed.cursor(next - 1)}
 		case err != nil:
 			over = true
 			return // the feed has ended, or o.ctx

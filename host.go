@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
@@ -16,6 +17,7 @@ type decision struct {
 	runner    *runner
 	inbox     []message
 	in        run.Input
+	moment    time.Time     // of in.Now, for measuring what lasts
 	outcomes  []run.Outcome // those that in refers to
 	host      host
 	made      []*attempt      // the attempts that start, in the order of t.Starts
@@ -32,7 +34,7 @@ var decisions = sync.Pool{New: func() any { return new(decision) }}
 func (s *scheduler) newDecision(r *runner, inbox []message, ownWorker bool) *decision {
 	d := decisions.Get().(*decision)
 	d.runner, d.inbox = r, inbox
-	d.in.Now = record.TimeOf(time.Now())
+	d.in.Now, d.moment = s.now()
 	d.host.s, d.host.runner, d.host.ownWorker = s, r, ownWorker
 	return d
 }
@@ -62,7 +64,7 @@ func (d *decision) listEvents() []Event {
 	if len(changes) == 0 {
 		return nil
 	}
-	now, key := time.Now(), Key(d.runner.Key)
+	now, key := clock.Now(), Key(d.runner.Key)
 	for _, c := range changes {
 		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.runner.ID, State: State(c.State), Reason: c.Reason}
 		switch {

@@ -37,7 +37,7 @@ func (s *scheduler) start(ctx context.Context) error {
 		r.mu.Lock()
 		r.diedAlone = f.running == 1 && running == 1
 		r.mu.Unlock()
-		s.pool.Restore(&r.task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due))
+		s.pool.Restore(&r.task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due), int64(f.deadline))
 	}
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()
@@ -67,12 +67,14 @@ type foundRun struct {
 	begun    bool
 	state    plan.State
 	due      record.Time // 0 means at once
-	running  int         // the steps that were at work when the earlier process ended
+	deadline record.Time
+	running  int // the steps that were at work when the earlier process ended
 }
 
 // recover reads the unfinished runs, and no others. A run whose records are damaged is logged and left as it is. It
 // does not stop the other runs.
 func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
+	now, _ := s.now()
 	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.ActivePrefix}) {
 		if err != nil {
 			return nil, err
@@ -81,7 +83,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 		run, err := s.ledger.Run(ctx, id)
 		switch {
 		case err == nil:
-			due := run.SleepsUntil()
+			due := run.SleepsUntil(now)
 			if due != 0 && run.Awaits() {
 				signaled, err := s.ledger.Signaled(ctx, id)
 				if err != nil {
@@ -93,6 +95,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 			}
 			found := foundRun{
 				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
+				deadline: run.Rec.Deadline,
 			}
 			for i := range run.Steps {
 				if run.Steps[i].Rec.State == plan.Running {

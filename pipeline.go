@@ -57,6 +57,9 @@ type PipelineSpec struct {
 	// same time again. Their time counts only while one of them is called, or waits for a retry, a requeue or a signal
 	// of its own. It stands still while they wait for a worker, a slot, a driver or the next start of the process. The
 	// run of a deletion has no such limit. 0 means no limit.
+	//
+	// It makes no difference if the clock of the machine is set while the process runs. The time between the end of a
+	// process and the start of the next one is measured with that clock, and counts for the Steps.
 	Timeout Duration `json:"timeout,omitzero"`
 	// Resync is the time between a successful run of a resource and the next run of it, which has the cause resync
 	// and corrects what has drifted. 0 means never. The time counts from the end of the successful run, and it

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -61,7 +61,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 			e.sched.drivers.registerPlanner(spec.Name, plans)
 			return nil
 		}
-		now := time.Now()
+		now := clock.Now()
 		head := record.Pipeline{
 			Hash: hash, Resource: spec.Resource, OnChange: record.ChangePolicy(spec.OnChange), Resync: document.Duration(spec.Resync), MaxRuns: spec.MaxRuns,
 			Planned: planned, Saved: record.TimeOf(now),
@@ -150,7 +150,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		}
 		if err == nil {
 			e.sched.pool.LimitRuns(name, 0, int64(rev), true)
-			e.events.publish(Event{Time: time.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
+			e.events.publish(Event{Time: clock.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
 		}
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -33,6 +34,7 @@ type runner struct {
 	busy       bool                  // a goroutine handles the messages, or creates the run
 	inFlight   []*attempt            // attempts whose start is recorded and whose outcome is not
 	leftovers  int                   // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
+	clockSet   time.Duration         // by how much the clock was set since the last decision that was committed
 	diedAlone  bool                  // the earlier process ended while a step of this run was the only one at work
 	outputs    map[string]stepOutput // by step id
 	recorded   uint32                // counts the outputs that were recorded while the runner existed
@@ -165,7 +167,7 @@ func (d *decision) decide() (err error) {
 		}
 	}
 	r.mu.Lock()
-	d.leftovers = r.leftovers
+	d.leftovers, d.in.ClockSet = r.leftovers, r.clockSet
 	r.mu.Unlock()
 	d.in.Leftovers = d.leftovers > 0
 	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, s.limits)
@@ -251,8 +253,13 @@ func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
 	if t.Stop() != nil {
 		stopped = slices.Clone(r.inFlight)
 	}
+	r.clockSet -= d.in.ClockSet
+	var end time.Time
+	if deadline := t.Rec().Deadline; deadline != 0 {
+		end = d.moment.Add(time.Duration(deadline - d.in.Now))
+	}
 	for k, i := range t.Starts() {
-		a := s.newAttempt(r, t.Plan(), i, t.Step(i), d.host.taken[k].driver, t.Rec().Deadline)
+		a := s.newAttempt(r, t.Plan(), i, t.Step(i), d.host.taken[k].driver, d.moment, end)
 		r.inFlight = append(r.inFlight, a)
 		d.made = append(d.made, a)
 		a.Watch()
@@ -304,7 +311,8 @@ func (d *decision) suspend(inFlight bool) {
 	case t.Begun():
 		s.pool.Began(&r.task)
 	}
-	s.schedule(r, t.NextDue(), r.held.Run.State(), len(d.made))
+	due, deadline := t.NextDue()
+	s.schedule(r, due, deadline, r.held.Run.State(), len(d.made))
 	if t.NeedsWorker() {
 		s.enqueue(r)
 	}
@@ -537,7 +545,7 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 
 // runEvent returns the event for the current state of a run.
 func runEvent(r *runner, rec *record.Run) Event {
-	return Event{Time: time.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
+	return Event{Time: clock.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
 }
 
 // laneOf returns the name of the lane in which a run waits for a worker: its pipeline, or the type of a resource

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/conveyor-go/conveyor/internal/asynclog"
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -38,6 +39,7 @@ type scheduler struct {
 	waiters   waiters
 	flusher   flusher
 	upkeep    *upkeep
+	clock     *clock.Watch
 
 	// workers call drivers. There are at most Options.Workers of them. A worker works on one run after the other and ends
 	// when no run is ready. A worker whose call was abandoned ends when the call returns. Until then it is not counted.
@@ -73,8 +75,9 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 		ErrorText: opts.Limits.ErrorText, Attempts: opts.Limits.Attempts,
 		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
 	}
-	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return time.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
+	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return clock.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
 	s.drivers.pool = s.pool
+	s.clock = clock.NewWatch(s.clockSet)
 	s.background = &background{pool: s.pool}
 	s.flusher.init(s)
 	return s
@@ -91,12 +94,46 @@ func (s *scheduler) loop() {
 		case <-s.wake:
 		case <-timer.C:
 		}
-		if next := s.pool.TakeDue(int64(record.TimeOf(time.Now()))); next != 0 {
-			timer.Reset(time.Until(record.Time(next).Time()))
+		now, _ := s.now()
+		next, late := s.pool.TakeDue(int64(now))
+		if len(late) > 0 {
+			s.background.Go(func() {
+				for _, r := range late {
+					s.drive(r, message{}, false)
+				}
+			})
+		}
+		if next != 0 {
+			timer.Reset(min(clock.Until(record.Time(next).Time()), longestSleep))
 		} else {
 			timer.Stop()
 		}
 	}
+}
+
+// longestSleep bounds the time until the engine looks at the clock while something is due at a later time. It is how late
+// the engine can notice that the machine has slept, or that the clock was set.
+const longestSleep = 10 * time.Second
+
+// now returns the time of day, and the same moment for measuring what lasts. If the clock was set, the runs know it when
+// now returns.
+func (s *scheduler) now() (record.Time, time.Time) {
+	wall, moment := s.clock.Now()
+	return record.TimeOf(wall), moment
+}
+
+// clockSet tells the runs that the clock was set. Each run that waits for a time gets a turn, in which it corrects what is
+// on record. It also gets a turn if the time has come since, or if its driver has been asked to wait from a later time on.
+func (s *scheduler) clockSet(by time.Duration) {
+	s.log.Warn("the clock was set", "by", by)
+	for _, r := range s.pool.Owners() {
+		r.mu.Lock()
+		r.clockSet += by
+		r.mu.Unlock()
+	}
+	s.pool.Wake()
+	s.wakeLoop()
+	s.upkeep.clockSet()
 }
 
 // wakeLoop makes the loop look at the due times again. It never blocks.
@@ -107,10 +144,11 @@ func (s *scheduler) wakeLoop() {
 	}
 }
 
-// schedule arranges that a runner is driven at the time due. If due is 0, schedule cancels an earlier time. Until then
-// the run is in the given state. calls is the number of driver calls that are about to be made for the run.
-func (s *scheduler) schedule(r *runner, due record.Time, state plan.State, calls int) {
-	if s.pool.At(&r.task, int64(due), uint8(state), calls, r.held.Run.IsBlockedBy) {
+// schedule arranges that a runner is driven at the time due, and at its deadline whether a worker is free or not; 0 cancels
+// an earlier time. Until then the run is in the given state. calls is the number of driver calls that are about to be made
+// for the run.
+func (s *scheduler) schedule(r *runner, due, deadline record.Time, state plan.State, calls int) {
+	if s.pool.At(&r.task, int64(due), int64(deadline), uint8(state), calls, r.held.Run.IsBlockedBy) {
 		s.wakeLoop()
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -41,7 +41,11 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if text.NameFault(runID) != "" {
 		return ledger.NoRun(runID)
 	}
-	key := record.SignalsOf(runID, name) + e.ids.Next(time.Now())
+	signals := record.SignalsOf(runID, name)
+	if err := e.followIDs(ctx, signals); err != nil { // the oldest signal is delivered first
+		return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
+	}
+	key := signals + e.ids.Next(clock.Now())
 	for {
 		rec, rev, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		switch {

@@ -28,6 +28,7 @@ var mayImport = []struct{ name, imports string }{
 
 	{"internal/text", ""},
 	{"internal/ids", ""},
+	{"internal/clock", ""},
 	{"internal/fair", ""},
 	{"internal/fault", "internal/text store"},
 	{"internal/ring", "internal/fault"},
@@ -39,10 +40,10 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/plan", "internal/document internal/fault internal/retry internal/text"},
 	{"internal/record", "internal/document internal/fault internal/plan internal/text store"},
 	{"internal/ledger", "internal/fault internal/plan internal/record internal/text store"},
-	{"internal/runlog", "internal/record internal/text store"},
+	{"internal/runlog", "internal/clock internal/record internal/text store"},
 	{"internal/run", "internal/fault internal/plan internal/record internal/retry internal/text store"},
 
-	{".", "internal/asynclog internal/call internal/document internal/fault internal/ids internal/ledger internal/plan " +
+	{".", "internal/asynclog internal/call internal/clock internal/document internal/fault internal/ids internal/ledger internal/plan " +
 		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/text store"},
 	{"conveyortest", ". store store/memory"},
 
@@ -133,6 +134,28 @@ func TestImportsPointOneWay(t *testing.T) {
 		require.Contains(t, used, name, "the table has a package that does not exist")
 		require.ElementsMatch(t, imports, slices.Collect(maps.Keys(used[name])), "the table says more of %s than is true", name)
 	}
+}
+
+// mayMeasure lists the files that call time.Now to measure how long something takes. The time of day, which is recorded and
+// compared with what is recorded, is read in internal/clock alone.
+var mayMeasure = []string{"internal/asynclog/asynclog.go", "internal/clock/clock.go", "logs.go", "scheduler.go", "upkeep.go"}
+
+func TestTheTimeOfDayIsReadInOnePlace(t *testing.T) {
+	var found []string
+	for _, f := range goFiles(t) {
+		if f.test || f.folder != "." && !strings.HasPrefix(f.folder, "internal/") || slices.Contains(forTests, f.folder) {
+			continue
+		}
+		ast.Inspect(f.tree, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Now" {
+				if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" && !slices.Contains(found, f.path) {
+					found = append(found, f.path)
+				}
+			}
+			return true
+		})
+	}
+	require.ElementsMatch(t, mayMeasure, found)
 }
 
 func TestNoProgramLinksWhatIsForTests(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -33,6 +35,8 @@ type upkeep struct {
 	aging  alarm // rings when all resources must be looked at, because Age may cover another run
 	swept  bool  // the first sweep is done; owned by the work of aging
 
+	misdated atomic.Bool // some resyncs may have been recorded at a time that has not come
+
 	mu            sync.Mutex          // guards what follows
 	pruneQueue    map[record.Key]int  // resources that wait to be pruned, with the number of times that this was asked for
 	taken         map[record.Key]bool // resources that are being pruned
@@ -47,15 +51,31 @@ func newUpkeep(e *Engine) *upkeep {
 	u.ctx, u.end = context.WithCancel(e.sched.base)
 	u.resync.work, u.resync.start = u.resyncAll, u.goBackground
 	u.aging.work, u.aging.start = u.sweep, u.goBackground
+	look := func() { u.sched.now() }
+	u.resync.wall, u.aging.wall = look, look
 	return u
 }
 
 // start begins with the upkeep. The first look at the index of the resyncs also sets the time of the next look. It is
 // called with the lock of the pool held.
 func (u *upkeep) start() {
-	u.resync.set(time.Now())
+	u.misdated.Store(true) // by an earlier process, perhaps
+	u.ring()
+}
+
+// ring has everything looked at that waits for a time.
+func (u *upkeep) ring() {
+	u.resync.set(clock.Now())
 	if u.prunes() {
-		u.aging.set(time.Now())
+		u.aging.set(clock.Now())
+	}
+}
+
+// clockSet makes up for a clock that was set. It does not wait for this.
+func (u *upkeep) clockSet() {
+	u.misdated.Store(true)
+	if u.sched.pool.Phase() == sched.Running {
+		u.goBackground(u.ring)
 	}
 }
 
@@ -117,10 +137,61 @@ func (u *upkeep) resyncAt(at record.Time) {
 func (u *upkeep) resyncAll() {
 	var next record.Time
 	u.retryStore("resync", func() (err error) {
+		if u.misdated.Swap(false) {
+			if err := u.correctResyncs(); err != nil {
+				u.misdated.Store(true)
+				return err
+			}
+		}
 		next, err = u.resyncDue()
 		return err
 	})
 	u.resyncAt(next)
+}
+
+// correctResyncs corrects the resyncs that were recorded at a time that has not come, because the clock was set back. Such
+// a resource is due when its delay has passed from now on. A resource whose records are damaged is logged and left as it
+// is. correctResyncs returns an error only if the store fails.
+func (u *upkeep) correctResyncs() error {
+	now := record.TimeOf(clock.Now())
+	for r, err := range u.sched.ledger.Store.List(u.ctx, store.Query{Prefix: record.ResyncPrefix, After: record.ResyncKey(now, record.Key{})}) {
+		if err != nil {
+			return err
+		}
+		due, k, err := record.ParseResyncKey(r.Key)
+		var rest record.Resync
+		if err == nil {
+			err = record.Decode(r, &rest)
+		}
+		if err == nil && rest.Delay > 0 && due.Add(-rest.Delay) > now+record.ClockTolerance {
+			err = u.moveResync(u.ctx, k, due, now, rest)
+		}
+		switch {
+		case err == nil:
+		case ledger.Permanent(err):
+			u.sched.log.Error("resource cannot be run again", "resource", text.Plain(k.String()), "error", err)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// moveResync moves a due resync to the time at which its delay has passed from now on.
+func (u *upkeep) moveResync(ctx context.Context, k record.Key, due, now record.Time, rest record.Resync) error {
+	for {
+		head, rev, err := u.sched.ledger.Resource(ctx, k)
+		if err != nil || head == nil || head.Resync != due {
+			return err
+		}
+		next := *head
+		ops := next.CancelResync(k)
+		next.Resync = now.Add(rest.Delay)
+		ops = append(ops, store.Put(record.ResyncKey(next.Resync, k), record.Encode(rest)), store.Put(record.ResourceKey(k), record.Encode(&next)).If(rev))
+		if _, err := u.sched.ledger.Commit(ctx, ops); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
 }
 
 // resyncDue makes the runs that are due, and returns the time of the next one, or 0 if there is none. A resource whose
@@ -132,7 +203,7 @@ func (u *upkeep) resyncDue() (next record.Time, err error) {
 		}
 		due, k, err := record.ParseResyncKey(r.Key)
 		if err == nil {
-			if due > record.TimeOf(time.Now()) {
+			if due > record.TimeOf(clock.Now()) {
 				return due, nil
 			}
 			err = u.resyncOne(u.ctx, due, k)
@@ -276,7 +347,7 @@ const pruneEvery = 256
 
 // newPruner returns a pruner that leaves alone the runs for which callers wait, and whose logs are read.
 func (u *upkeep) newPruner(keep Retention) *ledger.Pruner {
-	p := u.sched.ledger.NewPruner(ledger.Keep(keep), time.Now())
+	p := u.sched.ledger.NewPruner(ledger.Keep(keep), clock.Now())
 	p.Spare = func(k record.Key, run string) bool {
 		later := func() { u.prune(k) }
 		return u.sched.waiters.delay(run, later) || u.sched.followers.Delay(run, later)
@@ -416,7 +487,7 @@ func (u *upkeep) pruneFailed(err error) {
 	}
 	u.sched.log.Warn("old records cannot be removed", "error", err)
 	if !errors.Is(err, store.ErrCorrupt) {
-		u.sweepAt(record.TimeOf(time.Now().Add(retryPruning)))
+		u.sweepAt(record.TimeOf(clock.Now().Add(retryPruning)))
 	}
 }
 
@@ -453,7 +524,7 @@ func (u *upkeep) sweep() {
 		u.swept = true
 	}
 	u.mu.Lock()
-	u.earliestSweep = time.Now().Add(sweepShare * time.Since(began))
+	u.earliestSweep = clock.Now().Add(sweepShare * time.Since(began))
 	u.mu.Unlock()
 	u.sweepAt(p.Next)
 }
@@ -475,6 +546,7 @@ func (u *upkeep) pauses() (pause func()) {
 type alarm struct {
 	work  func()
 	start func(work func()) bool // runs work in a goroutine of its own; returns false if the alarm must stop
+	wall  func()                 // notices that the clock was set; nil if the alarm is set to moments that time.Now has returned, and not to times of day
 
 	mu      sync.Mutex // guards what follows
 	at      time.Time  // when the alarm rings; zero means never
@@ -496,9 +568,21 @@ func (a *alarm) set(at time.Time) {
 	}
 }
 
-// armLocked sets the timer to the time at which the alarm rings.
+// left returns how long it takes until the alarm rings.
+func (a *alarm) left() time.Duration {
+	if a.wall != nil {
+		return clock.Until(a.at)
+	}
+	return time.Until(a.at)
+}
+
+// armLocked sets the timer to the time at which the alarm rings. If this is a time of day, the timer looks at the clock
+// now and then, because the clock can be set and the machine can sleep.
 func (a *alarm) armLocked() {
-	left := max(time.Until(a.at), 0)
+	left := max(a.left(), 0)
+	if a.wall != nil {
+		left = min(left, longestSleep)
+	}
 	if a.timer == nil {
 		a.timer = time.AfterFunc(left, a.ring)
 	} else {
@@ -508,12 +592,15 @@ func (a *alarm) armLocked() {
 
 // ring is called by the timer. It starts the work if the time has come.
 func (a *alarm) ring() {
+	if a.wall != nil {
+		a.wall()
+	}
 	a.mu.Lock()
 	if a.busy || a.stopped || a.at.IsZero() {
 		a.mu.Unlock()
 		return
 	}
-	if time.Until(a.at) > 0 { // the timer was set for an earlier time
+	if a.left() > 0 { // the timer was set for an earlier time
 		a.armLocked()
 		a.mu.Unlock()
 		return

@@ -4,6 +4,7 @@ package ids
 
 import (
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 )
@@ -12,8 +13,8 @@ import (
 // milliseconds and 80 random bits, as 26 characters of lower-case Crockford base 32.
 //
 // Within one millisecond, or when the clock goes back, the next id is the last one plus a random number. The ids of one
-// IDs therefore always grow. Across engines and restarts, ids grow as the clock does. The zero value is ready for use. An
-// IDs is safe for concurrent use.
+// IDs therefore always grow. Across engines and restarts, ids grow as the clock does, or as After makes them. The zero
+// value is ready for use. An IDs is safe for concurrent use.
 type IDs struct {
 	mu     sync.Mutex // guards what follows; held for a few instructions
 	millis uint64
@@ -43,6 +44,27 @@ func (g *IDs) Next(now time.Time) string {
 		top >>= 5
 	}
 	return string(id[:])
+}
+
+// After makes g go on from an identifier that another IDs has returned: what Next returns from now on is greater. Anything
+// else that Next cannot have returned is ignored.
+func (g *IDs) After(id string) {
+	var top, bottom uint64
+	if len(id) != 26 {
+		return
+	}
+	for i := range len(id) {
+		digit := strings.IndexByte(letters, id[i])
+		if digit < 0 || top>>59 != 0 {
+			return
+		}
+		top, bottom = top<<5|bottom>>59, bottom<<5|uint64(digit)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if last := g.millis<<16 | g.high; top > last || top == last && bottom > g.low {
+		g.millis, g.high, g.low = top>>16, top&0xFFFF, bottom
+	}
 }
 
 // add adds n to the last identifier. A carry that leaves the random bits goes to the milliseconds.

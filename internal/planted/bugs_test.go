@@ -57,8 +57,8 @@ var bugs = []bug{
 	{
 		name: "a retry forgets its count",
 		file: "internal/run/outcome.go",
-		old:  "		s.State, s.Due = plan.Retrying, after(ended, delay)\n",
-		new: `		s.State, s.Due = plan.Retrying, after(ended, delay)
+		old:  "		s.State = plan.Retrying\n",
+		new: `		s.State = plan.Retrying
 		if $BUG {
 			s.Attempt = 0
 		}

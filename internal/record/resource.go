@@ -1,6 +1,8 @@
 package record
 
 import (
+	"time"
+
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -31,6 +33,12 @@ type Resource struct {
 	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
+}
+
+// Resync is the record of a due resync, under the key of [ResyncKey].
+type Resync struct {
+	// Delay is how long the resource was to rest when the record was written. Files of earlier versions do not have it.
+	Delay time.Duration `json:"delay,omitempty"`
 }
 
 // CancelResync takes back the due resync of the resource, because another run comes first. It returns the writes that are

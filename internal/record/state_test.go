@@ -2,9 +2,11 @@ package record
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/plan"
 )
 
@@ -60,10 +62,39 @@ func TestSleepsUntil(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := stateOf(twoSteps(true), c.steps...)
 			r.Rec.Deadline = c.deadline
-			require.Equal(t, c.want, r.SleepsUntil())
+			require.Equal(t, c.want, r.SleepsUntil(1))
 		})
 	}
-	require.Zero(t, (&RunState{Rec: Run{Deadline: 4}}).SleepsUntil(), "a run that has not begun")
+	require.Zero(t, (&RunState{Rec: Run{Deadline: 4}}).SleepsUntil(1), "a run that has not begun")
+}
+
+// TestTimesFromLater looks at times that were recorded before the clock was set back.
+func TestTimesFromLater(t *testing.T) {
+	const now, hour = Time(1_000 * time.Hour), time.Hour
+	var s Step
+	require.False(t, s.WaitsFromLater(now))
+	for _, state := range []plan.State{plan.Waiting, plan.Retrying, plan.Blocked} {
+		s.State = state
+		s.WaitFor(now, hour)
+		require.Equal(t, now.Add(hour), s.Due)
+		require.False(t, s.WaitsFromLater(now))
+		require.False(t, s.WaitsFromLater(now-ClockTolerance))
+		require.Equal(t, state != plan.Blocked, s.WaitsFromLater(now-ClockTolerance-1))
+		s.Delay = 0
+		require.False(t, s.WaitsFromLater(1), "an earlier version has not recorded how long it waits")
+	}
+	s.State = plan.Waiting
+	s.WaitFor(now, hour)
+	r := stateOf(twoSteps(true), s, Step{State: plan.Succeeded})
+	require.Equal(t, now.Add(hour), r.SleepsUntil(now))
+	require.Zero(t, r.SleepsUntil(now-Time(hour)), "it must be corrected")
+	s.WaitFor(0, 0)
+	r = stateOf(twoSteps(true), s, Step{State: plan.Succeeded})
+	r.Plan.Timeout, r.Rec.Deadline = document.Duration(hour), now.Add(hour)
+	require.False(t, r.RunsFromLater(now-ClockTolerance))
+	require.True(t, r.RunsFromLater(now-ClockTolerance-1))
+	require.Equal(t, now.Add(hour), r.SleepsUntil(now))
+	require.Zero(t, r.SleepsUntil(now-Time(hour)))
 }
 
 func TestIsBlockedBy(t *testing.T) {

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 )
@@ -16,7 +17,9 @@ type Step struct {
 	Started Time       `json:"started,omitempty"` // start of the newest attempt
 	Ended   Time       `json:"ended,omitempty"`
 	Due     Time       `json:"due,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
+	// Delay is how long the step was to wait when Due was recorded. Files of earlier versions do not have it.
+	Delay  time.Duration `json:"delay,omitempty"`
+	Reason string        `json:"reason,omitempty"`
 	// Resumed means that an earlier call of this attempt began and has no outcome.
 	Resumed bool `json:"resumed,omitempty"`
 	// Again means that the next call belongs to this attempt, because of a requeue, a wait or an interruption.
@@ -55,7 +58,25 @@ func (s *Step) Begin(now Time) {
 	if !s.Again {
 		s.Attempt++
 	}
-	s.State, s.Started, s.Due, s.Reason, s.Refused = plan.Running, now, 0, "", false
+	s.State, s.Started, s.Reason, s.Refused = plan.Running, now, "", false
+	s.WaitFor(0, 0)
+}
+
+// ClockTolerance is by how much a recorded time can seem to lie in the future before the clock counts as set back.
+const ClockTolerance = Time(time.Second)
+
+// WaitsFromLater reports whether the step waits for a time, and the wait was recorded at a time that has not come: the
+// clock was set back.
+func (s *Step) WaitsFromLater(now Time) bool {
+	return (s.State == plan.Retrying || s.State == plan.Waiting) && s.Delay > 0 && s.Due.Add(-s.Delay) > now+ClockTolerance
+}
+
+// WaitFor records that the step waits for a time, from now on. A delay of 0 means that it waits for no time.
+func (s *Step) WaitFor(now Time, delay time.Duration) {
+	s.Due, s.Delay = 0, delay
+	if delay > 0 {
+		s.Due = now.Add(delay)
+	}
 }
 
 // Interrupt records that the call of the step ended without an outcome. The next call has the same attempt number.
@@ -66,7 +87,8 @@ func (s *Step) Interrupt() {
 
 // WakeUp records the end of a wait. The payload is that of the signal; nil means that the wait has timed out.
 func (s *Step) WakeUp(now Time, payload json.RawMessage) {
-	s.State, s.Await, s.Due, s.Reason = plan.Queued, "", 0, ""
+	s.State, s.Await, s.Reason = plan.Queued, "", ""
+	s.WaitFor(0, 0)
 	s.Signal, s.TimedOut = payload, payload == nil
 	s.Waits = slices.Clone(s.Waits)
 	if n := len(s.Waits); n > 0 {
@@ -88,6 +110,7 @@ func (s *Step) AppendJSON(b []byte) []byte {
 	w.int("started", int64(s.Started), false)
 	w.int("ended", int64(s.Ended), false)
 	w.int("due", int64(s.Due), false)
+	w.int("delay", int64(s.Delay), false)
 	w.text("reason", s.Reason, false)
 	w.bool("resumed", s.Resumed)
 	w.bool("again", s.Again)

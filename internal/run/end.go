@@ -136,12 +136,13 @@ func (t *Transition) planResync(end plan.State) {
 	if end != plan.Succeeded || t.plan == nil || t.plan.Resync == 0 || t.head.Pending != "" || t.head.Deleted != 0 {
 		return
 	}
-	t.head.Resync = after(t.now, time.Duration(t.plan.Resync))
+	delay := max(time.Duration(t.plan.Resync), MinDelay)
+	t.head.Resync = t.now.Add(delay)
 	key := record.ResyncKey(t.head.Resync, t.key)
 	// A run that begins and ends in one commit cancels the resync that was planned before. If the previous run has ended
 	// at the same timestamp, the canceled resync and the new one have the same key.
 	t.extra = slices.DeleteFunc(t.extra, func(op store.Op) bool { return op.Key() == key })
-	t.extra = append(t.extra, store.Put(key, []byte("{}")))
+	t.extra = append(t.extra, store.Put(key, record.Encode(record.Resync{Delay: delay})))
 }
 
 // remove removes the resource and its revisions. A tombstone keeps the generation, so that a later resource of the same

@@ -535,7 +535,10 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 	r.changes = slices.Clone(t.Changes())
 	r.head = plan.ClonePtr(t.Head())
 	if !r.over {
-		r.due = t.NextDue()
+		due, deadline := t.NextDue()
+		if r.due = due; due == 0 || deadline != 0 && deadline < due {
+			r.due = deadline
+		}
 	}
 	w.checkState(k, r.over)
 	c := &change{run: k, in: in, ops: slices.Clone(ops), before: before, after: w.records(), over: r.over, idle: r.idle, starts: r.starts, due: r.due}

@@ -17,9 +17,6 @@ import (
 // for. Each call costs a commit, so that a driver which wants to be called again at once would keep the store busy.
 const MinDelay = 10 * time.Millisecond
 
-// after returns the time at which a step is due that is to wait for d after a call.
-func after(ended record.Time, d time.Duration) record.Time { return ended.Add(max(d, MinDelay)) }
-
 // Outcome is the result of an attempt.
 type Outcome struct {
 	Step    int // position of the step
@@ -94,11 +91,12 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	ended := o.Ended
 	if o.Kind == Refused {
 		// The driver was not called. Its next call must still tell it what this call would have told it.
-		s.State, s.Again, s.Due, s.Reason = plan.Waiting, true, after(ended, o.Delay), "waits for capacity of the host"
-		s.Refused = true
+		s.State, s.Again, s.Reason, s.Refused = plan.Waiting, true, "waits for capacity of the host", true
+		s.WaitFor(ended, max(o.Delay, MinDelay))
 		return nil
 	}
-	s.Resumed, s.Again, s.Due, s.Reason = false, false, 0, ""
+	s.Resumed, s.Again, s.Reason = false, false, ""
+	s.WaitFor(0, 0)
 	switch o.Kind {
 	case Cut:
 		s.Interrupt()
@@ -106,7 +104,8 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	case Failed:
 		return o.fail(s, stop, errorText)
 	case Requeue:
-		s.State, s.Again, s.Due = plan.Waiting, true, after(ended, o.Delay)
+		s.State, s.Again = plan.Waiting, true
+		s.WaitFor(ended, max(o.Delay, MinDelay))
 		s.Settled = s.Attempt - 1
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
@@ -139,7 +138,8 @@ func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.At
 		if f.After != nil {
 			delay = *f.After
 		}
-		s.State, s.Due = plan.Retrying, after(ended, delay)
+		s.State = plan.Retrying
+		s.WaitFor(ended, max(delay, MinDelay))
 	}
 	return failed
 }
@@ -153,7 +153,7 @@ func (o *Outcome) await(s *record.Step) {
 	s.State, s.Again, s.Await, s.Settled = plan.Waiting, true, o.Reason, s.Attempt-1
 	s.Reason = "waits for signal " + s.Await
 	if o.Delay > 0 {
-		s.Due = after(ended, o.Delay)
+		s.WaitFor(ended, max(o.Delay, MinDelay))
 	}
 	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: ended})
 	if more := len(s.Waits) - maxWaits; more > 0 {

@@ -43,25 +43,37 @@ func TestOutcomeChangesStep(t *testing.T) {
 	failedAs := func(state plan.State, reason string) record.Step {
 		return told(func(s *record.Step) { s.State, s.Ended, s.Reason = state, record.TimeOf(ended), reason })
 	}
+	// sleeps notes that a step waits for a time; 0 means that it does not.
+	sleeps := func(s *record.Step, due record.Time) {
+		if s.Due = due; due == math.MaxInt64 {
+			s.Delay = math.MaxInt64
+		} else if due != 0 {
+			s.Delay = time.Duration(due - record.TimeOf(ended))
+		}
+	}
 	retrying := func(delay time.Duration, reason string) record.Step {
 		return told(func(s *record.Step) {
-			s.State, s.Due, s.Reason = plan.Retrying, record.TimeOf(ended.Add(delay)), reason
+			s.State, s.Reason = plan.Retrying, reason
+			sleeps(s, record.TimeOf(ended.Add(delay)))
 		})
 	}
 	requeued := func(due record.Time) record.Step {
 		return told(func(s *record.Step) {
-			s.State, s.Again, s.Due, s.Requeues, s.Reason = plan.Waiting, true, due, 5, "the driver asked to be called again"
+			sleeps(s, due)
+			s.State, s.Again, s.Requeues, s.Reason = plan.Waiting, true, 5, "the driver asked to be called again"
 			s.Settled = 1
 		})
 	}
 	refused := func(due record.Time) record.Step {
 		s := running
-		s.State, s.Again, s.Due, s.Reason, s.Refused = plan.Waiting, true, due, "waits for capacity of the host", true
+		sleeps(&s, due)
+		s.State, s.Again, s.Reason, s.Refused = plan.Waiting, true, "waits for capacity of the host", true
 		return s
 	}
 	awaiting := func(due record.Time) record.Step {
 		return change(func(s *record.Step) {
-			s.State, s.Again, s.Await, s.Due, s.Reason = plan.Waiting, true, "go", due, "waits for signal go"
+			sleeps(s, due)
+			s.State, s.Again, s.Await, s.Reason = plan.Waiting, true, "go", "waits for signal go"
 			s.Settled = 1
 			s.Waits = []record.Wait{{Signal: "go", From: record.TimeOf(ended)}}
 		})
@@ -123,7 +135,9 @@ func TestOutcomeChangesStep(t *testing.T) {
 		{"failed with a delay", Outcome{Kind: Failed, Failure: after(time.Hour)}, 2, plan.StopNone, retrying(time.Hour, "boom"), plain},
 		{"failed without a delay", Outcome{Kind: Failed, Failure: after(0)}, 2, plan.StopNone, retrying(MinDelay, "boom"), plain},
 		{"failed with an endless delay", Outcome{Kind: Failed, Failure: after(math.MaxInt64)}, 2, plan.StopNone,
-			told(func(s *record.Step) { s.State, s.Due, s.Reason = plan.Retrying, math.MaxInt64, "boom" }), plain},
+			told(func(s *record.Step) {
+				s.State, s.Due, s.Delay, s.Reason = plan.Retrying, math.MaxInt64, math.MaxInt64, "boom"
+			}), plain},
 		{"failed with a delay for the last time", Outcome{Kind: Failed, Failure: after(time.Hour)}, 3, plan.StopNone, failedAs(plan.Failed, "boom"), plain},
 		{"out of time", Outcome{Kind: Failed, Failure: &Failure{Text: ranOut, Kind: fault.KindTimeout}}, 2, plan.StopNone,
 			retrying(2*time.Second, ranOut), attemptOf(ranOut, fault.KindTimeout)},

@@ -5,6 +5,7 @@ package run
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -23,6 +24,7 @@ type State struct {
 // Input is what has happened to a run since the last decision.
 type Input struct {
 	Now       record.Time
+	ClockSet  time.Duration // by how much the clock was set since the last decision about the run that was committed
 	Outcomes  []*Outcome
 	Stops     []*StopRequest
 	Lines     Lines // nil if the run has no log
@@ -118,6 +120,7 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 	t := newTransition(s, in, r, h, limits)
 	t.rec, t.plan, t.spec = s.Run.Rec, s.Run.Plan, s.Spec
 	t.readStates(s.Run.Steps)
+	t.correctTimes(in.ClockSet)
 	for _, o := range in.Outcomes {
 		if err := t.recordOutcome(o); err != nil {
 			return t, err

@@ -3,7 +3,6 @@ package run
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -95,7 +94,7 @@ func (t *Transition) resumeCleanup(i int) {
 	if i < len(t.plan.Steps) || t.rec.Deadline == 0 {
 		return
 	}
-	if waited := t.now - t.calledFor(i); waited > 0 {
+	if waited := t.now - t.calledFor(i); waited != 0 { // it is negative if the clock was set back in the meantime
 		t.rec.Deadline, t.rewrite = t.rec.Deadline+waited, true
 	}
 }
@@ -110,8 +109,7 @@ func (t *Transition) timeUp() {
 			t.cutShort(plan.StopTimeout, late, late)
 		}
 	case t.rec.Stop == plan.StopNone && !t.plan.Succeeded(t.states):
-		limit := time.Duration(t.rec.Deadline - t.rec.Started)
-		t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopTimeout, fmt.Sprintf("the run took longer than %s", limit), true
+		t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopTimeout, fmt.Sprintf("the run took longer than %s", t.plan.Timeout), true
 	}
 }
 

@@ -172,13 +172,14 @@ func (t *Transition) Changes() []Change {
 	return changes
 }
 
-// NextDue returns the time at which the run must be looked at again if nothing happens to it before, or 0 if there is
-// none. A time that has passed is left out, because the transition has acted upon it: the step has started, or it waits
-// for a slot, a worker, a driver, or the return of an abandoned call. NextDue is called after Committed.
-func (t *Transition) NextDue() (due record.Time) {
+// NextDue returns the time at which a step of the run is due next, and the deadline of the run, at which the run must be
+// looked at even if no worker is free; 0 means none. A time that has passed is left out, because the transition has acted
+// upon it: the step has started, or it waits for a slot, a worker, a driver, or the return of an abandoned call. NextDue is
+// called after Committed.
+func (t *Transition) NextDue() (due, deadline record.Time) {
 	run := t.run
 	if run.Rec.Deadline > t.now {
-		due = run.Rec.Deadline
+		deadline = run.Rec.Deadline
 	}
 	for i := t.firstOpen(); i < len(t.states); i++ {
 		if state := t.states[i]; state != plan.Retrying && state != plan.Waiting {
@@ -188,5 +189,5 @@ func (t *Transition) NextDue() (due record.Time) {
 			due = at
 		}
 	}
-	return due
+	return due, deadline
 }

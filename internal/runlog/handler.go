@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
@@ -118,7 +119,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 func timeOf(r slog.Record) time.Time {
 	t := r.Time
 	if year := t.UTC().Year(); t.IsZero() || year < 0 || year > 9999 {
-		t = time.Now()
+		t = clock.Now()
 	}
 	return t.Round(0).UTC()
 }

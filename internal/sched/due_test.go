@@ -19,7 +19,7 @@ func TestDueHeapGivesBackInTheOrderOfTime(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				j := &Task[string, int]{due: due.Draw(t, "due")}
+				j := &Task[string, int]{times: times{due: due.Draw(t, "due")}}
 				heap.Push(&h, j)
 				model = append(model, j)
 			},

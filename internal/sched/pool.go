@@ -112,7 +112,7 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 		p.ended[ended]++
 	}
 	if p.tasks[t.ID] == t {
-		p.atLocked(t, 0)
+		p.atLocked(t, 0, 0)
 		delete(p.tasks, t.ID)
 		p.states[t.state]--
 		p.unblockLocked(t, func(string) bool { return false })
@@ -128,9 +128,9 @@ func (p *Pool[K, T]) Remove(t *Task[K, T], ended uint8) {
 }
 
 // Restore sets the state of a task that an earlier process has left. If the task has begun, it counts among the active runs
-// of a pipeline unless pipeline is empty. It gets its turn at the time due; 0 means as soon as the pool runs. The task must
-// have been added by Take.
-func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, begun bool, state uint8, due int64) {
+// of a pipeline unless pipeline is empty. It gets its turn at the time due; 0 means as soon as the pool runs. The deadline is that
+// of At. The task must have been added by Take.
+func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, begun bool, state uint8, due, deadline int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.lane = lane
@@ -142,7 +142,7 @@ func (p *Pool[K, T]) Restore(t *Task[K, T], lane, pipeline string, begun bool, s
 		}
 	}
 	p.showLocked(t, state)
-	p.atLocked(t, due)
+	p.atLocked(t, due, deadline)
 }
 
 // Begin starts the pool and gives a turn to every task that waits for no time, in the order of the IDs. It calls started

@@ -102,7 +102,7 @@ func (m *model) arrive(t *rapid.T) {
 	require.Same(t, &u.Task, m.pool.Take(u.ID, u.pipeline, queued, func() *Task[string, *unit] { return &u.Task }))
 	if m.begun {
 		if rapid.IntRange(0, 2).Draw(t, "sleeps first") == 0 {
-			m.pool.At(&u.Task, m.sleep(t, u), queued, 0, nil)
+			m.pool.At(&u.Task, m.sleep(t, u), 0, queued, 0, nil)
 			return
 		}
 		m.pool.Ready(&u.Task)
@@ -116,7 +116,7 @@ func (m *model) arrive(t *rapid.T) {
 	if rapid.Bool().Draw(t, "sleeps") {
 		due = m.sleep(t, u)
 	}
-	m.pool.Restore(&u.Task, u.pipeline, pipeline, u.started, queued, due)
+	m.pool.Restore(&u.Task, u.pipeline, pipeline, u.started, queued, due, 0)
 }
 
 // sleep has a task wait for a time, and returns the time.
@@ -180,7 +180,7 @@ func (m *model) start(t *rapid.T, u *unit) {
 	} else {
 		m.spawned++
 	}
-	m.pool.At(&u.Task, 0, state, calls, func(driver string) bool { return !started && !m.registered[driver] })
+	m.pool.At(&u.Task, 0, 0, state, calls, func(driver string) bool { return !started && !m.registered[driver] })
 }
 
 // enter asks for a place within the run limit if a task needs one.
@@ -269,9 +269,9 @@ func (m *model) settle(t *rapid.T, u *unit) {
 	case "end":
 		m.remove(u, done)
 	case "sleep":
-		m.pool.At(&u.Task, m.sleep(t, u), waiting, 0, nil)
+		m.pool.At(&u.Task, m.sleep(t, u), 0, waiting, 0, nil)
 	case "next":
-		m.pool.At(&u.Task, 0, queued, 0, nil)
+		m.pool.At(&u.Task, 0, 0, queued, 0, nil)
 		m.pool.Ready(&u.Task)
 	}
 }
@@ -522,7 +522,8 @@ func TestPoolGivesEveryTaskItsTurnWithinTheLimits(t *testing.T) {
 			"change limit": m.limit,
 			"time passes": func(t *rapid.T) {
 				m.now += rapid.Int64Range(1, 3).Draw(t, "by")
-				m.pool.TakeDue(m.now)
+				_, late := m.pool.TakeDue(m.now)
+				require.Empty(t, late, "no task has a deadline")
 			},
 			"register": func(t *rapid.T) {
 				d := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "driver")
@@ -556,16 +557,71 @@ func TestPoolGivesEveryTaskItsTurnWithinTheLimits(t *testing.T) {
 func TestAtReportsTheEarliestTime(t *testing.T) {
 	p, add := running(1, nil)
 	a, b := add("1", "P"), add("2", "P")
-	require.True(t, p.At(a, 10, waiting, 0, nil))
-	require.False(t, p.At(b, 20, waiting, 0, nil))
-	require.True(t, p.At(b, 5, waiting, 0, nil))
-	require.False(t, p.At(b, 0, waiting, 0, nil))
-	require.Equal(t, int64(10), p.TakeDue(9))
-	require.Zero(t, p.TakeDue(10))
+	require.True(t, p.At(a, 10, 0, waiting, 0, nil))
+	require.False(t, p.At(b, 20, 0, waiting, 0, nil))
+	require.True(t, p.At(b, 5, 0, waiting, 0, nil))
+	require.False(t, p.At(b, 0, 0, waiting, 0, nil))
+	next, late := p.TakeDue(9)
+	require.Equal(t, int64(10), next)
+	require.Empty(t, late)
+	next, _ = p.TakeDue(10)
+	require.Zero(t, next)
 	require.Equal(t, 1, p.Waiting())
 	p.Remove(b, 0)
-	require.False(t, p.At(b, 1, waiting, 0, nil), "a removed task gets a time")
-	require.Zero(t, p.TakeDue(10))
+	require.False(t, p.At(b, 1, 0, waiting, 0, nil), "a removed task gets a time")
+	next, _ = p.TakeDue(10)
+	require.Zero(t, next)
+}
+
+// TestADeadlineNeedsNoWorker has the deadlines of tasks come while no worker is free, and while one is.
+func TestADeadlineNeedsNoWorker(t *testing.T) {
+	p, add := running(1, nil)
+	sleeps, waits, awaits := add("1", "P"), add("2", "P"), add("3", "P")
+	p.At(sleeps, 30, 20, waiting, 0, nil)
+	p.At(waits, 10, 20, waiting, 0, nil)
+	p.At(awaits, 0, 20, waiting, 0, nil)
+	require.True(t, p.Reserve(), "the only worker is busy")
+	next, late := p.TakeDue(10)
+	require.Equal(t, int64(20), next, "the deadline of a task that waits for a worker stays")
+	require.Empty(t, late)
+	require.Equal(t, 1, p.Waiting())
+	next, late = p.TakeDue(25)
+	require.Equal(t, int64(30), next)
+	require.ElementsMatch(t, []any{sleeps.Owner, waits.Owner, awaits.Owner}, anyOf(late))
+	require.Equal(t, 1, p.Waiting())
+	next, late = p.TakeDue(30)
+	require.Zero(t, next)
+	require.Empty(t, late)
+	require.Equal(t, 2, p.Waiting())
+
+	p, add = running(1, nil)
+	alone := add("1", "P")
+	p.At(alone, 0, 20, waiting, 0, nil)
+	next, late = p.TakeDue(20)
+	require.Zero(t, next)
+	require.Empty(t, late, "a worker is free")
+	require.Same(t, alone, p.Next())
+}
+
+func anyOf[T any](list []T) (all []any) {
+	for _, v := range list {
+		all = append(all, v)
+	}
+	return all
+}
+
+func TestWakeGivesATurnToAllThatWaitForATime(t *testing.T) {
+	p, add := running(1, nil)
+	a, b, c := add("1", "P"), add("2", "P"), add("3", "P")
+	p.At(a, 10, 0, waiting, 0, nil)
+	p.At(b, 20, 30, waiting, 0, nil)
+	p.At(c, 0, 40, waiting, 0, nil)
+	require.True(t, p.Reserve())
+	p.Wake()
+	require.Equal(t, 3, p.Waiting())
+	next, _ := p.TakeDue(1)
+	require.Equal(t, int64(30), next, "the deadlines stay")
+	require.Zero(t, a.next())
 }
 
 func TestPhasesOnlyGoForward(t *testing.T) {

@@ -18,8 +18,7 @@ type Task[K comparable, T any] struct {
 	stranded bool                   // nothing can go on with it; see Strand
 	turn     fair.Item[*Task[K, T]] // the place in Pool.ready
 	since    int64                  // when the task began to wait for a worker
-	due      int64                  // the time at which the task gets its turn; 0 if it is not in the heap of due times
-	heapAt   int                    // the index in the heap of due times
+	times                           // for which the task waits
 	room     membership[K, T]       // where the task stands with the run limit of its pipeline
 	waits    []*wait[K, T]          // the places in the queues of semaphores
 	grants   []grant[K, T]          // the places that are reserved for the task

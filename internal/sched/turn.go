@@ -2,6 +2,7 @@ package sched
 
 import (
 	"container/heap"
+	"slices"
 )
 
 // Ready gives a task its turn as soon as a worker is free.
@@ -42,11 +43,12 @@ func (p *Pool[K, T]) Began(t *Task[K, T]) {
 	}
 }
 
-// At sets the time due at which a task gets its turn, and its state until then; a due of 0 removes an earlier time. The
+// At sets the time due at which a task gets its turn, its deadline, and its state until then; 0 removes an earlier time. At
+// the deadline the task gets a turn even if no worker is free; see TakeDue. The
 // caller is about to make calls calls for the task, and they count as under way from now on. Of the unregistered drivers
-// for which the task waits, it goes on waiting only for those for which still reports true. At reports whether due is now
-// the earliest time of all tasks, so that the caller must set its timer again.
-func (p *Pool[K, T]) At(t *Task[K, T], due int64, state uint8, calls int, still func(driver string) bool) (first bool) {
+// for which the task waits, it goes on waiting only for those for which still reports true. At reports whether the next
+// time of the task is now the earliest of all, so that the caller must set its timer again.
+func (p *Pool[K, T]) At(t *Task[K, T], due, deadline int64, state uint8, calls int, still func(driver string) bool) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls += calls
@@ -54,7 +56,7 @@ func (p *Pool[K, T]) At(t *Task[K, T], due int64, state uint8, calls int, still 
 	if len(t.blocked) > 0 {
 		p.unblockLocked(t, still)
 	}
-	return p.atLocked(t, due)
+	return p.atLocked(t, due, deadline)
 }
 
 // showLocked counts a task under its new state.
@@ -64,38 +66,64 @@ func (p *Pool[K, T]) showLocked(t *Task[K, T], state uint8) {
 	p.states[state]++
 }
 
-func (p *Pool[K, T]) atLocked(t *Task[K, T], due int64) (first bool) {
-	switch {
-	case due == 0 && t.due == 0, p.tasks[t.ID] != t:
+func (p *Pool[K, T]) atLocked(t *Task[K, T], due, deadline int64) (first bool) {
+	if p.tasks[t.ID] != t {
 		return false
-	case due == 0:
+	}
+	had := t.next() != 0
+	t.due, t.deadline = due, deadline
+	switch has := t.next() != 0; {
+	case !had && !has:
+		return false
+	case !has:
 		heap.Remove(&p.due, t.heapAt)
-		t.due = 0
 		return false
-	case t.due == 0:
-		t.due = due
+	case !had:
 		heap.Push(&p.due, t)
 	default:
-		t.due = due
 		heap.Fix(&p.due, t.heapAt)
 	}
 	return p.due[0] == t
 }
 
-// TakeDue gives a turn to each task whose time has come. It returns the earliest time that is left, or 0 if there is none.
-func (p *Pool[K, T]) TakeDue(now int64) (next int64) {
+// TakeDue gives a turn to each task whose time has come. If the deadline of a task has come and no worker is free, TakeDue
+// returns the task in late, and the caller must work on it without a worker. TakeDue also returns the earliest time that is
+// left, or 0 if there is none.
+func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 	p.mu.Lock()
-	for len(p.due) > 0 && p.due[0].due <= now {
-		t := heap.Pop(&p.due).(*Task[K, T])
-		t.due = 0
-		p.readyLocked(t)
+	for len(p.due) > 0 && p.due[0].next() <= now {
+		t := p.due[0]
+		due, deadline := t.due, t.deadline
+		switch {
+		case deadline == 0 || deadline > now:
+			due = 0
+			p.readyLocked(t)
+		case p.phase == Running && p.free <= p.ready.Len():
+			deadline = 0
+			late = append(late, t.Owner)
+		default:
+			deadline = 0
+			p.readyLocked(t)
+		}
+		p.atLocked(t, due, deadline)
 	}
 	if len(p.due) > 0 {
-		next = p.due[0].due
+		next = p.due[0].next()
 	}
 	p.mu.Unlock()
 	p.spawnWorkers()
-	return next
+	return next, late
+}
+
+// Wake gives a turn to each task that waits for a time. The deadlines stay.
+func (p *Pool[K, T]) Wake() {
+	p.mu.Lock()
+	for _, t := range slices.Clone(p.due) {
+		p.readyLocked(t)
+		p.atLocked(t, 0, t.deadline)
+	}
+	p.mu.Unlock()
+	p.spawnWorkers()
 }
 
 // Waiting returns the number of tasks that wait for a worker.

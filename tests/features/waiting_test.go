@@ -302,3 +302,59 @@ func TestRule10AHundredThousandWaitingRunsNeedNoGoroutineAndOneKilobyteEach(t *t
 		require.NotEmpty(t, rig.Dump(t, e.Store.Store))
 	})
 }
+
+// TestTheTimeoutOfARunNeedsNoWorker has the time of runs end while every worker is busy for long.
+func TestTheTimeoutOfARunNeedsNoWorker(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		d    rig.Func // of the step; nil if its driver is not registered
+	}{
+		{"awaits a signal", rig.Always(conveyor.Await("go", 0), nil)},
+		{"waits for a time", rig.Always(conveyor.RequeueAfter(time.Hour), nil)},
+		{"waits for a worker", rig.Always(conveyor.RequeueAfter(30*time.Second), nil)},
+		{"waits for a driver", nil},
+	} {
+		for _, crashed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, crashed %t", c.name, crashed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					register := func(e *rig.Engine) {
+						e.Driver("busy", rig.DriverOf(rig.Taking(5*time.Hour)))
+						e.Driver("clean", new(rig.Recorder))
+						if c.d != nil {
+							e.Driver("d", rig.DriverOf(c.d))
+						}
+					}
+					e := rig.New(t, conveyor.Options{Workers: 1}).MustStart()
+					register(e)
+					p := rig.PipelineOf("d")
+					p.Timeout = conveyor.Duration(time.Minute)
+					e.Save(p)
+					cleaned := rig.Named("q", rig.PipelineOf("d"))
+					cleaned.Timeout, cleaned.Finally = conveyor.Duration(2*time.Minute), []conveyor.Step{{Driver: "clean"}}
+					e.Save(cleaned)
+					e.PipelineNamed("busy", "busy")
+					began := time.Now()
+					run := e.MustApply(rig.Object("x", 1))
+					with := e.MustApply(rig.Along("q", "y"))
+					time.Sleep(10 * time.Second)
+					busy := e.MustApply(rig.Along("busy", "z"))
+					time.Sleep(10 * time.Second)
+					if crashed {
+						e = e.Crashed(conveyor.Options{Workers: 1})
+						register(e)
+						e.MustStart()
+						time.Sleep(time.Second)
+						require.Equal(t, conveyor.StateRunning, e.MustGetRun(busy.ID).State)
+					}
+					run = e.Ended(run.ID)
+					require.ErrorIs(t, run.Err(), conveyor.ErrTimeout)
+					require.Equal(t, time.Minute, time.Since(began))
+					require.Equal(t, conveyor.StateRunning, e.MustGetRun(busy.ID).State)
+					require.ErrorIs(t, e.Ended(with.ID).Err(), conveyor.ErrTimeout, "its cleanup waits for the worker")
+					require.Greater(t, time.Since(began), 5*time.Hour)
+					require.NoError(t, e.Ended(busy.ID).Err())
+				})
+			})
+		}
+	}
+}
