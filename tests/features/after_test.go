@@ -1,14 +1,9 @@
 package features_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +17,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
-	"github.com/conveyor-go/conveyor/store/file"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
 
@@ -280,9 +274,9 @@ var oldRecords = []struct {
 	name string
 	open func(t *testing.T) store.Store
 }{
-	{"file", func(t *testing.T) store.Store { return oldFile(t) }},
+	{"file", func(t *testing.T) store.Store { return openOld(t, "order-format1.db.gz") }},
 	{"memory", func(t *testing.T) store.Store {
-		old, st := oldFile(t), memory.New()
+		old, st := openOld(t, "order-format1.db.gz"), memory.New()
 		for r, err := range old.List(t.Context(), store.Query{}) {
 			require.NoError(t, err)
 			_, err = st.Commit(t.Context(), store.Put(r.Key, r.Value))
@@ -290,22 +284,6 @@ var oldRecords = []struct {
 		}
 		return st
 	}},
-}
-
-func oldFile(t *testing.T) store.Store {
-	t.Helper()
-	packed, err := os.ReadFile("testdata/order-format1.db.gz")
-	require.NoError(t, err)
-	unpack, err := gzip.NewReader(bytes.NewReader(packed))
-	require.NoError(t, err)
-	data, err := io.ReadAll(unpack)
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "records")
-	require.NoError(t, os.WriteFile(path, data, 0o600))
-	st, err := file.Open(t.Context(), path, file.Options{})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, st.Close()) })
-	return st
 }
 
 // oldSteps are the steps of the old pipelines.
