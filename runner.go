@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
@@ -34,11 +35,12 @@ type runner struct {
 	busy       bool                  // a goroutine handles the messages, or creates the run
 	inFlight   []*attempt            // attempts whose start is recorded and whose outcome is not
 	leftovers  int                   // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
-	clockSet   time.Duration         // by how much the clock was set since the last decision that was committed
 	diedAlone  bool                  // the earlier process ended while a step of this run was the only one at work
 	outputs    map[string]stepOutput // by step id
 	recorded   uint32                // counts the outputs that were recorded while the runner existed
 	log        *runlog.Log
+
+	clockSet atomic.Int64 // by how many nanoseconds the clock was set since the last decision that was committed
 
 	// held is owned by the goroutine that set busy. Its Run is nil if the run must be read from the store.
 	held run.State
@@ -167,7 +169,7 @@ func (d *decision) decide() (err error) {
 		}
 	}
 	r.mu.Lock()
-	d.leftovers, d.in.ClockSet = r.leftovers, r.clockSet
+	d.leftovers = r.leftovers
 	r.mu.Unlock()
 	d.in.Leftovers = d.leftovers > 0
 	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, s.limits)
@@ -253,7 +255,7 @@ func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
 	if t.Stop() != nil {
 		stopped = slices.Clone(r.inFlight)
 	}
-	r.clockSet -= d.in.ClockSet
+	r.clockSet.Add(-int64(d.in.ClockSet))
 	var end time.Time
 	if deadline := t.Rec().Deadline; deadline != 0 {
 		end = d.moment.Add(time.Duration(deadline - d.in.Now))

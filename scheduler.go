@@ -123,13 +123,11 @@ func (s *scheduler) now() (record.Time, time.Time) {
 }
 
 // clockSet tells the runs that the clock was set. Each run that waits for a time gets a turn, in which it corrects what is
-// on record. It also gets a turn if the time has come since, or if its driver has been asked to wait from a later time on.
+// on record and goes on if its time has come.
 func (s *scheduler) clockSet(by time.Duration) {
-	s.log.Warn("the clock was set", "by", by)
+	s.log.Warn("the clock was set, or the machine has slept", "by", by)
 	for _, r := range s.pool.Owners() {
-		r.mu.Lock()
-		r.clockSet += by
-		r.mu.Unlock()
+		r.clockSet.Add(int64(by))
 	}
 	s.pool.Wake()
 	s.wakeLoop()

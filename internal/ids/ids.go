@@ -46,8 +46,8 @@ func (g *IDs) Next(now time.Time) string {
 	return string(id[:])
 }
 
-// After makes g go on from an identifier that another IDs has returned: what Next returns from now on is greater. Anything
-// else that Next cannot have returned is ignored.
+// After makes g go on from an identifier that another IDs has returned: what Next returns from now on is greater. A text
+// that Next cannot have returned, or of a time more than four thousand years away, is ignored.
 func (g *IDs) After(id string) {
 	var top, bottom uint64
 	if len(id) != 26 {
@@ -59,6 +59,9 @@ func (g *IDs) After(id string) {
 			return
 		}
 		top, bottom = top<<5|bottom>>59, bottom<<5|uint64(digit)
+	}
+	if top>>63 != 0 { // otherwise the milliseconds of later identifiers could overflow
+		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

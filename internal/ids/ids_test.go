@@ -64,3 +64,34 @@ func TestIDsOfManyCallersDiffer(t *testing.T) {
 	require.Len(t, seen, 4000)
 	require.NotEqual(t, new(IDs).Next(time.UnixMilli(1)), new(IDs).Next(time.UnixMilli(1)))
 }
+
+func TestIDsGoOnAfterThoseOfAnother(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var g, earlier IDs
+		now := time.UnixMilli(rapid.Int64Range(0, 1<<46).Draw(t, "now"))
+		var id string
+		for range rapid.IntRange(1, 5).Draw(t, "n") {
+			id = earlier.Next(now)
+		}
+		set := now.Add(-time.Duration(rapid.Int64Range(-10, 1<<40).Draw(t, "set back by")) * time.Millisecond)
+		if rapid.Bool().Draw(t, "has made one") {
+			require.NotEmpty(t, g.Next(set))
+		}
+		g.After(id)
+		next := g.Next(set)
+		require.Greater(t, next, id)
+		g.After(id)
+		require.Greater(t, g.Next(set), next, "an earlier id changes nothing")
+	})
+}
+
+func TestWhatIsNoIDIsIgnored(t *testing.T) {
+	for _, text := range []string{"", "run", "0123456789abcdefghjkmnpqrst!", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ", "8zzzzzzzzzzzzzzzzzzzzzzzzz", "zzzzzzzzzzzzzzzzzzzzzzzzzz", "7zzzzzzzzzzzzzzzzzzzzzzzzz"} {
+		var g IDs
+		now := time.Unix(1_000_000, 0)
+		g.After(text)
+		require.Equal(t, uint64(0), g.millis, text)
+		first := g.Next(now)
+		require.Greater(t, g.Next(now), first)
+	}
+}

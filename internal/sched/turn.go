@@ -44,10 +44,10 @@ func (p *Pool[K, T]) Began(t *Task[K, T]) {
 }
 
 // At sets the time due at which a task gets its turn, its deadline, and its state until then; 0 removes an earlier time. At
-// the deadline the task gets a turn even if no worker is free; see TakeDue. The
-// caller is about to make calls calls for the task, and they count as under way from now on. Of the unregistered drivers
-// for which the task waits, it goes on waiting only for those for which still reports true. At reports whether the next
-// time of the task is now the earliest of all, so that the caller must set its timer again.
+// the deadline the task gets a turn even if no worker is free; see TakeDue. The caller is about to make calls calls for the
+// task, and they count as under way from now on. Of the unregistered drivers for which the task waits, it goes on waiting
+// only for those for which still reports true. At reports whether the next time of the task is now the earliest of all, so
+// that the caller must set its timer again.
 func (p *Pool[K, T]) At(t *Task[K, T], due, deadline int64, state uint8, calls int, still func(driver string) bool) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,12 +98,12 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 		case deadline == 0 || deadline > now:
 			due = 0
 			p.readyLocked(t)
-		case p.phase == Running && p.free <= p.ready.Len():
-			deadline = 0
-			late = append(late, t.Owner)
-		default:
+		case p.free > p.ready.Len() || p.phase != Running:
 			deadline = 0
 			p.readyLocked(t)
+		default:
+			deadline = 0
+			late = append(late, t.Owner)
 		}
 		p.atLocked(t, due, deadline)
 	}
