@@ -103,8 +103,8 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 // A deletion finalizes the steps that the newest run of the resource had, in the reverse order, if their drivers are a
 // [Finalizer]. These are the steps that this run pinned when it began, whatever has been saved or registered since: a
 // pipeline that was changed, deleted, or saved for another type makes no difference. A run that never began, or had no
-// steps, does not count, and neither does an earlier deletion. A step is left out if no run of the resource has called
-// its driver under the id of the step.
+// steps, does not count, and neither does an earlier deletion. A step is left out if this run has not called its driver
+// for it, and no earlier run of the resource has called this driver for any step.
 //
 // Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
 // the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
@@ -435,6 +435,9 @@ func (e *Engine) checkPipeline(ctx context.Context, k record.Key, name string) (
 // submit prepares a submission from the resource's record and carries it out. If another writer has changed the record
 // in the meantime, submit starts over. It returns the run for the submission, and the resource's record.
 func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.Resource) (*submission, error)) (*Run, *record.Resource, error) {
+	if err := e.followRuns(ctx); err != nil {
+		return nil, nil, err
+	}
 	var existing store.Record // found in the place of a record that the submission creates
 	for {
 		if ctx.Err() != nil {

@@ -65,6 +65,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
@@ -83,13 +84,14 @@ import (
 // All methods can be called concurrently, by drivers too. All methods can be called before Start unless they say
 // otherwise: what is applied before Start is recorded, and its work begins with Start.
 type Engine struct {
-	opts   Options
-	ledger *ledger.Ledger
-	sched  *scheduler
-	upkeep *upkeep
-	events *feed
-	ids    ids.IDs
-	clock  ids.Clock
+	opts    Options
+	ledger  *ledger.Ledger
+	sched   *scheduler
+	upkeep  *upkeep
+	events  *feed
+	ids     ids.IDs
+	clock   ids.Clock
+	follows atomic.Bool // the ids go on from those on record
 }
 
 // Options configure an engine. The zero value works.
@@ -232,7 +234,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
-	if err := e.followIDs(ctx, record.RunPrefix); err != nil {
+	if err := e.followRuns(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
 	if err := e.sched.start(ctx); err != nil {
@@ -240,6 +242,16 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	e.upkeep.reconcileUnlistened(e.sched.drivers.listened()...)
 	return nil
+}
+
+// followRuns makes the ids of runs that the engine makes greater than those on record. It reads the records only once.
+func (e *Engine) followRuns(ctx context.Context) error {
+	if e.follows.Load() {
+		return nil
+	}
+	err := e.followIDs(ctx, record.RunPrefix)
+	e.follows.CompareAndSwap(false, err == nil)
+	return err
 }
 
 // followIDs makes the next id of the engine greater than those with which the keys under a prefix end. The clock can have

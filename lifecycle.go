@@ -97,6 +97,9 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
 				deadline: run.Rec.Deadline,
 			}
+			if run.Plan != nil && run.Rec.RunsFromLater(run.Plan, now) {
+				found.deadline = now // it is corrected at once, whether a worker is free or not
+			}
 			for i := range run.Steps {
 				if run.Steps[i].Rec.State == plan.Running {
 					found.running++

@@ -275,6 +275,9 @@ func (d *decision) notifyOthers() {
 	r, t := d.runner, d.t
 	if t.Over() && t.Head() != nil {
 		s.upkeep.resyncAt(t.Head().Resync)
+		if r.clockSet.Load() != 0 { // during the commit
+			s.upkeep.clockSet()
+		}
 	}
 	if by := t.Preempts(); by != nil {
 		s.preempt(r.Key, by)
@@ -315,7 +318,7 @@ func (d *decision) suspend(inFlight bool) {
 	}
 	due, deadline := t.NextDue()
 	s.schedule(r, due, deadline, r.held.Run.State(), len(d.made))
-	if t.NeedsWorker() {
+	if t.NeedsWorker() || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
 		s.enqueue(r)
 	}
 	if !inFlight && (!t.NeedsWorker() || s.crowded()) {

@@ -97,11 +97,7 @@ func (s *scheduler) loop() {
 		now, _ := s.now()
 		next, late := s.pool.TakeDue(int64(now))
 		if len(late) > 0 {
-			s.background.Go(func() {
-				for _, r := range late {
-					s.drive(r, message{}, false)
-				}
-			})
+			s.background.Go(func() { s.driveLate(late) })
 		}
 		if next != 0 {
 			timer.Reset(min(clock.Until(record.Time(next).Time()), longestSleep))
@@ -110,6 +106,22 @@ func (s *scheduler) loop() {
 		}
 	}
 }
+
+// driveLate drives the runs whose deadlines have come. They have no worker, and need none to end.
+func (s *scheduler) driveLate(late []*runner) {
+	var group errgroup.Group
+	group.SetLimit(lateAtOnce) // so that a store can write several ends together
+	for _, r := range late {
+		if s.draining() {
+			break // the next process finds them late
+		}
+		group.Go(func() error { s.drive(r, message{}, false); return nil })
+	}
+	_ = group.Wait()
+}
+
+// lateAtOnce bounds the runs that are driven at the same time because their deadlines have come.
+const lateAtOnce = 32
 
 // longestSleep bounds the time until the engine looks at the clock while something is due at a later time. It is how late
 // the engine can notice that the machine has slept, or that the clock was set.
@@ -129,7 +141,7 @@ func (s *scheduler) clockSet(by time.Duration) {
 	for _, r := range s.pool.Owners() {
 		r.clockSet.Add(int64(by))
 	}
-	s.pool.Wake()
+	s.pool.Wake(int64(by))
 	s.wakeLoop()
 	s.upkeep.clockSet()
 }

@@ -14,8 +14,8 @@ import (
 const maxWorkRuns = 100
 
 // Work returns what the runs of a resource with the given id have done, apart from deletions. No run of the resource that
-// is not a deletion may be active. If earlier runs are no longer on record, or there are many, any step may have been
-// called.
+// is not a deletion may be active. If earlier runs are no longer on record, have no numbers, or are many, any step may have
+// been called.
 func (l *Ledger) Work(ctx context.Context, k record.Key, resourceID string) (*record.Work, error) {
 	w := new(record.Work)
 	whole, last := true, int64(0) // whole is set while no run was left out; last is the number of the last one
@@ -28,7 +28,7 @@ func (l *Ledger) Work(ctx context.Context, k record.Key, resourceID string) (*re
 		if err != nil {
 			return nil, err
 		}
-		whole = whole && (last == 0 || number == last-1) && (w.Plan == nil || read < maxWorkRuns)
+		whole = whole && number > 0 && (last == 0 || number == last-1) && (w.Plan == nil || read < maxWorkRuns)
 		last = number
 		if w.Plan != nil && !whole {
 			break

@@ -26,7 +26,7 @@ func TestWork(t *testing.T) {
 		return p
 	}
 	type past struct {
-		number int64 // 0 means the next one
+		number int64 // 0 means the next one, and -1 none
 		plan   *plan.Plan
 		calls  int // steps that were called, from the first
 		change func(*record.Run)
@@ -53,6 +53,9 @@ func TestWork(t *testing.T) {
 		{"a run of whose steps none was called", []past{{plan: ab}}, ab, none},
 		{"a step was called by an earlier run", []past{{plan: ab, calls: 2}, {plan: ab, calls: 1}}, ab, all},
 		{"a step of that id had another driver", []past{{plan: planOf("x", "b"), calls: 2}, {plan: ab}}, ab, second},
+		{"another step was put in front", []past{{plan: ab, calls: 2}, {plan: planOf("x", "a", "b"), calls: 1}}, planOf("x", "a", "b"), []bool{true, true, true}},
+		{"another step of the driver was called", []past{{plan: planOf("a", "a"), calls: 1}}, planOf("a", "a"), first},
+		{"another step of the driver was called earlier", []past{{plan: planOf("b", "a"), calls: 1}, {plan: ab, calls: 1}}, ab, all},
 		{"the newest run has other steps", []past{{plan: planOf("x", "y"), calls: 2}, {plan: ab, calls: 1}}, ab, first},
 		{"a deletion does not count", []past{{plan: ab, calls: 1}, {plan: planOf("b", "a"), calls: 2, change: deletion}}, ab, first},
 		{"nor does a run that never began", []past{{plan: ab, calls: 1}, {change: unbegun}}, ab, first},
@@ -64,6 +67,7 @@ func TestWork(t *testing.T) {
 		{"a run between is gone", []past{{plan: ab, calls: 1}, {number: 3, plan: ab, calls: 1}}, ab, all},
 		{"the newest runs are gone", []past{{plan: ab, calls: 1}, {number: 3, change: unbegun}}, ab, all},
 		{"a very long past", long, ab, all},
+		{"the runs have no numbers", []past{{number: -1, plan: ab, calls: 1}}, ab, all},
 		{"an earlier run is damaged", []past{{plan: ab, calls: 1, broken: true}, {plan: ab, calls: 1}}, ab, all},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -71,7 +75,7 @@ func TestWork(t *testing.T) {
 			var number int64
 			for _, p := range c.runs {
 				if number++; p.number != 0 {
-					number = p.number
+					number = max(p.number, 0)
 				}
 				b.putPast(number, p.plan, p.calls, p.change)
 				if p.broken {

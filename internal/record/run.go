@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/text"
@@ -62,6 +63,13 @@ func (r *Run) OutcomeReason() string {
 		return ""
 	}
 	return r.Reason
+}
+
+// RunsFromLater reports whether the deadline of the run, whose plan is p, was set at a time that has not come: the clock was
+// set back.
+func (r *Run) RunsFromLater(p *plan.Plan, now Time) bool {
+	limit := time.Duration(p.Timeout)
+	return r.Deadline != 0 && limit > 0 && r.Deadline.Add(-limit) > now+ClockTolerance
 }
 
 // Check returns what is wrong with the record, and an empty text if nothing is.

@@ -2,7 +2,6 @@ package record
 
 import (
 	"slices"
-	"time"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/store"
@@ -93,12 +92,6 @@ func (r *RunState) Awaits() bool {
 	})
 }
 
-// RunsFromLater reports whether the deadline of the run was set at a time that has not come: the clock was set back.
-func (r *RunState) RunsFromLater(now Time) bool {
-	limit := time.Duration(r.Plan.Timeout)
-	return r.Rec.Deadline != 0 && limit > 0 && r.Rec.Deadline.Add(-limit) > now+ClockTolerance
-}
-
 // SleepsUntil returns the time at which a run continues that no worker has. It returns 0 if the run can continue at once,
 // if the clock was set back so that the times on record must be corrected, and also if the run has no due time.
 func (r *RunState) SleepsUntil(now Time) Time {
@@ -114,7 +107,7 @@ func (r *RunState) SleepsUntil(now Time) Time {
 			return 0
 		}
 	}
-	if r.RunsFromLater(now) {
+	if r.Rec.RunsFromLater(r.Plan, now) {
 		return 0
 	}
 	if start, over := r.Plan.Next(states, r.Rec.Stop != plan.StopNone, r.Rec.CutShort); over || len(start) > 0 {

@@ -91,8 +91,8 @@ func TestTimesFromLater(t *testing.T) {
 	s.WaitFor(0, 0)
 	r = stateOf(twoSteps(true), s, Step{State: plan.Succeeded})
 	r.Plan.Timeout, r.Rec.Deadline = document.Duration(hour), now.Add(hour)
-	require.False(t, r.RunsFromLater(now-ClockTolerance))
-	require.True(t, r.RunsFromLater(now-ClockTolerance-1))
+	require.False(t, r.Rec.RunsFromLater(r.Plan, now-ClockTolerance))
+	require.True(t, r.Rec.RunsFromLater(r.Plan, now-ClockTolerance-1))
 	require.Equal(t, now.Add(hour), r.SleepsUntil(now))
 	require.Zero(t, r.SleepsUntil(now-Time(hour)))
 }

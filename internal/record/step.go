@@ -79,6 +79,12 @@ func (s *Step) WaitFor(now Time, delay time.Duration) {
 	}
 }
 
+// Called reports whether the driver may have been called. It was not while the host has refused the first call.
+func (s *Step) Called() bool {
+	refused := s.Attempt == 1 && s.Refused && s.Requeues == 0 && s.Interruptions == 0 && len(s.Waits) == 0
+	return s.Attempt > 0 && !refused
+}
+
 // Interrupt records that the call of the step ended without an outcome. The next call has the same attempt number.
 func (s *Step) Interrupt() {
 	s.State, s.Resumed, s.Again = plan.Queued, true, true

@@ -22,10 +22,10 @@ func (t *Transition) correctTimes(set time.Duration) {
 	if t.rec.Deadline == 0 || !t.timeRuns() {
 		return
 	}
-	switch {
-	case set != 0:
+	if set != 0 {
 		t.rec.Deadline, t.rewrite = t.rec.Deadline.Add(set), true
-	case t.run.RunsFromLater(t.now):
+	}
+	if t.rec.RunsFromLater(t.plan, t.now) {
 		t.rec.Deadline, t.rewrite = t.now.Add(time.Duration(t.plan.Timeout)), true
 	}
 }

@@ -61,6 +61,7 @@ type Failure struct {
 // these records is removed if there are too many.
 func (t *Transition) recordOutcome(o *Outcome) error {
 	rec := t.step(o.Step)
+	o.Ended = min(o.Ended, t.now) // the clock can have been set back since
 	failed := o.apply(rec, t.stopOf(o.Step), t.limits.ErrorText)
 	id := t.stepID(o.Step)
 	if t.lines != nil {

@@ -44,8 +44,8 @@ type chaos struct {
 	calm     bool                   // the host grants everything
 	plans    map[string]*plan.Plan  // as they were pinned
 	pinned   map[string]*record.Run // runs as they were when they began
-	worked   *plan.Plan             // of the newest run of the resource that had steps, deletions apart
-	called   map[string]bool        // whether a run of the resource has called a driver under an id; see callOf
+	worked   *recorded              // the newest run of the resource that had steps, deletions apart
+	called   map[string]bool        // the drivers that earlier runs of the resource have called
 }
 
 // drivers are those of all steps.
@@ -537,33 +537,40 @@ func (c *chaos) checkRules(m *change) {
 // checkWork notes what a run has done. If the run is a deletion, checkWork checks that it finalizes what earlier runs have
 // done, the last first.
 func (c *chaos) checkWork(is *recorded) {
-	callOf := func(s plan.Step) string { return s.ID + " " + s.Driver }
 	if !is.plan.Finalize {
 		if is.plan.HasWork() {
-			c.worked = is.plan
-		}
-		for i := range is.plan.Steps {
-			if is.steps[i].Attempt > 0 {
-				c.called[callOf(is.plan.Steps[i])] = true
+			if c.worked != nil && c.worked.id != is.id {
+				c.noteCalled(c.worked)
 			}
+			c.worked = is
+		} else {
+			c.noteCalled(is)
 		}
 		return
 	}
 	var left, finalized []string
 	if c.worked != nil {
-		for _, s := range c.worked.Ready().Backwards(nil).Steps {
-			if c.called[callOf(s)] {
-				left = append(left, callOf(s))
+		for _, s := range c.worked.plan.Ready().Backwards(nil).Steps {
+			if c.called[s.Driver] || c.worked.steps[c.worked.plan.Index(s.ID)].Called() {
+				left = append(left, s.ID)
 			}
 		}
 	}
 	for _, s := range is.plan.Steps {
-		finalized = append(finalized, callOf(s))
+		finalized = append(finalized, s.ID)
 	}
 	require.Equal(c, left, finalized)
 	if is.rec.State == plan.Succeeded { // the name is free
 		c.worked = nil
 		clear(c.called)
+	}
+}
+
+func (c *chaos) noteCalled(r *recorded) {
+	for i := range r.plan.Steps {
+		if r.steps[i].Called() {
+			c.called[r.plan.Steps[i].Driver] = true
+		}
 	}
 }
 

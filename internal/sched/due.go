@@ -3,7 +3,7 @@ package sched
 // times are the times for which a task waits. The task is in the heap of due times if there are any.
 type times struct {
 	due      int64 // when the task gets its turn; 0 for none
-	deadline int64 // when the task gets its turn even if no worker is free; 0 for none
+	deadline int64 // when the task is worked on without a worker; 0 for none
 	heapAt   int   // the index in the heap
 }
 

@@ -44,7 +44,7 @@ func (p *Pool[K, T]) Began(t *Task[K, T]) {
 }
 
 // At sets the time due at which a task gets its turn, its deadline, and its state until then; 0 removes an earlier time. At
-// the deadline the task gets a turn even if no worker is free; see TakeDue. The caller is about to make calls calls for the
+// the deadline the caller of TakeDue works on the task without a worker. The caller of At is about to make calls calls for the
 // task, and they count as under way from now on. Of the unregistered drivers for which the task waits, it goes on waiting
 // only for those for which still reports true. At reports whether the next time of the task is now the earliest of all, so
 // that the caller must set its timer again.
@@ -86,9 +86,9 @@ func (p *Pool[K, T]) atLocked(t *Task[K, T], due, deadline int64) (first bool) {
 	return p.due[0] == t
 }
 
-// TakeDue gives a turn to each task whose time has come. If the deadline of a task has come and no worker is free, TakeDue
-// returns the task in late, and the caller must work on it without a worker. TakeDue also returns the earliest time that is
-// left, or 0 if there is none.
+// TakeDue gives a turn to each task whose time due has come. It returns the owners of the tasks whose deadlines have come:
+// the caller must work on them without a worker, because every worker can be busy for long. TakeDue also returns the
+// earliest time that is left, or 0 if there is none.
 func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 	p.mu.Lock()
 	for len(p.due) > 0 && p.due[0].next() <= now {
@@ -98,12 +98,11 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 		case deadline == 0 || deadline > now:
 			due = 0
 			p.readyLocked(t)
-		case p.free > p.ready.Len() || p.phase != Running:
-			deadline = 0
-			p.readyLocked(t)
-		default:
+		case p.phase == Running:
 			deadline = 0
 			late = append(late, t.Owner)
+		default:
+			deadline = 0
 		}
 		p.atLocked(t, due, deadline)
 	}
@@ -115,12 +114,16 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 	return next, late
 }
 
-// Wake gives a turn to each task that waits for a time. The deadlines stay.
-func (p *Pool[K, T]) Wake() {
+// Wake gives a turn to each task that waits for a time, and moves the deadlines by some time.
+func (p *Pool[K, T]) Wake(by int64) {
 	p.mu.Lock()
 	for _, t := range slices.Clone(p.due) {
 		p.readyLocked(t)
-		p.atLocked(t, 0, t.deadline)
+		deadline := t.deadline
+		if deadline != 0 {
+			deadline += by
+		}
+		p.atLocked(t, 0, deadline)
 	}
 	p.mu.Unlock()
 	p.spawnWorkers()

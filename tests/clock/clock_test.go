@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/clock"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
@@ -88,6 +91,154 @@ func TestTimeoutsDoNotDependOnTheClock(t *testing.T) {
 				require.Contains(t, run.Reason, "took longer than ")
 			})
 		}
+	}
+}
+
+// TestARunThatIsAppliedAfterTheClockWasSetHasItsTimeout applies a resource when the engine has not noticed yet.
+func TestARunThatIsAppliedAfterTheClockWasSetHasItsTimeout(t *testing.T) {
+	for _, by := range jumps {
+		inBubble(t, fmt.Sprint("set by ", by), func(t *testing.T) {
+			e := rig.New(t, conveyor.Options{}).MustStart()
+			e.Driver("d", rig.DriverOf(rig.Taking(20*time.Second)))
+			p := rig.PipelineOf("d", "d", "d", "d")
+			p.Timeout = conveyor.Duration(time.Minute)
+			e.Save(p)
+			time.Sleep(time.Minute)
+			clock.Set(by)
+			began := time.Now()
+			require.ErrorIs(t, e.Ended(e.MustApply(rig.Object("x", 1)).ID).Err(), conveyor.ErrTimeout)
+			require.Equal(t, time.Minute, time.Since(began))
+		})
+	}
+}
+
+// TestTimeoutsNeedNoWorkerWhenTheClockIsSet sets the clock while the only worker is busy for long, once or twice, before or
+// after a restart.
+func TestTimeoutsNeedNoWorkerWhenTheClockIsSet(t *testing.T) {
+	for _, by := range jumps {
+		for _, c := range []struct {
+			name    string
+			restart bool
+			again   time.Duration
+		}{{"at work", false, 0}, {"at work, and again", false, 2 * time.Second}, {"away", true, 0}, {"away, and again", true, 2 * time.Second}} {
+			inBubble(t, fmt.Sprintf("set by %s, %s", by, c.name), func(t *testing.T) {
+				if by > 0 && c.restart {
+					by = 30 * time.Second // the run was to be over otherwise
+				}
+				register := func(e *rig.Engine) {
+					e.Driver("busy", rig.DriverOf(rig.Taking(5*time.Hour)))
+					e.Driver("d", rig.DriverOf(rig.Always(conveyor.Await("go", 0), nil)))
+				}
+				e := rig.New(t, conveyor.Options{Workers: 2}).MustStart()
+				register(e)
+				p := rig.PipelineOf("d")
+				p.Timeout = conveyor.Duration(time.Minute)
+				e.Save(p)
+				e.PipelineNamed("busy", "busy")
+				began := time.Now()
+				run := e.MustApply(rig.Object("x", 1))
+				time.Sleep(10 * time.Second)
+				e.MustApply(rig.Along("busy", "z"))
+				e.MustApply(rig.Along("busy", "zz"))
+				time.Sleep(10 * time.Second)
+				left := 40 * time.Second
+				if c.restart {
+					e = e.Crashed(conveyor.Options{Workers: 1})
+					clock.Set(by)
+					register(e)
+					e.MustStart()
+					if left = time.Minute; by > 0 {
+						left = 10 * time.Second
+					}
+				} else {
+					clock.Set(by)
+				}
+				began = time.Now()
+				time.Sleep(time.Second)
+				clock.Set(c.again)
+				require.ErrorIs(t, e.Ended(run.ID).Err(), conveyor.ErrTimeout)
+				require.Equal(t, left, time.Since(began))
+			})
+		}
+	}
+}
+
+// TestAClockThatIsSetWhileTheStoreIsSlow sets the clock while records are read or written, and another run notices it.
+func TestAClockThatIsSetWhileTheStoreIsSlow(t *testing.T) {
+	begin := func(t *testing.T, p conveyor.PipelineSpec, first rig.Func) (e *rig.Engine, st *rig.Probe, work *rig.Recorder, run string) {
+		st = &rig.Probe{Store: memory.New()}
+		e = rig.NewOn(t, st, conveyor.Options{}).MustStart()
+		work = rig.Recording(rig.InTurn(first, rig.Always(conveyor.Done(), nil)))
+		e.Driver("d", work)
+		e.Driver("tick", rig.DriverOf(rig.Always(conveyor.RequeueAfter(time.Second), nil)))
+		e.PipelineNamed("tick", "tick")
+		e.Save(p)
+		e.MustApply(rig.Along("tick", "t"))
+		return e, st, work, e.MustApply(rig.Object("x", 1)).ID
+	}
+	slowly := func(result conveyor.Result) rig.Func {
+		return func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			time.Sleep(20 * time.Second)
+			return result, nil
+		}
+	}
+	resyncing := rig.PipelineOf("d")
+	resyncing.Resync = conveyor.Duration(time.Minute)
+	for _, c := range []struct {
+		name     string
+		pipeline conveyor.PipelineSpec
+		first    rig.Func
+	}{
+		{"a requeue", rig.PipelineOf("d"), slowly(conveyor.RequeueAfter(time.Minute))},
+		{"a resync", resyncing, slowly(conveyor.Done())},
+	} {
+		for _, by := range jumps {
+			for _, fails := range []bool{false, true} {
+				inBubble(t, fmt.Sprintf("%s is recorded, set by %s, the store fails %t", c.name, by, fails), func(t *testing.T) {
+					e, _, work, run := begin(t, c.pipeline, c.first)
+					time.Sleep(10 * time.Second)
+					e.Store.Refusing(func(keys []string) error {
+						if !strings.Contains(strings.Join(keys, " "), run) {
+							return nil
+						}
+						if fails {
+							return rig.ErrBoom
+						}
+						time.Sleep(5 * time.Second)
+						return nil
+					})
+					time.Sleep(12 * time.Second)
+					clock.Set(by)
+					time.Sleep(15 * time.Second)
+					e.Store.Refusing(nil)
+					time.Sleep(2 * time.Minute)
+					require.Greater(t, len(work.All()), 1)
+				})
+			}
+		}
+	}
+	limited := rig.PipelineOf("d")
+	limited.Timeout, limited.Retry = conveyor.Duration(time.Minute), &conveyor.RetryPolicy{MaxAttempts: 1}
+	for _, by := range jumps {
+		inBubble(t, fmt.Sprintf("a run is read, set by %s", by), func(t *testing.T) {
+			e, st, _, run := begin(t, limited, func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				return conveyor.Await("go", 0), nil
+			})
+			began := time.Now()
+			time.Sleep(10*time.Second + 500*time.Millisecond)
+			slow := true
+			st.Before(func(key string) {
+				if slow && strings.HasPrefix(key, record.RunPrefix+run) && strings.Contains(string(debug.Stack()), "(*scheduler).load(") {
+					slow = false
+					clock.Set(by)
+					time.Sleep(3 * time.Second)
+				}
+			})
+			require.NoError(t, e.Signal(t.Context(), run, "other", 1)) // has it read
+			require.ErrorIs(t, e.Ended(run).Err(), conveyor.ErrTimeout)
+			require.False(t, slow)
+			require.Equal(t, time.Minute, time.Since(began))
+		})
 	}
 }
 
@@ -237,6 +388,9 @@ func TestWhatComesLaterSortsLaterThoughTheClockGoesBack(t *testing.T) {
 		require.Equal(t, []int{0, 1, 2, 3, 4, 5}, got)
 		second := e.Finish(rig.Object("y", 1))
 		require.Greater(t, second.ID, first.ID)
+		clock.Set(-time.Hour)
+		e = e.Crashed(conveyor.Options{}) // and does not start
+		require.Greater(t, e.MustApply(rig.Object("z", 1)).ID, second.ID)
 	})
 }
 

@@ -1,6 +1,7 @@
 package features_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
@@ -315,6 +316,7 @@ func TestADeletionFinalizesWhatTheNewestRunHad(t *testing.T) {
 		{"a step was never called", do(failing("f"), save("a", "f", "b"), finish(conveyor.StateFailed)), []string{"f", "a"}},
 		{"a step was called in an earlier run", do(failing("f"), save("a", "b"), finish(conveyor.StateSucceeded), save("a", "b", "f", "c"), finish(conveyor.StateFailed),
 			save("f", "b"), finish(conveyor.StateFailed)), []string{"b", "f"}},
+		{"a step was put in front", do(save("a", "b"), finish(conveyor.StateSucceeded), failing("f"), save("f", "a", "b"), finish(conveyor.StateFailed)), []string{"b", "a", "f"}},
 		{"a driver listens later", do(listen("l1", "l2"), loose, listen("l0", "l3")), []string{"l2", "l1"}},
 		{"no driver has listened", do(func(e *rig.Engine) {
 			require.Equal(e.T, conveyor.StateSkipped, e.Finish(rig.Loose("r", "x", 1)).State)
@@ -388,4 +390,29 @@ func TestADeletionCancelsAQueuedRun(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestADeletionFinalizesNoStepThatTheHostAlwaysRefused deletes a resource whose driver was never called, because the host
+// had no capacity.
+func TestADeletionFinalizesNoStepThatTheHostAlwaysRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := true
+		e := rig.New(t, conveyor.Options{Admission: conveyor.AdmissionFunc(func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
+			if refuse {
+				return nil, time.Minute, nil
+			}
+			return func() {}, 0, nil
+		})}).MustStart()
+		work, undo := new(rig.Recorder), new(rig.Recorder)
+		e.Driver("d", rig.Undoing(work, undo))
+		e.Pipeline("d")
+		e.MustApply(rig.Object("x", 1))
+		time.Sleep(10*time.Minute + time.Second)
+		refuse = false
+		run, err := e.Delete(t.Context(), rig.Object("x", nil).Key())
+		require.NoError(t, err)
+		require.NoError(t, e.Ended(run.ID).Err())
+		require.Empty(t, work.All())
+		require.Empty(t, undo.All())
+	})
 }

@@ -358,3 +358,25 @@ func TestTheTimeoutOfARunNeedsNoWorker(t *testing.T) {
 		}
 	}
 }
+
+// TestShutdownIsNotHeldUpByDeadlines shuts down while the deadlines of many runs have come and the store is slow.
+func TestShutdownIsNotHeldUpByDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Workers: 4}).MustStart()
+		e.Driver("d", rig.DriverOf(rig.Always(conveyor.Await("go", 0), nil)))
+		p := rig.PipelineOf("d")
+		p.Timeout = conveyor.Duration(time.Minute)
+		e.Save(p)
+		for i := range 500 {
+			e.MustApply(rig.Object(fmt.Sprint("x", i), 1))
+		}
+		time.Sleep(59 * time.Second)
+		e.Store.Refusing(func([]string) error { time.Sleep(time.Second); return nil })
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, e.Shutdown(ctx))
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+	})
+}
