@@ -396,9 +396,9 @@ func TestADeletionCancelsAQueuedRun(t *testing.T) {
 // had no capacity.
 func TestADeletionFinalizesNoStepThatTheHostAlwaysRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refuse := true
+		var room atomic.Bool
 		e := rig.New(t, conveyor.Options{Admission: conveyor.AdmissionFunc(func(context.Context, conveyor.StepInfo) (func(), time.Duration, error) {
-			if refuse {
+			if !room.Load() {
 				return nil, time.Minute, nil
 			}
 			return func() {}, 0, nil
@@ -408,7 +408,7 @@ func TestADeletionFinalizesNoStepThatTheHostAlwaysRefused(t *testing.T) {
 		e.Pipeline("d")
 		e.MustApply(rig.Object("x", 1))
 		time.Sleep(10*time.Minute + time.Second)
-		refuse = false
+		room.Store(true)
 		run, err := e.Delete(t.Context(), rig.Object("x", nil).Key())
 		require.NoError(t, err)
 		require.NoError(t, e.Ended(run.ID).Err())
