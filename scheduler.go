@@ -125,7 +125,7 @@ const lateAtOnce = 32
 
 // longestSleep bounds the time until the engine looks at the clock while something is due at a later time. It is how late
 // the engine can notice that the machine has slept, or that the clock was set.
-const longestSleep = 10 * time.Second
+const longestSleep = time.Minute
 
 // now returns the time of day, and the same moment for measuring what lasts. If the clock was set, the runs know it when
 // now returns.
