@@ -93,7 +93,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	if o.Kind == Refused {
 		// The driver was not called. Its next call must still tell it what this call would have told it.
 		s.State, s.Again, s.Reason, s.Refused = plan.Waiting, true, "waits for capacity of the host", true
-		s.WaitFor(ended, max(o.Delay, MinDelay))
+		o.sleep(s, o.Delay)
 		return nil
 	}
 	s.Resumed, s.Again, s.Reason = false, false, ""
@@ -106,7 +106,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 		return o.fail(s, stop, errorText)
 	case Requeue:
 		s.State, s.Again = plan.Waiting, true
-		s.WaitFor(ended, max(o.Delay, MinDelay))
+		o.sleep(s, o.Delay)
 		s.Settled = s.Attempt - 1
 		s.Requeues++
 		s.Reason = "the driver asked to be called again"
@@ -124,6 +124,9 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	return nil
 }
 
+// sleep makes a step wait for d after the call, and for MinDelay at least.
+func (o *Outcome) sleep(s *record.Step, d time.Duration) { s.WaitFor(o.Ended, max(d, MinDelay)) }
+
 // fail changes the record of a step by a failure, and returns the record of the attempt.
 func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
 	f, ended := o.Failure, o.Ended
@@ -140,7 +143,7 @@ func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.At
 			delay = *f.After
 		}
 		s.State = plan.Retrying
-		s.WaitFor(ended, max(delay, MinDelay))
+		o.sleep(s, delay)
 	}
 	return failed
 }
@@ -154,7 +157,7 @@ func (o *Outcome) await(s *record.Step) {
 	s.State, s.Again, s.Await, s.Settled = plan.Waiting, true, o.Reason, s.Attempt-1
 	s.Reason = "waits for signal " + s.Await
 	if o.Delay > 0 {
-		s.WaitFor(ended, max(o.Delay, MinDelay))
+		o.sleep(s, o.Delay)
 	}
 	s.Waits = append(slices.Clone(s.Waits), record.Wait{Signal: s.Await, From: ended})
 	if more := len(s.Waits) - maxWaits; more > 0 {
