@@ -106,7 +106,7 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 // steps, does not count, and neither does an earlier deletion. A step is left out if this run has not called its driver
 // for it, and no earlier run of the resource has called this driver for any step.
 //
-// Until then Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
+// Until the resource is removed, Apply and Trigger return [ErrConflict]. Afterwards the name is free. A resource that is applied under
 // the name later is a new resource with another ID. Its generations continue from those of the deleted resource. The
 // run of the deletion and its log are kept as [Retention] says.
 //
@@ -118,7 +118,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		return nil, err
 	}
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
-		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
+		return nil, noResource(k)
 	}
 	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
 		if head == nil {
@@ -132,7 +132,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = record.Time(e.clock.Next(clock.Now()))
+		next.Deleted = record.Time(e.stamps.Next(clock.Now()))
 		return &submission{next: &next, write: true, cause: record.Deleted, spec: revision.Spec}, nil
 	})
 	if err != nil {
@@ -301,7 +301,7 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 // newest run.
 func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
-		return nil, fmt.Errorf("%w: resource %q", ErrNotFound, text.Truncate(k.String(), 2*text.MaxName))
+		return nil, noResource(Key(k))
 	}
 	run, _, err := e.submit(ctx, k, func(head *record.Resource) (*submission, error) {
 		if head == nil {
@@ -358,7 +358,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {
 		return nil, missing
 	}
-	now := record.Time(e.clock.Next(clock.Now()))
+	now := record.Time(e.stamps.Next(clock.Now()))
 	if head == nil {
 		return e.firstSubmission(ctx, o, pipeline, now)
 	}

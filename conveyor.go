@@ -90,7 +90,7 @@ type Engine struct {
 	upkeep  *upkeep
 	events  *feed
 	ids     ids.IDs
-	clock   ids.Clock
+	stamps  ids.Clock   // of changes
 	follows atomic.Bool // the ids go on from those on record
 }
 

@@ -34,11 +34,13 @@ var decisions = sync.Pool{New: func() any { return new(decision) }}
 func (s *scheduler) newDecision(r *runner, inbox []message, ownWorker bool) *decision {
 	d := decisions.Get().(*decision)
 	d.runner, d.inbox = r, inbox
-	for set, known := r.clockSet.Load(), false; !known; {
+	for {
+		set := r.clockSet.Load()
 		d.in.Now, d.moment = s.now()
 		d.in.ClockSet = time.Duration(set)
-		set = r.clockSet.Load()
-		known = time.Duration(set) == d.in.ClockSet // otherwise the clock was set before now was read
+		if r.clockSet.Load() == set { // otherwise the clock was set before now was read
+			break
+		}
 	}
 	d.host.s, d.host.runner, d.host.ownWorker = s, r, ownWorker
 	return d

@@ -75,7 +75,7 @@ func (u *upkeep) ring() {
 func (u *upkeep) clockSet() {
 	u.misdated.Store(true)
 	if u.sched.pool.Phase() == sched.Running {
-		u.goBackground(u.ring)
+		u.ring()
 	}
 }
 
@@ -546,7 +546,7 @@ func (u *upkeep) pauses() (pause func()) {
 type alarm struct {
 	work  func()
 	start func(work func()) bool // runs work in a goroutine of its own; returns false if the alarm must stop
-	wall  func()                 // notices that the clock was set; nil if the alarm is set to moments that time.Now has returned, and not to times of day
+	wall  func()                 // notices that the clock was set; nil if the alarm is set to moments of time.Now, and not to times of day
 
 	mu      sync.Mutex // guards what follows
 	at      time.Time  // when the alarm rings; zero means never

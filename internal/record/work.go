@@ -12,21 +12,27 @@ type Work struct {
 // finalize. Of an earlier run, it is all steps of the driver of a step that was called: the ids of steps change when others
 // are put in front of them.
 func (w *Work) Add(run *RunState) {
-	first := w.Plan == nil
-	if first {
+	newest := w.Plan == nil
+	if newest {
 		if !run.Plan.HasWork() {
 			return
 		}
 		w.Plan, w.Called = run.Plan, make([]bool, len(run.Plan.Steps))
 	}
 	for k := range run.Plan.Steps {
-		if !run.Steps[k].Rec.Called() {
-			continue
+		switch {
+		case !run.Steps[k].Rec.Called():
+		case newest:
+			w.Called[k] = true
+		default:
+			w.addDriver(run.Plan.Steps[k].Driver)
 		}
-		for i := range w.Called {
-			if first && i == k || !first && w.Plan.Steps[i].Driver == run.Plan.Steps[k].Driver {
-				w.Called[i] = true
-			}
-		}
+	}
+}
+
+// addDriver notes that a driver was called for some step.
+func (w *Work) addDriver(name string) {
+	for i := range w.Called {
+		w.Called[i] = w.Called[i] || w.Plan.Steps[i].Driver == name
 	}
 }

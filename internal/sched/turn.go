@@ -93,18 +93,15 @@ func (p *Pool[K, T]) TakeDue(now int64) (next int64, late []T) {
 	p.mu.Lock()
 	for len(p.due) > 0 && p.due[0].next() <= now {
 		t := p.due[0]
-		due, deadline := t.due, t.deadline
-		switch {
-		case deadline == 0 || deadline > now:
-			due = 0
+		if t.deadline == 0 || t.deadline > now {
 			p.readyLocked(t)
-		case p.phase == Running:
-			deadline = 0
-			late = append(late, t.Owner)
-		default:
-			deadline = 0
+			p.atLocked(t, 0, t.deadline)
+			continue
 		}
-		p.atLocked(t, due, deadline)
+		if p.phase == Running {
+			late = append(late, t.Owner)
+		}
+		p.atLocked(t, t.due, 0)
 	}
 	if len(p.due) > 0 {
 		next = p.due[0].next()
