@@ -23,12 +23,12 @@
 // # The path of a resource
 //
 // [Engine.Apply] checks the resource (resource.go, internal/document) and decides what has changed (apply.go). It
-// commits the resource together with a run and, if a worker is free, with the start of the first step (create.go).
+// commits the resource together with a run and, if a worker is free, with the start of the first step (decision.go).
 //
 // The worker calls the driver (attempt.go, internal/call). The lines that the driver logs are kept with the run
 // (internal/runlog). The outcome of the call goes to the run in memory (runner.go). Pure rules decide from the steps
 // of the run (internal/plan) what comes next (internal/run). A step that starts needs a worker and a slot of its
-// driver, which the engine grants (host.go). The outcome of a step and the start of the next step are one commit
+// driver, which the engine grants (decision.go). The outcome of a step and the start of the next step are one commit
 // (internal/record, internal/ledger).
 //
 // A run that has to wait keeps only its due time in memory (scheduler.go, internal/sched). Its records are read again

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/chart"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -147,6 +148,14 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 // UnmarshalText accepts what [time.ParseDuration] accepts.
 func (d *Duration) UnmarshalText(text []byte) error {
 	return (*document.Duration)(d).UnmarshalText(text)
+}
+
+// Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors can draw. Each step is a box. An
+// arrow leads to each step from the steps that must come before it, except from those that come before another one of
+// them: the picture is the transitive reduction of the order. Mermaid draws the definition as it is, even if it is not
+// valid. It returns the error of w.
+func (s PipelineSpec) Mermaid(w io.Writer) error {
+	return chart.Write(w, toPlan(s.normalized()), nil)
 }
 
 // Planner is an optional interface of a [Pipeline]. It computes the steps for each resource, for instance for a

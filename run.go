@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/chart"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -184,4 +186,21 @@ func (s *StepRun) err(run string) error {
 		e.Err = rebuildError(&s.Attempts[n-1])
 	}
 	return e
+}
+
+// Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. A run that has not
+// started has no steps to draw. Mermaid returns the error of w.
+func (r *Run) Mermaid(w io.Writer) error {
+	p := &plan.Plan{Rule: plan.PresentRule, Independent: r.Pipeline == ""}
+	steps := make([]chart.Step, len(r.Steps))
+	for i := range r.Steps {
+		steps[i] = chart.Step{State: plan.State(r.Steps[i].State), Attempt: r.Steps[i].Attempt}
+		if r.Steps[i].Finally {
+			p.Finally = append(p.Finally, toStep(r.Steps[i].Step))
+		} else {
+			p.Steps = append(p.Steps, toStep(r.Steps[i].Step))
+		}
+	}
+	p.Planned = len(p.Steps) > 0 && p.Steps[0].ID == PlanStep
+	return chart.Write(w, p.Ready(), steps)
 }

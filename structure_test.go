@@ -38,12 +38,13 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/document", "internal/fault internal/text"},
 	{"internal/retry", "internal/document"},
 	{"internal/plan", "internal/document internal/fault internal/retry internal/text"},
+	{"internal/chart", "internal/plan internal/text"},
 	{"internal/record", "internal/document internal/fault internal/plan internal/text store"},
 	{"internal/ledger", "internal/fault internal/plan internal/record internal/text store"},
 	{"internal/runlog", "internal/clock internal/record internal/text store"},
 	{"internal/run", "internal/fault internal/plan internal/record internal/retry internal/text store"},
 
-	{".", "internal/asynclog internal/call internal/clock internal/document internal/fault internal/ids internal/ledger internal/plan " +
+	{".", "internal/asynclog internal/call internal/chart internal/clock internal/document internal/fault internal/ids internal/ledger internal/plan " +
 		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/text store"},
 	{"conveyortest", ". store store/memory"},
 

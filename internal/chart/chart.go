@@ -1,4 +1,5 @@
-package conveyor
+// Package chart draws the steps of a plan as a Mermaid flowchart. It must not know what a pipeline or a run is.
+package chart
 
 import (
 	"fmt"
@@ -10,43 +11,30 @@ import (
 	"github.com/conveyor-go/conveyor/internal/text"
 )
 
-// Mermaid writes the pipeline as a Mermaid flowchart, which GitHub and many editors can draw. Each step is a box. An
-// arrow leads to each step from the steps that must come before it, except from those that come before another one of
-// them: the picture is the transitive reduction of the order. Mermaid draws the definition as it is, even if it is not
-// valid. It returns the error of w.
-func (s PipelineSpec) Mermaid(w io.Writer) error {
-	s = s.normalized()
-	c := chart{plan: toPlan(s)}
+// Step is how far a run is with a step.
+type Step struct {
+	State   plan.State
+	Attempt int
+}
+
+// Write writes the flowchart of a plan. If steps is not nil, it has an element for each step of the plan, and the boxes have
+// the colors of the states. Write returns the error of w.
+func Write(w io.Writer, p *plan.Plan, steps []Step) error {
+	c := chart{p, steps}
 	return c.write(w)
 }
 
-// Mermaid writes the run as a Mermaid flowchart of its pinned steps, coloured by their states. A run that has not
-// started has no steps to draw. Mermaid returns the error of w.
-func (r *Run) Mermaid(w io.Writer) error {
-	c := chart{plan: &plan.Plan{Rule: plan.PresentRule, Independent: r.Pipeline == ""}, run: r}
-	for i := range r.Steps {
-		if r.Steps[i].Finally {
-			c.plan.Finally = append(c.plan.Finally, toStep(r.Steps[i].Step))
-		} else {
-			c.plan.Steps = append(c.plan.Steps, toStep(r.Steps[i].Step))
-		}
-	}
-	c.plan.Planned = len(c.plan.Steps) > 0 && c.plan.Steps[0].ID == PlanStep
-	c.plan.Ready()
-	return c.write(w)
-}
-
-// chart is the flowchart of a pipeline or of a run.
+// chart is a flowchart.
 type chart struct {
-	plan *plan.Plan
-	run  *Run // nil for a pipeline
+	plan  *plan.Plan
+	steps []Step // nil for the chart of a pipeline
 }
 
 // stateColors are the colors of the states. They are light enough for black text.
-var stateColors = map[State]string{
-	StatePending: "#ffffff", StateQueued: "#eeeeee", StateRunning: "#9ecbff", StateRetrying: "#ffe08a", StateWaiting: "#fff3c4",
-	StateBlocked: "#ffc69e", StateSucceeded: "#a6e9b5", StateFailed: "#ff9e9e", StateSkipped: "#e0e0e0",
-	StateCanceled: "#d5c4f7", StateSuperseded: "#d5c4f7",
+var stateColors = map[plan.State]string{
+	plan.Pending: "#ffffff", plan.Queued: "#eeeeee", plan.Running: "#9ecbff", plan.Retrying: "#ffe08a", plan.Waiting: "#fff3c4",
+	plan.Blocked: "#ffc69e", plan.Succeeded: "#a6e9b5", plan.Failed: "#ff9e9e", plan.Skipped: "#e0e0e0",
+	plan.Canceled: "#d5c4f7", plan.Superseded: "#d5c4f7",
 }
 
 func (c *chart) write(w io.Writer) error {
@@ -65,7 +53,7 @@ func (c *chart) write(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s --> %s\n", node(before), node(i))
 		}
 	}
-	if c.run != nil {
+	if c.steps != nil {
 		c.color(&b)
 	}
 	_, err := io.WriteString(w, b.String())
@@ -84,10 +72,10 @@ func (c *chart) label(i int, step *plan.Step) string {
 	if !c.plan.Plans(i) {
 		text += "<br/>" + escapeLabel(step.Driver)
 	}
-	if c.run == nil {
+	if c.steps == nil {
 		return text
 	}
-	s := &c.run.Steps[i]
+	s := &c.steps[i]
 	text += "<br/>" + s.State.String()
 	if s.Attempt > 1 {
 		text += ", attempt " + strconv.Itoa(s.Attempt)
@@ -97,10 +85,10 @@ func (c *chart) label(i int, step *plan.Step) string {
 
 // color writes a class for each state that a step has, and the nodes of the class.
 func (c *chart) color(b *strings.Builder) {
-	for state := StatePending; state <= StateSuperseded; state++ {
+	for state := plan.Pending; state <= plan.Superseded; state++ {
 		var nodes []string
-		for i := range c.run.Steps {
-			if c.run.Steps[i].State == state {
+		for i := range c.steps {
+			if c.steps[i].State == state {
 				nodes = append(nodes, node(i))
 			}
 		}
