@@ -61,11 +61,15 @@ func (e *Engine) apply(ctx context.Context, r Resource, create bool) (*Run, erro
 	if err != nil {
 		return nil, err
 	}
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
+	}
 	if err := e.accept(ctx, o); err != nil {
 		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
 	}
-	run, head, err := e.submit(ctx, keyOf(o), func(head *record.Resource) (*submission, error) {
-		return e.change(ctx, o, head, create)
+	run, head, err := e.submit(ctx, keyOf(o), origin, func(head *record.Resource) (*submission, error) {
+		return e.change(ctx, o, head, create, origin.By)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", o.Key(), err)
@@ -93,7 +97,11 @@ func (e *Engine) Trigger(ctx context.Context, k Key) (*Run, error) {
 	if err := e.sched.accepting(); err != nil {
 		return nil, err
 	}
-	return e.rerun(ctx, record.Key(k), record.Triggered, func(*record.Resource) bool { return true })
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e.rerun(ctx, record.Key(k), record.Triggered, origin, func(*record.Resource) bool { return true })
 }
 
 // Delete marks a resource for deletion and returns the run that deletes it. The active run of the resource is
@@ -120,7 +128,11 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(k)
 	}
-	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run, _, err := e.submit(ctx, record.Key(k), origin, func(head *record.Resource) (*submission, error) {
 		if head == nil {
 			return nil, ErrNotFound
 		}
@@ -132,7 +144,7 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 		if err != nil {
 			return nil, err
 		}
-		next.Deleted = record.Time(e.stamps.Next(clock.Now()))
+		next.Deleted, next.UpdatedBy = record.Time(e.stamps.Next(clock.Now())), origin.By
 		return &submission{next: &next, write: true, cause: record.Deleted, spec: revision.Spec}, nil
 	})
 	if err != nil {
@@ -205,7 +217,11 @@ func (e *Engine) Retry(ctx context.Context, runID string, from RetryFrom) (*Run,
 	if from.Start {
 		repeat.From = run.FromStart
 	}
-	run, _, err := e.submit(ctx, record.Key(old.Resource), func(head *record.Resource) (*submission, error) {
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run, _, err := e.submit(ctx, record.Key(old.Resource), origin, func(head *record.Resource) (*submission, error) {
 		return e.retrySubmission(ctx, old, head, repeat)
 	})
 	if err != nil {
@@ -270,7 +286,11 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 	if _, err := e.head(ctx, k); err != nil {
 		return nil, err
 	}
-	run, _, err := e.submit(ctx, record.Key(k), func(head *record.Resource) (*submission, error) {
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run, _, err := e.submit(ctx, record.Key(k), origin, func(head *record.Resource) (*submission, error) {
 		if head == nil || generation < head.First || generation > head.Generation {
 			return nil, fmt.Errorf("%w: generation %d", ErrNotFound, generation)
 		}
@@ -289,7 +309,7 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 		if err := e.accept(ctx, o); err != nil {
 			return nil, err
 		}
-		return e.change(ctx, o, head, false)
+		return e.change(ctx, o, head, false, origin.By)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", k, err)
@@ -299,11 +319,11 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 
 // rerun makes a run of an unchanged resource if wanted returns true for the resource's record. Otherwise it returns the
 // newest run.
-func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error) {
+func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, origin record.Origin, wanted func(*record.Resource) bool) (*Run, error) {
 	if text.NameFault(k.Type) != "" || text.NameFault(k.Name) != "" {
 		return nil, noResource(Key(k))
 	}
-	run, _, err := e.submit(ctx, k, func(head *record.Resource) (*submission, error) {
+	run, _, err := e.submit(ctx, k, origin, func(head *record.Resource) (*submission, error) {
 		if head == nil {
 			return nil, ErrNotFound
 		}
@@ -340,10 +360,11 @@ type submission struct {
 	pipeline      *record.Pipeline // of the resource, if it was read; the run uses it if the run starts at once
 	spec          json.RawMessage
 	repeat        record.Run // Of, From and Newest of the run's record if the run repeats another one
+	origin        record.Origin
 }
 
-// change returns the submission that applies o to a resource. head is nil if the resource does not exist.
-func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, create bool) (*submission, error) {
+// change returns the submission that applies o to a resource, for an actor. head is nil if the resource does not exist.
+func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, create bool, by string) (*submission, error) {
 	switch {
 	case head != nil && head.Deleted != 0:
 		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
@@ -360,7 +381,7 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 	}
 	now := record.Time(e.stamps.Next(clock.Now()))
 	if head == nil {
-		return e.firstSubmission(ctx, o, pipeline, now)
+		return e.firstSubmission(ctx, o, pipeline, now, by)
 	}
 	old, err := e.ledger.Revision(ctx, keyOf(o), head.Generation)
 	if err != nil {
@@ -372,20 +393,20 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 		if missing != nil {
 			return nil, missing // a deleted pipeline is an error only if a run is needed
 		}
-		next.Version, next.Generation, next.Updated = head.Version+1, head.Generation+1, now
+		next.Version, next.Generation, next.Updated, next.UpdatedBy = head.Version+1, head.Generation+1, now, by
 		next.Supersede = head.Active != "" && pipeline.OnChange == record.Supersede
 		return withRevision(o, &next, pipeline, record.Updated), nil
 	}
 	if sameMetadata(next.Metadata, head.Metadata) {
 		return &submission{next: head}, nil
 	}
-	next.Version, next.Updated = head.Version+1, now
+	next.Version, next.Updated, next.UpdatedBy = head.Version+1, now, by
 	return &submission{next: &next, write: true}, nil
 }
 
 // firstSubmission returns the submission that begins a new incarnation of a name. Its generations continue from those
 // of the incarnation before.
-func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *record.Pipeline, now record.Time) (*submission, error) {
+func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *record.Pipeline, now record.Time, by string) (*submission, error) {
 	tombstone, rev, err := ledger.Load[record.Tombstone](ctx, e.ledger, record.TombstoneKey(keyOf(o)))
 	if errors.Is(err, store.ErrNotFound) {
 		tombstone, err = new(record.Tombstone), nil
@@ -396,7 +417,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 	first := tombstone.Generation + 1
 	want := withRevision(o, &record.Resource{
 		ID: e.ids.Next(now.Time()), Pipeline: o.Pipeline, Metadata: toMetadata(&o.Meta),
-		Version: 1, Generation: first, First: first, Created: now, Updated: now, LastRun: tombstone.LastRun,
+		Version: 1, Generation: first, First: first, Created: now, Updated: now, UpdatedBy: by, LastRun: tombstone.LastRun,
 	}, pipeline, record.Created)
 	// A check that there is no resource would not be enough: another call may have created and deleted the resource in
 	// the meantime. The generation would then be used twice.
@@ -407,7 +428,7 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 // withRevision returns the submission of a new generation of a resource, which a run along the pipeline reconciles.
 func withRevision(o *Object, next *record.Resource, pipeline *record.Pipeline, cause record.Cause) *submission {
 	revision := &record.Revision{
-		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, Spec: o.Spec,
+		Pipeline: next.Pipeline, Metadata: next.Metadata, Version: next.Version, At: next.Updated, By: next.UpdatedBy, Spec: o.Spec,
 	}
 	put := store.Put(record.RevisionKey(keyOf(o), next.Generation), record.Encode(revision)).IfAbsent()
 	return &submission{
@@ -434,7 +455,7 @@ func (e *Engine) checkPipeline(ctx context.Context, k record.Key, name string) (
 
 // submit prepares a submission from the resource's record and carries it out. If another writer has changed the record
 // in the meantime, submit starts over. It returns the run for the submission, and the resource's record.
-func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.Resource) (*submission, error)) (*Run, *record.Resource, error) {
+func (e *Engine) submit(ctx context.Context, k record.Key, origin record.Origin, prepare func(*record.Resource) (*submission, error)) (*Run, *record.Resource, error) {
 	if err := e.followRuns(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -454,6 +475,7 @@ func (e *Engine) submit(ctx context.Context, k record.Key, prepare func(*record.
 			}
 			return nil, nil, err
 		}
+		want.origin = origin
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.Stale(ctx, k, rev, err) {
 			if err == nil && want.cause == record.Updated && want.next.Generation%pruneEvery == 0 {
@@ -493,13 +515,13 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		return newest, err
 	}
 	if updated {
-		next.Cause = want.cause
-		newest.Generation, newest.Pipeline, newest.Cause = next.Generation, next.Pipeline, Cause(next.Cause)
+		next.Cause, next.Change = want.cause, &want.origin
+		newest.Generation, newest.Pipeline, newest.Cause, newest.By = next.Generation, next.Pipeline, Cause(next.Cause), want.origin.By
 	}
 	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
 	_, err = e.ledger.Commit(ctx, ops)
 	if err == nil {
-		e.events.publish(Event{Time: clock.Now(), Kind: EventResource, Resource: Key(k)})
+		e.events.publish(Event{Time: clock.Now(), Kind: EventResource, Resource: Key(k), By: want.origin.By})
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
 		// After the change, the pending run may not have to wait any more, for the end of the active run or for the run

@@ -43,13 +43,17 @@ type attempt struct {
 	driver  *driver
 	started record.Time
 	request Request
+	planned *plannedSteps // what a Plan has returned; nil for other calls
 	handler runlog.Handler
 	logger  slog.Logger
 
 	out       outcome // the outcome so far; written by the worker that makes the call
-	outputs   uint32  // runner.recorded when the attempt started
 	completed bool    // whether out is complete
-	finalize  bool    // call Finalize; the driver is a Finalizer
+
+	// next is whether a middleware has called the driver, and nextReturned is closed when the driver has returned. Both are
+	// used only with Options.Wrap.
+	next         atomic.Int32
+	nextReturned chan struct{}
 
 	// inShutdown is set while the driver is inside Engine.Shutdown. The pool counts the attempt then (see Pool.Exempt).
 	// It is set with the lock of the Call held, and only if the call has not returned.
@@ -61,7 +65,7 @@ type attempt struct {
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, now, end time.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
-		finalize: p.Finalize && !p.Plans(i), driver: d, started: step.Started, outputs: r.recorded,
+		driver: d, started: step.Started,
 	}
 	at, cause := a.deadline(s.opts, now, end)
 	a.Begin(a, at, cause, s.background)
@@ -69,9 +73,17 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 	a.logger = *slog.New(&a.handler)
 	rec := &r.held.Run.Rec
 	a.request = Request{
-		Resource: objectOfRun(rec, r.held.Spec), Cause: Cause(rec.Cause), Run: r.ID, Step: fromStep(*a.step),
+		Kind: CallReconcile, Resource: objectOfRun(rec, r.held.Spec), Cause: Cause(rec.Cause), By: rec.By, Carried: maps.Clone(rec.Carried),
+		Run: r.ID, Step: fromStep(*a.step),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: State(rec.Outcome), OutcomeReason: rec.OutcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
+		signalFrom: step.SignalFrom,
+	}
+	switch {
+	case p.Plans(i):
+		a.request.Kind = CallPlan
+	case p.Finalize:
+		a.request.Kind = CallFinalize
 	}
 	return a
 }
@@ -172,10 +184,10 @@ func (a *attempt) releaseCapacity(release func()) {
 // run calls the method of the driver, and checks and encodes the result.
 func (a *attempt) run(o *outcome) {
 	limits := a.sched.opts.Limits
-	if a.finalize {
-		o.result, o.err = a.driver.impl.(Finalizer).Finalize(a.Context(), &a.request)
+	if whole := a.sched.wrapped; whole != nil {
+		o.result, o.err = a.callWrapped(whole)
 	} else {
-		o.result, o.err = a.driver.impl.Reconcile(a.Context(), &a.request)
+		o.result, o.err = a.callUser(a.Context(), &a.request)
 	}
 	if o.err != nil {
 		return
@@ -186,7 +198,9 @@ func (a *attempt) run(o *outcome) {
 			o.err = Permanent(invalid("signal", "%s", problem))
 		}
 	case o.result.kind == run.Planned:
-		o.plan, o.err = plannedBy(a.plan, o.result.output.([]Step), limits)
+		if o.plan, o.err = plannedBy(a.plan, a.planned.steps, limits); o.err != nil {
+			o.err = &refusedPlan{o.err}
+		}
 	case o.result.output != nil:
 		o.output, o.err = encodeOutput(o.result.output, limits)
 	}
@@ -211,7 +225,7 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 // panicked returns the error for a panic value. It must be called where the panic is recovered, because the error keeps
 // the stack.
 func panicked(v any, limits Limits) *PanicError {
-	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText)}
+	return &PanicError{Value: v, Stack: call.Stack(limits.ErrorText), Frame: call.Frame(ownPackage)}
 }
 
 // complete adds to the outcome how the call ended. It can call methods of the driver's error (see contained).
@@ -358,8 +372,12 @@ func failureOf(err error) *run.Failure {
 	f := &run.Failure{Text: err.Error()}
 	f.Kind, f.AlsoKinds = fault.KindsOf(err, isPanic)
 	if isPanic {
-		f.Stack = string(p.Stack)
+		f.Stack, f.Frame = string(p.Stack), p.Frame
 	}
+	if _, refused := fault.As[*refusedPlan](err); refused {
+		f.Kind, f.AlsoKinds = fault.KindRefusedPlan, append([]fault.Kind{f.Kind}, f.AlsoKinds...)
+	}
+	f.Class, f.Code = fault.ClassOf(f.Kind, f.AlsoKinds), codeOf(err)
 	if field, ok := fault.As[*FieldError](err); ok {
 		f.Field = field.recorded()
 	}
@@ -370,6 +388,27 @@ func failureOf(err error) *run.Failure {
 		}
 	}
 	return f
+}
+
+// output returns the output of a step, for [Request.Output].
+func (a *attempt) output(step string) (json.RawMessage, error) {
+	i := a.plan.Index(step)
+	if i < 0 {
+		var ids []string
+		for k := range a.plan.Len() {
+			ids = append(ids, a.plan.Step(k).ID)
+		}
+		return nil, Permanent(fmt.Errorf("%w: output of step %s: the run has no such step%s", ErrNotFound, text.Quote(step), text.DidYouMean(step, ids)))
+	}
+	if !a.plan.Precedes(i, a.index) {
+		return nil, Permanent(fmt.Errorf("%w: output of step %s: it does not come before step %s; name it in the After of that step",
+			ErrNotFound, text.Quote(step), text.Quote(a.step.ID)))
+	}
+	output, ok := a.runner.output(step)
+	if !ok {
+		return nil, fmt.Errorf("%w: output of step %s: it has none; a step has one if its driver returns DoneWith", ErrNotFound, text.Quote(step))
+	}
+	return output, nil
 }
 
 // saveCheckpoint stores the checkpoint of the step, for [Request.Checkpoint]. It returns ErrConflict if the step's

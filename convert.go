@@ -5,11 +5,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf8"
 
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -20,7 +22,7 @@ import (
 func objectOfRun(r *record.Run, spec json.RawMessage) *Object {
 	o := &Object{Spec: bytes.Clone(spec), Meta: Meta{
 		ID: r.ResourceID, Name: r.Name, Type: r.Type, Pipeline: r.Pipeline, Version: r.Version,
-		Generation: r.Generation, CreatedAt: r.MadeAt.Time(), UpdatedAt: r.UpdatedAt.Time(),
+		Generation: r.Generation, CreatedAt: r.MadeAt.Time(), UpdatedAt: r.UpdatedAt.Time(), UpdatedBy: r.UpdatedBy,
 	}}
 	o.Metadata, o.MetadataJSON = fromMetadata(r.Metadata)
 	if r.DeletedAt != 0 {
@@ -35,7 +37,7 @@ func metaOf(k Key, r *record.Resource) Meta {
 	m := Meta{
 		ID: r.ID, Name: k.Name, Type: k.Type, Pipeline: r.Pipeline,
 		Version: r.Version, Generation: r.Generation, Status: fromStatus(r.Status),
-		CreatedAt: r.Created.Time(), UpdatedAt: r.Updated.Time(),
+		CreatedAt: r.Created.Time(), UpdatedAt: r.Updated.Time(), UpdatedBy: r.UpdatedBy,
 	}
 	m.Metadata, m.MetadataJSON = fromMetadata(r.Metadata)
 	if r.Deleted != 0 {
@@ -104,6 +106,9 @@ func describeQueuedRun(ctx context.Context, l *ledger.Ledger, run *Run, state *r
 		run.Reason = "waits for the end of run " + head.Active
 	}
 	run.Generation, run.Pipeline, run.Cause = head.Generation, head.Pipeline, Cause(head.Cause)
+	if head.Change != nil {
+		run.By, run.Carried = head.Change.By, head.Change.Carried
+	}
 	if head.FixedGeneration != 0 && head.FixedGeneration != head.Generation {
 		target, err := l.Target(ctx, state.Rec.Key(), head)
 		switch {
@@ -125,7 +130,8 @@ func runOf(r *record.RunState, attempts map[string][]ledger.Attempt) *Run {
 		ID: r.ID, Resource: Key(rec.Key()), Number: rec.Number, ResourceID: rec.ResourceID, Generation: rec.Generation, Pipeline: rec.Pipeline,
 		Cause: Cause(rec.Cause), State: State(rec.State), Reason: rec.Reason,
 		CreatedAt: rec.Created.Time(), StartedAt: rec.Started.Time(), EndedAt: rec.Ended.Time(), Deadline: rec.Deadline.Time(),
-		Of: rec.Of, stop: rec.Stop, failed: -1,
+		Of: rec.Of, By: rec.By, StoppedBy: rec.StopBy, Carried: maps.Clone(rec.Carried),
+		ErrorKind: ErrorKind(rec.Class), ErrorReason: rec.Code, stop: rec.Stop, failed: -1,
 	}
 	if r.Plan == nil {
 		return run
@@ -166,7 +172,7 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	run := StepRun{
 		Step: fromStep(step), State: State(s.State), Reason: s.Reason, Attempt: s.Attempt,
 		Requeues: s.Requeues, Interruptions: s.Interruptions, Output: append([]byte(nil), s.Output...),
-		StartedAt: s.Started.Time(), EndedAt: s.Ended.Time(), Awaiting: s.Await,
+		StartedAt: s.Started.Time(), EndedAt: s.Ended.Time(), Awaiting: s.Await, ErrorKind: ErrorKind(s.Class), ErrorReason: s.Code,
 	}
 	if s.State == plan.Retrying || s.State == plan.Waiting {
 		run.Due = s.Due.Time()
@@ -177,11 +183,12 @@ func stepOf(s *record.Step, step plan.Step, attempts []ledger.Attempt, ended *[]
 	for _, a := range attempts {
 		run.Attempts = append(run.Attempts, Attempt{
 			Number: a.Number, StartedAt: a.Rec.Started.Time(), EndedAt: a.Rec.Ended.Time(),
-			Error: a.Rec.Error, Stack: a.Rec.Stack, kinds: &errorKinds{a.Rec.Kind, a.Rec.AlsoKinds, a.Rec.Field},
+			Error: a.Rec.Error, Stack: a.Rec.Stack, Frame: a.Rec.Frame, ErrorKind: ErrorKind(fault.ClassOf(a.Rec.Kind, a.Rec.AlsoKinds)),
+			ErrorReason: a.Rec.Code, kinds: &errorKinds{a.Rec.Kind, a.Rec.AlsoKinds, a.Rec.Field},
 		})
 	}
 	for _, w := range s.Waits {
-		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.Time(), To: w.To.Time(), TimedOut: w.TimedOut})
+		run.Waits = append(run.Waits, Wait{Signal: w.Signal, From: w.From.Time(), To: w.To.Time(), TimedOut: w.TimedOut, By: w.By})
 	}
 	if s.Ended != 0 && s.Attempt > 0 && (s.State == plan.Succeeded || s.State == plan.Skipped) {
 		last := Attempt{Number: s.Attempt, StartedAt: run.StartedAt, EndedAt: run.EndedAt}

@@ -1,10 +1,12 @@
 package conveyor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,26 +154,36 @@ func TestFailureOfDriverError(t *testing.T) {
 		{"an error for good around a delay", Permanent(RetryAfter(time.Hour, boom)), run.Failure{Text: "boom", Permanent: true}},
 		{"an error that wraps itself", selfWrapped{}, run.Failure{Text: "again"}},
 
-		{"out of time", ranOut, run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout}},
-		{"canceled", ErrCanceled, run.Failure{Text: "conveyor: canceled", Kind: fault.KindCanceled}},
+		{"out of time", ranOut, run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout, Class: fault.ClassTimeout}},
+		{"canceled", ErrCanceled, run.Failure{Text: "conveyor: canceled", Kind: fault.KindCanceled, Class: fault.ClassCancellation}},
 		{"not found", fmt.Errorf("so: %w", ErrNotFound), run.Failure{Text: "so: conveyor: not found", Kind: fault.KindNotFound}},
 		{"invalid", fmt.Errorf("so: %w", ErrInvalid), run.Failure{Text: "so: conveyor: invalid", Kind: fault.KindInvalid}},
 		{"too large", Permanent(tooLarge("output", 2, 1, "bytes")),
 			run.Failure{Text: "conveyor: too large: output: 2 bytes, more than the limit of 1", Kind: fault.KindTooLarge, Permanent: true,
 				Field: &fault.Field{Path: "output", Problem: "2 bytes, more than the limit of 1", TooLarge: true}}},
-		{"of two kinds", errors.Join(ErrCanceled, ErrTooLarge), run.Failure{Text: "conveyor: canceled\nconveyor: too large", Kind: fault.KindTooLarge, AlsoKinds: []fault.Kind{fault.KindCanceled}}},
+		{"of two kinds", errors.Join(ErrCanceled, ErrTooLarge), run.Failure{Text: "conveyor: canceled\nconveyor: too large", Kind: fault.KindTooLarge, AlsoKinds: []fault.Kind{fault.KindCanceled}, Class: fault.ClassCancellation}},
 		{"out of time with something invalid", &endedError{ErrTimeout, fmt.Errorf("so: %w", ErrInvalid)},
-			run.Failure{Text: "conveyor: timed out: so: conveyor: invalid", Kind: fault.KindInvalid, AlsoKinds: []fault.Kind{fault.KindTimeout}}},
+			run.Failure{Text: "conveyor: timed out: so: conveyor: invalid", Kind: fault.KindInvalid, AlsoKinds: []fault.Kind{fault.KindTimeout}, Class: fault.ClassTimeout}},
 		{"of a kind that the first version did not keep", ErrConflict, run.Failure{Text: "conveyor: conflict", Kind: "conflict"}},
 
-		{"a panic", &PanicError{Value: "boom", Stack: []byte("stack")}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Stack: "stack"}},
+		{"a panic", &PanicError{Value: "boom", Stack: []byte("stack")}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Class: fault.ClassError, Stack: "stack"}},
 		{"a panic with a sentinel", &PanicError{Value: ErrTimeout, Stack: []byte("stack")},
-			run.Failure{Text: "driver panicked: conveyor: timed out", Kind: fault.KindPanic, AlsoKinds: []fault.Kind{fault.KindTimeout}, Stack: "stack"}},
-		{"a panic with an error for good", &PanicError{Value: Permanent(boom)}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Permanent: true}},
+			run.Failure{Text: "driver panicked: conveyor: timed out", Kind: fault.KindPanic, Class: fault.ClassError, AlsoKinds: []fault.Kind{fault.KindTimeout}, Stack: "stack"}},
+		{"a panic with an error for good", &PanicError{Value: Permanent(boom)}, run.Failure{Text: "driver panicked: boom", Kind: fault.KindPanic, Class: fault.ClassError, Permanent: true}},
+		{"with a reason", Reason(boom, "no-image"), run.Failure{Text: "boom", Code: "no-image"}},
+		{"with a reason around an error for good", Reason(Permanent(boom), "no-image"), run.Failure{Text: "boom", Code: "no-image", Permanent: true}},
+		{"with a reason inside an error for good", Permanent(fmt.Errorf("so: %w", Reason(boom, "no-image"))), run.Failure{Text: "so: boom", Code: "no-image", Permanent: true}},
+		{"with two reasons, of which the outer one counts", Reason(Reason(boom, "inner"), "outer"), run.Failure{Text: "boom", Code: "outer"}},
+		{"with a reason that is none", Reason(boom, "no image"), run.Failure{Text: "boom", Code: "invalid-reason"}},
+		{"with a reason of 64 bytes", Reason(boom, strings.Repeat("x", 64)), run.Failure{Text: "boom", Code: strings.Repeat("x", 64)}},
+		{"with a reason of 65 bytes", Reason(boom, strings.Repeat("x", 65)), run.Failure{Text: "boom", Code: "invalid-reason"}},
+		{"of a plan that is refused", &refusedPlan{Permanent(fmt.Errorf("so: %w", ErrInvalid))},
+			run.Failure{Text: "so: conveyor: invalid", Kind: fault.KindRefusedPlan, AlsoKinds: []fault.Kind{fault.KindInvalid}, Class: fault.ClassError, Permanent: true}},
 		{"a panic inside another error", fmt.Errorf("so: %w", &PanicError{Value: "boom", Stack: []byte("stack")}),
-			run.Failure{Text: "so: driver panicked: boom", Kind: fault.KindPanic, Stack: "stack"}},
+			run.Failure{Text: "so: driver panicked: boom", Kind: fault.KindPanic, Class: fault.ClassError, Stack: "stack"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			c.want.Class = cmp.Or(c.want.Class, fault.ClassFailure)
 			require.Equal(t, &c.want, failureOf(c.err))
 			// What the engine keeps of a driver's error stands for the same.
 			require.Equal(t, &c.want, failureOf(contained(c.err, nil, limits)))
@@ -183,9 +195,9 @@ func TestOutcomeTellsTheCauseOfTheEndFirst(t *testing.T) {
 	limits := Limits{ErrorText: 100}
 	boom := Permanent(errors.New("boom"))
 	f := failureOf(contained(boom, ErrCanceled, limits))
-	require.Equal(t, &run.Failure{Text: "conveyor: canceled: boom", Kind: fault.KindCanceled, Permanent: true}, f)
+	require.Equal(t, &run.Failure{Text: "conveyor: canceled: boom", Kind: fault.KindCanceled, Class: fault.ClassCancellation, Permanent: true}, f)
 	f = failureOf(contained(fmt.Errorf("so: %w", ErrCanceled), ErrCanceled, limits))
-	require.Equal(t, &run.Failure{Text: "so: conveyor: canceled", Kind: fault.KindCanceled}, f)
+	require.Equal(t, &run.Failure{Text: "so: conveyor: canceled", Kind: fault.KindCanceled, Class: fault.ClassCancellation}, f)
 }
 
 func TestOutcomeOfAttempt(t *testing.T) {
@@ -194,7 +206,7 @@ func TestOutcomeOfAttempt(t *testing.T) {
 	policy := RetryPolicy{MaxAttempts: 7, Initial: Duration(time.Second)}
 	ofEngine := RetryPolicy{MaxAttempts: 9, Max: Duration(time.Hour)}
 	combined := retry.Policy{MaxAttempts: 7, Initial: toPolicy(policy).Initial, Max: toPolicy(ofEngine).Max, Multiplier: 2, Jitter: 0.2}
-	failed := &run.Failure{Text: "boom"}
+	failed := &run.Failure{Text: "boom", Class: fault.ClassFailure}
 	planned := new(plan.Plan)
 	ranOut := fmt.Errorf("%w: the attempt took longer than 1s", ErrTimeout)
 	for _, c := range []struct {
@@ -219,11 +231,11 @@ func TestOutcomeOfAttempt(t *testing.T) {
 		{"failed whatever it returned besides", outcome{result: Skip("not today"), err: boom},
 			run.Outcome{Kind: run.Failed, Reason: "not today", Failure: failed, Policy: combined}},
 		{"failed when it was out of time", outcome{err: ranOut, cause: ranOut},
-			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout}, Policy: combined}},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ranOut.Error(), Kind: fault.KindTimeout, Class: fault.ClassTimeout}, Policy: combined}},
 		{"failed when the run was canceled", outcome{err: ErrCanceled, cause: ErrCanceled},
-			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrCanceled.Error(), Kind: fault.KindCanceled}, Policy: combined}},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrCanceled.Error(), Kind: fault.KindCanceled, Class: fault.ClassCancellation}, Policy: combined}},
 		{"failed with the sentinel of a shutdown, of its own accord", outcome{err: ErrShutdown},
-			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrShutdown.Error(), Kind: "shutdown"}, Policy: combined}},
+			run.Outcome{Kind: run.Failed, Failure: &run.Failure{Text: ErrShutdown.Error(), Kind: "shutdown", Class: fault.ClassCancellation}, Policy: combined}},
 		{"interrupted by a shutdown", outcome{err: boom, cause: ErrShutdown}, run.Outcome{Kind: run.Cut}},
 		{"interrupted by a shutdown, even for good", outcome{err: Permanent(boom), cause: fmt.Errorf("%w: now", ErrShutdown)}, run.Outcome{Kind: run.Cut}},
 		{"interrupted by a newer generation", outcome{err: boom, cause: fmt.Errorf("%w: generation 2 came", ErrSuperseded)}, run.Outcome{Kind: run.Cut}},

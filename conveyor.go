@@ -74,6 +74,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -127,6 +128,32 @@ type Options struct {
 	Observer Observer
 	// Admission, if set, decides before each call of a driver whether the host has capacity for the call.
 	Admission Admission
+	// Wrap is middleware around every call of user code for a step: of Reconcile, Finalize and Plan. [Request].Kind says which
+	// of them it is. The first element is the outermost one. [New] calls each element once, with the next call inwards, and
+	// the returned [Call] is then called for each attempt, concurrently.
+	//
+	// A middleware is part of the attempt: a panic in it fails the attempt, its time is that of the attempt, its context ends
+	// with that of the attempt, and it is abandoned with the call that it wraps. It can call next once, with the Request that
+	// it got and a context derived from the one that it got, and it returns only after next has returned. A second call of
+	// next, a call with another context or Request, and a return before next are errors that are not retried. It need not
+	// call next: what it returns is the outcome of the attempt in any case. The Result of a Plan must be returned as it came.
+	// A panic of the driver comes out of next as an error that is a [*PanicError].
+	//
+	// A driver that is a [Finalizer] stays one, and a [Planner] too. Admission is asked before the outermost middleware, and
+	// is not wrapped.
+	Wrap []func(next Call) Call
+	// Carry, if set, returns what a call of the program gives to the run that it asks for: the identifiers of a trace, or the
+	// name of a tenant. It is called by Apply, Create, Trigger, Retry, Rollback, Delete and Signal with the context of the
+	// call, in the goroutine of the caller, before anything is read or stored. It can be called concurrently. A panic in it
+	// is the caller's.
+	//
+	// What Carry returned is kept with the run, and each call of a driver gets it in [Request].Carried. If a queued run takes
+	// up the change of a later Apply, it has what that Apply carried. What a Signal carries stays with the signal (see
+	// [Request.SignalFrom]). A resync, and a run for a driver that began to listen, carry nothing. It is never logged.
+	//
+	// The map is copied. Names and values are UTF-8, and together they have at most [Limits].Carried bytes as JSON.
+	// Otherwise the call returns an [ErrInvalid] or [ErrTooLarge], and does nothing.
+	Carry func(ctx context.Context) map[string]string
 	// Validate, if set, can reject a resource before anything is stored. It is called by each call of the program that
 	// can store a spec or metadata: [Engine.Apply], [Engine.Create] and [Engine.Rollback], whether something has changed
 	// or not. That call returns the error, and stores nothing. Nothing else calls Validate: [Engine.Trigger],
@@ -178,12 +205,14 @@ func New(st store.Store, opts Options) (*Engine, error) {
 		f.Add(fault.Invalidf("store", "is nil"))
 	}
 	opts.validate(&f)
+	wrapped := wrap(opts.Wrap, &f)
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
 	e := &Engine{opts: opts.withDefaults(), ledger: ledger.New(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(e.opts, e.ledger, e.events)
+	e.sched.wrapped = wrapped
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
 	return e, nil
@@ -249,19 +278,19 @@ func (e *Engine) followRuns(ctx context.Context) error {
 	if e.follows.Load() {
 		return nil
 	}
-	err := e.followIDs(ctx, record.RunPrefix)
+	err := e.followIDs(ctx, record.RunPrefix, func(key string) string { return strings.TrimPrefix(key, record.RunPrefix) })
 	e.follows.CompareAndSwap(false, err == nil)
 	return err
 }
 
-// followIDs makes the next id of the engine greater than those with which the keys under a prefix end. The clock can have
+// followIDs makes the next id of the engine greater than those in the keys under a prefix. The clock can have
 // been set back since they were made.
-func (e *Engine) followIDs(ctx context.Context, prefix string) error {
+func (e *Engine) followIDs(ctx context.Context, prefix string, idOf func(key string) string) error {
 	for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: prefix, Reverse: true, Limit: 1}) {
 		if err != nil {
 			return err
 		}
-		e.ids.After(strings.TrimPrefix(r.Key, prefix))
+		e.ids.After(idOf(r.Key))
 	}
 	return nil
 }
@@ -330,38 +359,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	return e.Shutdown(end)
 }
 
-// Wait blocks until the run has ended and returns it, whether it succeeded or not. [Run.Err] reports why it did not.
-//
-// A run whose end a caller waits for is not removed (see [Retention]) before the caller has it.
-//
-// Wait returns [ErrNotFound] if there is no such run, the cause of ctx if ctx ends first, and [ErrClosed] if the
-// engine is shut down first. It returns an error of the store if the run cannot continue because the store is closed
-// or must be reopened.
-func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
-	ended, known, giveUp := e.sched.wait(runID)
-	defer giveUp()
-	if !known {
-		if text.NameFault(runID) != "" {
-			return e.GetRun(ctx, runID)
-		}
-		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
-		if err != nil || rec.State.Final() {
-			return e.GetRun(ctx, runID) // returns the run, or the error
-		}
-	}
-	select {
-	case run := <-ended:
-		if run != nil {
-			return run, nil
-		}
-		return e.GetRun(ctx, runID)
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-e.sched.done:
-		return nil, ErrClosed
-	}
-}
-
 // Cancel ends a run. When it returns nil, the cancellation is recorded and survives a crash. The contexts of running
 // attempts end with [ErrCanceled]. No other step of the run starts any more, except for its Finally steps. The
 // Finally steps start when the running attempts have returned, or at once if there are none. When the Finally steps
@@ -375,16 +372,20 @@ func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
 	}
-	run, err := e.ledger.Run(ctx, runID)
+	actor, err := actorOf(ctx)
 	if err != nil {
 		return err
 	}
-	if run.Rec.State.Final() {
-		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, run.Rec.State)
+	of, err := e.ledger.Run(ctx, runID)
+	if err != nil {
+		return err
+	}
+	if of.Rec.State.Final() {
+		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, of.Rec.State)
 	}
 	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Plain(text.Truncate(reason, e.opts.Limits.ErrorText)))
 	if reason == "" {
 		cause = ErrCanceled
 	}
-	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)
+	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
 }

@@ -1,11 +1,14 @@
 package conveyor
 
 import (
+	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -63,7 +66,7 @@ func (d *decision) recycle() {
 	*d = decision{
 		events: d.events[:0], outcomes: d.outcomes[:0],
 		in:   run.Input{Outcomes: d.in.Outcomes[:0], Stops: d.in.Stops[:0]},
-		host: host{taken: d.host.taken[:0]}, made: d.made[:0],
+		host: host{taken: d.host.taken[:0], pauses: d.host.pauses[:0]}, made: d.made[:0],
 	}
 	decisions.Put(d)
 }
@@ -74,18 +77,58 @@ func (d *decision) listEvents() []Event {
 	if len(changes) == 0 {
 		return nil
 	}
-	now, key := clock.Now(), Key(d.runner.Key)
+	now := clock.Now()
 	for _, c := range changes {
-		e := Event{Time: now, Kind: EventRun, Resource: key, Run: d.runner.ID, State: State(c.State), Reason: c.Reason}
+		e := runEvent(d.runner, d.t.Rec(), now)
 		switch {
 		case c.Removed:
-			e = Event{Time: now, Kind: EventResource, Resource: key, Reason: "deleted"}
+			e = Event{Time: now, Kind: EventResource, Resource: e.Resource, By: e.By, Reason: "deleted"}
 		case c.Step != "":
-			e.Kind, e.Step, e.Attempt = EventStep, c.Step, c.Attempt
+			e.Kind, e.Step, e.Driver, e.Attempt = EventStep, c.Step, c.Driver, c.Attempt
+			fallthrough
+		default:
+			e.State, e.Reason = State(c.State), c.Reason
+			e.ErrorKind, e.ErrorReason = ErrorKind(c.Failure.Class), c.Failure.Code
 		}
 		d.events = append(d.events, e)
 	}
 	return d.events
+}
+
+// log writes what a person must know of the transition to the log of the engine: what is blocked and what has failed. The
+// texts of drivers are on record with the run, and never in the log.
+func (d *decision) log() {
+	s, t := d.host.s, d.t
+	if s.log.Silent() || t.Idle() {
+		return
+	}
+	of := []any{"run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", t.Rec().Pipeline}
+	for _, o := range d.in.Outcomes {
+		if o.Kind == run.Failed {
+			message, args := d.logFailure(o, of)
+			s.log.Warn(message, args...)
+		}
+	}
+	for _, c := range t.Changes() {
+		switch {
+		case c.Step != "" && c.State == plan.Blocked:
+			s.log.Warn("run is blocked", append(slices.Clip(of), "step", c.Step, "driver", c.Driver, "reason", c.Reason+s.drivers.didYouMean(c.Driver))...)
+		case c.Step == "" && c.State == plan.Failed && c.Failure.Class == fault.ClassTimeout:
+			s.log.Warn("run timed out", append(slices.Clip(of), "step", t.Rec().FailedStep, "kind", string(c.Failure.Class))...)
+		case c.Step == "" && c.State == plan.Failed:
+			s.log.Warn("run failed", append(slices.Clip(of), "step", t.Rec().FailedStep, "kind", string(c.Failure.Class), "code", c.Failure.Code)...)
+		}
+	}
+}
+
+// logFailure returns the line of the log for an attempt that has failed.
+func (d *decision) logFailure(o *run.Outcome, of []any) (message string, args []any) {
+	step := d.t.Plan().Step(o.Step)
+	args = append(slices.Clip(of), "step", step.ID, "driver", step.Driver, "attempt", o.Attempt, "kind", string(o.Failure.Class))
+	if o.Failure.Kind == fault.KindPanic {
+		return "attempt panicked", append(args, "frame", o.Failure.Frame)
+	}
+	return "attempt failed", append(args, "code", o.Failure.Code)
 }
 
 // host grants what a decision about one run needs: for each step that starts, a worker and a place of the driver's
@@ -95,8 +138,10 @@ type host struct {
 	runner    *runner
 	ownWorker bool // the worker that makes the decision can make an attempt
 	taken     []grant
-	held      bool // a step must wait for an abandoned call
-	waits     bool // a step must wait for a worker or for a place of its driver
+	pauses    []string // of the pauses that hold the run or its steps, as the pool knows them
+	newlyHeld bool     // the run was not held by a pause before
+	held      bool     // a step must wait for an abandoned call
+	waits     bool     // a step must wait for a worker or for a place of its driver
 }
 
 // grant is what was taken for one step that starts.
@@ -129,6 +174,22 @@ func (h *host) Start(name string, finalize bool) run.Grant {
 	h.taken = append(h.taken, grant{driver, h.ownWorker})
 	h.ownWorker = false
 	return run.Granted
+}
+
+// Paused returns why a pause holds the begin of the run, or a step with a driver, and has the run get its turn when the pause
+// ends.
+func (h *host) Paused(pipeline, driver string) (why string) {
+	of, why, first := h.s.pauses.hold(h.runner, pipeline, driver)
+	if why != "" {
+		h.pauses = append(h.pauses, of)
+		h.newlyHeld = h.newlyHeld || first
+	}
+	return why
+}
+
+// waitsFor reports whether the run still waits for a driver to be registered, or for a pause to end.
+func (h *host) waitsFor(name string) bool {
+	return slices.Contains(h.pauses, name) || h.runner.held.Run.IsBlockedBy(name)
 }
 
 // keepsRoom reports whether a run that cannot begin keeps its place within the run limit of its pipeline. A run that waits
@@ -242,7 +303,7 @@ func enqueueNewRun(k record.Key, id string, now time.Time, want *submission) rec
 		Type: k.Type, Name: k.Name, ResourceID: next.ID, Cause: want.cause, State: plan.Queued,
 		Generation: next.Generation, Pipeline: next.Pipeline, Created: record.TimeOf(now),
 		Of: want.repeat.Of, From: want.repeat.From, Newest: want.repeat.Newest,
-		Number: next.LastRun,
+		Number: next.LastRun, Origin: want.origin,
 	}
 	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration)...)
 	want.extra = append(want.extra, next.CancelResync(k)...)
@@ -256,7 +317,7 @@ func (s *scheduler) createRunner(id string, k record.Key, lane string, rec recor
 	r := s.take(id, k, lane)
 	r.mu.Lock()
 	r.busy, r.leftovers = true, 0
-	r.log, r.outputs = runlog.New(id, 0, s.opts.Limits.LogLines), map[string]stepOutput{}
+	r.log, r.outputs = runlog.New(id, 0, s.opts.Limits.LogLines), map[string]json.RawMessage{}
 	r.mu.Unlock()
 	r.held.Run = &record.RunState{ID: id, Rec: rec}
 	return r
@@ -268,10 +329,10 @@ func (e *Engine) dispatchNewRun(d *decision, want *submission, now time.Time) (c
 	created = runOf(d.runner.held.Run, nil)
 	*want.next = *d.t.Head()
 	if want.write {
-		e.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(d.runner.Key)})
+		e.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(d.runner.Key), By: want.origin.By})
 	}
 	if !d.t.Begun() {
-		e.events.publish(runEvent(d.runner, d.t.Rec()))
+		e.events.publish(runEvent(d.runner, d.t.Rec(), clock.Now()))
 	}
 	return created, d.dispatch()
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
@@ -94,11 +96,19 @@ func For[R any, P interface {
 
 // Request is what a driver gets for one attempt. The driver owns it: a change of a Request changes nothing else.
 type Request struct {
+	// Kind says which method is called: Reconcile, Finalize or Plan. It is of use in a middleware (see [Options].Wrap).
+	Kind CallKind
 	// Resource is the resource as it was when the run started. Its spec is the spec of the run's generation, even if
 	// the resource has changed since.
 	Resource *Object
 	// Cause is the reason why the run exists.
 	Cause Cause
+	// By is the actor who asked for the run (see [As]), and "conveyor" if the engine made it by itself. It is empty if nobody
+	// was named.
+	By string
+	// Carried is what [Options].Carry returned when the run was asked for. It is empty in a run that the engine made by
+	// itself.
+	Carried map[string]string
 	// Run is the id of the run. Ids sort by the creation time of their runs.
 	Run string
 	// Step is the step of the pipeline. For a resource without a pipeline, ID and Driver are both the name of the
@@ -120,6 +130,7 @@ type Request struct {
 	resourceID string
 	attempt    *attempt        // nil for a request that no engine has made
 	signal     json.RawMessage // payload of the delivered signal; nil if no signal was delivered
+	signalFrom *record.Origin  // of the delivered signal; nil if nobody was named and nothing is carried
 	timedOut   bool            // the wait for a signal ended without one
 }
 
@@ -130,20 +141,21 @@ func (r *Request) IdempotencyKey() string {
 	return r.resourceID + "/" + r.Run + "/" + r.Step.ID
 }
 
-// Output decodes the value that an earlier step of this run returned with [DoneWith]. into must be a pointer. Output
-// returns [ErrNotFound] if there is no such step or if the step had no output on record when this call of the driver
-// started, and [ErrInvalid] if the value does not fit into the target. The output of a step that ends beside this call
-// is therefore never there, however long the call lasts.
+// Output decodes the value that an earlier step of this run returned with [DoneWith]. into must be a pointer. Output returns
+// [ErrNotFound] if the run has no such step, if the step does not come before this step, or if it had no output on record
+// when this call of the driver started. The text of the error tells the three apart. Output returns [ErrInvalid] if the value
+// does not fit into the target. A retry cannot help if there is no such step, if it does not come before, or if its value does
+// not fit: a driver that returns one of these errors fails its step at once (see [Permanent]).
 func (r *Request) Output(step string, into any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: output of step %s: the request was not made by an engine", ErrNotFound, text.Quote(step))
 	}
-	data, err := r.attempt.runner.output(step, r.attempt.outputs)
+	data, err := r.attempt.output(step)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%w: output of step %s into %T: %w", ErrInvalid, text.Quote(step), into, foreign(err))
+		return Permanent(fmt.Errorf("%w: output of step %s into %T: %w", ErrInvalid, text.Quote(step), into, foreign(err)))
 	}
 	return nil
 }
@@ -214,6 +226,15 @@ func (r *Request) Signal(into any) (bool, error) {
 	return true, nil
 }
 
+// SignalFrom returns who sent the signal that [Request.Signal] returns (see [As]), and what [Options].Carry returned for it.
+// Both are empty if no signal was delivered.
+func (r *Request) SignalFrom() (by string, carried map[string]string) {
+	if r.signalFrom == nil {
+		return "", nil
+	}
+	return r.signalFrom.By, maps.Clone(r.signalFrom.Carried)
+}
+
 // Result is the result of an attempt that did not fail. The zero Result is [Done].
 type Result struct {
 	kind   run.Kind
@@ -268,6 +289,41 @@ func RetryAfter(d time.Duration, err error) error {
 		return nil
 	}
 	return &directedError{err: err, delay: max(d, 0)}
+}
+
+// Reason gives err a reason of few values, by which metrics and alerts tell failures apart: "image-not-found", say. It is
+// recorded beside the text of err, which can have any number of values, and is in [Event].ErrorReason, [Attempt].ErrorReason
+// and [Run].ErrorReason. A reason has 1 to 64 bytes of letters, digits, '.', '_' and '-', and does not start with a dot; any
+// other one is recorded as "invalid-reason". Reason says nothing about retries: combine it with [Permanent] or [RetryAfter],
+// in either order. Of several reasons in one error, the outermost counts. Reason(nil, reason) is nil.
+func Reason(err error, reason string) error {
+	if err == nil {
+		return nil
+	}
+	if len(reason) > maxReason || text.NameFault(reason) != "" {
+		reason = "invalid-reason"
+	}
+	return &reasonedError{err, reason}
+}
+
+// maxReason bounds the bytes of a reason of few values.
+const maxReason = 64
+
+// reasonedError is an error with a reason of few values.
+type reasonedError struct {
+	err    error
+	reason string
+}
+
+func (e *reasonedError) Error() string { return e.err.Error() }
+func (e *reasonedError) Unwrap() error { return e.err }
+
+// codeOf returns the outermost reason of few values in the chain of err, or an empty text if there is none.
+func codeOf(err error) string {
+	if r, ok := fault.As[*reasonedError](err); ok {
+		return r.reason
+	}
+	return ""
 }
 
 // directedError is an error of a driver that also specifies whether and when the step is retried.

@@ -145,6 +145,9 @@ func (e *StepError) Unwrap() error { return e.Err }
 type PanicError struct {
 	Value any    // the text of the panic value: nothing else of the value is recorded
 	Stack []byte // the stack of the goroutine that panicked, cut to [Limits].ErrorText
+	// Frame is the first frame of the stack that is neither of Go's library nor of this package: the function, the file and
+	// the line in the code of the program, such as "main.(*Builder).Reconcile build.go:42". It is empty if there is none.
+	Frame string
 }
 
 // Error returns the panic value as text, without the stack. If the value contains itself or cannot be formatted,
@@ -180,13 +183,22 @@ func rebuildError(a *Attempt) error {
 		if !found {
 			value = a.Error
 		}
-		e.is = append(e.is, &PanicError{Value: value, Stack: []byte(a.Stack)})
+		e.is = append(e.is, &PanicError{Value: value, Stack: []byte(a.Stack), Frame: a.Frame})
 	}
 	if a.kinds.field != nil {
 		e.is = append(e.is, newFieldError(*a.kinds.field))
 	}
 	return e
 }
+
+// refusedPlan is the error of a Plan whose steps are not valid.
+type refusedPlan struct{ err error }
+
+func (e *refusedPlan) Error() string { return e.err.Error() }
+func (e *refusedPlan) Unwrap() error { return e.err }
+
+// ownPackage is the path of this package.
+const ownPackage = "github.com/conveyor-go/conveyor"
 
 // foreign returns an error with the text of err, which code or a document of others has made. The text is cut, and
 // characters that a terminal would act upon are escaped. The result wraps err.
@@ -220,13 +232,21 @@ func contained(err, cause error, limits Limits) (own error) {
 	if p, ok := fault.As[*PanicError](err); ok {
 		kept.is = append(kept.is, &PanicError{
 			Value: text.Truncate(text.Of(p.Value), limits.ErrorText), Stack: []byte(text.Truncate(string(p.Stack), limits.ErrorText)),
+			Frame: text.Truncate(p.Frame, maxProblem),
 		})
 	}
 	if f, ok := fault.As[*FieldError](err); ok && f != nil {
 		kept.is = append(kept.is, newFieldError(*f.recorded()))
 	}
-	if d, ok := direction(err); ok {
-		return &directedError{err: kept, permanent: d.permanent, delay: d.delay}
+	own = kept
+	if _, refused := fault.As[*refusedPlan](err); refused {
+		own = &refusedPlan{own}
 	}
-	return kept
+	if code := codeOf(err); code != "" {
+		own = &reasonedError{own, code}
+	}
+	if d, ok := direction(err); ok {
+		own = &directedError{err: own, permanent: d.permanent, delay: d.delay}
+	}
+	return own
 }

@@ -23,12 +23,19 @@ type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     EventKind `json:"kind"`
 	Resource Key       `json:"resource,omitzero"`
-	Pipeline string    `json:"pipeline,omitempty"` // set for EventPipeline only
+	Pipeline string    `json:"pipeline,omitempty"` // of the run or the step, too; empty if it has none
 	Run      string    `json:"run,omitempty"`
-	Step     string    `json:"step,omitempty"` // id of the step, for EventStep
-	State    State     `json:"state,omitzero"` // new state of the run or the step
-	Attempt  int       `json:"attempt,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
+	Cause    Cause     `json:"cause,omitzero"`    // of the run, for EventRun and EventStep
+	By       string    `json:"by,omitempty"`      // the actor of the change or, for EventRun and EventStep, of the run; see [As]
+	Step     string    `json:"step,omitempty"`    // id of the step, for EventStep
+	Driver   string    `json:"driver,omitempty"`  // of the step or, for EventPause, of the target
+	State    State     `json:"state,omitzero"`    // new state of the run or the step
+	Attempt  int       `json:"attempt,omitempty"` // number of the newest attempt, for EventStep
+	Reason   string    `json:"reason,omitempty"`  // in words
+	// ErrorKind and ErrorReason say why an attempt, a step or a run has not succeeded, in values of which there are few, so
+	// that they can be the labels of a metric. ErrorReason is what the driver gave to [Reason]. Both are empty otherwise.
+	ErrorKind   ErrorKind `json:"errorKind,omitempty"`
+	ErrorReason string    `json:"errorReason,omitempty"`
 }
 
 // Cursor is a position in the event stream of an engine. It is opaque. A Cursor of one engine has no meaning for
@@ -44,9 +51,10 @@ const (
 	EventRun                           // a run was queued, started or ended
 	EventStep                          // a step changed its state; steps that are closed by the end of their run have no event of their own
 	EventGap                           // an [Observer] has missed events that are no longer kept
+	EventPause                         // something was paused, with the reason, or resumed, with the reason "resumed"
 )
 
-var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap"}}
+var eventKindNames = document.Enum[EventKind]{What: "event kind", Names: []string{"", "resource", "pipeline", "run", "step", "gap", "pause"}}
 
 // String returns the name that documents use, and "unset" for the zero value.
 func (k EventKind) String() string { return eventKindNames.Text(k) }

@@ -1270,3 +1270,135 @@ func ExamplePlanner() {
 	// test-1.26 succeeded
 	// test-1.27 succeeded
 }
+
+func ExampleAs() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		fmt.Println("asked for by", req.By)
+		return conveyor.Done(), nil
+	})
+	ctx := conveyor.As(context.Background(), "ada")
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println("on record:", run.By)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// asked for by ada
+	// on record: ada
+}
+
+func ExampleOptions_wrap() {
+	// A middleware sees every call of user code for a step, and a panic of it as an error.
+	traced := func(next conveyor.Call) conveyor.Call {
+		return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			result, err := next(ctx, req)
+			fmt.Println(req.Kind, req.Step.Driver, req.Carried["trace"], err)
+			return result, err
+		}
+	}
+	type traceKey struct{}
+	engine, err := conveyor.New(memory.New(), conveyor.Options{
+		Wrap: []func(conveyor.Call) conveyor.Call{traced},
+		Carry: func(ctx context.Context) map[string]string {
+			trace, _ := ctx.Value(traceKey{}).(string)
+			return map[string]string{"trace": trace}
+		},
+	})
+	check(err)
+	check(engine.Register("tester", conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		panic("no tests")
+	}), conveyor.Retry(conveyor.RetryPolicy{MaxAttempts: 1})))
+	ctx := context.WithValue(context.Background(), traceKey{}, "4bf92f35")
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "tester"}}}))
+	check(engine.Start(ctx))
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output: reconcile tester 4bf92f35 driver panicked: no tests
+}
+
+func ExampleReason() {
+	engine := startEngine(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		err := errors.New("pull example.com/app:1.4.2: manifest unknown")
+		return conveyor.Result{}, conveyor.Permanent(conveyor.Reason(err, "image-not-found"))
+	})
+	run := runOnce(engine, newBuild("app", ""))
+	fmt.Println(run.ErrorKind, run.ErrorReason)
+	fmt.Println(run.Reason)
+	// Output:
+	// failure image-not-found
+	// step 1 (driver driver-1): pull example.com/app:1.4.2: manifest unknown
+}
+
+func ExampleRequest_SignalFrom() {
+	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if ok, _ := req.Signal(nil); !ok {
+			return conveyor.Await("approved", 0), nil
+		}
+		by, _ := req.SignalFrom()
+		fmt.Println("approved by", by)
+		return conveyor.Done(), nil
+	})
+	ctx := context.Background()
+	run, err := engine.Apply(ctx, newBuild("app", ""))
+	check(err)
+	check(engine.Signal(conveyor.As(ctx, "grace"), run.ID, "approved", nil))
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println("on record:", run.Steps[0].Waits[0].By)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// approved by grace
+	// on record: grace
+}
+
+func ExampleEngine_Pause() {
+	engine := startEngine(quiet)
+	ctx := conveyor.As(context.Background(), "ada")
+	freeze := conveyor.Target{Pipeline: "ci"}
+	check(engine.Pause(ctx, freeze, "freeze"))
+	run, err := engine.Apply(ctx, newBuild("app", "")) // is accepted, and held
+	check(err)
+	giveUp, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	_, err = engine.Wait(giveUp, run.ID)
+	fmt.Println(strings.Replace(err.Error(), run.ID, "RUN", 1))
+	check(engine.Resume(ctx, freeze))
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// run RUN has not ended: blocked: paused by ada: freeze: context deadline exceeded
+	// succeeded
+}
+
+func ExampleEngine_Resume() {
+	engine := startEngine(quiet)
+	ctx := context.Background()
+	check(engine.Pause(ctx, conveyor.Target{All: true}, "the cluster moves"))
+	fmt.Println(engine.Resume(ctx, conveyor.Target{All: true}))
+	fmt.Println(engine.Resume(ctx, conveyor.Target{All: true}))
+	check(engine.Shutdown(ctx))
+	// Output:
+	// <nil>
+	// resume everything: conveyor: not found: it is not paused
+}
+
+func ExampleEngine_Pauses() {
+	engine := startEngine(quiet)
+	ctx := conveyor.As(context.Background(), "ada")
+	check(engine.Pause(ctx, conveyor.Target{Driver: "driver-1"}, "the registry is down"))
+	check(engine.Pause(ctx, conveyor.Target{Resource: conveyor.Key{Type: "build", Name: "app"}}, ""))
+	for pause, err := range engine.Pauses(ctx) {
+		check(err)
+		fmt.Printf("%s, by %s: %s\n", pause.Target, pause.By, pause.Reason)
+	}
+	check(engine.Shutdown(ctx))
+	// Output:
+	// driver "driver-1", by ada: the registry is down
+	// resource "build/app", by ada:
+}

@@ -23,10 +23,14 @@ func (s *scheduler) start(ctx context.Context) error {
 	if err := startable(s.pool.Phase()); err != nil {
 		return err
 	}
+	if err := s.loadPauses(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
 	found, err := s.recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
+	s.log.Info("engine starts", "runs", len(found))
 	running := 0
 	for _, f := range found {
 		running += f.running
@@ -232,6 +236,7 @@ func (s *shutdown) stop(ctx context.Context) error {
 	})
 	first := s.pool.Reach(sched.Stopped)
 	if first {
+		s.log.Info("engine has stopped", "runs", s.pool.Stats().Tasks)
 		close(s.done)
 		s.flusher.alarm.stop()
 	}

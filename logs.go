@@ -67,6 +67,9 @@ type LogOptions struct {
 // between them says how many were dropped (see [LogLine].Dropped). A reader that has got a line which is dropped later
 // does not notice. A reader that comes later, or is slow, gets the line that stands for it.
 //
+// A driver can follow the log of the run of another resource. If that run cannot end before the call of the driver returns, the
+// sequence ends with an [ErrConflict], as [Engine.Wait] does.
+//
 // The sequence ends with an error as its last element if there is no such run ([ErrNotFound]), if the store fails, if
 // ctx ends (the cause of ctx), or if the engine is shut down while the sequence follows the run ([ErrClosed]). A run whose
 // end a sequence has waited for is not removed (see [Retention]) before the sequence has ended. If the run is removed
@@ -84,6 +87,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 	s := e.sched
 	t := s.followers.Follow(run)
 	defer s.followers.Unfollow(run, t)
+	var w *driverWait
 	for last := o.After; ; {
 		// The order of these reads matters, so that no line is missed. A line that is added after the call of News wakes
 		// the select below. A run that has ended gets no more lines. Lines leave the memory only after they were written,
@@ -122,8 +126,18 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		if !o.Follow {
 			return nil
 		}
+		if w == nil {
+			if w, err = s.enterWait(ctx, run); err != nil {
+				return err
+			}
+			defer w.leave()
+		}
 		select {
 		case <-news:
+		case <-w.again():
+			if err := w.check(); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.done:

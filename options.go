@@ -46,6 +46,9 @@ type Limits struct {
 	// Interruptions is the number of deaths of the process that a step survives; one more fails it. A death counts only if
 	// no other step was at work, and the count begins anew when the step writes a checkpoint or a log line. Default 5.
 	Interruptions int
+	// Carried is the number of bytes of what [Options].Carry returns for one call, all names and values together, as JSON.
+	// Default 4 KiB.
+	Carried int
 }
 
 const (
@@ -61,6 +64,7 @@ const (
 	defaultWatchBuffer   = 1_024
 	defaultQueue         = 10_000
 	defaultInterruptions = 5
+	defaultCarried       = 4 << 10
 )
 
 // withDefaults returns l with the default in each field that is zero.
@@ -97,17 +101,20 @@ func (l *Limits) fields() []limitField {
 		{"WatchBuffer", &l.WatchBuffer, defaultWatchBuffer, maxCountLimit, inMemory},
 		{"Queue", &l.Queue, defaultQueue, maxCountLimit, inMemory},
 		{"Interruptions", &l.Interruptions, defaultInterruptions, maxCountLimit, inMemory},
+		{"Carried", &l.Carried, defaultCarried, maxCarriedLimit, "it is in the records of a run, of its resource and of its signals, which other limits fill too"},
 	}
 }
 
-// The largest limits. The largest record is that of a run: metadata of maxSpecLimit, two texts of maxTextLimit, and about
-// 4 KiB of names and numbers. It must not be larger than store.MaxValue, which is 8 MiB.
+// The largest limits. The largest record is that of a run: metadata of maxSpecLimit, two texts of maxTextLimit, what is
+// carried, and about 4 KiB of names and numbers. It must not be larger than store.MaxValue, which is 8 MiB.
 const (
 	maxBytesLimit = 4 << 20
 	maxSpecLimit  = 3 << 20
 	maxTextLimit  = 2 << 20
-	maxCountLimit = 1 << 20
-	maxDepthLimit = 9_990 // encoding/json refuses more than 10,000; an output is one level deeper in the record of its step
+
+	maxCarriedLimit = 64 << 10
+	maxCountLimit   = 1 << 20
+	maxDepthLimit   = 9_990 // encoding/json refuses more than 10,000; an output is one level deeper in the record of its step
 
 	ofTheStore = " of a store, which has at most 8 MiB"
 	inMemory   = "the memory could not hold it"

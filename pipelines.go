@@ -40,6 +40,10 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 	if isNilPointer(p) {
 		return invalid("", "pipeline is nil")
 	}
+	by, err := actorOf(ctx)
+	if err != nil {
+		return err
+	}
 	spec := p.Spec().normalized()
 	plans, planned := p.(Planner)
 	if err := fieldErrors(spec.validate(e.opts.Limits, planned)); err != nil {
@@ -80,7 +84,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		}
 		e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false)
 		e.sched.drivers.registerPlanner(spec.Name, plans)
-		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name})
+		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name, By: by})
 		return nil
 	}
 }
@@ -138,6 +142,10 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	if text.NameFault(name) != "" {
 		return fmt.Errorf("%w: pipeline %s", ErrNotFound, text.Quote(name))
 	}
+	by, err := actorOf(ctx)
+	if err != nil {
+		return err
+	}
 	for {
 		_, rev, err := e.ledger.Pipeline(ctx, name)
 		if err != nil {
@@ -150,7 +158,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		}
 		if err == nil {
 			e.sched.pool.LimitRuns(name, 0, int64(rev), true)
-			e.events.publish(Event{Time: clock.Now(), Kind: EventPipeline, Pipeline: name, Reason: "deleted"})
+			e.events.publish(Event{Time: clock.Now(), Kind: EventPipeline, Pipeline: name, By: by, Reason: "deleted"})
 		}
 		return err
 	}

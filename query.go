@@ -139,7 +139,7 @@ func revisionObject(r store.Record, k Key, head *record.Resource) (*Object, erro
 	}
 	o := &Object{Spec: rec.Spec, Meta: Meta{
 		ID: head.ID, Name: k.Name, Type: k.Type, Pipeline: rec.Pipeline, Version: rec.Version,
-		Generation: generation, CreatedAt: head.Created.Time(), UpdatedAt: rec.At.Time(),
+		Generation: generation, CreatedAt: head.Created.Time(), UpdatedAt: rec.At.Time(), UpdatedBy: rec.By,
 	}}
 	o.Metadata, o.MetadataJSON = fromMetadata(rec.Metadata)
 	return o, nil
@@ -154,7 +154,7 @@ func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	run.WaitsFor = e.sched.waitsFor(run)
+	e.sched.describe(run)
 	return run, nil
 }
 
@@ -244,11 +244,11 @@ func (e *Engine) listRuns(ctx context.Context, f RunFilter, q store.Query, idOf 
 				continue
 			}
 			run, err := describeRun(ctx, e.ledger, id)
+			if err == nil {
+				e.sched.describe(run)
+			}
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
 				continue // the run was removed in the meantime (see [Retention]), or f does not select it
-			}
-			if err == nil {
-				run.WaitsFor = e.sched.waitsFor(run)
 			}
 			if !yield(run, err) || err != nil {
 				return
@@ -301,25 +301,29 @@ type PipelineStats struct {
 	Waiting int `json:"waiting"`         // runs that wait because of the limit
 }
 
-// waitsFor returns what a run waits for in this engine, in words.
-func (s *scheduler) waitsFor(r *Run) (what []string) {
+// describe completes a run that was read from the store by what holds it up in this engine.
+func (s *scheduler) describe(r *Run) {
 	if r.State.Final() {
-		return nil
+		return
 	}
 	w := s.pool.WaitsFor(r.ID)
 	if w.Held {
-		what = append(what, "the return of an abandoned call")
+		r.WaitsFor = append(r.WaitsFor, "the return of an abandoned call")
 	}
 	if w.Room != "" {
-		what = append(what, fmt.Sprintf("room in pipeline %q", w.Room))
+		r.WaitsFor = append(r.WaitsFor, fmt.Sprintf("room in pipeline %q", w.Room))
 	}
 	for _, driver := range w.Drivers {
-		what = append(what, fmt.Sprintf("a slot of driver %q", driver))
+		r.WaitsFor = append(r.WaitsFor, fmt.Sprintf("a slot of driver %q", driver))
 	}
 	if w.Worker {
-		what = append(what, "a worker")
+		r.WaitsFor = append(r.WaitsFor, "a worker")
 	}
-	return what
+	for _, name := range w.Blocked {
+		if why, paused := s.pauses.text(name); paused && r.State == StateQueued { // of a run that has begun, it is on record
+			r.State, r.Reason = StateBlocked, why
+		}
+	}
 }
 
 // Stats returns what the engine does at the moment. It reads nothing from the store. It is therefore cheap, and it
@@ -348,8 +352,12 @@ func (s *scheduler) stats() Stats {
 			st.Ended[state] = n
 		}
 	}
-	for driver, n := range now.Blocked {
-		st.Blocked[run.Missing(driver)] = n
+	for name, n := range now.Blocked {
+		why, paused := s.pauses.text(name)
+		if !paused {
+			why = run.Missing(name)
+		}
+		st.Blocked[why] += n
 	}
 	for name, of := range now.Drivers {
 		st.Slots[name] = DriverStats{Busy: of.InUse, Limit: of.Limit, Waiting: of.Waiting}

@@ -3,6 +3,7 @@ package conveyor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // driver is a registered driver.
@@ -52,6 +54,17 @@ func (r *registry) putLocked(d *driver) {
 		r.names = map[string]*driver{}
 	}
 	r.names[d.name] = d
+}
+
+// didYouMean returns a question that proposes a registered driver in the place of one that is not registered. It returns an
+// empty text if the driver is registered, or if there is none with a similar name.
+func (r *registry) didYouMean(name string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.names[name] != nil {
+		return ""
+	}
+	return text.DidYouMean(name, slices.Sorted(maps.Keys(r.names)))
 }
 
 // listeners returns the names of the drivers that listen to a type, sorted.
@@ -102,7 +115,7 @@ func (p planner) Reconcile(ctx context.Context, req *Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{kind: run.Planned, output: steps}, nil
+	return Result{kind: run.Planned, output: &plannedSteps{steps}}, nil
 }
 
 // register adds a driver and wakes the runs that wait for it.

@@ -58,7 +58,8 @@ type Meta struct {
 	// Status is written by the engine only.
 	Status    Status     `json:"status,omitzero"`
 	CreatedAt time.Time  `json:"createdAt,omitzero"`
-	UpdatedAt time.Time  `json:"updatedAt,omitzero"` // time of the last write that Version counted
+	UpdatedAt time.Time  `json:"updatedAt,omitzero"`  // time of the last write that Version counted
+	UpdatedBy string     `json:"updatedBy,omitempty"` // the actor of that write, or of the deletion; see [As]
 	DeletedAt *time.Time `json:"deletedAt,omitempty"`
 }
 

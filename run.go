@@ -66,6 +66,19 @@ func (c Cause) MarshalText() ([]byte, error) { return record.Cause(c).MarshalTex
 // UnmarshalText accepts exactly what MarshalText returns.
 func (c *Cause) UnmarshalText(b []byte) error { return (*record.Cause)(c).UnmarshalText(b) }
 
+// ErrorKind is the kind of a failure of an attempt, a step or a run. There are few kinds, so that they can be the labels of a
+// metric. They have the names that OpenTelemetry uses for the results of pipeline runs. The zero value, an empty text, means
+// that there is no failure.
+type ErrorKind string
+
+const (
+	KindFailure      ErrorKind = "failure"      // a driver has returned an error: the work has failed
+	KindError        ErrorKind = "error"        // what carries out the work has failed: a panic, a store, too many interruptions, the steps of a Planner
+	KindTimeout      ErrorKind = "timeout"      // an attempt or a run took too long
+	KindCancellation ErrorKind = "cancellation" // canceled or superseded
+	KindSkip         ErrorKind = "skip"         // not needed, or no driver was there to do it
+)
+
 // Run is the work on one generation of a resource along its pipeline. It is a plain value: the run as it was when it
 // was read.
 type Run struct {
@@ -80,6 +93,17 @@ type Run struct {
 	Cause      Cause  `json:"cause"`
 	State      State  `json:"state"`
 	Reason     string `json:"reason,omitempty"` // the reason for the state, if the state alone does not explain it
+	// ErrorKind and ErrorReason say why an ended run has not succeeded, in values of which there are few. ErrorReason is what
+	// the driver of the failed step gave to [Reason].
+	ErrorKind   ErrorKind `json:"errorKind,omitempty"`
+	ErrorReason string    `json:"errorReason,omitempty"`
+	// By is the actor who asked for the run, and "conveyor" if the engine made it by itself. If the run has taken up a later
+	// change, it is the actor of that change. StoppedBy is the actor who canceled the run, or whose change superseded it, or who
+	// deleted the resource. Both are empty if nobody was named (see [As]).
+	By        string `json:"by,omitempty"`
+	StoppedBy string `json:"stoppedBy,omitempty"`
+	// Carried is what [Options].Carry returned when the run was asked for.
+	Carried map[string]string `json:"carried,omitempty"`
 	// WaitsFor is what the run waits for in the engine that was asked, at the moment and in words: "a worker",
 	// `a slot of driver "name"`, `room in pipeline "name"` (see [PipelineSpec].MaxRuns), or "the return of an abandoned
 	// call" of a driver for the same resource. The run gets all of them without anybody's help. WaitsFor is not recorded.
@@ -105,6 +129,9 @@ type StepRun struct {
 	Finally bool   `json:"finally,omitempty"`
 	State   State  `json:"state"`
 	Reason  string `json:"reason,omitempty"` // the reason of a skip, a halt or a block; or the last error
+	// ErrorKind and ErrorReason are those of the newest failed attempt, until an attempt does not fail.
+	ErrorKind   ErrorKind `json:"errorKind,omitempty"`
+	ErrorReason string    `json:"errorReason,omitempty"`
 	// Attempt is the number of the newest attempt; 0 before the first one, and for a step that ended without a call of its
 	// driver.
 	Attempt int `json:"attempt,omitempty"`
@@ -128,6 +155,7 @@ type Wait struct {
 	From     time.Time `json:"from"`
 	To       time.Time `json:"to,omitzero"` // zero while the wait lasts
 	TimedOut bool      `json:"timedOut,omitempty"`
+	By       string    `json:"by,omitempty"` // the actor who sent the signal; see [As]
 }
 
 // Attempt is one ended call of a driver.
@@ -137,6 +165,10 @@ type Attempt struct {
 	EndedAt   time.Time `json:"endedAt"`
 	Error     string    `json:"error,omitempty"` // empty for a success; cut to [Limits].ErrorText
 	Stack     string    `json:"stack,omitempty"` // stack of a panic; cut to [Limits].ErrorText
+	Frame     string    `json:"frame,omitempty"` // where the program panicked; see [PanicError]
+	// ErrorKind is the kind of Error, and ErrorReason is what the driver gave to [Reason]. Both are empty for a success.
+	ErrorKind   ErrorKind `json:"errorKind,omitempty"`
+	ErrorReason string    `json:"errorReason,omitempty"`
 
 	kinds *errorKinds // of Error; nil for a success
 }

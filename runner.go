@@ -10,13 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/runlog"
-	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -31,13 +29,12 @@ type runner struct {
 
 	mu         sync.Mutex // guards what follows, up to the next blank line
 	inbox      []message
-	spareInbox []message             // an inbox whose messages were handled, for the next messages
-	busy       bool                  // a goroutine handles the messages, or creates the run
-	inFlight   []*attempt            // attempts whose start is recorded and whose outcome is not
-	leftovers  int                   // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
-	diedAlone  bool                  // the earlier process ended while a step of this run was the only one at work
-	outputs    map[string]stepOutput // by step id
-	recorded   uint32                // counts the outputs that were recorded while the runner existed
+	spareInbox []message                  // an inbox whose messages were handled, for the next messages
+	busy       bool                       // a goroutine handles the messages, or creates the run
+	inFlight   []*attempt                 // attempts whose start is recorded and whose outcome is not
+	leftovers  int                        // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
+	diedAlone  bool                       // the earlier process ended while a step of this run was the only one at work
+	outputs    map[string]json.RawMessage // by step id
 	log        *runlog.Log
 
 	clockSet atomic.Int64 // by how many nanoseconds the clock was set since the last decision that was committed
@@ -50,6 +47,7 @@ type runner struct {
 type message struct {
 	outcome *outcome
 	stop    *stopRequest
+	handled chan<- error // receives a value when the message was handled; size 1, so that the sender never blocks; can be nil
 }
 
 // stopRequest asks that a run end. answer receives nil when the request is recorded, or an error.
@@ -218,6 +216,7 @@ func (d *decision) dispatch() (next *attempt) {
 	}
 
 	s.events.publish(d.listEvents()...)
+	d.log()
 	for _, a := range stopped {
 		a.End(t.Stop())
 	}
@@ -249,8 +248,7 @@ func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
 		}
 	}
 	for step, output := range t.Outputs {
-		r.recorded++
-		r.outputs[step] = stepOutput{output, r.recorded}
+		r.outputs[step] = output
 	}
 	if t.Stop() != nil {
 		stopped = slices.Clone(r.inFlight)
@@ -317,7 +315,14 @@ func (d *decision) suspend(inFlight bool) {
 		s.pool.Began(&r.task)
 	}
 	due, deadline := t.NextDue()
-	s.schedule(r, due, deadline, r.held.Run.State(), len(d.made))
+	state := r.held.Run.State()
+	if state == plan.Queued && t.Paused() != "" {
+		state = plan.Blocked
+		if d.host.newlyHeld {
+			s.reportHeld(d)
+		}
+	}
+	s.schedule(r, due, deadline, state, len(d.made), d.host.waitsFor)
 	if t.NeedsWorker() || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
 		s.enqueue(r)
 	}
@@ -357,7 +362,7 @@ func (s *scheduler) load(r *runner) error {
 	if state.Rec.State.Final() {
 		return errEnded
 	}
-	outputs := map[string]stepOutput{}
+	outputs := map[string]json.RawMessage{}
 	last, died := int64(0), false
 	if state.Plan != nil {
 		if last, err = s.ledger.LastLine(s.base, r.ID); err != nil {
@@ -389,13 +394,13 @@ func (s *scheduler) load(r *runner) error {
 // loadSteps collects the outputs of the steps that were read, and corrects the steps during which an earlier process has
 // died. It reports whether there are any. Such steps are corrected in the store when they continue, and stay as they are
 // there until then.
-func (s *scheduler) loadSteps(r *runner, state *record.RunState, outputs map[string]stepOutput) (died bool, err error) {
+func (s *scheduler) loadSteps(r *runner, state *record.RunState, outputs map[string]json.RawMessage) (died bool, err error) {
 	for i := range state.Steps {
 		rec := &state.Steps[i].Rec
 		id := state.Plan.Step(i).ID
 		state.LogEpoch = max(state.LogEpoch, rec.LogEpoch)
 		if len(rec.Output) > 0 {
-			outputs[id] = stepOutput{rec.Output, r.recorded}
+			outputs[id] = rec.Output
 		}
 		if rec.State == plan.Running { // no attempt of this process is running
 			died = true
@@ -432,22 +437,12 @@ func (s *scheduler) countCrash(r *runner, id string, step *record.StepState) err
 	return nil
 }
 
-// stepOutput is the output of a step.
-type stepOutput struct {
-	json   json.RawMessage
-	number uint32 // what runner.recorded was when the output was recorded or read
-}
-
-// output returns the output of a step, for [Request.Output]. recorded is what runner.recorded was when the attempt of the
-// caller started. Outputs that were recorded later, by a step that ran beside the attempt, are not there for it.
-func (r *runner) output(step string, recorded uint32) (json.RawMessage, error) {
+// output returns the output of a step, and whether there is one.
+func (r *runner) output(step string) (json.RawMessage, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	output, ok := r.outputs[step]
-	if !ok || output.number > recorded {
-		return nil, fmt.Errorf("%w: output of step %s", ErrNotFound, text.Quote(step))
-	}
-	return output.json, nil
+	return output, ok
 }
 
 // noteLeftovers notes that the run has another record that must be deleted when the run ends.
@@ -460,11 +455,14 @@ func (r *runner) noteLeftovers() {
 // errEnded reports that the run of a runner has ended.
 var errEnded = errors.New("conveyor: the run has ended")
 
-// answer sends err to every caller whose message asks that the run end.
+// answer sends err to every caller whose message asks that the run end, or that waits until its message was handled.
 func (s *scheduler) answer(inbox []message, err error) {
 	for _, m := range inbox {
 		if m.stop != nil {
 			m.stop.answer <- err
+		}
+		if m.handled != nil {
+			m.handled <- err
 		}
 	}
 }
@@ -533,10 +531,10 @@ func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
 }
 
 // stopRun asks a run to end, and waits until the request is recorded.
-func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.Stop, cause error, reason string) error {
+func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, stop run.StopRequest) error {
 	answer := make(chan error, 1)
 	r := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
-	ask := message{stop: &stopRequest{run.StopRequest{Kind: kind, Reason: reason, Cause: cause}, answer}}
+	ask := message{stop: &stopRequest{stop, answer}}
 	if !s.background.Go(func() { s.drive(r, ask, false) }) {
 		return ErrClosed
 	}
@@ -549,8 +547,11 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, kind plan.
 }
 
 // runEvent returns the event for the current state of a run.
-func runEvent(r *runner, rec *record.Run) Event {
-	return Event{Time: clock.Now(), Kind: EventRun, Resource: Key(r.Key), Run: r.ID, State: State(rec.State), Reason: rec.Reason}
+func runEvent(r *runner, rec *record.Run, now time.Time) Event {
+	return Event{
+		Time: now, Kind: EventRun, Resource: Key(r.Key), Pipeline: rec.Pipeline, Run: r.ID, Cause: Cause(rec.Cause), By: rec.By,
+		State: State(rec.State), Reason: rec.Reason,
+	}
 }
 
 // laneOf returns the name of the lane in which a run waits for a worker: its pipeline, or the type of a resource

@@ -2,7 +2,6 @@ package conveyor
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,20 +25,23 @@ import (
 // Lock order: runner.mu comes before the lock of the pool. Neither is held across a call of a driver, of the store or
 // of a logger.
 type scheduler struct {
-	opts      Options // with the defaults filled in; never written again
-	ledger    *ledger.Ledger
-	view      run.Reader // the ledger, for decisions
-	limits    run.Limits
-	events    *feed
-	log       *asynclog.Logger
-	followers runlog.Followers
-	pool      *pool
-	drivers   registry
-	abandoned abandonedCalls
-	waiters   waiters
-	flusher   flusher
-	upkeep    *upkeep
-	clock     *clock.Watch
+	opts        Options // with the defaults filled in; never written again
+	ledger      *ledger.Ledger
+	view        run.Reader // the ledger, for decisions
+	limits      run.Limits
+	events      *feed
+	log         *asynclog.Logger
+	followers   runlog.Followers
+	pool        *pool
+	drivers     registry
+	wrapped     Call // the call of a driver with Options.Wrap around it; nil without any
+	pauses      pauses
+	abandoned   abandonedCalls
+	waiters     waiters
+	driverWaits driverWaits
+	flusher     flusher
+	upkeep      *upkeep
+	clock       *clock.Watch
 
 	// workers call drivers. There are at most Options.Workers of them. A worker works on one run after the other and ends
 	// when no run is ready. A worker whose call was abandoned ends when the call returns. Until then it is not counted.
@@ -77,6 +79,7 @@ func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
 	}
 	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return clock.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
 	s.drivers.pool = s.pool
+	s.pauses.init(s.pool)
 	s.clock = clock.NewWatch(s.clockSet)
 	s.background = &background{pool: s.pool}
 	s.flusher.init(s)
@@ -156,9 +159,10 @@ func (s *scheduler) wakeLoop() {
 
 // schedule arranges that a runner is driven at the time due, and at its deadline whether a worker is free or not; 0 cancels
 // an earlier time. Until then the run is in the given state. calls is the number of driver calls that are about to be made
-// for the run.
-func (s *scheduler) schedule(r *runner, due, deadline record.Time, state plan.State, calls int) {
-	if s.pool.At(&r.task, int64(due), int64(deadline), uint8(state), calls, r.held.Run.IsBlockedBy) {
+// for the run. Of the drivers and pauses for which the run has waited, it goes on waiting for those for which still returns
+// true.
+func (s *scheduler) schedule(r *runner, due, deadline record.Time, state plan.State, calls int, still func(name string) bool) {
+	if s.pool.At(&r.task, int64(due), int64(deadline), uint8(state), calls, still) {
 		s.wakeLoop()
 	}
 }
@@ -288,14 +292,6 @@ func (s *scheduler) drop(r *runner, ended plan.State) (waiting []chan *Run) {
 	return waiting
 }
 
-// wait returns a channel that receives a value when the run ends, and a function that gives the wait up. If known is
-// true, the run has not ended, and the channel is certain to receive a value.
-func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func()) {
-	// The waiter is added before the pool is asked, so that a run that the pool drops afterwards finds the waiter.
-	w := s.waiters.add(run)
-	return w, s.pool.Goes(run), func() { s.waiters.remove(run, w) }
-}
-
 // failWaiters wakes the callers that wait for the end of a run that cannot continue because the store is closed. Later
 // callers read the run from the store. Both get the error of the store.
 func (s *scheduler) failWaiters(r *runner) {
@@ -315,72 +311,3 @@ func (s *scheduler) accepting() error {
 
 // draining reports whether Shutdown has begun.
 func (s *scheduler) draining() bool { return s.pool.Phase() >= sched.Draining }
-
-// waiters are the callers that wait for the ends of runs.
-type waiters struct {
-	mu   sync.Mutex          // guards runs
-	runs map[string]*waiting // by run id
-}
-
-// waiting are the callers that wait for the end of one run. A caller counts until it has the ended run, so that the run
-// is not removed before.
-type waiting struct {
-	ended   []chan *Run // each receives the ended run, or nil if the caller must read it; size 1
-	callers int
-	then    func() // is called when the last caller has left; nil for nothing
-}
-
-func (w *waiters) add(run string) chan *Run {
-	c := make(chan *Run, 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.runs == nil {
-		w.runs = map[string]*waiting{}
-	}
-	of := w.runs[run]
-	if of == nil {
-		of = new(waiting)
-		w.runs[run] = of
-	}
-	of.callers++
-	of.ended = append(of.ended, c)
-	return c
-}
-
-// remove removes a caller that add has added, after it got the ended run or has given up.
-func (w *waiters) remove(run string, c chan *Run) {
-	w.mu.Lock()
-	of := w.runs[run]
-	of.ended = slices.DeleteFunc(of.ended, func(other chan *Run) bool { return other == c })
-	of.callers--
-	var then func()
-	if of.callers == 0 {
-		then = of.then
-		delete(w.runs, run)
-	}
-	w.mu.Unlock()
-	if then != nil {
-		then()
-	}
-}
-
-func (w *waiters) take(run string) (all []chan *Run) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if of := w.runs[run]; of != nil {
-		all, of.ended = of.ended, nil
-	}
-	return all
-}
-
-// delay reports whether callers wait for a run, or are about to read it because it has ended. If so, then is called when
-// the last of them has left.
-func (w *waiters) delay(run string, then func()) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	of := w.runs[run]
-	if of != nil {
-		of.then = then
-	}
-	return of != nil
-}

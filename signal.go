@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
@@ -28,6 +30,10 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if problem := text.NameFault(name); problem != "" {
 		return invalid("signal", "%s", problem)
 	}
+	origin, err := e.origin(ctx)
+	if err != nil {
+		return err
+	}
 	data, err := document.Marshal(payload)
 	if err != nil {
 		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, foreign(err))
@@ -42,10 +48,11 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		return ledger.NoRun(runID)
 	}
 	signals := record.SignalsOf(runID, name)
-	if err := e.followIDs(ctx, signals); err != nil { // the oldest signal is delivered first
+	if err := e.followIDs(ctx, signals, record.SignalID); err != nil { // the oldest signal is delivered first
 		return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
 	}
-	key := signals + e.ids.Next(clock.Now())
+	key := record.SignalKey(runID, name, e.ids.Next(clock.Now()))
+	value := record.Encode(&record.Signal{Payload: data, Origin: origin})
 	for {
 		rec, rev, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		switch {
@@ -56,7 +63,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		case rec.State.Final():
 			return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, rec.State)
 		}
-		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, data).IfAbsent(), store.Check(record.RunKey(runID), rev)})
+		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, value).IfAbsent(), store.Check(record.RunKey(runID), rev)})
 		switch {
 		case errors.Is(err, store.ErrConflict):
 			continue // the run started or ended in the meantime
@@ -70,10 +77,28 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		r := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
 		r.noteLeftovers()
 		e.sched.enqueue(r)
+		e.logUnawaited(ctx, runID, name)
 		// If the run has ended in the meantime, it may have ended without noticing the signal.
 		if rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID)); err == nil && rec.State.Final() {
 			_ = e.ledger.RemoveAll(ctx, ledger.Leftovers(runID)...) // if this fails, Retention removes the signal
 		}
 		return nil
+	}
+}
+
+// logUnawaited says in the log that a signal was sent to a run that waits for other signals, and not for this one. It may be
+// misspelt.
+func (e *Engine) logUnawaited(ctx context.Context, runID, name string) {
+	if e.sched.log.Silent() {
+		return
+	}
+	of, err := e.ledger.Run(ctx, runID)
+	if err != nil {
+		return
+	}
+	awaited := of.Awaited()
+	if len(awaited) > 0 && !slices.Contains(awaited, name) {
+		e.sched.log.Warn("signal is kept, and the run awaits another one", "run", runID, "resource", of.Rec.Key().String(), "signal", name,
+			"awaited", strings.Join(awaited, ", "))
 	}
 }

@@ -194,10 +194,13 @@ const (
 var large = map[string]string{
 	". Engine":                 "its methods are the verbs of the public API",
 	". Run":                    "a value that programs read",
+	". StepRun":                "a value that programs read",
+	". Request":                "a value that drivers read",
 	". scheduler":              "the shell in which the parts meet; each of its fields is one part",
 	". attempt":                "all that one call needs, in one allocation",
 	"store/file Store":         "an open file, with what two locks guard and what its one writer owns",
 	"conveyortest Call":        "a value that tests read",
+	"internal/plan Plan":       "the rules of order, a method for each question that is asked of them",
 	"internal/record Run":      "the fields of the record on disk",
 	"internal/record Step":     "the fields of the record on disk",
 	"internal/record Resource": "the fields of the record on disk",

@@ -25,7 +25,7 @@ import (
 type upkeep struct {
 	sched *scheduler
 	// rerun makes a run of an unchanged resource if wanted returns true for the resource's record.
-	rerun func(ctx context.Context, k record.Key, cause record.Cause, wanted func(*record.Resource) bool) (*Run, error)
+	rerun func(ctx context.Context, k record.Key, cause record.Cause, origin record.Origin, wanted func(*record.Resource) bool) (*Run, error)
 
 	// ctx is for the store. It ends when Shutdown begins, at whatever phase: what is left is taken up at the next start.
 	ctx context.Context
@@ -232,7 +232,7 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 	pipeline, _, err := u.sched.ledger.Pipeline(ctx, head.Pipeline)
 	switch {
 	case err == nil && pipeline.Resync > 0 && pipeline.Resource == k.Type && head.Deleted == 0:
-		_, err := u.rerun(ctx, k, record.Resynced, func(head *record.Resource) bool { return head.Resync == due })
+		_, err := u.rerun(ctx, k, record.Resynced, byEngine, func(head *record.Resource) bool { return head.Resync == due })
 		return err
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return err
@@ -268,7 +268,7 @@ func (u *upkeep) reconcileType(kind string) error {
 			return err
 		}
 		k := record.Key{Type: kind, Name: strings.TrimPrefix(r.Key, prefix)}
-		_, err := u.rerun(u.ctx, k, record.Created, func(head *record.Resource) bool {
+		_, err := u.rerun(u.ctx, k, record.Created, byEngine, func(head *record.Resource) bool {
 			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
 		})
 		switch {

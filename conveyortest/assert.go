@@ -107,6 +107,9 @@ func describe(run *conveyor.Run) string {
 		if s.Reason != "" {
 			text += ": " + s.Reason
 		}
+		if n := len(s.Attempts); n > 0 && s.Attempts[n-1].Frame != "" {
+			text += "\n    panicked at " + s.Attempts[n-1].Frame
+		}
 	}
 	return text
 }

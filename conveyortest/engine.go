@@ -123,7 +123,11 @@ func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
 			}
 		}
 	})
-	return e.Wait(ctx, id)
+	run, err = e.Wait(ctx, id)
+	if why := context.Cause(ctx); err != nil && why != nil {
+		err = why // without what Wait says about the run, which is the same
+	}
+	return run, err
 }
 
 // CrashAt makes the engine crash at its nth commit from now, counted from 1. This commit and all later ones do not

@@ -12,8 +12,8 @@ import (
 )
 
 // Logger passes the engine's lines to the handler of the program's logger. The handler can be slow, block or panic.
-// Therefore it is called by a goroutine of its own, which exists while there are lines, and never by a caller of Warn or
-// Error. A Logger is safe for concurrent use.
+// Therefore it is called by a goroutine of its own, which exists while there are lines, and never by a caller of Info,
+// Warn or Error. A Logger is safe for concurrent use.
 type Logger struct {
 	handler slog.Handler // nil for silence
 
@@ -27,6 +27,9 @@ type Logger struct {
 // maxWaiting bounds the lines that wait for the handler. Further lines are dropped and counted.
 const maxWaiting = 1_000
 
+// Silent reports whether nothing is logged.
+func (a *Logger) Silent() bool { return a.handler == nil }
+
 // New returns a Logger that passes lines to the handler of to. A nil logger means silence.
 func New(to *slog.Logger) *Logger {
 	if to == nil {
@@ -34,6 +37,9 @@ func New(to *slog.Logger) *Logger {
 	}
 	return &Logger{handler: to.Handler()}
 }
+
+// Info adds a line of level info. The arguments are those of [slog.Logger.Info].
+func (a *Logger) Info(message string, args ...any) { a.add(slog.LevelInfo, message, args) }
 
 // Warn adds a line of level warn. The arguments are those of [slog.Logger.Warn].
 func (a *Logger) Warn(message string, args ...any) { a.add(slog.LevelWarn, message, args) }

@@ -5,7 +5,11 @@ package call
 
 import (
 	"context"
+	"path"
+	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -191,6 +195,30 @@ func (c *Call) Return() (late bool) {
 	c.returned = true
 	c.stopTimerLocked()
 	return c.abandoned
+}
+
+// Frame returns the first frame below a panic that is neither of Go's library nor of the package own or below it: the
+// function, the base name of the file, and the line. It must be called where the panic is recovered. It returns an empty text
+// if there is no such frame. In a program that was built with -trimpath, only the frames of the runtime count as Go's library.
+func Frame(own string) string {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	library, panicked := "", false
+	for {
+		f, more := frames.Next()
+		switch {
+		case f.Function == "runtime.gopanic":
+			panicked = true
+			library = strings.TrimSuffix(f.File, "runtime/panic.go") // where Go's library is; empty with -trimpath
+		case !panicked, strings.HasPrefix(f.Function, "runtime."), library != "" && strings.HasPrefix(f.File, library):
+		case strings.HasPrefix(f.Function, own+"."), strings.HasPrefix(f.Function, own+"/internal/"):
+		case f.Function != "":
+			return f.Function + " " + path.Base(f.File) + ":" + strconv.Itoa(f.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
 }
 
 // Stack returns the stack of the calling goroutine, cut to limit bytes. It must be called where a panic is recovered.

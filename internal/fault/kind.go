@@ -20,6 +20,8 @@ const (
 	KindCanceled  Kind = "canceled"
 	KindNotFound  Kind = "not-found"
 	KindInterrupt Kind = "interrupted"
+	// KindRefusedPlan is the kind of steps that a Planner has returned and that are not valid.
+	KindRefusedPlan Kind = "refused-plan"
 )
 
 // kinds are in the order in which [KindsOf] lists the kinds of an error. The first five have stood in this order since

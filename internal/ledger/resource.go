@@ -56,7 +56,7 @@ func (l *Ledger) Target(ctx context.Context, k record.Key, head *record.Resource
 	}
 	return &record.Target{
 		Generation: generation, Pipeline: revision.Pipeline, Metadata: revision.Metadata, Version: revision.Version,
-		Updated: revision.At, Spec: revision.Spec,
+		Updated: revision.At, UpdatedBy: revision.By, Spec: revision.Spec,
 	}, nil
 }
 

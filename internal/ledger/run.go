@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -95,6 +96,19 @@ func (l *Ledger) Attempts(ctx context.Context, run string) (map[string][]Attempt
 		attempts[step] = append(attempts[step], kept)
 	}
 	return attempts, nil
+}
+
+// SignalNames yields the names of the signals for a run that no step has taken, once for each signal. It ends at the first
+// error of the store.
+func (l *Ledger) SignalNames(ctx context.Context, run string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		prefix := record.SignalPrefix + run + "/"
+		for r, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
+			if err != nil || !yield(record.SignalName(strings.TrimPrefix(r.Key, prefix))) {
+				return
+			}
+		}
+	}
 }
 
 // Signaled reports whether there is a signal for a run that no step has taken.

@@ -166,6 +166,20 @@ func (p *Plan) SpreadToFollowing(marked []bool) {
 	}
 }
 
+// Precedes reports whether a step comes before another one, directly or through other steps. All of Steps come before Finally.
+func (p *Plan) Precedes(step, other int) bool {
+	if other >= len(p.Steps) {
+		return step < other
+	}
+	if step >= len(p.Steps) {
+		return false
+	}
+	marked := make([]bool, len(p.Steps))
+	marked[step] = true
+	p.SpreadToFollowing(marked)
+	return marked[other] && step != other
+}
+
 // Last returns the positions of those of Steps that are no predecessor of another step.
 func (p *Plan) Last() (last []int) {
 	followed := make([]bool, len(p.Steps))

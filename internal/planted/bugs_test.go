@@ -32,8 +32,8 @@ var bugs = []bug{
 	{
 		name: "an apply is acknowledged whatever the store says",
 		file: "apply.go",
-		old:  "		return e.change(ctx, o, head, create)\n	})\n",
-		new: `		return e.change(ctx, o, head, create)
+		old:  "		return e.change(ctx, o, head, create, origin.By)\n	})\n",
+		new: `		return e.change(ctx, o, head, create, origin.By)
 	})
 	if $BUG && err != nil && head == nil {
 		o.Generation, o.Version = 1, 1
@@ -121,15 +121,15 @@ var bugs = []bug{
 	{
 		name: "a cancel is acknowledged before it is on record",
 		file: "conveyor.go",
-		old:  "	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)\n",
+		old:  "	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})\n",
 		new: `	if $BUG {
 		go func() {
 			time.Sleep(20 * time.Millisecond)
-			_ = e.sched.stopRun(context.WithoutCancel(ctx), run, plan.StopCancel, cause, reason)
+			_ = e.sched.stopRun(context.WithoutCancel(ctx), of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
 		}()
 		return nil
 	}
-	return e.sched.stopRun(ctx, run, plan.StopCancel, cause, reason)
+	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
 `,
 		in: "tests/kill", by: killed, says: "was canceled, and is",
 	},

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 )
 
@@ -52,9 +53,15 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 	cause := rapid.Custom(func(t *rapid.T) Cause { return Cause(rapid.IntRange(0, len(causeNames.Names)-1).Draw(t, "cause")) })
 	when := rapid.Custom(func(t *rapid.T) Time { return Time(number.Draw(t, "when")) })
 	count := rapid.Custom(func(t *rapid.T) int { return int(number.Draw(t, "count")) })
+	origin := rapid.Custom(func(t *rapid.T) Origin {
+		return Origin{By: text.Draw(t, "by"), Carried: rapid.MapOfN(text, text, 0, 3).Draw(t, "carried")}
+	})
+	failure := rapid.Custom(func(t *rapid.T) Failure {
+		return Failure{Class: fault.Class(text.Draw(t, "class")), Code: text.Draw(t, "code")}
+	})
 	rapid.Check(t, func(t *rapid.T) {
 		waits := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Wait {
-			return Wait{Signal: text.Draw(t, "signal"), From: when.Draw(t, "from"), To: when.Draw(t, "to"), TimedOut: rapid.Bool().Draw(t, "timed out")}
+			return Wait{Signal: text.Draw(t, "signal"), From: when.Draw(t, "from"), To: when.Draw(t, "to"), TimedOut: rapid.Bool().Draw(t, "timed out"), By: text.Draw(t, "by")}
 		}), 0, 2)
 		step := rapid.Custom(func(t *rapid.T) *Step {
 			return &Step{
@@ -62,6 +69,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				Reason: text.Draw(t, ""), Resumed: rapid.Bool().Draw(t, ""), Again: rapid.Bool().Draw(t, ""), Requeues: count.Draw(t, ""),
 				Interruptions: count.Draw(t, ""), Crashes: count.Draw(t, ""), Lines: count.Draw(t, ""), Output: raw.Draw(t, ""),
 				Await: text.Draw(t, ""), Signal: raw.Draw(t, ""), TimedOut: rapid.Bool().Draw(t, ""), Waits: waits.Draw(t, ""),
+				SignalFrom: rapid.Ptr(origin, true).Draw(t, ""), Failure: failure.Draw(t, ""),
 			}
 		}).Draw(t, "step")
 		run := rapid.Custom(func(t *rapid.T) *Run {
@@ -73,6 +81,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				Deadline: when.Draw(t, ""), Stop: plan.Stop(text.Draw(t, "")), StopReason: text.Draw(t, ""), FailedStep: text.Draw(t, ""),
 				Of: text.Draw(t, ""), From: text.Draw(t, ""), Newest: rapid.Bool().Draw(t, ""), Position: number.Draw(t, ""),
 				Outcome: state.Draw(t, ""), CutShort: rapid.Bool().Draw(t, ""),
+				UpdatedBy: text.Draw(t, ""), Origin: origin.Draw(t, ""), StopBy: text.Draw(t, ""), Failure: failure.Draw(t, ""),
 			}
 		}).Draw(t, "run")
 		resource := rapid.Custom(func(t *rapid.T) *Resource {
@@ -81,7 +90,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				Generation: number.Draw(t, ""), First: number.Draw(t, ""), Created: when.Draw(t, ""), Updated: when.Draw(t, ""),
 				Deleted: when.Draw(t, ""), Active: text.Draw(t, ""), Pending: text.Draw(t, ""), Cause: cause.Draw(t, ""),
 				Supersede: rapid.Bool().Draw(t, ""), FixedGeneration: number.Draw(t, ""), Queued: count.Draw(t, ""), LastPosition: number.Draw(t, ""),
-				Resync: when.Draw(t, ""), Status: Status{
+				Resync: when.Draw(t, ""), UpdatedBy: text.Draw(t, ""), Change: rapid.Ptr(origin, true).Draw(t, ""), Status: Status{
 					Phase: state.Draw(t, ""), ObservedGeneration: number.Draw(t, ""), Run: text.Draw(t, ""), Message: text.Draw(t, ""),
 				},
 			}
@@ -121,7 +130,14 @@ func fill(t *testing.T, record any) any {
 		case reflect.Uint8:
 			f.SetUint(1)
 		case reflect.Map:
+			if f.Type() == reflect.TypeFor[map[string]string]() {
+				f.Set(reflect.ValueOf(map[string]string{"a": "b", "<": "\u2028"}))
+				continue
+			}
 			f.Set(reflect.ValueOf(Metadata{"a": []byte(`"b"`), "c": []byte(`{"d":1}`)}))
+		case reflect.Pointer:
+			f.Set(reflect.New(f.Type().Elem()))
+			fill(t, f.Interface())
 		case reflect.Struct:
 			fill(t, f.Addr().Interface())
 		case reflect.Slice:

@@ -18,13 +18,14 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// storedTypes are what the values of a store are decoded into. What a checkpoint and a signal hold is any JSON, and
-// the keys of the indexes have no values.
+// storedTypes are what the values of a store are decoded into. What a checkpoint holds is any JSON, and the keys of the
+// indexes have no values.
 var storedTypes = []reflect.Type{
 	reflect.TypeFor[Format](), reflect.TypeFor[Resource](), reflect.TypeFor[Revision](),
 	reflect.TypeFor[Tombstone](), reflect.TypeFor[Pending](), reflect.TypeFor[Pipeline](),
 	reflect.TypeFor[Run](), reflect.TypeFor[plan.Plan](),
 	reflect.TypeFor[Step](), reflect.TypeFor[Attempt](), reflect.TypeFor[[]LogLine](),
+	reflect.TypeFor[Signal](), reflect.TypeFor[Pause](),
 }
 
 // storedSamples are sound records, and what is none.
@@ -32,6 +33,8 @@ var storedSamples = []any{
 	Format{Format: Version},
 	Resource{ID: "x", Pipeline: "p", Metadata: Metadata{"a": []byte(`"b"`), "c": []byte(`{"d":true}`)}, Version: 2, Generation: 1, First: 1, Created: 1, Updated: 2,
 		Status: Status{Phase: plan.Failed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: Updated, Queued: 1, LastPosition: 2},
+	Signal{Payload: []byte(`"go"`), Origin: Origin{By: "ada", Carried: map[string]string{"a": "b"}}},
+	Pause{Reason: "freeze", By: "ada", At: 1},
 	Revision{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
 	Tombstone{Generation: 3},
 	Pending{Run: "r", Generation: 2, Cause: Updated},
@@ -165,6 +168,10 @@ func randomize(luck *rand.Rand, v reflect.Value, field string) {
 	case reflect.Float64:
 		v.SetFloat(luck.Float64())
 	case reflect.Map:
+		if v.Type() == reflect.TypeFor[map[string]string]() {
+			v.Set(reflect.ValueOf(map[string]string{texts[luck.IntN(len(texts))]: texts[luck.IntN(len(texts))], texts[0]: texts[luck.IntN(len(texts))]}))
+			return
+		}
 		v.Set(reflect.ValueOf(Metadata{
 			texts[luck.IntN(len(texts))]: Encode(texts[luck.IntN(len(texts))]), texts[luck.IntN(len(texts))]: []byte(`{"a":[null,true]}`),
 		}))

@@ -14,7 +14,8 @@ import (
 //	1  the first format
 //	2  a plan and a definition have the rule by which After orders their steps: plan.Rule
 //	   the index of the runs of a resource is in the order of their numbers; see [RunIndexKey]
-const Version = 2
+//	3  pauses hold what they name: [Pause]; a signal is recorded with its origin: [Signal]
+const Version = 3
 
 // The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in
 // one way only, and the prefix of the keys of one resource, run or step is never a prefix of a key of another one. Run
@@ -39,8 +40,10 @@ const Version = 2
 //	stp/RUN/STEP                a step: Step. Written at the start and at the end of each attempt.
 //	att/RUN/STEP/ATTEMPT        a failed attempt: Attempt
 //	ckp/RUN/STEP                the checkpoint that a step has saved: any JSON
-//	sig/RUN/NAME/ID             a signal that no step has taken yet: any JSON. The ids sort by the time of arrival.
+//	sig/RUN/NAME/ID~            a signal that no step has taken yet: Signal. The ids sort by the time of arrival.
+//	sig/RUN/NAME/ID             the same in the first two formats: its payload, any JSON
 //	log/RUN/SEQ                 log lines, beginning with the line SEQ: []LogLine
+//	pse/KIND[/NAME...]          what is paused: Pause. See [PauseKey].
 //
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
 const (
@@ -62,6 +65,7 @@ const (
 	CheckpointPrefix = "ckp/"
 	SignalPrefix     = "sig/"
 	logPrefix        = "log/"
+	PausePrefix      = "pse/"
 )
 
 // ResourceKey returns the key of a [Resource].
@@ -179,6 +183,20 @@ func CheckpointKey(run, step string) string { return CheckpointPrefix + run + "/
 
 // SignalsOf returns the prefix of the keys of the signals with a name for a run. The id of a signal follows the prefix.
 func SignalsOf(run, name string) string { return SignalPrefix + run + "/" + name + "/" }
+
+// SignalKey returns the key of a [Signal].
+func SignalKey(run, name, id string) string { return SignalsOf(run, name) + id + withOrigin }
+
+// SignalID returns the id that is part of the key of a signal, whatever the format of its record is.
+func SignalID(key string) string {
+	return strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], withOrigin)
+}
+
+// SignalName returns the name of a signal from its key, without the prefix of the signals of the run.
+func SignalName(rest string) string {
+	name, _, _ := strings.Cut(rest, "/")
+	return name
+}
 
 // LogsOf returns the prefix of the keys of the log lines of a run.
 func LogsOf(run string) string { return logPrefix + run + "/" }

@@ -33,6 +33,10 @@ type Resource struct {
 	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
+	UpdatedBy       string   `json:"updatedBy,omitempty"` // who has made the last change, or has asked for the deletion
+	// Change is the origin of the change that Pending takes up, if Pending was there before the change. It is nil
+	// otherwise: the origin in the record of the run counts.
+	Change *Origin `json:"change,omitempty"`
 }
 
 // Resync is the record of a due resync, under the key of [ResyncKey].
@@ -98,6 +102,11 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.int("lastPlace", int64(r.LastPosition), false)
 	w.int("resync", int64(r.Resync), false)
 	w.int("lastRun", r.LastRun, false)
+	w.text("updatedBy", r.UpdatedBy, false)
+	if r.Change != nil {
+		w.Key("change")
+		w.b = r.Change.appendObject(w.b)
+	}
 	return append(w.b, '}')
 }
 

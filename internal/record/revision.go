@@ -8,6 +8,7 @@ type Revision struct {
 	Metadata Metadata        `json:"metadata,omitempty"` // the metadata at the time when the generation was made
 	Version  int64           `json:"version"`
 	At       Time            `json:"at"`
+	By       string          `json:"by,omitempty"` // who has made the generation
 	Spec     json.RawMessage `json:"spec,omitempty"`
 }
 

@@ -25,6 +25,7 @@ type Run struct {
 	Version    int64     `json:"version,omitempty"`
 	MadeAt     Time      `json:"madeAt,omitempty"`    // Created of the resource
 	UpdatedAt  Time      `json:"updatedAt,omitempty"` // Updated of the resource
+	UpdatedBy  string    `json:"updatedBy,omitempty"` // UpdatedBy of the resource
 	DeletedAt  Time      `json:"deletedAt,omitempty"` // Deleted of the resource
 	Created    Time      `json:"created"`
 	Started    Time      `json:"started,omitempty"`
@@ -49,6 +50,9 @@ type Run struct {
 	Concluded Time `json:"concluded,omitempty"`
 	// Number counts the runs of the resource from 1. It is 0 in a run that was made before runs had numbers.
 	Number int64 `json:"number,omitempty"`
+	Origin
+	StopBy string `json:"stopBy,omitempty"` // who has asked for Stop, or for CutShort
+	Failure
 }
 
 // Key returns the key of the resource of the run.
@@ -105,6 +109,7 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.int("version", int64(r.Version), false)
 	w.int("madeAt", int64(r.MadeAt), false)
 	w.int("updatedAt", int64(r.UpdatedAt), false)
+	w.text("updatedBy", r.UpdatedBy, false)
 	w.int("deletedAt", int64(r.DeletedAt), false)
 	w.int("created", int64(r.Created), true)
 	w.int("started", int64(r.Started), false)
@@ -121,5 +126,8 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.bool("cutShort", r.CutShort)
 	w.int("concluded", int64(r.Concluded), false)
 	w.int("number", r.Number, false)
+	r.Origin.append(&w)
+	w.text("stopBy", r.StopBy, false)
+	r.Failure.append(&w)
 	return append(w.b, '}')
 }

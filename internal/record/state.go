@@ -1,8 +1,6 @@
 package record
 
 import (
-	"slices"
-
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -86,10 +84,16 @@ func (r *RunState) IsBlockedBy(driver string) bool {
 }
 
 // Awaits reports whether a step waits for a signal.
-func (r *RunState) Awaits() bool {
-	return slices.ContainsFunc(r.Steps[min(r.FirstOpen(), len(r.Steps)):], func(s StepState) bool {
-		return s.Rec.State == plan.Waiting && s.Rec.Await != ""
-	})
+func (r *RunState) Awaits() bool { return len(r.Awaited()) > 0 }
+
+// Awaited returns the names of the signals that steps wait for.
+func (r *RunState) Awaited() (names []string) {
+	for _, s := range r.Steps[min(r.FirstOpen(), len(r.Steps)):] {
+		if s.Rec.State == plan.Waiting && s.Rec.Await != "" {
+			names = append(names, s.Rec.Await)
+		}
+	}
+	return names
 }
 
 // SleepsUntil returns the time at which a run continues that no worker has. It returns 0 if the run can continue at once,

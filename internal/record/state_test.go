@@ -122,7 +122,7 @@ func TestTheLifeOfAStep(t *testing.T) {
 	s.State, s.Await, s.Due, s.Waits = plan.Waiting, "go", 30, waits
 	asleep := *s
 	require.True(t, (&RunState{Steps: []StepState{{Rec: asleep}}}).Awaits())
-	s.WakeUp(25, []byte(`1`))
+	s.WakeUp(25, &Signal{Payload: []byte(`1`)})
 	require.Equal(t, plan.Queued, s.State)
 	require.Equal(t, `1`, string(s.Signal))
 	require.Equal(t, []Wait{{Signal: "go", From: 20, To: 25}}, s.Waits)

@@ -40,9 +40,11 @@ type Step struct {
 	Await    string          `json:"await,omitempty"` // the signal that a waiting step waits for
 	// Signal is the payload that ended the last wait. TimedOut means that the last wait ended without a signal. Both stay
 	// until the step has an outcome, so that a repeated call receives them too.
-	Signal   json.RawMessage `json:"signal,omitempty"`
-	TimedOut bool            `json:"timedOut,omitempty"`
-	Waits    []Wait          `json:"waits,omitempty"`
+	Signal     json.RawMessage `json:"signal,omitempty"`
+	SignalFrom *Origin         `json:"signalFrom,omitempty"` // of Signal; nil if it names nobody and carries nothing
+	TimedOut   bool            `json:"timedOut,omitempty"`
+	Waits      []Wait          `json:"waits,omitempty"`
+	Failure                    // of the newest attempt that has an outcome
 }
 
 // Wait is one wait of a step for a signal.
@@ -51,6 +53,7 @@ type Wait struct {
 	From     Time   `json:"from"`
 	To       Time   `json:"to,omitempty"` // 0 until the wait has ended
 	TimedOut bool   `json:"timedOut,omitempty"`
+	By       string `json:"by,omitempty"` // who has sent the signal
 }
 
 // Begin records that a call is about to be made. The call gets a new attempt number unless Again is set.
@@ -91,14 +94,23 @@ func (s *Step) Interrupt() {
 	s.Interruptions++
 }
 
-// WakeUp records the end of a wait. The payload is that of the signal; nil means that the wait has timed out.
-func (s *Step) WakeUp(now Time, payload json.RawMessage) {
+// WakeUp records the end of a wait by a signal; nil means that the wait has timed out.
+func (s *Step) WakeUp(now Time, by *Signal) {
 	s.State, s.Await, s.Reason = plan.Queued, "", ""
 	s.WaitFor(0, 0)
-	s.Signal, s.TimedOut = payload, payload == nil
+	s.Signal, s.SignalFrom, s.TimedOut = nil, nil, by == nil
+	if by != nil {
+		s.Signal = by.Payload
+		if by.By != "" || len(by.Carried) > 0 {
+			s.SignalFrom = &by.Origin
+		}
+	}
 	s.Waits = slices.Clone(s.Waits)
 	if n := len(s.Waits); n > 0 {
 		s.Waits[n-1].To, s.Waits[n-1].TimedOut = now, s.TimedOut
+		if by != nil {
+			s.Waits[n-1].By = by.By
+		}
 	}
 }
 
@@ -130,9 +142,14 @@ func (s *Step) AppendJSON(b []byte) []byte {
 	w.raw("output", s.Output)
 	w.text("await", s.Await, false)
 	w.raw("signal", s.Signal)
+	if s.SignalFrom != nil {
+		w.Key("signalFrom")
+		w.b = s.SignalFrom.appendObject(w.b)
+	}
 	w.bool("timedOut", s.TimedOut)
 	if len(s.Waits) > 0 {
 		w.raw("waits", Encode(s.Waits))
 	}
+	s.Failure.append(&w)
 	return append(w.b, '}')
 }

@@ -7,12 +7,14 @@ type Target struct {
 	Metadata   Metadata
 	Version    int64
 	Updated    Time
+	UpdatedBy  string
 	Spec       []byte
 }
 
 // Newest returns the target for the newest generation of the resource, whose spec the caller passes.
 func (r *Resource) Newest(spec []byte) *Target {
 	return &Target{
-		Generation: r.Generation, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version, Updated: r.Updated, Spec: spec,
+		Generation: r.Generation, Pipeline: r.Pipeline, Metadata: r.Metadata, Version: r.Version, Updated: r.Updated, UpdatedBy: r.UpdatedBy,
+		Spec: spec,
 	}
 }

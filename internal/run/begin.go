@@ -41,11 +41,24 @@ func (t *Transition) begin() (proceed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if t.holdsBegin(w.Pipeline) {
+		t.head = nil
+		return false, nil
+	}
 	if entered, err := t.enterPipeline(w.Pipeline); err != nil || !entered {
 		t.head = nil
 		return false, err
 	}
 	return true, t.pin(w)
+}
+
+// holdsBegin reports whether a pause keeps the run from beginning. Until it begins, the run takes up newer generations and
+// definitions. A deletion is not held.
+func (t *Transition) holdsBegin(pipeline string) bool {
+	if t.head.Cause != record.Deleted {
+		t.paused = t.host.Paused(pipeline, "")
+	}
+	return t.paused != ""
 }
 
 // enterPipeline asks the host for a place among the active runs of a pipeline, and reads the record of the pipeline. A
@@ -85,7 +98,8 @@ func (t *Transition) pin(w *record.Target) error {
 	t.begun, t.rewrite = true, true
 	t.rec.State, t.rec.Started, t.rec.Cause = plan.Running, t.now, head.Cause
 	t.rec.Generation, t.rec.Pipeline = w.Generation, w.Pipeline
-	t.rec.Metadata, t.rec.Version, t.rec.MadeAt, t.rec.UpdatedAt = w.Metadata, w.Version, head.Created, w.Updated
+	t.rec.Metadata, t.rec.Version, t.rec.MadeAt, t.rec.UpdatedAt, t.rec.UpdatedBy = w.Metadata, w.Version, head.Created, w.Updated, w.UpdatedBy
+	t.takeOrigin()
 	if err := t.promoteNext(); err != nil {
 		return err
 	}
@@ -104,6 +118,13 @@ func (t *Transition) pin(w *record.Target) error {
 		return t.pinFinalizers()
 	}
 	return t.pinCurrent()
+}
+
+// takeOrigin makes the origin of the newest change the origin of the run, if the run takes up a change that came after it.
+func (t *Transition) takeOrigin() {
+	if change := t.head.Change; change != nil {
+		t.rec.Origin = *change
+	}
 }
 
 // pinCurrent pins the steps as they are defined now.
@@ -207,7 +228,7 @@ func (t *Transition) addPlannedSteps(p *plan.Plan) error {
 		}
 		if gone != "" {
 			rec := t.step(0)
-			rec.State, rec.Reason = plan.Failed, gone
+			rec.State, rec.Reason, rec.Failure = plan.Failed, gone, record.Failure{Class: fault.ClassError}
 			t.states[0] = plan.Failed
 			return nil
 		}

@@ -29,7 +29,7 @@ func TestRunBeginsAlongItsPipeline(t *testing.T) {
 	r := w.drive(k, run.Input{})
 	require.Equal(t, []string{"a"}, r.starts)
 	require.True(t, r.begun)
-	require.Equal(t, []run.Change{{State: plan.Running}, {Step: "a", State: plan.Running, Attempt: 1}}, r.changes)
+	require.Equal(t, []run.Change{{State: plan.Running}, {Step: "a", Driver: "a", State: plan.Running, Attempt: 1}}, r.changes)
 	is := w.recOf(k)
 	require.Equal(t, plan.Running, is.Rec.State)
 	require.Equal(t, saved.Hash, is.Rec.Hash, "the plan is the definition's")

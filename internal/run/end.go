@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/text"
@@ -38,6 +39,9 @@ func (t *Transition) conclude() {
 func (t *Transition) failed(i int) (reason string) {
 	step := t.plan.Step(i)
 	t.rec.FailedStep = step.ID
+	if t.rec.Failure = t.recorded(i).Failure; t.rec.Failure.Class == fault.ClassNone { // recorded by an earlier version
+		t.rec.Failure.Class = fault.ClassFailure
+	}
 	return text.Truncate(fmt.Sprintf("step %s (driver %s): %s", step.ID, step.Driver, t.recorded(i).Reason), t.limits.ErrorText)
 }
 
@@ -82,6 +86,7 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	}
 	t.over, t.rewrite = true, true
 	t.rec.State, t.rec.Ended, t.rec.Reason = end, t.now, reason
+	t.classify(end)
 	if t.plan == nil {
 		t.rec.Started = 0 // a run without steps has not begun
 	}
@@ -110,6 +115,23 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, t.rec.Generation)
 	t.planResync(end)
 	return nil
+}
+
+// classify records of which kind the failure of a run is that ends. The failure of a run that a step made fail is that of
+// the step.
+func (t *Transition) classify(end plan.State) {
+	switch {
+	case end == plan.Succeeded:
+		t.rec.Failure = record.Failure{}
+	case end == plan.Skipped:
+		t.rec.Failure = record.Failure{Class: fault.ClassSkip}
+	case end == plan.Canceled, end == plan.Superseded:
+		t.rec.Failure = record.Failure{Class: fault.ClassCancellation}
+	case t.rec.Stop == plan.StopTimeout:
+		t.rec.Failure = record.Failure{Class: fault.ClassTimeout}
+	case t.rec.FailedStep == "":
+		t.rec.Failure = record.Failure{Class: fault.ClassError}
+	}
 }
 
 // deleteLeftovers removes the checkpoints and signals of the run in the commit in which the run ends. What one commit

@@ -85,7 +85,7 @@ func newWorld(t tester) *world {
 		limits: run.Limits{ErrorText: 200, Attempts: 10, Interruptions: 5, Steps: 10},
 	}
 	w.ledger = ledger.New(w.store)
-	w.host = &fakeHost{world: w, drivers: map[string]*fakeDriver{}, workers: many, places: map[string]int{}}
+	w.host = &fakeHost{world: w, drivers: map[string]*fakeDriver{}, workers: many, places: map[string]int{}, paused: map[string]string{}}
 	return w
 }
 
@@ -108,6 +108,7 @@ type fakeHost struct {
 	listeners []string
 	held      bool // an abandoned call of the resource has not returned
 	draining  bool
+	paused    map[string]string // why, by "driver NAME" or "pipeline NAME"
 
 	granted []string // drivers
 	entered string   // pipeline
@@ -138,6 +139,13 @@ func (h *fakeHost) Start(name string, finalize bool) run.Grant {
 	d.slots--
 	h.granted = append(h.granted, name)
 	return run.Granted
+}
+
+func (h *fakeHost) Paused(pipeline, driver string) string {
+	if why := h.paused["pipeline "+pipeline]; why != "" {
+		return why
+	}
+	return h.paused["driver "+driver]
 }
 
 func (h *fakeHost) Enter(name string, rec *record.Pipeline) (bool, *record.Pipeline, error) {

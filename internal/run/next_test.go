@@ -116,6 +116,7 @@ func TestStepStartsAgainAfterTheProcessDied(t *testing.T) {
 	is := w.recOf(k)
 	require.Equal(t, record.Step{
 		State: plan.Failed, Attempt: 1, Started: start, Ended: start, Interruptions: 6, Crashes: 6, Reason: reason,
+		Failure: record.Failure{Class: fault.ClassError},
 	}, is.Steps[0].Rec)
 	require.Equal(t, plan.Failed, is.Rec.State)
 	require.Equal(t, "step a (driver a): "+reason, is.Rec.Reason)
@@ -341,8 +342,8 @@ func TestAnswersThatComeTogetherAreOneCommit(t *testing.T) {
 		record.StepKey(k.id, "a"), record.StepKey(k.id, "b"), record.StepKey(k.id, "c"), record.AttemptKey(k.id, "b", 1), "?" + record.RunKey(k.id),
 	}, r.ops)
 	require.Equal(t, []run.Change{
-		{Step: "a", State: plan.Succeeded, Attempt: 1}, {Step: "b", State: plan.Retrying, Attempt: 1, Reason: "boom"},
-		{Step: "c", State: plan.Succeeded, Attempt: 1},
+		{Step: "a", Driver: "a", State: plan.Succeeded, Attempt: 1}, {Step: "b", Driver: "b", State: plan.Retrying, Attempt: 1, Reason: "boom"},
+		{Step: "c", Driver: "c", State: plan.Succeeded, Attempt: 1},
 	}, r.changes)
 	require.Equal(t, start.Add(time.Second), r.due)
 }

@@ -49,10 +49,13 @@ const (
 // Failure is the error of an attempt, as it is recorded.
 type Failure struct {
 	Text      string
-	Kind      fault.Kind     // the first one
-	AlsoKinds []fault.Kind   // the others
-	Field     *fault.Field   // the first fault of a field in the error; nil if there is none
-	Stack     string         // of a panic
+	Kind      fault.Kind   // the first one
+	AlsoKinds []fault.Kind // the others
+	Field     *fault.Field // the first fault of a field in the error; nil if there is none
+	Stack     string       // of a panic
+	Frame     string       // of a panic: the first frame of the code of the program
+	Class     fault.Class
+	Code      string         // one of few values, which the driver has given
 	Permanent bool           // no attempt can succeed
 	After     *time.Duration // delay before the next attempt; nil for the delay of the policy
 }
@@ -98,6 +101,9 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 	}
 	s.Resumed, s.Again, s.Reason = false, false, ""
 	s.WaitFor(0, 0)
+	if o.Kind != Cut {
+		s.Failure = record.Failure{}
+	}
 	switch o.Kind {
 	case Cut:
 		s.Interrupt()
@@ -112,7 +118,7 @@ func (o *Outcome) apply(s *record.Step, stop plan.Stop, errorText int) *record.A
 		s.Reason = "the driver asked to be called again"
 		return nil
 	}
-	s.Signal, s.TimedOut = nil, false
+	s.Signal, s.SignalFrom, s.TimedOut = nil, nil, false
 	if o.Kind == Await {
 		o.await(s)
 		return nil
@@ -131,7 +137,10 @@ func (o *Outcome) sleep(s *record.Step, d time.Duration) { s.WaitFor(o.Ended, ma
 func (o *Outcome) fail(s *record.Step, stop plan.Stop, errorText int) *record.Attempt {
 	f, ended := o.Failure, o.Ended
 	s.Reason = text.Truncate(f.Text, errorText)
-	failed := &record.Attempt{Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, AlsoKinds: f.AlsoKinds, Field: f.Field, Stack: f.Stack}
+	s.Failure = record.Failure{Class: f.Class, Code: f.Code}
+	failed := &record.Attempt{
+		Started: s.Started, Ended: ended, Error: s.Reason, Kind: f.Kind, AlsoKinds: f.AlsoKinds, Field: f.Field, Stack: f.Stack, Frame: f.Frame, Code: f.Code,
+	}
 	switch {
 	case stop == plan.StopCancel || stop == plan.StopSupersede:
 		s.State, s.Ended = plan.Canceled, ended

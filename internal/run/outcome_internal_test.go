@@ -219,7 +219,7 @@ func TestStepKeepsTheLastWaits(t *testing.T) {
 	for i := range maxWaits + 1 {
 		o := Outcome{Kind: Await, Reason: "go", Ended: record.TimeOf(time.Unix(int64(i+1), 0))}
 		o.apply(&s, plan.StopNone, 100)
-		s.WakeUp(record.Time(i+1), []byte("1"))
+		s.WakeUp(record.Time(i+1), &record.Signal{Payload: []byte("1")})
 	}
 	require.Len(t, s.Waits, maxWaits)
 	require.Equal(t, record.TimeOf(time.Unix(2, 0)), s.Waits[0].From)

@@ -26,12 +26,12 @@ func Preempt(r *record.Resource) *Preemption {
 		return nil
 	case r.Deleted != 0:
 		return &Preemption{Run: r.Active, Stop: StopRequest{
-			Gently: true, Kind: plan.StopCancel, Reason: toBeDeleted, Cause: fmt.Errorf("%w: %s", fault.Canceled, toBeDeleted),
+			Gently: true, Kind: plan.StopCancel, By: r.UpdatedBy, Reason: toBeDeleted, Cause: fmt.Errorf("%w: %s", fault.Canceled, toBeDeleted),
 		}}
 	case r.Supersede:
 		reason := fmt.Sprintf("generation %d came", r.Generation)
 		return &Preemption{Run: r.Active, Stop: StopRequest{
-			Gently: true, Kind: plan.StopSupersede, Reason: reason, Cause: fmt.Errorf("%w: %s", fault.Superseded, reason),
+			Gently: true, Kind: plan.StopSupersede, By: r.UpdatedBy, Reason: reason, Cause: fmt.Errorf("%w: %s", fault.Superseded, reason),
 		}}
 	}
 	return nil
@@ -40,7 +40,7 @@ func Preempt(r *record.Resource) *Preemption {
 // promoteNext makes the run behind the first pending run the first pending run.
 func (t *Transition) promoteNext() error {
 	head := t.head
-	head.Pending, head.Cause, head.FixedGeneration, head.Supersede = "", 0, 0, false
+	head.Pending, head.Cause, head.FixedGeneration, head.Supersede, head.Change = "", 0, 0, false, nil
 	if head.Queued == 0 {
 		return nil
 	}
@@ -64,6 +64,7 @@ func (t *Transition) removePending() error {
 		}
 		// The record of the run shows the generation that the run would have taken up.
 		t.rec.Generation, t.rec.Pipeline, t.rec.Cause = w.Generation, w.Pipeline, t.head.Cause
+		t.takeOrigin()
 		return t.promoteNext()
 	}
 	if t.rec.Position == 0 {

@@ -301,7 +301,7 @@ func (c *chaos) signal(k *heldRun) {
 func (c *chaos) changeHost() {
 	t, h := c.rt, c.host
 	name := rapid.SampledFrom(drivers).Draw(t, "driver")
-	switch rapid.SampledFrom([]string{"driver", "worker", "slots", "held", "draining", "listeners", "places"}).Draw(t, "part") {
+	switch rapid.SampledFrom([]string{"driver", "worker", "slots", "held", "draining", "listeners", "places", "pause", "pause"}).Draw(t, "part") {
 	case "driver":
 		if h.drivers[name] == nil {
 			h.drivers[name] = &fakeDriver{finalizer: name != "c", slots: many}
@@ -322,6 +322,13 @@ func (c *chaos) changeHost() {
 		h.held = !h.held
 	case "draining":
 		h.draining = !h.draining
+	case "pause":
+		target := rapid.SampledFrom([]string{"driver a", "driver b", "pipeline p", "pipeline "}).Draw(t, "target")
+		if h.paused[target] == "" {
+			h.paused[target] = rapid.SampledFrom([]string{"paused", "paused by ada: freeze"}).Draw(t, "why")
+		} else {
+			delete(h.paused, target)
+		}
 	case "listeners":
 		h.listeners = drivers[:rapid.IntRange(0, len(drivers)).Draw(t, "listeners")]
 	case "places":
@@ -457,6 +464,7 @@ func (c *chaos) settle() {
 	h.register(drivers...)
 	h.register(plan.PlannerName("planned"))
 	clear(h.places)
+	clear(h.paused)
 	h.workers, h.held, h.draining, h.listeners, c.calm = many, false, false, []string{"a", "b"}, true
 	for round := 0; len(c.runs) > 0; round++ {
 		require.Less(c, round, 300, "the runs do not end: %s", c.dump())
@@ -721,6 +729,9 @@ func (c *chaos) checkStep(m *change, was, is *recorded, i int) {
 	require.Equal(c, c.failures[key]+1, now.Attempt, "attempts are counted by failures alone")
 	require.LessOrEqual(c, now.Crashes, c.limits.Interruptions)
 	require.False(c, c.host.draining)
+	if i < len(is.plan.Steps) && !is.plan.Finalize && !old.Called() {
+		require.Empty(c, c.host.Paused(is.rec.Pipeline, is.plan.Step(i).Driver), "step %s starts although it is paused", id)
+	}
 	if existed && (old.State == plan.Retrying || old.State == plan.Waiting && old.Await == "") {
 		require.LessOrEqual(c, old.Due, c.now, "step %s starts before it is due", id)
 	}

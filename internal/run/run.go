@@ -35,8 +35,9 @@ type Input struct {
 type StopRequest struct {
 	Kind   plan.Stop
 	Reason string
-	Cause  error // with which the contexts of the attempts under way end
-	Gently bool  // the request is ignored if the run is already ending
+	By     string // who asks; empty if nobody was named
+	Cause  error  // with which the contexts of the attempts under way end
+	Gently bool   // the request is ignored if the run is already ending
 }
 
 // Limits are the limits of the engine that concern a run.
@@ -85,6 +86,10 @@ type Host interface {
 	// and the host gives the run its turn when there can be one. A run that has a place and cannot begin may keep it until
 	// its next decision, which asks again.
 	Enter(pipeline string, rec *record.Pipeline) (entered bool, now *record.Pipeline, err error)
+	// Paused returns why nothing of this pipeline and of this driver may start for the run now, and an empty text if nothing
+	// is paused. An empty driver asks for the begin of the run. If the answer is not empty, the host gives the run its turn
+	// when the pause has ended.
+	Paused(pipeline, driver string) (why string)
 	// Release gives back everything that was granted since the Host was made or Release was called. The host may keep the
 	// place among the active runs of a pipeline for the next decision about the run.
 	Release()
@@ -137,7 +142,7 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 			return t, err
 		}
 	}
-	return t, t.goOn()
+	return t, t.proceed()
 }
 
 // Wanted is what is committed together with a new run.
@@ -157,24 +162,25 @@ func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*T
 	t := newTransition(s, in, r, h, limits)
 	t.create(want)
 	switch {
+	case want.Start && t.holdsBegin(t.head.Pipeline):
 	case want.Start:
 		t.pipeline = want.Pipeline
 		entered, err := t.enterPipeline(t.head.Pipeline)
 		if err == nil && entered {
 			if err = t.pin(t.head.Newest(want.Spec)); err == nil {
-				err = t.goOn()
+				err = t.proceed()
 			}
 		}
 		if err != nil {
 			return t, err
 		}
 		if t.Idle() {
-			needsWorker := t.needsWorker
+			needsWorker, paused := t.needsWorker, t.paused
 			t.host.Release()
 			t.Recycle()
 			t = newTransition(s, in, r, h, limits)
 			t.create(want)
-			t.needsWorker = needsWorker
+			t.needsWorker, t.paused = needsWorker, paused
 		}
 	case t.head.Active != "":
 		t.preempt = Preempt(t.head)

@@ -1,8 +1,6 @@
 package run
 
 import (
-	"encoding/json"
-	"errors"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -18,30 +16,30 @@ func (t *Transition) deliver() error {
 		if t.states[i] != plan.Waiting || t.recorded(i).Await == "" {
 			continue
 		}
-		payload, err := t.takeSignal(t.recorded(i).Await)
+		signal, err := t.takeSignal(t.recorded(i).Await)
 		if err != nil {
 			return err
 		}
-		if due := t.recorded(i).Due; payload != nil || due != 0 && due <= t.now {
-			t.step(i).WakeUp(t.now, payload)
+		if due := t.recorded(i).Due; signal != nil || due != 0 && due <= t.now {
+			t.step(i).WakeUp(t.now, signal)
 			t.states[i] = plan.Queued
 		}
 	}
 	return nil
 }
 
-// takeSignal returns the payload of the oldest signal with a name that this transition has not taken yet, or nil if
-// there is none.
-func (t *Transition) takeSignal(name string) (json.RawMessage, error) {
+// takeSignal returns the oldest signal with a name that this transition has not taken yet, or nil if there is none.
+func (t *Transition) takeSignal(name string) (*record.Signal, error) {
 	r, err := t.reader.Signal(t.run.ID, name, t.removes)
 	if err != nil || r.Key == "" {
 		return nil, err
 	}
-	if !json.Valid(r.Value) { // it would damage the record of the step too
-		return nil, record.Damaged(r.Key, errors.New("is no JSON"))
+	signal, err := record.DecodeSignal(r) // damage must not spread to the record of the step
+	if err != nil {
+		return nil, err
 	}
 	t.extra = append(t.extra, store.Delete(r.Key).If(r.Revision))
-	return r.Value, nil
+	return signal, nil
 }
 
 // removes reports whether one of the extra writes of the transition writes or removes the record of key.

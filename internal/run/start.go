@@ -10,6 +10,20 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
+// proceed starts the steps that can start, or ends the run. A step that a pause holds is recorded as blocked, unless the run
+// stays as it is on record because it cannot begin.
+func (t *Transition) proceed() error {
+	if err := t.goOn(); err != nil || t.Idle() {
+		return err
+	}
+	for _, h := range t.held {
+		if !t.over && t.states[h.index] != plan.Running {
+			t.block(h.index, h.why)
+		}
+	}
+	return nil
+}
+
 // goOn starts the steps that can start, or ends the run.
 func (t *Transition) goOn() error {
 	if t.over {
@@ -49,6 +63,9 @@ func (t *Transition) start(i int) (ended bool) {
 	if t.interruptedTooOften(i) {
 		return true
 	}
+	if t.holds(i) {
+		return false
+	}
 	g := t.host.Start(step.Driver, t.plan.Finalize && !t.plan.Plans(i))
 	if g == NoDriver {
 		t.block(i, Missing(step.Driver))
@@ -74,9 +91,24 @@ func (t *Transition) start(i int) (ended bool) {
 	return false
 }
 
+// holds reports whether a pause keeps a step from starting. A step that has begun goes on to its end, and neither Finally nor
+// a deletion is held.
+func (t *Transition) holds(i int) bool {
+	if i >= len(t.plan.Steps) || t.plan.Finalize || t.recorded(i).Called() {
+		return false
+	}
+	why := t.host.Paused(t.rec.Pipeline, t.plan.Step(i).Driver)
+	if why == "" {
+		return false
+	}
+	t.paused = why
+	t.held = append(t.held, heldStep{i, why})
+	return true
+}
+
 // block records that a step waits until something is corrected, unless this is on record already.
 func (t *Transition) block(i int, reason string) {
-	if t.was(i).Rec.State == plan.Blocked {
+	if was := &t.was(i).Rec; was.State == plan.Blocked && was.Reason == reason {
 		return
 	}
 	rec := t.step(i)
@@ -102,7 +134,7 @@ func (t *Transition) interruptedTooOften(i int) bool {
 		return false
 	}
 	rec := t.step(i)
-	rec.State, rec.Ended, rec.Resumed, rec.Again = plan.Failed, t.now, false, false
+	rec.State, rec.Ended, rec.Resumed, rec.Again, rec.Failure = plan.Failed, t.now, false, false, record.Failure{Class: fault.ClassError}
 	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
 	t.attempts = append(t.attempts, store.Put(record.AttemptKey(t.run.ID, t.stepID(i), rec.Attempt),
 		record.Encode(&record.Attempt{Started: rec.Started, Ended: t.now, Error: rec.Reason, Kind: fault.KindInterrupt})))

@@ -16,6 +16,7 @@ func (t *Transition) requestStop(r *StopRequest) {
 	}
 	if t.rec.Outcome != plan.Unset {
 		t.stop = r.Cause
+		t.rec.StopBy = r.By
 		t.cutShort(plan.StopCancel, r.Reason, strings.TrimSuffix("the cleanup was canceled: "+r.Reason, ": "))
 		return
 	}
@@ -23,6 +24,7 @@ func (t *Transition) requestStop(r *StopRequest) {
 		return
 	}
 	t.rec.Stop, t.rec.StopReason, t.rewrite = r.Kind, text.Truncate(r.Reason, t.limits.ErrorText), true
+	t.rec.StopBy = r.By
 	t.stop = r.Cause
 }
 

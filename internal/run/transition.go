@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"sync"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
@@ -38,6 +39,8 @@ type Transition struct {
 
 	starts      []int // the steps that start, in the order in which the host has granted them
 	needsWorker bool
+	paused      string     // why the run, or a step of it, is held; empty if nothing of it is
+	held        []heldStep // the steps that a pause holds
 	stop        error
 	over        bool
 	removed     bool // the resource is removed with the end of the run
@@ -57,6 +60,12 @@ type stepChange struct {
 	index int
 	key   string // of the record
 	rec   record.Step
+}
+
+// heldStep is a step that cannot start because of a pause.
+type heldStep struct {
+	index int
+	why   string
 }
 
 // transitions are used again, because every step of every run needs one.
@@ -80,7 +89,8 @@ func (t *Transition) Recycle() {
 	}
 	*t = Transition{
 		states: t.states[:0], steps: empty(t.steps), attempts: empty(t.attempts), extra: empty(t.extra), starts: t.starts[:0],
-		ops: empty(t.ops), values: t.values[:0], changes: empty(t.changes),
+		held: empty(t.held),
+		ops:  empty(t.ops), values: t.values[:0], changes: empty(t.changes),
 	}
 	transitions.Put(t)
 }
@@ -118,6 +128,10 @@ func (t *Transition) Begun() bool { return t.begun }
 // NeedsWorker reports whether a step can start as soon as a worker is free.
 func (t *Transition) NeedsWorker() bool { return t.needsWorker }
 
+// Paused returns why the run cannot begin, or a step of it cannot start, because of a pause. It returns an empty text if
+// nothing of the run is held.
+func (t *Transition) Paused() string { return t.paused }
+
 // Stop returns the cause with which the engine must end the attempts under way, or nil if they go on.
 func (t *Transition) Stop() error { return t.stop }
 
@@ -143,10 +157,12 @@ func (t *Transition) Outputs(yield func(step string, output json.RawMessage) boo
 // Change is one event of a transition.
 type Change struct {
 	Step    string // empty for the run
+	Driver  string // of the step
 	State   plan.State
 	Attempt int
 	Reason  string
-	Removed bool // the resource was removed; no other field is set
+	Failure record.Failure // of what has ended or is retried
+	Removed bool           // the resource was removed; no other field is set
 }
 
 // Changes returns the events of the transition, in order.
@@ -159,11 +175,18 @@ func (t *Transition) Changes() []Change {
 		changes = append(changes, Change{State: plan.Running})
 	}
 	for i := range t.steps {
-		rec := &t.steps[i].rec
-		changes = append(changes, Change{Step: t.stepID(t.steps[i].index), State: rec.State, Attempt: rec.Attempt, Reason: rec.Reason})
+		rec, step := &t.steps[i].rec, t.plan.Step(t.steps[i].index)
+		c := Change{Step: step.ID, Driver: step.Driver, State: rec.State, Attempt: rec.Attempt, Reason: rec.Reason}
+		switch {
+		case rec.State == plan.Skipped:
+			c.Failure.Class = fault.ClassSkip
+		case rec.State == plan.Retrying, rec.State.Final(): // otherwise it is of an earlier attempt
+			c.Failure = rec.Failure
+		}
+		changes = append(changes, c)
 	}
 	if t.over {
-		changes = append(changes, Change{State: t.rec.State, Reason: t.rec.Reason})
+		changes = append(changes, Change{State: t.rec.State, Reason: t.rec.Reason, Failure: t.rec.Failure})
 	}
 	if t.removed {
 		changes = append(changes, Change{Removed: true})

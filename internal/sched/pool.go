@@ -28,7 +28,7 @@ type Pool[K comparable, T any] struct {
 	calls   int                                 // calls under way, from the commit of their start to their return; an abandoned call counts until it returns
 	drivers map[string]*Semaphore[K, T]         // by driver
 	rooms   map[string]*room[K, T]              // by pipeline
-	blocked map[string]map[*Task[K, T]]struct{} // the tasks that wait for an unregistered driver, by driver
+	blocked map[string]map[*Task[K, T]]struct{} // the tasks that Block has blocked, by the name of what they wait for
 	away    map[K]int                           // calls that were abandoned and have not returned, by key
 	held    map[K][]*Task[K, T]                 // tasks that wait for the abandoned calls with their key
 	states  [maxStates]int                      // tasks by state

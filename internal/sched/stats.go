@@ -14,7 +14,7 @@ type Stats struct {
 	Held      int              // tasks that wait for the return of an abandoned call
 	States    []int            // number of tasks, by state
 	Ended     []int64          // number of ended tasks, by their last state
-	Blocked   map[string]int   // number of tasks that wait for an unregistered driver, by driver
+	Blocked   map[string]int   // number of tasks that Block has blocked, by the name of what they wait for
 	Drivers   map[string]Usage // by name
 	Runs      map[string]Usage // by pipeline
 }
@@ -42,8 +42,8 @@ func (p *Pool[K, T]) Stats() Stats {
 			st.Oldest = t.since
 		}
 	}
-	for driver, waiting := range p.blocked {
-		st.Blocked[driver] = len(waiting)
+	for name, waiting := range p.blocked {
+		st.Blocked[name] = len(waiting)
 	}
 	for _, held := range p.held {
 		st.Held += len(held)
@@ -65,6 +65,7 @@ type Waits struct {
 	Drivers []string // the drivers of which the task needs a place, in the order in which it has asked
 	Room    string   // the pipeline that has reached its run limit; empty if the task does not wait for it
 	Held    bool     // an abandoned call with the key of the task has not returned
+	Blocked []string // the names by which Block has blocked the task
 }
 
 // WaitsFor returns what the task with an ID waits for. It returns nothing if the pool does not know the task.
@@ -83,5 +84,6 @@ func (p *Pool[K, T]) WaitsFor(id string) (w Waits) {
 		w.Room = r.pipeline
 	}
 	w.Held = slices.Contains(p.held[t.Key], t)
+	w.Blocked = slices.Clone(t.blocked)
 	return w
 }

@@ -45,10 +45,10 @@ func (p *Pool[K, T]) Began(t *Task[K, T]) {
 
 // At sets the time due at which a task gets its turn, its deadline, and its state until then; 0 removes an earlier time. At
 // the deadline the caller of TakeDue works on the task without a worker. The caller of At is about to make calls calls for the
-// task, and they count as under way from now on. Of the unregistered drivers for which the task waits, it goes on waiting
-// only for those for which still reports true. At reports whether the next time of the task is now the earliest of all, so
+// task, and they count as under way from now on. Of the names by which the task is blocked, it stays blocked by those for
+// which still reports true. At reports whether the next time of the task is now the earliest of all, so
 // that the caller must set its timer again.
-func (p *Pool[K, T]) At(t *Task[K, T], due, deadline int64, state uint8, calls int, still func(driver string) bool) (first bool) {
+func (p *Pool[K, T]) At(t *Task[K, T], due, deadline int64, state uint8, calls int, still func(name string) bool) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls += calls

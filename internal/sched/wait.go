@@ -1,35 +1,42 @@
 package sched
 
-import "slices"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
-// Block records that a task waits for a driver that is not registered.
-func (p *Pool[K, T]) Block(t *Task[K, T], driver string) {
+// Block records that a task waits for something that somebody must correct, such as a driver that is not registered. The
+// caller gives it a name. Block reports whether the task did not wait for it before.
+func (p *Pool[K, T]) Block(t *Task[K, T], name string) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.tasks[t.ID] != t || slices.Contains(t.blocked, driver) {
-		return
+	if p.tasks[t.ID] != t || slices.Contains(t.blocked, name) {
+		return false
 	}
-	if p.blocked[driver] == nil {
-		p.blocked[driver] = map[*Task[K, T]]struct{}{}
+	if p.blocked[name] == nil {
+		p.blocked[name] = map[*Task[K, T]]struct{}{}
 	}
-	p.blocked[driver][t] = struct{}{}
-	t.blocked = append(t.blocked, driver)
+	p.blocked[name][t] = struct{}{}
+	t.blocked = append(t.blocked, name)
+	return true
 }
 
-// Unblock gives the tasks that wait for a driver their turn.
-func (p *Pool[K, T]) Unblock(driver string) {
+// Unblock gives the tasks that wait for what has this name their turn, in the order of their IDs.
+func (p *Pool[K, T]) Unblock(name string) {
 	p.mu.Lock()
-	for t := range p.blocked[driver] {
-		t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool { return name == driver })
+	waiting := slices.SortedFunc(maps.Keys(p.blocked[name]), func(a, b *Task[K, T]) int { return strings.Compare(a.ID, b.ID) })
+	for _, t := range waiting {
+		t.blocked = slices.DeleteFunc(t.blocked, func(other string) bool { return other == name })
 		p.readyLocked(t)
 	}
-	delete(p.blocked, driver)
+	delete(p.blocked, name)
 	p.mu.Unlock()
 	p.spawnWorkers()
 }
 
-// unblockLocked records that a task waits only for those of its drivers for which still reports true.
-func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(driver string) bool) {
+// unblockLocked records that a task waits only for those of the names that it was blocked by for which still reports true.
+func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(name string) bool) {
 	t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool {
 		if still(name) {
 			return false

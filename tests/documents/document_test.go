@@ -736,7 +736,8 @@ func TestEnumerations(t *testing.T) {
 		"succeeded", "failed", "skipped", "canceled", "superseded")
 	testEnumeration[conveyor.Cause](t, "cause", "created", "updated", "deleted", "resync", "triggered", "retried")
 	testEnumeration[conveyor.ChangePolicy](t, "change policy", "coalesce", "supersede", "queue")
-	testEnumeration[conveyor.EventKind](t, "event kind", "resource", "pipeline", "run", "step", "gap")
+	testEnumeration[conveyor.CallKind](t, "kind of call", "reconcile", "finalize", "plan")
+	testEnumeration[conveyor.EventKind](t, "event kind", "resource", "pipeline", "run", "step", "gap", "pause")
 	var final []string
 	for s := conveyor.StateUnset; s <= conveyor.StateSuperseded; s++ {
 		if s.Final() {

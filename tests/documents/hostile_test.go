@@ -32,7 +32,7 @@ const (
 		`"retry":{"maxAttempts":1,"initial":"1s","max":"2s","multiplier":1.5,"jitter":0.5},"metadata":{"k":"v"}}`
 	soundResource = `{"id":"x","name":"a","resource":"r","pipeline":"p","metadata":{"k":"v"},"version":1,"generation":2,` +
 		`"status":{"phase":"failed","observedGeneration":1,"run":"y","message":"m"},"createdAt":"2024-02-03T04:05:06Z",` +
-		`"updatedAt":"2024-02-03T04:05:07Z","deletedAt":"2024-02-03T04:05:08Z","spec":{"x":[1]}}`
+		`"updatedAt":"2024-02-03T04:05:07Z","updatedBy":"ada","deletedAt":"2024-02-03T04:05:08Z","spec":{"x":[1]}}`
 )
 
 // documentKinds are the documents, with what reads them and writes them back.

@@ -613,7 +613,7 @@ func TestRetentionOfRecordsFromBeforeRunsHadNumbers(t *testing.T) {
 		}
 		r, err := disk.Get(t.Context(), "format")
 		require.NoError(t, err)
-		require.JSONEq(t, `{"format":2}`, string(r.Value), "an older program must not misread the index")
+		require.JSONEq(t, `{"format":3}`, string(r.Value), "an older program must not misread the index")
 		require.Len(t, e.RunsOf(named("left"))[0].Steps, 1, "the definition of the deleted pipeline is kept for its run")
 	})
 }

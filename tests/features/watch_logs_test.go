@@ -2,6 +2,7 @@ package features_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func watch(ctx context.Context, r *rig.Engine, o conveyor.WatchOptions) *watcher
 
 func (w *watcher) told() (told []string) {
 	for _, e := range w.events {
-		text := fmt.Sprint(e.Kind, " ", e.Resource.Name, e.Pipeline)
+		text := fmt.Sprint(e.Kind, " ", cmp.Or(e.Resource.Name, e.Pipeline))
 		if e.Step != "" {
 			text += fmt.Sprint(" step ", e.Step, "/", e.Attempt)
 		}

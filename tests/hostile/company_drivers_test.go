@@ -109,7 +109,7 @@ func overstayers() []hostile {
 		{"waits for the end of its own run", func(c *company, ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			_, err := c.Wait(ctx, req.Run)
 			return conveyor.Done(), err
-		}, fails("conveyor: timed out: the attempt took longer than 10s")},
+		}, fails("it is the run of the call itself")},
 		{"waits for a log that ends with its own run", func(c *company, ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			for _, err := range c.Logs(ctx, req.Run, conveyor.LogOptions{Follow: true}) {
 				if err != nil {
@@ -117,7 +117,7 @@ func overstayers() []hostile {
 				}
 			}
 			return conveyor.Done(), errors.New("the log has ended")
-		}, fails("conveyor: timed out: the attempt took longer than 10s")},
+		}, fails("it is the run of the call itself")},
 		late("succeeds long after its time", conveyor.DoneWith("late"), nil),
 		late("fails long after its time", conveyor.Done(), rig.ErrBoom),
 		late("fails for good long after its time", conveyor.Done(), conveyor.Permanent(rig.ErrBoom)),

@@ -444,11 +444,14 @@ func TestRule13ADriverMayCallAnyMethodOnItsOwnResource(t *testing.T) {
 			n := len(rig.Drain(e.T, e.Runs(ctx, conveyor.RunFilter{}))) + len(rig.Drain(e.T, e.Logs(ctx, req.Run, conveyor.LogOptions{})))
 			return errors.Join(err, want(2, n))
 		}, conveyor.StateSucceeded, 1},
-		{"Wait with a limit", func(ctx context.Context, e *rig.Engine, req *conveyor.Request) error {
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
-			defer cancel()
-			if _, err := e.Wait(ctx, req.Run); !errors.Is(err, context.DeadlineExceeded) {
+		{"Wait and Logs", func(ctx context.Context, e *rig.Engine, req *conveyor.Request) error {
+			if _, err := e.Wait(ctx, req.Run); !errors.Is(err, conveyor.ErrConflict) {
 				return fmt.Errorf("wait: %w", err)
+			}
+			for _, err := range e.Logs(ctx, req.Run, conveyor.LogOptions{Follow: true}) {
+				if !errors.Is(err, conveyor.ErrConflict) {
+					return fmt.Errorf("logs: %w", err)
+				}
 			}
 			return nil
 		}, conveyor.StateSucceeded, 1},

@@ -441,7 +441,7 @@ func replaceBy(value string) func(string) store.Op {
 
 func TestRule11RecordsOfANewerFormatAreLeftAlone(t *testing.T) {
 	e := rig.New(t, conveyor.Options{})
-	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":3}`)))
+	_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":4}`)))
 	require.NoError(t, err)
 	require.ErrorIs(t, e.Start(t.Context()), store.ErrCorrupt)
 	before := rig.Dump(t, e.Store.Store)
@@ -454,17 +454,20 @@ func TestRule11RecordsOfAnOlderFormatAreContinuedInThePresentOne(t *testing.T) {
 		name  string
 		first func(e *rig.Engine)
 	}{
+		{"before the first pause that an older program would ignore", func(e *rig.Engine) {
+			require.NoError(e.T, e.Pause(e.T.Context(), conveyor.Target{All: true}, ""))
+		}},
 		{"at the start", func(e *rig.Engine) { e.MustStart() }},
 		{"before the first definition that an older program would misread", func(e *rig.Engine) { e.Pipeline("d") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := rig.New(t, conveyor.Options{})
-			_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":1}`)))
+			_, err := e.Store.Commit(t.Context(), store.Put("format", []byte(`{"format":2}`)))
 			require.NoError(t, err)
 			c.first(e)
 			format, err := e.Store.Get(t.Context(), "format")
 			require.NoError(t, err)
-			require.JSONEq(t, `{"format":2}`, string(format.Value))
+			require.JSONEq(t, `{"format":3}`, string(format.Value))
 		})
 	}
 }

@@ -1,0 +1,487 @@
+package features_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// TestWaitThatIsGivenUpSaysWhatTheRunIsDoing waits for runs that do not end, each for another reason.
+func TestWaitThatIsGivenUpSaysWhatTheRunIsDoing(t *testing.T) {
+	apply := func(objects ...*conveyor.Object) func(e *rig.Engine) {
+		return func(e *rig.Engine) {
+			for _, o := range objects {
+				e.MustApply(o.Clone())
+			}
+			synctest.Wait()
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		driver rig.Func
+		change func(*conveyor.PipelineSpec)
+		before func(e *rig.Engine) // the resource is applied
+		after  func(e *rig.Engine, run string)
+		says   string
+	}{
+		{"its driver is not registered", rig.Taking(0), func(p *conveyor.PipelineSpec) { p.Steps[0].Driver = "buildr" }, nil, nil,
+			`blocked: step 1: driver "buildr" is not registered; did you mean "builder"?`},
+		{"its driver is not registered, and none is like it", rig.Taking(0), func(p *conveyor.PipelineSpec) { p.Steps[0].Driver = "deployer" }, nil, nil,
+			`blocked: step 1: driver "deployer" is not registered: `},
+		{"it awaits a signal", rig.Awaiting(0), nil, nil, nil, "waiting: step 1: waits for signal go: "},
+		{"it awaits a signal, and another one was sent", rig.Awaiting(0), nil, nil, func(e *rig.Engine, run string) {
+			require.NoError(e.T, errors.Join(e.Signal(e.T.Context(), run, "og", nil), e.Signal(e.T.Context(), run, "og", nil)))
+		}, "waiting: step 1: waits for signal go; no step awaits what was sent: og: "},
+		{"it is paused", rig.Taking(time.Hour), nil, func(e *rig.Engine) {
+			require.NoError(e.T, e.Pause(asAda(e.T), conveyor.Target{All: true}, "freeze"))
+		}, nil, "blocked: paused by ada: freeze: "},
+		{"its driver is at work", rig.Taking(time.Hour), nil, nil, nil, "running: step 1 (driver builder), attempt 1, since 2000-01-01T00:00:00Z: "},
+		{"it retries", rig.Always(conveyor.Done(), rig.ErrBoom), func(p *conveyor.PipelineSpec) {
+			p.Retry = &conveyor.RetryPolicy{Initial: conveyor.Duration(time.Hour), Max: conveyor.Duration(time.Hour), Jitter: -1}
+		}, nil, nil, "retrying: step 1: boom; the next attempt is due at 2000-01-01T01:00:00Z: "},
+		{"another run of the resource is at work", rig.Taking(time.Hour), nil, apply(rig.Object("a", "before")), nil, "queued: waits for the end of run "},
+		{"all workers are busy", rig.Taking(time.Hour), nil, apply(rig.Along("other", "b"), rig.Along("other", "c")), nil, "queued: waits for a worker: "},
+		{"its pipeline has no room", rig.Taking(time.Hour), func(p *conveyor.PipelineSpec) { p.MaxRuns = 1 }, apply(rig.Object("b", nil)), nil, `queued: waits for room in pipeline "p": `},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachStore(t, func(t *testing.T, st store.Store) {
+				e := rig.NewOn(t, st, conveyor.Options{Workers: 2}).MustStart()
+				e.Driver("builder", rig.DriverOf(c.driver))
+				e.PipelineNamed("other", "builder")
+				p := rig.PipelineOf("builder")
+				if c.change != nil {
+					c.change(&p)
+				}
+				e.Save(p)
+				if c.before != nil {
+					c.before(e)
+				}
+				run := e.MustApply(rig.Object("a", nil))
+				synctest.Wait()
+				if c.after != nil {
+					c.after(e, run.ID)
+				}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				cancel(rig.ErrBoom)
+				began := time.Now()
+				_, err := e.Wait(ctx, run.ID)
+				require.ErrorIs(t, err, rig.ErrBoom, "the cause of the context")
+				require.ErrorContains(t, err, "run "+run.ID+" has not ended: "+c.says)
+				require.Zero(t, time.Since(began))
+			})
+		})
+	}
+}
+
+func TestWaitSaysThatTheEngineWasNotStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(logBuffer)
+		e := rig.New(t, conveyor.Options{Logger: log.logger()})
+		e.Driver("d", new(rig.Recorder))
+		e.Pipeline("d")
+		run := e.MustApply(rig.Object("a", nil))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := e.Wait(ctx, run.ID)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualError(t, err, "run "+run.ID+" has not ended: queued: the engine was not started; call Start: context deadline exceeded")
+		require.Contains(t, log.lines(t), "WARN a run is waited for, and the engine is not started run="+run.ID)
+		e.MustStart()
+		require.NoError(t, e.Ended(run.ID).Err())
+	})
+}
+
+func TestWaitDoesNotWaitForAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)))
+		e.Pipeline("d")
+		run := e.MustApply(rig.Object("a", nil))
+		hung := &hangingStore{Store: e.Store.Store, gate: make(chan struct{})}
+		e.Store.Store = hung
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		_, err := e.Wait(ctx, run.ID)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorContains(t, err, "the store does not say what it is doing")
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+		close(hung.gate)
+	})
+}
+
+// hangingStore is a store whose Get does not return before gate is closed, whatever its context says.
+type hangingStore struct {
+	store.Store
+	gate chan struct{}
+}
+
+func (s *hangingStore) Get(ctx context.Context, key string) (store.Record, error) {
+	<-s.gate
+	return s.Store.Get(ctx, key)
+}
+
+// TestWaitOfADriverThatCannotEndIsRefused has drivers wait for runs, each in another circle.
+func TestWaitOfADriverThatCannotEndIsRefused(t *testing.T) {
+	type world struct {
+		*rig.Engine
+		wait func(ctx context.Context, name string) error // applies a resource along "leaf" or what the name says, and waits for its run
+	}
+	const own, later = "it is the run of the call itself", "it is a later run of the same resource"
+	for _, c := range []struct {
+		name string
+		opts conveyor.Options
+		max  int // MaxRuns of pipeline "p"
+		slot int // Concurrency of driver "d"
+		call func(w world, ctx context.Context, req *conveyor.Request) error
+		says string // empty if the wait ends
+		at   time.Duration
+	}{
+		{"its own run", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			_, err := w.Wait(ctx, req.Run)
+			return err
+		}, own, 0},
+		{"its own run, with a limit", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			ctx, cancel := context.WithTimeout(ctx, time.Hour)
+			defer cancel()
+			_, err := w.Wait(ctx, req.Run)
+			return err
+		}, own, 0},
+		{"the log of its own run", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			for _, err := range w.Logs(ctx, req.Run, conveyor.LogOptions{Follow: true}) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}, own, 0},
+		{"a later run of its resource", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			run, err := w.Trigger(ctx, req.Resource.Key())
+			require.NoError(w.T, err)
+			_, err = w.Wait(ctx, run.ID)
+			return err
+		}, later, 0},
+		{"the run of another resource", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, _ *conveyor.Request) error {
+			return w.wait(ctx, "leaf")
+		}, "", time.Minute},
+		{"a run that needs its worker", conveyor.Options{Workers: 1}, 0, 0, func(w world, ctx context.Context, _ *conveyor.Request) error {
+			return w.wait(ctx, "leaf")
+		}, "all 1 workers are taken by calls that wait for runs", 0},
+		{"a run that needs its slot", conveyor.Options{}, 0, 1, func(w world, ctx context.Context, req *conveyor.Request) error {
+			return w.wait(ctx, "p")
+		}, `the slots of driver "d" are taken by calls that wait for runs`, 0},
+		{"a run that needs its place in the pipeline", conveyor.Options{}, 1, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			return w.wait(ctx, "p")
+		}, `the places of pipeline "p" are taken by runs that wait for runs`, 0},
+		{"a run that needs its slot at a later step", conveyor.Options{}, 0, 1, func(w world, ctx context.Context, req *conveyor.Request) error {
+			return w.wait(ctx, "late")
+		}, `the slots of driver "d" are taken by calls that wait for runs`, time.Minute + 30*time.Second},
+		{"a run that waits for its own", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
+			return w.wait(context.WithValue(ctx, tenantKey{}, req.Run), "back")
+		}, `its driver "d" waits for a run that waits for this call`, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, c.opts).MustStart()
+				w := world{Engine: e}
+				n := 0
+				w.wait = func(ctx context.Context, pipeline string) error {
+					n++
+					run, err := e.Apply(ctx, &conveyor.Object{Meta: conveyor.Meta{Type: "r", Name: fmt.Sprint("other", n), Pipeline: pipeline}})
+					require.NoError(t, err)
+					ended, err := e.Wait(ctx, run.ID)
+					if err != nil {
+						return err
+					}
+					return ended.Err()
+				}
+				var err error
+				var took time.Duration
+				first := true
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					if !first {
+						return conveyor.Done(), nil
+					}
+					first = false
+					began := time.Now()
+					err = c.call(w, ctx, req)
+					took = time.Since(began)
+					return conveyor.Done(), nil
+				}), conveyor.Concurrency(c.slot))
+				var origin string
+				e.Driver("back", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					_, err := e.Wait(ctx, origin)
+					return conveyor.Done(), conveyor.Permanent(err)
+				}))
+				e.Driver("leaf", rig.DriverOf(rig.Taking(time.Minute)))
+				e.PipelineNamed("leaf", "leaf")
+				e.PipelineNamed("late", "leaf", "d")
+				e.PipelineNamed("back", "back")
+				e.Save(rig.AtMost(rig.PipelineOf("d"), c.max))
+				o := rig.Object("a", nil)
+				synctest.Wait()
+				run := e.MustApply(o)
+				origin = run.ID
+				require.NoError(t, e.Ended(run.ID).Err())
+				if c.says == "" {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, conveyor.ErrConflict)
+					require.ErrorContains(t, err, c.says)
+				}
+				require.LessOrEqual(t, took, c.at)
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
+
+// TestWaitsOfManyDriversEndOrAreRefused has drivers take all workers, and then wait for runs that need one.
+func TestWaitsOfManyDriversEndOrAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		working int // drivers that do something else for a minute
+		refused bool
+	}{{"all of them wait", 0, true}, {"one of them works", 1, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 40
+				e := rig.New(t, conveyor.Options{Workers: n}).MustStart()
+				e.Driver("leaf", new(rig.Recorder))
+				e.PipelineNamed("leaf", "leaf")
+				var taken sync.WaitGroup
+				taken.Add(n)
+				var refused, ended, number atomic.Int64
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					taken.Done()
+					taken.Wait() // all workers are taken now
+					if int(number.Add(1)) <= c.working {
+						return rig.Taking(time.Minute)(ctx, req)
+					}
+					run, err := e.Apply(ctx, rig.Along("leaf", "of-"+req.Resource.Name))
+					require.NoError(t, err)
+					if _, err = e.Wait(ctx, run.ID); errors.Is(err, conveyor.ErrConflict) {
+						refused.Add(1)
+					} else {
+						require.NoError(t, err)
+						ended.Add(1)
+					}
+					return conveyor.Done(), nil
+				}))
+				e.Pipeline("d")
+				for i := range n {
+					e.MustApply(rig.Object(fmt.Sprint("o", i), nil))
+				}
+				time.Sleep(time.Hour)
+				require.EqualValues(t, n-c.working, refused.Load()+ended.Load(), "no wait hangs")
+				require.Equal(t, c.refused, refused.Load() > 0)
+				require.Positive(t, ended.Load(), "as soon as one worker is free, the others end")
+			})
+		})
+	}
+}
+
+func TestOutputSaysWhyThereIsNone(t *testing.T) {
+	for _, c := range []struct {
+		name, step string
+		into       any
+		is         error
+		says       string
+		permanent  bool
+	}{
+		{"there is", "first", new(string), nil, "", false},
+		{"no such step", "frist", new(string), conveyor.ErrNotFound, `output of step "frist": the run has no such step; did you mean "first"?`, true},
+		{"no such step, and none is like it", "x", new(string), conveyor.ErrNotFound, `output of step "x": the run has no such step`, true},
+		{"a step beside", "beside", new(string), conveyor.ErrNotFound, `output of step "beside": it does not come before step "d"; name it in the After of that step`, true},
+		{"a step behind", "behind", new(string), conveyor.ErrNotFound, "it does not come before", true},
+		{"the step itself", "d", new(string), conveyor.ErrNotFound, "it does not come before", true},
+		{"a step of the cleanup", "last", new(string), conveyor.ErrNotFound, "it does not come before", true},
+		{"a step without an output", "silent", new(string), conveyor.ErrNotFound, `output of step "silent": it has none; a step has one if its driver returns DoneWith`, false},
+		{"a value of another type", "first", new(int), conveyor.ErrInvalid, `output of step "first" into *int`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := rig.New(t, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: 2}}).MustStart()
+				e.Driver("done", new(rig.Recorder))
+				e.Driver("with", rig.DriverOf(rig.Always(conveyor.DoneWith("output"), nil)))
+				var err error
+				e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					err = req.Output(c.step, c.into)
+					return conveyor.Done(), err
+				}))
+				e.Save(conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{
+					{ID: "first", Driver: "with"}, {ID: "silent", Driver: "done"}, {ID: "beside", Driver: "with", After: []string{"silent"}},
+					{ID: "d", Driver: "d", After: []string{"silent"}}, {ID: "behind", Driver: "with", After: []string{"d", "beside"}},
+				}, Finally: []conveyor.Step{{ID: "last", Driver: "with"}}})
+				run := e.Finish(rig.Object("a", nil))
+				require.ErrorIs(t, err, c.is)
+				if c.is != nil {
+					require.ErrorContains(t, err, c.says)
+					require.Equal(t, conveyor.StateFailed, run.State)
+					require.Equal(t, map[bool]int{true: 1, false: 2}[c.permanent], run.Step("d").Attempt)
+				}
+			})
+		})
+	}
+}
+
+func TestOutputOfEachStepIsThereForTheCleanup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("with", rig.DriverOf(rig.Always(conveyor.DoneWith(1), nil)))
+		e.Driver("read", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var n int
+			return conveyor.Done(), errors.Join(req.Output("a", &n), req.Output("b", &n), req.Output("c", &n))
+		}))
+		e.Save(conveyor.PipelineSpec{Name: "p", Resource: "r", Steps: []conveyor.Step{{ID: "a", Driver: "with"}, {ID: "b", Driver: "with", After: conveyor.AtOnce()}},
+			Finally: []conveyor.Step{{ID: "c", Driver: "with"}, {ID: "d", Driver: "read"}}})
+		require.NoError(t, e.Finish(rig.Object("a", nil)).Err())
+	})
+}
+
+func TestAPanicNamesTheFrameOfTheProgram(t *testing.T) {
+	eachStore(t, func(t *testing.T, st store.Store) {
+		e := rig.NewOn(t, st, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: 1}}).MustStart()
+		e.Driver("own", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) { return deepPanic(3) }))
+		e.Driver("library", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.DoneWith(strings.Repeat("x", len(t.Name())-1_000_000)), nil
+		}))
+		e.Driver("engine", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.Done(), (*conveyor.Request)(nil).Settings(&req)
+		}))
+		for _, c := range []struct{ driver, frame string }{
+			{"own", "tests/features_test.deepPanic wayout_test.go:"},
+			{"library", "tests/features_test.TestAPanicNamesTheFrameOfTheProgram.func1.2 wayout_test.go:"},
+			{"engine", "tests/features_test.TestAPanicNamesTheFrameOfTheProgram.func1.3 wayout_test.go:"},
+		} {
+			e.PipelineNamed(c.driver, c.driver)
+			run := e.Finish(rig.Along(c.driver, "a"+c.driver))
+			var panicked *conveyor.PanicError
+			require.ErrorAs(t, run.Err(), &panicked)
+			require.Contains(t, panicked.Frame, c.frame)
+			require.Equal(t, panicked.Frame, e.MustGetRun(run.ID).Steps[0].Attempts[0].Frame, "it is on record")
+		}
+	})
+}
+
+// deepPanic panics when it has called itself n times.
+func deepPanic(n int) (conveyor.Result, error) {
+	if n == 0 {
+		panic("deep")
+	}
+	return deepPanic(n - 1)
+}
+
+// logBuffer is where a test finds what the engine has logged.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+// lines returns the lines so far, as "LEVEL message key=value".
+func (l *logBuffer) lines(t *testing.T) []string {
+	t.Helper()
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var lines []string
+	for line := range strings.Lines(l.buf.String()) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "level=")
+		level, rest, _ := strings.Cut(line, " msg=")
+		if after, ok := strings.CutPrefix(rest, `"`); ok {
+			message, attrs, _ := strings.Cut(after, `"`)
+			rest = message + attrs
+		}
+		lines = append(lines, level+" "+rest)
+	}
+	return lines
+}
+
+// TestTheLogSaysWhatIsBlockedAndWhatHasFailed looks at all lines of an engine that starts, has runs fail in each way, and stops.
+func TestTheLogSaysWhatIsBlockedAndWhatHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(logBuffer)
+		e := rig.New(t, conveyor.Options{Logger: log.logger(), Retry: conveyor.RetryPolicy{MaxAttempts: 2, Initial: conveyor.Duration(time.Second), Jitter: -1}}).MustStart()
+		e.Driver("fails", rig.DriverOf(rig.Always(conveyor.Done(), conveyor.Reason(rig.ErrBoom, "no-image"))))
+		e.Driver("panics", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) { return deepPanic(0) }))
+		e.Driver("slow", rig.DriverOf(rig.Taking(time.Hour)))
+		e.Driver("awaits", rig.DriverOf(rig.Awaiting(0)))
+		for _, name := range []string{"fails", "panics", "awaits", "failz"} {
+			e.PipelineNamed(name, name)
+		}
+		late := rig.Named("late", rig.PipelineOf("slow"))
+		late.Timeout = conveyor.Duration(time.Second)
+		e.Save(late)
+		ids := map[string]string{}
+		for _, name := range []string{"fails", "panics", "late"} {
+			ids[name] = e.Finish(rig.Along(name, "a-"+name)).ID
+		}
+		awaits := e.MustApply(rig.Along("awaits", "a-awaits"))
+		synctest.Wait()
+		require.NoError(t, e.Signal(t.Context(), awaits.ID, "og", "secret"))
+		blocked := e.MustApply(rig.Along("failz", "a-failz"))
+		require.NoError(t, e.Pause(asAda(t), conveyor.Target{All: true}, "freeze"))
+		held := e.MustApply(rig.Along("fails", "held"))
+		require.NoError(t, e.Resume(asAda(t), conveyor.Target{All: true}))
+		require.NoError(t, e.Cancel(t.Context(), held.ID, ""))
+		synctest.Wait()
+		e.Stop()
+		of := func(name string) string { return fmt.Sprintf("run=%s resource=r/a-%s pipeline=%[2]s", ids[name], name) }
+		got := log.lines(t)
+		frame := "frame=\"github.com/conveyor-go/conveyor/tests/features_test.deepPanic wayout_test.go:"
+		for i, line := range got {
+			if before, _, found := strings.Cut(line, frame); found {
+				got[i] = before + frame
+			}
+		}
+		want := []string{
+			"INFO engine starts runs=0",
+			"WARN attempt failed " + of("fails") + " step=1 driver=fails attempt=1 kind=failure code=no-image",
+			"WARN attempt failed " + of("fails") + " step=1 driver=fails attempt=2 kind=failure code=no-image",
+			"WARN run failed " + of("fails") + " step=1 kind=failure code=no-image",
+			"WARN attempt panicked " + of("panics") + " step=1 driver=panics attempt=1 kind=error " + frame,
+			"WARN attempt panicked " + of("panics") + " step=1 driver=panics attempt=2 kind=error " + frame,
+			"WARN run failed " + of("panics") + " step=1 kind=error code=\"\"",
+			"WARN attempt failed " + of("late") + " step=1 driver=slow attempt=1 kind=timeout code=\"\"",
+			"WARN run timed out " + of("late") + " step=1 kind=timeout",
+			"WARN signal is kept, and the run awaits another one run=" + awaits.ID + " resource=r/a-awaits signal=og awaited=go",
+			"WARN run is blocked run=" + blocked.ID + " resource=r/a-failz pipeline=failz step=1 driver=failz reason=\"driver \\\"failz\\\" is not registered; did you mean \\\"fails\\\"?\"",
+			"INFO pause was changed target=everything by=ada reason=freeze",
+			"WARN run is blocked run=" + held.ID + " resource=r/held pipeline=fails reason=\"paused by ada: freeze\"",
+			"INFO pause was changed target=everything by=ada reason=resumed",
+		}
+		require.Equal(t, want, got[:min(len(got), len(want))])
+		require.Equal(t, "INFO engine has stopped runs=2", got[len(got)-1])
+		require.NotContains(t, strings.Join(got, "\n"), "boom")
+		require.NotContains(t, strings.Join(got, "\n"), "secret")
+	})
+}

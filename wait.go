@@ -1,0 +1,411 @@
+package conveyor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/call"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
+)
+
+// Wait blocks until the run has ended and returns it, whether it succeeded or not. [Run.Err] reports why it did not.
+//
+// A run whose end a caller waits for is not removed (see [Retention]) before the caller has it.
+//
+// If ctx ends first, Wait returns an error that wraps the cause of ctx and says what the run is doing: that a driver is not
+// registered, that the run waits for a signal, or that the engine was not started.
+//
+// A driver can wait for the run of another resource, with the context that it got. If that run cannot end before the call of
+// the driver returns, Wait returns an [ErrConflict]: at once if it is the run of the driver itself or a later run of the same
+// resource, and as soon as it is so if drivers that wait for each other's runs have all workers, all slots of a driver, or all
+// places within the MaxRuns of a pipeline.
+//
+// Wait returns [ErrNotFound] if there is no such run, and [ErrClosed] if the engine is shut down first. It returns an error of
+// the store if the run cannot continue because the store is closed or must be reopened.
+func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
+	s := e.sched
+	ended, known, giveUp := s.wait(runID)
+	defer giveUp()
+	if !known {
+		if text.NameFault(runID) != "" {
+			return e.GetRun(ctx, runID)
+		}
+		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
+		if err != nil || rec.State.Final() {
+			return e.GetRun(ctx, runID) // returns the run, or the error
+		}
+	}
+	w, err := s.enterWait(ctx, runID)
+	if err != nil {
+		return nil, err
+	}
+	defer w.leave()
+	if s.pool.Phase() == sched.New {
+		s.log.Warn("a run is waited for, and the engine is not started", "run", runID)
+	}
+	for {
+		select {
+		case run := <-ended:
+			if run != nil {
+				return run, nil
+			}
+			return e.GetRun(ctx, runID)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("run %s has not ended: %s: %w", runID, e.doing(ctx, runID), context.Cause(ctx))
+		case <-s.done:
+			return nil, ErrClosed
+		case <-w.again():
+			if err := w.check(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// patience bounds how long Wait looks for what a run is doing when its context has ended.
+const patience = 100 * time.Millisecond
+
+// doing returns what a run is doing, in words.
+func (e *Engine) doing(ctx context.Context, runID string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	what := make(chan string, 1)
+	within(ctx, func() {
+		run, err := e.GetRun(ctx, runID)
+		if err != nil {
+			what <- "what it is doing cannot be read: " + err.Error()
+			return
+		}
+		what <- e.describeProgress(ctx, run)
+	})
+	select {
+	case text := <-what:
+		return text
+	default:
+		return "the store does not say what it is doing"
+	}
+}
+
+// describeProgress returns what a run is doing, and what helps if it needs help.
+func (e *Engine) describeProgress(ctx context.Context, r *Run) string {
+	doing := r.State.String()
+	switch {
+	case r.State.Final():
+		return doing + " at this moment"
+	case e.sched.pool.Phase() == sched.New:
+		return doing + ": the engine was not started; call Start"
+	case r.Reason != "":
+		doing += ": " + text.Plain(r.Reason)
+	case len(r.WaitsFor) > 0:
+		doing += ": waits for " + strings.Join(r.WaitsFor, ", ")
+	}
+	for i := range r.Steps {
+		switch s := &r.Steps[i]; s.State {
+		case StateRunning:
+			doing += fmt.Sprintf(": step %s (driver %s), attempt %d, since %s", s.ID, s.Driver, s.Attempt, s.StartedAt.Format(time.RFC3339))
+		case StateRetrying:
+			doing += "; the next attempt is due at " + s.Due.Format(time.RFC3339)
+		case StateWaiting:
+			doing += e.otherSignals(ctx, r.ID, s.Awaiting)
+		case StateBlocked:
+			doing += e.sched.drivers.didYouMean(s.Driver)
+		}
+	}
+	return doing
+}
+
+// otherSignals returns the names of the signals that no step has taken, if a step waits for another one.
+func (e *Engine) otherSignals(ctx context.Context, runID, awaited string) string {
+	if awaited == "" {
+		return ""
+	}
+	var names []string
+	for name := range e.ledger.SignalNames(ctx, runID) {
+		if name != awaited && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; no step awaits what was sent: " + strings.Join(names, ", ")
+}
+
+// wait returns a channel that receives a value when the run ends, and a function that gives the wait up. If known is
+// true, the run has not ended, and the channel is certain to receive a value.
+func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func()) {
+	// The waiter is added before the pool is asked, so that a run that the pool drops afterwards finds the waiter.
+	w := s.waiters.add(run)
+	return w, s.pool.Goes(run), func() { s.waiters.remove(run, w) }
+}
+
+// waiters are the callers that wait for the ends of runs.
+type waiters struct {
+	mu   sync.Mutex          // guards runs
+	runs map[string]*waiting // by run id
+}
+
+// waiting are the callers that wait for the end of one run. A caller counts until it has the ended run, so that the run
+// is not removed before.
+type waiting struct {
+	ended   []chan *Run // each receives the ended run, or nil if the caller must read it; size 1
+	callers int
+	then    func() // is called when the last caller has left; nil for nothing
+}
+
+func (w *waiters) add(run string) chan *Run {
+	c := make(chan *Run, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.runs == nil {
+		w.runs = map[string]*waiting{}
+	}
+	of := w.runs[run]
+	if of == nil {
+		of = new(waiting)
+		w.runs[run] = of
+	}
+	of.callers++
+	of.ended = append(of.ended, c)
+	return c
+}
+
+// remove removes a caller that add has added, after it got the ended run or has given up.
+func (w *waiters) remove(run string, c chan *Run) {
+	w.mu.Lock()
+	of := w.runs[run]
+	of.ended = slices.DeleteFunc(of.ended, func(other chan *Run) bool { return other == c })
+	of.callers--
+	var then func()
+	if of.callers == 0 {
+		then = of.then
+		delete(w.runs, run)
+	}
+	w.mu.Unlock()
+	if then != nil {
+		then()
+	}
+}
+
+func (w *waiters) take(run string) (all []chan *Run) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if of := w.runs[run]; of != nil {
+		all, of.ended = of.ended, nil
+	}
+	return all
+}
+
+// delay reports whether callers wait for a run, or are about to read it because it has ended. If so, then is called when
+// the last of them has left.
+func (w *waiters) delay(run string, then func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	of := w.runs[run]
+	if of != nil {
+		of.then = then
+	}
+	return of != nil
+}
+
+// driverWait is a driver that is inside Wait or Logs, and the run whose end it waits for. The nil driverWait is that of any
+// other caller.
+type driverWait struct {
+	sched   *scheduler
+	by      *attempt
+	run     string
+	limited bool // the wait ends by itself at some time
+	pause   time.Duration
+}
+
+// driverWaits are the drivers that wait for the ends of runs.
+type driverWaits struct {
+	mu  sync.Mutex // guards all
+	all map[*driverWait]struct{}
+}
+
+// enterWait notes that the caller waits for the end of a run, if the caller is a driver of this engine. It returns an
+// ErrConflict if the run cannot end before the call of the driver returns.
+func (s *scheduler) enterWait(ctx context.Context, run string) (*driverWait, error) {
+	a, _ := call.MakerOf(ctx).(*attempt)
+	if a == nil || a.sched != s {
+		return nil, nil
+	}
+	w := &driverWait{sched: s, by: a, run: run, pause: firstCheck}
+	if at, ok := ctx.Deadline(); ok {
+		own, has := a.Context().Deadline()
+		w.limited = !has || at.Before(own)
+	}
+	s.driverWaits.mu.Lock()
+	if s.driverWaits.all == nil {
+		s.driverWaits.all = map[*driverWait]struct{}{}
+	}
+	s.driverWaits.all[w] = struct{}{}
+	s.driverWaits.mu.Unlock()
+	if err := w.check(); err != nil {
+		w.leave()
+		return nil, err
+	}
+	return w, nil
+}
+
+// leave notes that the caller waits no longer.
+func (w *driverWait) leave() {
+	if w == nil {
+		return
+	}
+	w.sched.driverWaits.mu.Lock()
+	defer w.sched.driverWaits.mu.Unlock()
+	delete(w.sched.driverWaits.all, w)
+}
+
+// The pauses between the looks of a waiting driver at whether its wait can end.
+const (
+	firstCheck   = 100 * time.Millisecond
+	longestCheck = 5 * time.Second
+)
+
+// again returns a channel that receives a value when the caller must call check again.
+func (w *driverWait) again() <-chan time.Time {
+	if w == nil {
+		return nil
+	}
+	after := time.After(w.pause)
+	w.pause = min(2*w.pause, longestCheck)
+	return after
+}
+
+// check returns an ErrConflict if the run cannot end before the call of the driver returns.
+func (w *driverWait) check() error {
+	s := w.sched
+	s.driverWaits.mu.Lock()
+	defer s.driverWaits.mu.Unlock()
+	why := s.whyStuck(w)
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: run %s cannot end before this call of driver %q returns, so the call must not wait for it: %s",
+		ErrConflict, w.run, w.by.driver.name, why)
+}
+
+// whyStuck returns why a run cannot end before the driver that waits for it returns, and an empty text if the run can end. The
+// caller holds the lock of the waits.
+//
+// At first, all drivers that wait count as stuck. One after the other, those are taken out whose run can end although the others
+// do not return. What is left when no more can be taken out waits in a circle.
+func (s *scheduler) whyStuck(w *driverWait) string {
+	d := newDeadlock(s, w.by)
+	for changed := true; changed; {
+		changed = false
+		for other := range s.driverWaits.all {
+			if d.stuck[other.by] && other.by != w.by && (other.limited || d.why(other.by, other.run) == "") {
+				d.returns(other.by)
+				changed = true
+			}
+		}
+	}
+	return d.why(w.by, w.run)
+}
+
+// deadlock is what is known while the drivers are found that wait in a circle.
+type deadlock struct {
+	sched     *scheduler
+	stats     sched.Stats
+	stuck     map[*attempt]bool
+	drivers   map[string]int // stuck calls by the name of their driver
+	pipelines map[string]map[*runner]int
+	resources map[record.Key][]*attempt
+}
+
+func newDeadlock(s *scheduler, from *attempt) *deadlock {
+	d := &deadlock{
+		sched: s, stats: s.pool.Stats(), stuck: map[*attempt]bool{}, drivers: map[string]int{},
+		pipelines: map[string]map[*runner]int{}, resources: map[record.Key][]*attempt{},
+	}
+	for w := range s.driverWaits.all {
+		if a := w.by; !d.stuck[a] {
+			d.stuck[a] = true
+			d.count(a, 1)
+			d.resources[a.runner.Key] = append(d.resources[a.runner.Key], a)
+		}
+	}
+	return d
+}
+
+// returns notes that a call can return.
+func (d *deadlock) returns(a *attempt) {
+	delete(d.stuck, a)
+	d.count(a, -1)
+}
+
+// count counts a stuck call under its driver and its pipeline.
+func (d *deadlock) count(a *attempt, by int) {
+	d.drivers[a.driver.name] += by
+	runs := d.pipelines[a.request.Resource.Pipeline]
+	if runs == nil {
+		runs = map[*runner]int{}
+		d.pipelines[a.request.Resource.Pipeline] = runs
+	}
+	if runs[a.runner] += by; runs[a.runner] == 0 {
+		delete(runs, a.runner)
+	}
+}
+
+// why returns why a run cannot end while the call by, which waits for it, and the other stuck calls do not return. It returns
+// an empty text if the run can end.
+func (d *deadlock) why(by *attempt, run string) string {
+	t := d.sched.pool.Find(run)
+	if t == nil {
+		return ""
+	}
+	r := t.Owner
+	switch {
+	case r == by.runner:
+		return "it is the run of the call itself"
+	case r.Key == by.runner.Key:
+		return "it is a later run of the same resource"
+	}
+	r.mu.Lock()
+	inFlight := slices.Clone(r.inFlight)
+	r.mu.Unlock()
+	for _, a := range inFlight {
+		if d.stuck[a] {
+			return fmt.Sprintf("its driver %q waits for a run that waits for this call", a.driver.name)
+		}
+	}
+	if len(inFlight) > 0 {
+		return ""
+	}
+	for _, a := range d.resources[r.Key] {
+		if d.stuck[a] && a.runner != r {
+			return "an earlier run of its resource waits for a run that waits for this call"
+		}
+	}
+	return d.whyInLine(run)
+}
+
+// whyInLine returns why a run stays in line for a worker, a slot or a place in its pipeline: stuck calls have all of them.
+func (d *deadlock) whyInLine(run string) string {
+	waits := d.sched.pool.WaitsFor(run)
+	for _, driver := range waits.Drivers {
+		if n := d.stats.Drivers[driver].InUse; n > 0 && n <= d.drivers[driver] {
+			return fmt.Sprintf("the slots of driver %q are taken by calls that wait for runs", driver)
+		}
+	}
+	if waits.Room != "" {
+		if n := d.stats.Runs[waits.Room].InUse; n > 0 && n <= len(d.pipelines[waits.Room]) {
+			return fmt.Sprintf("the places of pipeline %q are taken by runs that wait for runs", waits.Room)
+		}
+	}
+	if waits.Worker && d.stats.Busy <= len(d.stuck) {
+		return fmt.Sprintf("all %d workers are taken by calls that wait for runs", d.stats.Workers)
+	}
+	return ""
+}
