@@ -248,6 +248,9 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	if err := e.sched.drivers.register(name, d, o); err != nil {
 		return err
 	}
+	if len(o.listen) > 0 {
+		e.sched.pauses.recheck()
+	}
 	e.upkeep.reconcileUnlistened(o.listen...)
 	return nil
 }

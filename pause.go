@@ -311,6 +311,16 @@ func (p *pauses) set(held record.Held, to *record.Pause) {
 	}
 }
 
+// recheck gives what pauses of drivers hold its turn. It is called when a definition has changed or a driver listens: a run that
+// has not begun may begin with another driver now.
+func (p *pauses) recheck() {
+	for held := range *p.active.Load() {
+		if held.Driver != "" {
+			p.pool.Recheck(record.PauseKey(held))
+		}
+	}
+}
+
 // has reports whether a pause holds exactly this target.
 func (p *pauses) has(held record.Held) bool { return (*p.active.Load())[held] != nil }
 

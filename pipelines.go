@@ -84,6 +84,7 @@ func (e *Engine) SavePipeline(ctx context.Context, p Pipeline) error {
 		}
 		e.sched.pool.LimitRuns(spec.Name, spec.MaxRuns, int64(rev), false)
 		e.sched.drivers.registerPlanner(spec.Name, plans)
+		e.sched.pauses.recheck()
 		e.events.publish(Event{Time: now, Kind: EventPipeline, Pipeline: spec.Name, By: by})
 		return nil
 	}
@@ -158,6 +159,7 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		}
 		if err == nil {
 			e.sched.pool.LimitRuns(name, 0, int64(rev), true)
+			e.sched.pauses.recheck()
 			e.events.publish(Event{Time: clock.Now(), Kind: EventPipeline, Pipeline: name, By: by, Reason: "deleted"})
 		}
 		return err

@@ -35,6 +35,17 @@ func (p *Pool[K, T]) Unblock(name string) {
 	p.spawnWorkers()
 }
 
+// Recheck gives the tasks that wait for what has this name their turn, because they may not need it any more. They go on
+// waiting for it unless the next decision says otherwise.
+func (p *Pool[K, T]) Recheck(name string) {
+	p.mu.Lock()
+	for t := range p.blocked[name] {
+		p.readyLocked(t)
+	}
+	p.mu.Unlock()
+	p.spawnWorkers()
+}
+
 // unblockLocked records that a task waits only for those of the names that it was blocked by for which still reports true.
 func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(name string) bool) {
 	t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool {

@@ -148,7 +148,7 @@ func newWorld(t *testing.T, d disk, load workload) *world {
 		load: load, reopen: d.insert(t),
 		witness: &witness{
 			ordered: load.ordered, after: after, forgets: load.forgets || load.opts.Retention != conveyor.Retention{},
-			steps: map[place]*stepSeen{}, resources: map[string]conveyor.Key{}, keys: map[string]place{},
+			steps: map[place]*stepSeen{}, resources: map[string]conveyor.Key{}, keys: map[string]place{}, paused: map[string]bool{},
 		},
 		applied: map[conveyor.Key]*conveyor.Object{}, deleted: map[conveyor.Key]string{}, leaving: map[conveyor.Key]bool{},
 	}

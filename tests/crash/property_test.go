@@ -145,7 +145,7 @@ func newMachine(t *rapid.T, st store.Store, reopen func() store.Store) *machine 
 	m := &machine{T: t, reopen: reopen, answers: map[place]int{}, seen: map[conveyor.Key][]string{}}
 	m.model = &model{
 		now: time.Now(), pipelines: map[string]*modelPipeline{}, drivers: map[string]bool{"a": true, "b": true},
-		resources: map[conveyor.Key]*modelResource{}, seen: map[conveyor.Key][]string{},
+		pauses: map[conveyor.Target]bool{}, resources: map[conveyor.Key]*modelResource{}, seen: map[conveyor.Key][]string{},
 		script: rapid.SliceOfN(rapid.SampledFrom(answers), 8, 8).Draw(t, "script"),
 	}
 	m.start(st)
@@ -236,6 +236,8 @@ func (m *machine) work() {
 		"save pipeline":   m.savePipeline,
 		"delete pipeline": m.deletePipeline,
 		"register":        m.registerOne,
+		"pause":           m.pause,
+		"resume":          m.resume,
 		"let time pass":   m.letTimePass,
 		"restart":         m.restart,
 	})
@@ -245,6 +247,9 @@ func (m *machine) work() {
 			m.register(name)
 			synctest.Wait()
 		}
+	}
+	for _, target := range pausable {
+		m.resumeTarget(target)
 	}
 	const enough = 24 * time.Hour
 	time.Sleep(enough)
@@ -291,7 +296,7 @@ func (m *machine) render() string {
 			if !run.State.Final() {
 				unfinished++
 			}
-			fmt.Fprintf(&b, "  run of generation %d along %q, %s: %s\n", run.Generation, run.Pipeline, run.Cause, run.State)
+			fmt.Fprintf(&b, "  run of generation %d along %q by %q, %s: %s\n", run.Generation, run.Pipeline, run.By, run.Cause, run.State)
 			for _, s := range run.Steps {
 				var failures []string
 				for _, a := range s.Attempts {
@@ -354,15 +359,16 @@ func (m *machine) apply(t *rapid.T) {
 	if create {
 		apply = m.engine.Create
 	}
-	run, err := apply(context.Background(), o)
-	want, wantErr := m.model.apply(k, pipeline, spec, metadata, version, create)
+	by := rapid.SampledFrom([]string{"", "ada", "bob"}).Draw(t, "by")
+	run, err := apply(conveyor.As(context.Background(), by), o)
+	want, wantErr := m.model.apply(k, pipeline, spec, metadata, version, create, by)
 	m.agree(t, k, run, err, want, wantErr)
 	m.model.settle()
 }
 
 func (m *machine) trigger(t *rapid.T) {
 	k := rapid.SampledFrom(keys).Draw(t, "resource")
-	run, err := m.engine.Trigger(context.Background(), k)
+	run, err := m.engine.Trigger(conveyor.As(context.Background(), "trigger"), k)
 	want, wantErr := m.model.trigger(k)
 	m.agree(t, k, run, err, want, wantErr)
 	m.model.settle()
@@ -400,6 +406,7 @@ func (m *machine) savePipeline(t *rapid.T) {
 	}
 	require.NoError(t, m.engine.SavePipeline(context.Background(), p))
 	m.model.pipelines[p.Name] = saved
+	m.model.settle()
 }
 
 func (m *machine) deletePipeline(t *rapid.T) {
@@ -411,6 +418,7 @@ func (m *machine) deletePipeline(t *rapid.T) {
 	}
 	require.NoError(t, err)
 	delete(m.model.pipelines, name)
+	m.model.settle()
 }
 
 func (m *machine) registerOne(t *rapid.T) {
@@ -421,6 +429,34 @@ func (m *machine) registerOne(t *rapid.T) {
 	}
 	m.register(name)
 	m.model.register(name)
+}
+
+// pausable are the targets of pauses.
+var pausable = []conveyor.Target{
+	{All: true}, {Type: "r"}, {Type: "loose"}, {Pipeline: "p"}, {Driver: "a"}, {Driver: "m"}, {Driver: "l1"}, {Resource: keys[0]}, {Resource: keys[2]},
+}
+
+func (m *machine) pause(t *rapid.T) {
+	target := rapid.SampledFrom(pausable).Draw(t, "target")
+	require.NoError(t, m.engine.Pause(context.Background(), target, "model"))
+	m.model.pauses[target] = true
+	m.model.settle()
+}
+
+func (m *machine) resume(t *rapid.T) {
+	m.resumeTarget(rapid.SampledFrom(pausable).Draw(t, "target"))
+}
+
+func (m *machine) resumeTarget(target conveyor.Target) {
+	err := m.engine.Resume(context.Background(), target)
+	if !m.model.pauses[target] {
+		require.ErrorIs(m, err, conveyor.ErrNotFound)
+		return
+	}
+	require.NoError(m, err)
+	delete(m.model.pauses, target)
+	m.model.settle()
+	synctest.Wait()
 }
 
 func (m *machine) letTimePass(t *rapid.T) {
@@ -466,6 +502,7 @@ type model struct {
 	now       time.Time
 	pipelines map[string]*modelPipeline
 	drivers   map[string]bool
+	pauses    map[conveyor.Target]bool
 	resources map[conveyor.Key]*modelResource
 	script    script
 	seen      map[conveyor.Key][]string
@@ -494,6 +531,7 @@ type modelRun struct {
 	generation int64
 	pipeline   string
 	cause      conveyor.Cause
+	by         string
 	state      conveyor.State // queued, running or final
 	loose      bool           // no pipeline: the steps do not wait for one another
 	own        bool           // it keeps its generation, spec and pipeline
@@ -517,7 +555,7 @@ type modelStep struct {
 	due           time.Time // of the end of a call, of a retry or of a requeue
 }
 
-func (m *model) apply(k conveyor.Key, pipeline string, spec int, metadata map[string]string, version int64, create bool) (*modelRun, error) {
+func (m *model) apply(k conveyor.Key, pipeline string, spec int, metadata map[string]string, version int64, create bool, by string) (*modelRun, error) {
 	r := m.resources[k]
 	changed := r == nil || r.pipeline != pipeline || r.spec != spec
 	switch {
@@ -542,7 +580,7 @@ func (m *model) apply(k conveyor.Key, pipeline string, spec int, metadata map[st
 		return r.runs[len(r.runs)-1], nil
 	}
 	r.generation++
-	return r.queue(cause, pipeline != "" && m.pipelines[pipeline].queues), nil
+	return r.queue(cause, pipeline != "" && m.pipelines[pipeline].queues, by), nil
 }
 
 func (m *model) trigger(k conveyor.Key) (*modelRun, error) {
@@ -550,12 +588,12 @@ func (m *model) trigger(k conveyor.Key) (*modelRun, error) {
 	if r == nil || r.pipeline != "" && m.pipelines[r.pipeline] == nil {
 		return nil, conveyor.ErrNotFound
 	}
-	return r.queue(conveyor.CauseTriggered, false), nil
+	return r.queue(conveyor.CauseTriggered, false, "trigger"), nil
 }
 
 // queue asks for a run. If the newest one is queued, it will do, and stands for what the resource wants now; unless it
 // keeps what it was made for, or the new one shall, and something has changed.
-func (r *modelResource) queue(cause conveyor.Cause, own bool) *modelRun {
+func (r *modelResource) queue(cause conveyor.Cause, own bool, by string) *modelRun {
 	n := len(r.line)
 	if n > 0 && own {
 		r.line[0].own = true // what was before stays with it
@@ -566,12 +604,12 @@ func (r *modelResource) queue(cause conveyor.Cause, own bool) *modelRun {
 		if !newest.own {
 			newest.generation, newest.pipeline = r.generation, r.pipeline
 			if cause == conveyor.CauseUpdated {
-				newest.cause = cause
+				newest.cause, newest.by = cause, by
 			}
 		}
 		return newest
 	}
-	run := &modelRun{state: conveyor.StateQueued, cause: cause, own: own, generation: r.generation, pipeline: r.pipeline}
+	run := &modelRun{state: conveyor.StateQueued, cause: cause, by: by, own: own, generation: r.generation, pipeline: r.pipeline}
 	r.runs, r.line, r.phase = append(r.runs, run), append(r.line, run), conveyor.StateQueued
 	return run
 }
@@ -622,7 +660,7 @@ func (m *model) register(name string) {
 func (m *model) hear() {
 	for _, r := range m.resources {
 		if r.pipeline == "" && r.phase == conveyor.StateSkipped && len(m.listeners(r.key.Type)) > 0 {
-			r.queue(conveyor.CauseCreated, false)
+			r.queue(conveyor.CauseCreated, false, "conveyor")
 		}
 	}
 }
@@ -641,7 +679,7 @@ func (m *model) listeners(kind string) (names []string) {
 func (m *model) settle() {
 	for _, r := range m.resources {
 		for {
-			if r.active == nil && len(r.line) > 0 {
+			if r.active == nil && len(r.line) > 0 && !m.holdsBegin(r) {
 				m.begin(r)
 				continue // it may have ended at once
 			}
@@ -650,6 +688,30 @@ func (m *model) settle() {
 			}
 		}
 	}
+}
+
+// holds reports whether a pause holds a step with a driver.
+func (m *model) holds(r *modelResource, pipeline, driver string) bool {
+	return m.pauses[conveyor.Target{All: true}] || m.pauses[conveyor.Target{Type: r.key.Type}] || m.pauses[conveyor.Target{Resource: r.key}] ||
+		pipeline != "" && m.pauses[conveyor.Target{Pipeline: pipeline}] || driver != "" && m.pauses[conveyor.Target{Driver: driver}]
+}
+
+// holdsBegin reports whether the first run in the line cannot begin: a pause holds it, or all the steps with which it would.
+func (m *model) holdsBegin(r *modelResource) bool {
+	run := r.line[0]
+	if m.holds(r, run.pipeline, "") {
+		return true
+	}
+	first := m.listeners(r.key.Type)
+	if run.pipeline != "" {
+		p := m.pipelines[run.pipeline]
+		if p == nil {
+			return false
+		}
+		first = []string{p.steps[0].driver}
+	}
+	held := func(driver string) bool { return m.holds(r, run.pipeline, driver) }
+	return len(first) > 0 && !slices.ContainsFunc(first, func(driver string) bool { return !held(driver) })
 }
 
 func (m *model) begin(r *modelResource) {
@@ -707,7 +769,7 @@ func (m *model) startStep(r *modelResource, run *modelRun, s *modelStep) bool {
 		return false
 	}
 	s.due = time.Time{}
-	if !m.drivers[s.driver] {
+	if s.attempt == 0 && m.holds(r, run.pipeline, s.driver) || !m.drivers[s.driver] {
 		s.state = conveyor.StateBlocked
 		return false
 	}
@@ -857,7 +919,11 @@ func (m *model) render() string {
 		fmt.Fprintf(&b, "%s: version %d, generation %d, pipeline %q, spec %d, metadata %v, %s, observed %d\n", r.key,
 			r.version, r.generation, r.pipeline, r.spec, r.metadata, r.phase, r.observed)
 		for _, run := range r.runs {
-			fmt.Fprintf(&b, "  run of generation %d along %q, %s: %s\n", run.generation, run.pipeline, run.cause, run.shown())
+			state := run.shown()
+			if r.active == nil && len(r.line) > 0 && r.line[0] == run && m.holdsBegin(r) {
+				state = conveyor.StateBlocked
+			}
+			fmt.Fprintf(&b, "  run of generation %d along %q by %q, %s: %s\n", run.generation, run.pipeline, run.by, run.cause, state)
 			for _, s := range run.steps {
 				due := s.due
 				if s.state == conveyor.StateRunning || s.state.Final() {

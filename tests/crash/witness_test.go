@@ -27,6 +27,7 @@ type witness struct {
 	resources map[string]conveyor.Key // by run
 	order     []place                 // of first calls
 	keys      map[string]place
+	paused    map[string]bool // drivers whose pause was acknowledged, and whose end was not asked for
 	problems  []string
 }
 
@@ -65,6 +66,13 @@ func (w *witness) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
+}
+
+// holds notes whether a driver is paused.
+func (w *witness) holds(driver string, paused bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paused[driver] = paused
 }
 
 // witnessKey is the key of the witness among the values of a driver's context.
@@ -123,6 +131,8 @@ func (w *witness) began(req *conveyor.Request) {
 		w.blame(p, "attempt %d, resumed %t; want %d, %t", req.Attempt, req.Resumed, s.attempt, s.resumed)
 	case now.Before(s.due):
 		w.blame(p, "called at %s, due at %s", now, s.due)
+	case w.paused[req.Step.Driver] && s.calls == 0 && !req.Resumed:
+		w.blame(p, "starts though driver %s is paused", req.Step.Driver)
 	case s.calls > 0 && s.key != req.IdempotencyKey():
 		w.blame(p, "key %s; was %s", req.IdempotencyKey(), s.key)
 	}
@@ -275,6 +285,7 @@ func (w *witness) expectStep(p place, rec conveyor.StepRun) {
 		next.resumed = true
 	case conveyor.StateBlocked:
 		next.resumed = s.resumed // it has not been called since
+		next.attempt = max(rec.Attempt, 1)
 	case conveyor.StateRetrying:
 		next.attempt++
 	}

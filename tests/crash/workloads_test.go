@@ -313,6 +313,20 @@ var workloads = []workload{
 		epilogue: []operation{prune},
 	},
 	{
+		name: "a pause in the middle of a run, and before another begins", ordered: true,
+		pipelines: []conveyor.Pipeline{rig.AtMost(rig.PipelineOf("a", "b", "c"), 2)}, drivers: []string{"a", "b", "c"},
+		steps: map[string]rig.Func{"1": rig.Taking(2 * time.Second)},
+		program: []operation{
+			apply("x", 1), pause(time.Second), stopLine("b"), apply("y", 1), pause(time.Minute), stopLine("a"), apply("y", 2), apply("z", 1), pause(time.Minute),
+			goOn("b"), pause(time.Minute), goOn("a"),
+		},
+	},
+	{
+		name: "a pause that is in force before the start", ordered: true, early: 2,
+		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b")}, drivers: []string{"a", "b"},
+		program: []operation{stopLine("a"), apply("x", 1), pause(time.Minute), remove("x"), settle, apply("x", 2), pause(time.Minute), goOn("a")},
+	},
+	{
 		name: "a pipeline with room for one run", ordered: true, early: 3,
 		pipelines: []conveyor.Pipeline{rig.AtMost(rig.PipelineOf("a", "b"), 1)}, drivers: []string{"a", "b"},
 		steps:   map[string]rig.Func{"2": rig.Taking(time.Second)},
@@ -478,12 +492,32 @@ func rollBack(name string, generation int64) operation {
 	}
 }
 
-// remove makes sure that a resource is being deleted, or gone.
+// stopLine pauses a driver. Until goOn, the witness sees no step of it begin.
+func stopLine(driver string) operation {
+	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
+		err := e.Pause(conveyor.As(ctx, "ada"), conveyor.Target{Driver: driver}, "freeze")
+		w.witness.holds(driver, err == nil)
+		return err
+	}
+}
+
+// goOn makes sure that a driver is not paused.
+func goOn(driver string) operation {
+	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
+		w.witness.holds(driver, false)
+		if err := e.Resume(ctx, conveyor.Target{Driver: driver}); !errors.Is(err, conveyor.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
+}
+
 // save saves a pipeline in the middle of the program. The next life begins with the pipelines of the workload.
 func save(p conveyor.Pipeline) operation {
 	return func(ctx context.Context, _ *world, e *conveyor.Engine) error { return e.SavePipeline(ctx, p) }
 }
 
+// remove makes sure that a resource is being deleted, or gone.
 func remove(name string) operation {
 	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
 		k := conveyor.Key{Type: "r", Name: name}

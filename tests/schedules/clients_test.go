@@ -16,6 +16,11 @@ func (x *explorer) act(ctx context.Context, who string, n int) {
 	d := x.dice.on("act").on(who).at(n)
 	k := x.resources[d.n(len(x.resources))]
 	l := x.life()
+	stop := x.dice.on("stop").on(who).at(n)
+	if x.stopOrGoOn(ctx, l, &stop, k) {
+		x.look()
+		return
+	}
 	what := d.n(100)
 	if x.storm && what < 90 {
 		what = 0

@@ -74,6 +74,7 @@ func (x *explorer) newLife() *lifetime {
 		l.number, known = n+1, x.lives[n-1].registered
 	}
 	x.lives = append(x.lives, l)
+	x.pausesOutlive()
 	x.mu.Unlock()
 	for _, d := range x.drivers {
 		if !d.late || known[d.name] != 0 && l.number%2 == 0 {
@@ -170,6 +171,7 @@ func (x *explorer) settleDown(ctx context.Context) {
 	for range x.drivers {
 		x.registerLate(l)
 	}
+	x.resumeAll(ctx, l)
 	for _, p := range x.pipelines {
 		p.Resync = 0
 		x.must("save a pipeline", l.engine.SavePipeline(ctx, p))

@@ -227,6 +227,8 @@ func (x *explorer) committed(l *lifetime, ops []store.Op) {
 			} else {
 				x.runs[id].signals++
 			}
+		case "pse/":
+			x.pauseCommitted(key, op.Removes())
 		case "res/":
 			kind, name, _ := strings.Cut(key[4:], "/")
 			r := x.resource(conveyor.Key{Type: kind, Name: name})

@@ -175,7 +175,8 @@ func (x *explorer) stepChanged(l *lifetime, r *runSeen, i int, was *stepRecord) 
 		x.stepStarts(l, r, i, was)
 	case conveyor.StateBlocked:
 		x.see(sawBlocked)
-		if l.registered[r.plan.all[i].Driver] != 0 && l.registered[r.plan.all[i].Driver] < x.now()-8*int64(x.slow) {
+		_, held := x.paused(r, r.plan.all[i].Driver, x.mayHaveHeld)
+		if !held && l.registered[r.plan.all[i].Driver] != 0 && l.registered[r.plan.all[i].Driver] < x.now()-8*int64(x.slow) {
 			x.fault("run %s step %s is blocked, and its driver is registered", r.alias, id)
 		}
 	case conveyor.StateUnset, conveyor.StateQueued, conveyor.StateRetrying, conveyor.StateWaiting:
@@ -219,6 +220,7 @@ func (x *explorer) stepStarts(l *lifetime, r *runSeen, i int, was *stepRecord) {
 			}
 		}
 	}
+	x.checkPaused(r, i, was)
 	if r.rec.Deadline != 0 && now.Started >= r.rec.Deadline {
 		x.fault("run %s step %s starts after the run's deadline", r.alias, id)
 	}
@@ -249,7 +251,7 @@ func (x *explorer) stepStarts(l *lifetime, r *runSeen, i int, was *stepRecord) {
 // started remembers a start, and since when it could have been.
 func (x *explorer) started(l *lifetime, r *runSeen, i int, was *stepRecord) {
 	s := startSeen{run: r, step: i, at: r.steps[i].rec.Started}
-	unbounded := x.driverSetup(r.plan.all[i].Driver).concurrency == 0 && !x.strayed[r.key] && r.plan.strict
+	unbounded := !x.stops && x.driverSetup(r.plan.all[i].Driver).concurrency == 0 && !x.strayed[r.key] && r.plan.strict
 	switch {
 	case !unbounded:
 	case was.Due != 0 && was.Await == "" && (was.State == conveyor.StateRetrying || was.State == conveyor.StateWaiting) && was.Due > l.began:

@@ -216,7 +216,7 @@ var interesting = []string{
 	sawAttemptTimeout, sawRunTimeout, sawCleanupTimeout, sawCancelOfCall, sawCancelOfWait, sawCancelOfQueued, sawSuperseded,
 	sawCoalesced, sawQueued, sawRetriedRun, sawKeptStep, sawResync, sawDeleted, sawFinalized, sawBlocked, sawUnblocked,
 	sawEarlySignal, sawLateSignal, sawSignalTimeout, sawCleanup, sawCleanupOfFailure, sawCleanupOfCancel, sawAbandoned, sawIgnored,
-	sawShutdown, sawCrash, sawResumed, sawInterrupted, sawSiblings, sawFullWorkers, sawFullSlots, sawFullRoom, sawEdit,
+	sawShutdown, sawCrash, sawResumed, sawInterrupted, sawSiblings, sawFullWorkers, sawFullSlots, sawFullRoom, sawEdit, sawPause, sawHeldRun, sawHeldStep,
 	sawGetRun, sawSettled, sawFairness, sawFairTurns, sawFairBirth, sawStorm, sawUnchanged, sawListeners,
 }
 
@@ -273,6 +273,9 @@ const (
 	sawFullSlots        = "moments with every slot of a driver busy"
 	sawFullRoom         = "moments with a pipeline full of runs"
 	sawEdit             = "pipelines edited"
+	sawPause            = "pauses"
+	sawHeldRun          = "runs that a pause kept from beginning"
+	sawHeldStep         = "steps that a pause kept from starting"
 	sawGetRun           = "runs read by their driver"
 	sawSettled          = "settled moments"
 	sawFairness         = "waits for a turn"

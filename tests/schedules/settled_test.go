@@ -226,7 +226,7 @@ func (x *explorer) idleInLine(l *lifetime, r *runSeen, rooms map[string]int, fre
 		return "" // one is before it
 	}
 	// It stays in the line until its first step can start, whichever that is.
-	if x.waitsForSlot(l, r) {
+	if x.waitsForSlot(l, r) || x.holdsBegin(r) {
 		return ""
 	}
 	limits := x.limits[r.rec.Pipeline]
@@ -322,7 +322,7 @@ func (x *explorer) ready(l *lifetime, r *runSeen, i int) bool {
 // startable says that a step which is ready could be called.
 func (x *explorer) startable(l *lifetime, r *runSeen, i int) bool {
 	name := r.plan.all[i].Driver
-	if !x.ready(l, r, i) || l.registered[name] == 0 {
+	if !x.ready(l, r, i) || l.registered[name] == 0 || x.holdsStep(r, i) {
 		return false
 	}
 	if limit := x.driverSetup(name).concurrency; limit > 0 && l.callsOf(name) >= limit {

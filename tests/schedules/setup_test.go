@@ -61,6 +61,7 @@ type setup struct {
 	acts      int           // of each client
 	pace      time.Duration // most time between them
 	restarts  int
+	stops     bool // the line is stopped at times
 }
 
 type driverSetup struct {
@@ -94,6 +95,8 @@ func newSetup(seed int) (s setup) {
 	} else {
 		s.make(&d)
 	}
+	stops := dice(seed).on("stops")
+	s.stops = !s.storm && stops.oneIn(4)
 	return s
 }
 

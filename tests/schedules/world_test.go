@@ -19,6 +19,8 @@ type explorer struct {
 	disk  *memory.Store
 	looks chan struct{} // whoever has changed something sends, the watcher receives; size 1: a nudge, not a queue
 
+	stopping chan struct{} // holds a value while a client pauses or resumes something
+
 	mu            sync.Mutex // guards what follows; held for no time of the bubble
 	lives         []*lifetime
 	inStore       int            // calls of the store under way
@@ -29,6 +31,7 @@ type explorer struct {
 	hashes        map[string]string // of the definitions, by pipeline
 	limits        map[string][]limitSeen
 	policies      map[string]conveyor.ChangePolicy
+	pauses        map[conveyor.Target]*pauseSeen
 	seenResources map[conveyor.Key]*resourceSeen
 	strayed       map[conveyor.Key]bool // has had a call that was given up
 	keys          map[string]stepOf
@@ -60,7 +63,7 @@ func newExplorer(seed int) *explorer {
 		setup: newSetup(seed), seed: seed, disk: memory.New(),
 		asked: map[string]int{}, runs: map[string]*runSeen{}, plans: map[string]*planRecord{}, hashes: map[string]string{}, limits: map[string][]limitSeen{},
 		policies: map[string]conveyor.ChangePolicy{}, seenResources: map[conveyor.Key]*resourceSeen{}, strayed: map[conveyor.Key]bool{},
-		keys: map[string]stepOf{}, keyOf: map[stepOf]string{}, seen: map[string]int{},
+		keys: map[string]stepOf{}, keyOf: map[stepOf]string{}, seen: map[string]int{}, pauses: map[conveyor.Target]*pauseSeen{},
 	}
 	for _, p := range x.pipelines {
 		x.policies[p.Name] = p.OnChange
@@ -102,7 +105,8 @@ func (x *explorer) driverSetup(name string) *driverSetup {
 
 // play is the whole seed.
 func (x *explorer) play(t *testing.T) {
-	x.epoch, x.looks = time.Now(), make(chan struct{}, 1) // of the bubble, so that to wait for it lets time pass
+	x.epoch = time.Now()
+	x.looks, x.stopping = make(chan struct{}, 1), make(chan struct{}, 1) // of the bubble, so that to wait for them lets time pass
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
