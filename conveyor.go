@@ -112,10 +112,11 @@ type Options struct {
 	Limits Limits
 	// Retention bounds how many ended runs and earlier generations are kept. The zero value keeps everything.
 	Retention Retention
-	// Logger receives the engine's own log lines and the lines that drivers log. nil means that nothing is logged.
+	// Logger receives the engine's own log lines and the lines that drivers log. nil means that nothing is logged. The page
+	// docs/log.md of the repository lists the messages, their levels and their keys.
 	//
-	// The engine's own lines contain the names of resources, runs, steps and drivers, the keys of records, and errors
-	// of the store. The engine never logs the content of a spec, of metadata, of settings, of an output, of a signal
+	// The engine's own lines contain the names of resources, runs, steps and drivers, actors, the kind of an error and the
+	// reason that a driver gave to [Reason], the reasons of pauses, the keys of records, and errors of the store. The engine never logs the content of a spec, of metadata, of settings, of an output, of a signal
 	// or of a checkpoint. It never logs the error or the panic value of a driver, a [Planner], Admission or Validate
 	// either: these are recorded with the run or returned to the caller. When an Observer or the release function of
 	// an Admission panics, the engine logs the type of the value and nothing else of it.

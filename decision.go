@@ -105,8 +105,7 @@ func (d *decision) log() {
 	of := []any{"run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", t.Rec().Pipeline}
 	for _, o := range d.in.Outcomes {
 		if o.Kind == run.Failed {
-			message, args := d.logFailure(o, of)
-			s.log.Warn(message, args...)
+			d.logFailure(o, of)
 		}
 	}
 	for _, c := range t.Changes() {
@@ -121,14 +120,15 @@ func (d *decision) log() {
 	}
 }
 
-// logFailure returns the line of the log for an attempt that has failed.
-func (d *decision) logFailure(o *run.Outcome, of []any) (message string, args []any) {
-	step := d.t.Plan().Step(o.Step)
-	args = append(slices.Clip(of), "step", step.ID, "driver", step.Driver, "attempt", o.Attempt, "kind", string(o.Failure.Class))
+// logFailure writes a line for an attempt that has failed.
+func (d *decision) logFailure(o *run.Outcome, of []any) {
+	step, log := d.t.Plan().Step(o.Step), d.host.s.log
+	of = append(slices.Clip(of), "step", step.ID, "driver", step.Driver, "attempt", o.Attempt, "kind", string(o.Failure.Class))
 	if o.Failure.Kind == fault.KindPanic {
-		return "attempt panicked", append(args, "frame", o.Failure.Frame)
+		log.Warn("attempt panicked", append(of, "frame", o.Failure.Frame)...)
+	} else {
+		log.Warn("attempt failed", append(of, "code", o.Failure.Code)...)
 	}
-	return "attempt failed", append(args, "code", o.Failure.Code)
 }
 
 // host grants what a decision about one run needs: for each step that starts, a worker and a place of the driver's

@@ -6,10 +6,13 @@ import (
 	"go/doc"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -254,4 +257,64 @@ func TestReadmeNamesATestOfEveryRule(t *testing.T) {
 	for n := 1; n <= rules; n++ {
 		require.Regexp(t, fmt.Sprintf("`TestRule%02d[A-Z]", n), string(readme), "rule %d", n)
 	}
+}
+
+// TestDocsListTheLinesOfTheLog holds docs/log.md to the calls of the engine's logger: each message has a row with its level,
+// each row has a call, and a row has the keys that stand in the call.
+func TestDocsListTheLinesOfTheLog(t *testing.T) {
+	page, err := os.ReadFile("docs/log.md")
+	require.NoError(t, err)
+	documented := map[string][]string{} // keys by "LEVEL message"
+	for _, row := range regexp.MustCompile(`(?m)^\| ([A-Z]+) \| (.*?) \| (.*?) \|`).FindAllStringSubmatch(string(page), -1) {
+		documented[row[1]+" "+row[2]] = strings.Fields(strings.ReplaceAll(row[3], "`", ""))
+	}
+	logged := map[string]bool{"WARN logger is too slow; lines are left out": true} // by internal/asynclog
+	_, files := parsePackage(t, ".", false)
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			line, keys := logLine(n)
+			if line == "" {
+				return true
+			}
+			logged[line] = true
+			require.Contains(t, documented, line, "docs/log.md has no row for it")
+			require.Subset(t, documented[line], keys, "the keys of %q", line)
+			return true
+		})
+	}
+	for line := range documented {
+		require.True(t, logged[line], "docs/log.md has a row for %q, which nothing logs", line)
+	}
+	require.Greater(t, len(logged), 20)
+}
+
+// logLine returns the level and the message of a call of the engine's logger, and the keys that stand in the call. It returns
+// an empty line for anything else.
+func logLine(n ast.Node) (line string, keys []string) {
+	c, ok := n.(*ast.CallExpr)
+	if !ok {
+		return "", nil
+	}
+	method, ok := c.Fun.(*ast.SelectorExpr)
+	if !ok || !slices.Contains([]string{"Info", "Warn", "Error"}, method.Sel.Name) || !strings.HasSuffix(types.ExprString(method.X), "log") {
+		return "", nil
+	}
+	args := c.Args[1:]
+	if more, ok := args[0].(*ast.CallExpr); ok && types.ExprString(more.Fun) == "append" {
+		args = more.Args[1:]
+	}
+	for i := 0; i < len(args); i += 2 {
+		keys = append(keys, literal(args[i]))
+	}
+	return strings.ToUpper(method.Sel.Name) + " " + literal(c.Args[0]), keys
+}
+
+// literal returns the text of a string literal, and an empty text for any other expression.
+func literal(e ast.Expr) string {
+	l, ok := e.(*ast.BasicLit)
+	if !ok {
+		return ""
+	}
+	text, _ := strconv.Unquote(l.Value)
+	return text
 }

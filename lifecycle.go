@@ -30,7 +30,7 @@ func (s *scheduler) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	s.log.Info("engine starts", "runs", len(found))
+	s.log.Info("engine starts, and takes up its unfinished runs", "runs", len(found))
 	running := 0
 	for _, f := range found {
 		running += f.running

@@ -187,7 +187,7 @@ func (e *Engine) reportPause(t Target, by, reason string) {
 	e.events.publish(Event{
 		Time: clock.Now(), Kind: EventPause, Resource: t.eventKey(), Pipeline: t.Pipeline, Driver: t.Driver, By: by, Reason: reason,
 	})
-	e.sched.log.Info("pause was changed", "target", t.String(), "by", by, "reason", reason)
+	e.sched.log.Info("something was paused or resumed", "target", t.String(), "by", by, "reason", reason)
 }
 
 // eventKey returns the resource of an event about the target. Of a type, it has the type alone.

@@ -464,7 +464,7 @@ func TestTheLogSaysWhatIsBlockedAndWhatHasFailed(t *testing.T) {
 			}
 		}
 		want := []string{
-			"INFO engine starts runs=0",
+			"INFO engine starts, and takes up its unfinished runs runs=0",
 			"WARN attempt failed " + of("fails") + " step=1 driver=fails attempt=1 kind=failure code=no-image",
 			"WARN attempt failed " + of("fails") + " step=1 driver=fails attempt=2 kind=failure code=no-image",
 			"WARN run failed " + of("fails") + " step=1 kind=failure code=no-image",
@@ -475,9 +475,9 @@ func TestTheLogSaysWhatIsBlockedAndWhatHasFailed(t *testing.T) {
 			"WARN run timed out " + of("late") + " step=1 kind=timeout",
 			"WARN signal is kept, and the run awaits another one run=" + awaits.ID + " resource=r/a-awaits signal=og awaited=go",
 			"WARN run is blocked run=" + blocked.ID + " resource=r/a-failz pipeline=failz step=1 driver=failz reason=\"driver \\\"failz\\\" is not registered; did you mean \\\"fails\\\"?\"",
-			"INFO pause was changed target=everything by=ada reason=freeze",
+			"INFO something was paused or resumed target=everything by=ada reason=freeze",
 			"WARN run is blocked run=" + held.ID + " resource=r/held pipeline=fails reason=\"paused by ada: freeze\"",
-			"INFO pause was changed target=everything by=ada reason=resumed",
+			"INFO something was paused or resumed target=everything by=ada reason=resumed",
 		}
 		require.Equal(t, want, got[:min(len(got), len(want))])
 		require.Equal(t, "INFO engine has stopped runs=2", got[len(got)-1])
