@@ -250,7 +250,7 @@ func (e *Engine) retrySubmission(ctx context.Context, old *Run, head *record.Res
 	case head == nil || head.ID != old.ResourceID:
 		return nil, ErrNotFound
 	case head.Deleted != 0:
-		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+		return nil, isDeleted(head)
 	case head.Generation != old.Generation:
 		return nil, fmt.Errorf("%w: run %s was of generation %d, and %d is the newest", ErrConflict, old.ID, old.Generation, head.Generation)
 	case head.Active != "" || head.Pending != "":
@@ -317,6 +317,14 @@ func (e *Engine) Rollback(ctx context.Context, k Key, generation int64) (*Run, e
 	return run, nil
 }
 
+// isDeleted returns the error for a call that a resource which is marked for deletion does not allow.
+func isDeleted(head *record.Resource) error {
+	if head.Status.Phase.Final() {
+		return fmt.Errorf("%w: its deletion, run %s, is %s; call Delete again", ErrConflict, head.Status.Run, head.Status.Phase)
+	}
+	return fmt.Errorf("%w: run %s is deleting it", ErrConflict, head.Status.Run)
+}
+
 // rerun makes a run of an unchanged resource if wanted returns true for the resource's record. Otherwise it returns the
 // newest run.
 func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, origin record.Origin, wanted func(*record.Resource) bool) (*Run, error) {
@@ -328,7 +336,7 @@ func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, or
 			return nil, ErrNotFound
 		}
 		if head.Deleted != 0 {
-			return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+			return nil, isDeleted(head)
 		}
 		next := *head
 		if !wanted(head) {
@@ -367,13 +375,13 @@ type submission struct {
 func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, create bool, by string) (*submission, error) {
 	switch {
 	case head != nil && head.Deleted != 0:
-		return nil, fmt.Errorf("%w: it is being deleted", ErrConflict)
+		return nil, isDeleted(head)
 	case head != nil && create:
 		return nil, ErrExists
 	case o.Version != 0 && head == nil:
-		return nil, fmt.Errorf("%w: version %d was given, and there is none", ErrConflict, o.Version)
+		return nil, fmt.Errorf("%w: version %d was given, and there is no such resource; a new one has version 0", ErrConflict, o.Version)
 	case o.Version != 0 && head.Version != o.Version:
-		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one", ErrConflict, o.Version, head.Version)
+		return nil, fmt.Errorf("%w: version %d was given, and %d is the current one; read it with Get, and apply the change to that", ErrConflict, o.Version, head.Version)
 	}
 	pipeline, missing := e.checkPipeline(ctx, keyOf(o), o.Pipeline)
 	if missing != nil && (head == nil || !errors.Is(missing, ErrNotFound)) {

@@ -75,6 +75,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -212,7 +213,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	}
 	e := &Engine{opts: opts.withDefaults(), ledger: ledger.New(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
-	e.sched = newScheduler(e.opts, e.ledger, e.events)
+	e.sched = newScheduler(st, e.opts, e.ledger, e.events)
 	e.sched.wrapped = wrapped
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
@@ -260,10 +261,18 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 // taken up. After it has returned, ctx has no effect. A run whose due time has passed in the meantime continues at
 // once. A step that was running when the former process ended is called again.
 //
-// Start returns [ErrClosed] after Shutdown, [ErrConflict] if the engine has been started already, or an error of the
-// store. After an error of the store, Start can be called again. Records with a newer format than this program knows
+// Start returns [ErrClosed] after Shutdown, [ErrConflict] if the engine has been started already or if another engine that was
+// started on the same store has not been shut down, or an error of the store. After an error of the store, Start can be called again. Records with a newer format than this program knows
 // are a [store.ErrCorrupt].
-func (e *Engine) Start(ctx context.Context) error {
+func (e *Engine) Start(ctx context.Context) (err error) {
+	if err := e.sched.own(); err != nil {
+		return fmt.Errorf("conveyor: start: %w", err)
+	}
+	defer func() {
+		if err != nil && e.sched.pool.Phase() == sched.New {
+			e.sched.disown()
+		}
+	}()
 	if err := e.checkFormat(ctx); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}

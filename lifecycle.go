@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +51,24 @@ func (s *scheduler) start(ctx context.Context) error {
 		s.background.running.Go(s.upkeep.takeUpLeftovers)
 	}))
 }
+
+// working are the schedulers that work in this process, by their stores. A store that is no pointer is not in it: nothing
+// would tell it from another one.
+var working sync.Map
+
+// own notes that the scheduler works on its store. It returns an error if another one does.
+func (s *scheduler) own() error {
+	if v := reflect.ValueOf(s.store); v.Kind() != reflect.Pointer || v.Elem().Type().Size() == 0 {
+		return nil
+	}
+	if other, taken := working.LoadOrStore(s.store, s); taken && other != s {
+		return fmt.Errorf("%w: another engine of this process works on this store; use one engine, or shut the other one down first", ErrConflict)
+	}
+	return nil
+}
+
+// disown notes that the scheduler works on its store no longer.
+func (s *scheduler) disown() { working.CompareAndDelete(s.store, s) }
 
 // startable returns nil if an engine in this phase can be started, and the reason otherwise.
 func startable(phase sched.Phase) error {
@@ -237,6 +256,7 @@ func (s *shutdown) stop(ctx context.Context) error {
 	first := s.pool.Reach(sched.Stopped)
 	if first {
 		s.log.Info("engine has stopped", "runs", s.pool.Stats().Tasks)
+		s.disown()
 		close(s.done)
 		s.flusher.alarm.stop()
 	}

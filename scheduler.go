@@ -16,6 +16,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // scheduler carries out the transitions that package run decides. It joins the workers, the due times and the shutdown.
@@ -25,7 +26,8 @@ import (
 // Lock order: runner.mu comes before the lock of the pool. Neither is held across a call of a driver, of the store or
 // of a logger.
 type scheduler struct {
-	opts        Options // with the defaults filled in; never written again
+	store       store.Store // opened and closed by the caller of New
+	opts        Options     // with the defaults filled in; never written again
 	ledger      *ledger.Ledger
 	view        run.Reader // the ledger, for decisions
 	limits      run.Limits
@@ -66,9 +68,9 @@ type pool = sched.Pool[record.Key, *runner]
 // task is the part of a runner that the pool knows.
 type task = sched.Task[record.Key, *runner]
 
-func newScheduler(opts Options, l *ledger.Ledger, events *feed) *scheduler {
+func newScheduler(st store.Store, opts Options, l *ledger.Ledger, events *feed) *scheduler {
 	s := &scheduler{
-		opts: opts, ledger: l, events: events, log: asynclog.New(opts.Logger),
+		store: st, opts: opts, ledger: l, events: events, log: asynclog.New(opts.Logger),
 		base:         context.Background(),
 		stopRetrying: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1),
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -30,9 +31,41 @@ type pipelineState struct {
 	rev store.Revision
 }
 
+// open is a store whose owner may close it too early.
+type open struct{ store.Store }
+
+// Get implements [store.Store].
+func (s open) Get(ctx context.Context, key string) (store.Record, error) {
+	r, err := s.Store.Get(ctx, key)
+	return r, needed(err)
+}
+
+// List implements [store.Store].
+func (s open) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	all := s.Store.List(ctx, q)
+	return func(yield func(store.Record, error) bool) {
+		all(func(r store.Record, err error) bool { return yield(r, needed(err)) })
+	}
+}
+
+// Commit implements [store.Store].
+func (s open) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	rev, err := s.Store.Commit(ctx, ops...)
+	return rev, needed(err)
+}
+
+// needed says in an error that a store was closed, and nothing else, that the store is needed. An error that says more, such as
+// that the store must be reopened, is returned as it is.
+func needed(err error) error {
+	if err == store.ErrClosed {
+		return fmt.Errorf("%w: the engine needs its store until Shutdown has returned, and for each call that reads", err)
+	}
+	return err
+}
+
 // New returns a ledger on a store. The caller opens and closes the store.
 func New(st store.Store) *Ledger {
-	return &Ledger{Store: st, plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}, returned: map[uint64]struct{}{}}
+	return &Ledger{Store: open{st}, plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}, returned: map[uint64]struct{}{}}
 }
 
 // Load reads and decodes one record. If there is none, Load returns revision 0 and an error that wraps

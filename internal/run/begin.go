@@ -183,7 +183,7 @@ func (t *Transition) pinListeners() error {
 	switch {
 	case len(names) == 0:
 		t.extra = append(t.extra, store.Put(record.UnlistenedKey(t.key), []byte("{}")))
-		return t.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q", t.key.Type))
+		return t.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q, and the resource names no pipeline: its Meta.Pipeline is empty", t.key.Type))
 	case len(names) > limit:
 		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), t.key.Type, limit))
 	}

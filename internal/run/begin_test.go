@@ -87,7 +87,7 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"the pipeline is for another type now", "p", record.Created, nil, func(w *world) {
 			w.savePipeline("p", listOf("a"), func(rec *record.Pipeline) { rec.Resource = "other" })
 		}, plan.StopNone, false, plan.Failed, `pipeline "p" is now for resources of type "other"`},
-		{"no driver listens", "", record.Created, nil, nil, plan.StopNone, false, plan.Skipped, `no driver listens to resources of type "thing"`},
+		{"no driver listens", "", record.Created, nil, nil, plan.StopNone, false, plan.Skipped, `no driver listens to resources of type "thing", and the resource names no pipeline: its Meta.Pipeline is empty`},
 		{"too many drivers listen", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = []string{"a", "b", "c"}, 2
 		}, plan.StopNone, false, plan.Failed, `3 drivers listen to resources of type "thing", more than the limit of 2`},

@@ -41,8 +41,8 @@ const (
 // When Open returns a nil error, the file and its name are on disk, and the caller owns the store until it calls Close.
 // Open returns these errors:
 //
-//   - ErrLocked while another owner, in this process or another one, has the file. If Open was waiting when ctx ended,
-//     the error wraps the cause of ctx too.
+//   - ErrLocked while another owner, in this process or another one, has the file. The error names the process on Linux. If
+//     Open was waiting when ctx ended, the error wraps the cause of ctx too.
 //   - ErrCorrupt if the file is damaged, is not a regular file, or was written by another program or a newer version.
 //     The file is left unchanged.
 //   - The cause of ctx if ctx has ended before Open begins.
@@ -102,12 +102,23 @@ func acquire(ctx context.Context, path string, opts Options, fn func() error) er
 		select {
 		case <-limit.Done():
 			if ctx.Err() != nil {
-				return fmt.Errorf("%w: %s: %w", store.ErrLocked, path, context.Cause(ctx))
+				return fmt.Errorf("%w: %s%s: %w", store.ErrLocked, path, ownedBy(path), context.Cause(ctx))
 			}
-			return fmt.Errorf("%w: %s", store.ErrLocked, path)
+			return fmt.Errorf("%w: %s%s; Options.Wait waits for it", store.ErrLocked, path, ownedBy(path))
 		case <-again.C:
 		}
 	}
+}
+
+// thisProcess is what ownerOf returns if the owner is this process.
+const thisProcess = "this process has it open already: one store has one owner, and one engine"
+
+// ownedBy returns who has the lock of a file, to be added to the text of an error.
+func ownedBy(path string) string {
+	if owner := ownerOf(path); owner != "" {
+		return ": " + owner
+	}
+	return ""
 }
 
 // open opens an existing file. It inspects all pages of a file of at most inspectAllUpTo bytes. The error wraps bbolt's

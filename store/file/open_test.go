@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -47,6 +48,10 @@ func TestASecondOwnerIsLockedOut(t *testing.T) {
 	_, err := file.Open(t.Context(), path, file.Options{})
 	require.ErrorIs(t, err, store.ErrLocked)
 	require.ErrorContains(t, err, path)
+	require.ErrorContains(t, err, "; Options.Wait waits for it")
+	if runtime.GOOS == "linux" {
+		require.ErrorContains(t, err, "this process has it open already: one store has one owner, and one engine")
+	}
 	require.ErrorIs(t, file.Check(t.Context(), path, file.Options{}), store.ErrLocked)
 
 	_, err = s.Commit(t.Context(), store.Put("key", nil))

@@ -114,6 +114,8 @@ func requireLocked(t *testing.T, paths ...string) (slowest time.Duration) {
 		_, err := file.Open(ctx, path, file.Options{})
 		slowest = max(slowest, time.Since(began))
 		require.ErrorIs(t, err, store.ErrLocked, path)
+		require.ErrorContains(t, err, " has it", "the error says who")
+		require.ErrorContains(t, err, "Options.Wait")
 		require.NoError(t, ctx.Err(), "the refusal took more than %v", late)
 		cancel()
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,9 @@ func TestAnotherProcessIsLockedOut(t *testing.T) {
 
 	_, err = file.Open(t.Context(), path, file.Options{})
 	require.ErrorIs(t, err, store.ErrLocked)
+	if runtime.GOOS == "linux" { // the only system that says who has a lock
+		require.ErrorContains(t, err, fmt.Sprintf("process %d (", holder.Process.Pid))
+	}
 
 	opened := make(chan error)
 	go func() {

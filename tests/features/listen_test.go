@@ -97,7 +97,7 @@ func TestRule05NobodyListensSkipsTheRunWithAReason(t *testing.T) {
 		o := rig.Loose("k", "x", 1)
 		run := e.Finish(o)
 		require.Equal(t, conveyor.StateSkipped, run.State)
-		require.Equal(t, `no driver listens to resources of type "k"`, run.Reason)
+		require.Equal(t, `no driver listens to resources of type "k", and the resource names no pipeline: its Meta.Pipeline is empty`, run.Reason)
 		require.NoError(t, run.Err())
 		require.Equal(t, run, e.MustGetRun(run.ID))
 		require.Equal(t, []*conveyor.Run{run}, e.RunsOf(o))

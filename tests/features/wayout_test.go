@@ -18,6 +18,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // TestWaitThatIsGivenUpSaysWhatTheRunIsDoing waits for runs that do not end, each for another reason.
@@ -483,5 +484,126 @@ func TestTheLogSaysWhatIsBlockedAndWhatHasFailed(t *testing.T) {
 		require.Equal(t, "INFO engine has stopped runs=2", got[len(got)-1])
 		require.NotContains(t, strings.Join(got, "\n"), "boom")
 		require.NotContains(t, strings.Join(got, "\n"), "secret")
+	})
+}
+
+func TestAConflictWithADeletionSaysHowItGoesOn(t *testing.T) {
+	eachStore(t, func(t *testing.T, st store.Store) {
+		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
+		e.Driver("d", rig.Undoing(new(rig.Recorder), rig.Recording(rig.InTurn(
+			rig.Always(conveyor.Done(), conveyor.Permanent(rig.ErrBoom)), rig.Taking(time.Hour), rig.Taking(time.Hour)))))
+		e.Pipeline("d")
+		o := rig.Object("a", 1)
+		first := e.Finish(o)
+		refused := func(says string) {
+			for name, call := range map[string]func() error{
+				"Apply":    func() error { _, err := e.Apply(t.Context(), rig.Object("a", 2)); return err },
+				"Trigger":  func() error { _, err := e.Trigger(t.Context(), o.Key()); return err },
+				"Retry":    func() error { _, err := e.Retry(t.Context(), first.ID, conveyor.RetryFrom{}); return err },
+				"Rollback": func() error { _, err := e.Rollback(t.Context(), o.Key(), 1); return err },
+			} {
+				err := call()
+				require.ErrorIs(t, err, conveyor.ErrConflict, name)
+				require.ErrorContains(t, err, says, name)
+			}
+		}
+		remove := func() *conveyor.Run {
+			run, err := e.Delete(t.Context(), o.Key())
+			require.NoError(t, err)
+			return run
+		}
+		failed := remove()
+		e.Ended(failed.ID)
+		refused("its deletion, run " + failed.ID + ", is failed; call Delete again")
+		again := remove()
+		require.NotEqual(t, failed.ID, again.ID)
+		synctest.Wait()
+		refused("run " + again.ID + " is deleting it")
+		require.NoError(t, e.Cancel(t.Context(), again.ID, ""))
+		e.Ended(again.ID)
+		refused("its deletion, run " + again.ID + ", is canceled; call Delete again")
+		last := remove()
+		time.Sleep(2 * time.Hour)
+		require.NoError(t, e.Ended(last.ID).Err())
+		require.NoError(t, e.Finish(rig.Object("a", 2)).Err())
+	})
+}
+
+func TestAStaleVersionSaysHowToGetTheCurrentOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{}).MustStart()
+		e.Driver("d", new(rig.Recorder))
+		e.Pipeline("d")
+		o := rig.Object("a", 1)
+		o.Version = 7
+		_, err := e.Apply(t.Context(), o)
+		require.ErrorContains(t, err, "version 7 was given, and there is no such resource; a new one has version 0")
+		e.Finish(rig.Object("a", 1))
+		_, err = e.Apply(t.Context(), o)
+		require.ErrorContains(t, err, "version 7 was given, and 1 is the current one; read it with Get, and apply the change to that")
+	})
+}
+
+func TestAStoreThatIsClosedTooEarlyIsMissed(t *testing.T) {
+	eachStore(t, func(t *testing.T, st store.Store) {
+		e, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, e.Register("d", rig.DriverOf(rig.Taking(time.Minute))))
+		require.NoError(t, e.SavePipeline(t.Context(), rig.PipelineOf("d", "d")))
+		require.NoError(t, e.Start(t.Context()))
+		run, err := e.Apply(t.Context(), rig.Object("a", 1))
+		require.NoError(t, err)
+		require.NoError(t, st.Close())
+		_, waited := e.Wait(t.Context(), run.ID)
+		_, applied := e.Apply(t.Context(), rig.Object("b", 1))
+		_, got := e.Get(t.Context(), rig.Object("b", 1).Key())
+		var listed error
+		for _, err := range e.List(t.Context(), conveyor.ResourceFilter{}) {
+			listed = err
+		}
+		for _, err := range []error{waited, applied, got, listed, e.Cancel(t.Context(), run.ID, ""), e.Pause(t.Context(), conveyor.Target{All: true}, "")} {
+			require.ErrorIs(t, err, store.ErrClosed)
+			require.ErrorContains(t, err, "store: closed: the engine needs its store until Shutdown has returned")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_ = e.Shutdown(ctx) // it names what is not recorded
+	})
+}
+
+func TestTwoEnginesOfOneProcessDoNotWorkOnOneStore(t *testing.T) {
+	eachStore(t, func(t *testing.T, st store.Store) {
+		first, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		second, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, first.Start(t.Context()))
+		require.ErrorIs(t, first.Start(t.Context()), conveyor.ErrConflict, "it is started already")
+		err = second.Start(t.Context())
+		require.ErrorIs(t, err, conveyor.ErrConflict)
+		require.ErrorContains(t, err, "another engine of this process works on this store; use one engine, or shut the other one down first")
+		require.NoError(t, first.Shutdown(t.Context()))
+		require.NoError(t, second.Start(t.Context()))
+		require.NoError(t, second.Shutdown(t.Context()))
+	})
+}
+
+func TestAnEngineThatCouldNotStartLeavesItsStoreToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory.New()
+		_, err := st.Commit(t.Context(), store.Put("format", []byte(`{"format":99}`)))
+		require.NoError(t, err)
+		first, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.ErrorIs(t, first.Start(t.Context()), store.ErrCorrupt)
+		_, err = st.Commit(t.Context(), store.Delete("format"))
+		require.NoError(t, err)
+		second, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, second.Start(t.Context()))
+		require.ErrorIs(t, first.Start(t.Context()), conveyor.ErrConflict)
+		require.NoError(t, second.Shutdown(t.Context()))
+		require.NoError(t, first.Start(t.Context()))
+		require.NoError(t, first.Shutdown(t.Context()))
 	})
 }
