@@ -218,6 +218,24 @@ func TestReadmeShowsOneGraphThreeTimes(t *testing.T) {
 	require.Contains(t, strings.ReplaceAll(example, "\n\t// ", "\n"), picture.String()[:picture.Len()-1])
 }
 
+// TestReadmeShowsHowToOperate holds the programs of the section to an example that is run.
+func TestReadmeShowsHowToOperate(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	examples, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	_, example, found := strings.Cut(string(examples), "func Example_operating() {\n")
+	require.True(t, found)
+	_, section, found := strings.Cut(string(readme), "## Operating\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(section, -1)
+	require.Len(t, blocks, 2)
+	for _, block := range blocks {
+		require.Contains(t, example, regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(block[1], "\t$1"))
+	}
+}
+
 // TestReadmeNamesTestsThatExist holds every promise of the README to a test.
 func TestReadmeNamesTestsThatExist(t *testing.T) {
 	readme, err := os.ReadFile("README.md")

@@ -1402,3 +1402,40 @@ func ExampleEngine_Pauses() {
 	// driver "driver-1", by ada: the registry is down
 	// resource "build/app", by ada:
 }
+
+func Example_operating() {
+	ctx, st, build := context.Background(), memory.New(), newBuild("app", "")
+	observe := func(step, tenant string, took time.Duration, err error) {
+		fmt.Println("step", step, "for", tenant, "ended:", err)
+	}
+	tenantOf := func(context.Context) map[string]string { return map[string]string{"tenant": "acme"} }
+
+	timed := func(next conveyor.Call) conveyor.Call {
+		return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			began := time.Now()
+			result, err := next(ctx, req)
+			observe(req.Step.ID, req.Carried["tenant"], time.Since(began), err)
+			return result, err
+		}
+	}
+	engine, err := conveyor.New(st, conveyor.Options{Wrap: []func(conveyor.Call) conveyor.Call{timed}, Carry: tenantOf})
+
+	check(err)
+	check(engine.Register("tester", conveyor.DriverFunc(quiet)))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "tester"}}}))
+	check(engine.Start(ctx))
+
+	ctx = conveyor.As(ctx, "ada")
+	err = engine.Pause(ctx, conveyor.Target{Pipeline: "ci"}, "freeze")
+	run, err := engine.Apply(ctx, build) // accepted, and held: "paused by ada: freeze"
+	fmt.Println(run.By)                  // ada
+	err = engine.Resume(ctx, conveyor.Target{Pipeline: "ci"})
+
+	check(err)
+	_, err = engine.Wait(ctx, run.ID)
+	check(err)
+	check(engine.Shutdown(ctx))
+	// Output:
+	// ada
+	// step 1 for acme ended: <nil>
+}
