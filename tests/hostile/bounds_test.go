@@ -48,12 +48,14 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 		runs   int
 		opts   []conveyor.DriverOption
 		absent bool // the driver
+		paused bool // the pipeline, once one run is under way
 		change func(conveyor.PipelineSpec) conveyor.PipelineSpec
 	}{
-		{"a pipeline that has one run at a time", many, nil, false, func(p conveyor.PipelineSpec) conveyor.PipelineSpec { return rig.AtMost(p, 1) }},
-		{"a driver with one slot", some, []conveyor.DriverOption{conveyor.Concurrency(1)}, false, nil},
-		{"an engine whose workers are all taken", some, nil, false, nil},
-		{"a driver that is not registered", some, nil, true, nil},
+		{"a pipeline that has one run at a time", many, nil, false, false, func(p conveyor.PipelineSpec) conveyor.PipelineSpec { return rig.AtMost(p, 1) }},
+		{"a driver with one slot", some, []conveyor.DriverOption{conveyor.Concurrency(1)}, false, false, nil},
+		{"an engine whose workers are all taken", some, nil, false, false, nil},
+		{"a driver that is not registered", some, nil, true, false, nil},
+		{"a pipeline that is paused", some, nil, false, true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			release, entered := make(chan struct{}), make(chan struct{}, 1)
@@ -79,6 +81,9 @@ func TestAMillionAppliesToWhatIsStuckHoldOneKilobyteEach(t *testing.T) {
 			require.NoError(t, err)
 			if !c.absent {
 				<-entered
+			}
+			if c.paused {
+				require.NoError(t, e.Pause(t.Context(), conveyor.Target{Pipeline: "p"}, "freeze"))
 			}
 			goroutines, before := runtime.NumGoroutine(), rig.HeapInUse()
 			for i := range c.runs {

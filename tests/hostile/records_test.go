@@ -108,7 +108,7 @@ func TestRule11GarbageInAnyRecordStopsNothingElse(t *testing.T) {
 	for _, key := range whole.keys {
 		prefixes[prefixOf(key)]++
 	}
-	require.Len(t, prefixes, 18, "a kind of record is missing: %v", prefixes)
+	require.Len(t, prefixes, 19, "a kind of record is missing: %v", prefixes)
 	var cases atomic.Int64
 	t.Cleanup(func() { testenv.Figure(t, "%d cases in records of %d kinds", cases.Load(), len(prefixes)) })
 	for _, prefix := range slices.Sorted(maps.Keys(prefixes)) {
@@ -195,7 +195,7 @@ func (r *rich) ownerOf(key string) conveyor.Key {
 	parts := strings.Split(key, "/")
 	at := 1
 	switch parts[0] {
-	case "format", "pip", "pir":
+	case "format", "pip", "pir", "pse":
 		return conveyor.Key{}
 	case "rsy":
 		at = 2
@@ -259,7 +259,7 @@ func richPipelines() []conveyor.Pipeline {
 	}
 	return []conveyor.Pipeline{
 		of("good", "ok", "hold", "log"), of("done", "ok", "log", "save"), of("failed", "ok", "fail"), of("waits", "ok", "await", "ok"),
-		of("told", "hold", "await", "ok"), of("retries", "fail"), line, resync, graph, finally, replace, few, of("blocked", "missing"),
+		of("told", "hold", "await", "ok"), of("retries", "fail"), line, resync, graph, finally, replace, few, of("blocked", "missing"), of("paused", "ok"),
 		of("undone", "undo", "ok"), planned,
 	}
 }
@@ -322,7 +322,9 @@ func newRich(t *testing.T) *rich {
 		e.Ended(removed.ID)
 		apply("undone", "x", 1)
 		time.Sleep(90 * time.Minute)
-		for _, kind := range []string{"waits", "told", "retries", "line", "graph", "finally", "replace", "few", "blocked", "heard", "planned"} {
+		require.NoError(t, e.Pause(conveyor.As(t.Context(), "ada"), conveyor.Target{Pipeline: "paused"}, "freeze"))
+		require.NoError(t, e.Pause(t.Context(), conveyor.Target{Driver: "missing"}, ""))
+		for _, kind := range []string{"paused", "waits", "told", "retries", "line", "graph", "finally", "replace", "few", "blocked", "heard", "planned"} {
 			apply(kind, "x", 1)
 		}
 		apply("few", "y", 1)
@@ -382,7 +384,7 @@ func (r *rich) endure(t *testing.T, damage map[string][]byte, ruined bool, what 
 		require.NoError(t, err)
 		e := rig.NewOn(t, st, conveyor.Options{})
 		richDrivers(e)
-		for _, p := range richPipelines()[14:] { // planned by code
+		for _, p := range richPipelines()[15:] { // planned by code
 			fair(t, e.SavePipeline(t.Context(), p))
 		}
 		before := rig.Dump(t, st)
@@ -439,6 +441,21 @@ func (r *rich) tryAll(t *testing.T, e *rig.Engine, damage map[string][]byte, rui
 		defer cancel()
 		parts := strings.Split(key, "/")
 		k := r.ownerOf(key)
+		if parts[0] == "pse" {
+			var err error
+			for _, failed := range e.Pauses(ctx) {
+				err = errors.Join(err, failed)
+			}
+			fair(t, err)
+			if ruined {
+				namesKey(t, err, key)
+			}
+			for _, target := range []conveyor.Target{{Pipeline: "paused"}, {Driver: "missing"}} {
+				fair(t, e.Resume(ctx, target)) // the record of the other one may be damaged too, and gone
+			}
+			require.Empty(t, rig.Drain(t, e.Pauses(ctx)), "what is damaged can be resumed")
+			continue
+		}
 		if k == (conveyor.Key{}) && key != "format" {
 			k = conveyor.Key{Type: parts[1], Name: "x"}
 			_, err := e.GetPipeline(ctx, parts[1])
@@ -522,7 +539,9 @@ func (r *rich) tryAll(t *testing.T, e *rig.Engine, damage map[string][]byte, rui
 }
 
 func TestRule11ADamagedSignalDamagesNoStep(t *testing.T) {
-	for _, value := range []string{"", `{"a":`, "null null"} {
+	for _, c := range []struct{ end, value string }{
+		{"", ""}, {"", `{"a":`}, {"", "null null"}, {"~", ""}, {"~", `{"payload":`}, {"~", `{"by":"ada"}`}, {"~", `{"payload":1,"by":2}`}, {"~", "null"}, {"~", `"go"`},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			e := rig.New(t, conveyor.Options{}).MustStart()
 			e.Driver("ask", rig.DriverOf(rig.Approval(0)))
@@ -530,8 +549,8 @@ func TestRule11ADamagedSignalDamagesNoStep(t *testing.T) {
 			run := e.MustApply(rig.Object("a", nil))
 			synctest.Wait()
 			e.Stop()
-			key := "sig/" + run.ID + "/go/1"
-			_, err := e.Store.Store.Commit(t.Context(), store.Put(key, []byte(value)))
+			key := "sig/" + run.ID + "/go/1" + c.end
+			_, err := e.Store.Store.Commit(t.Context(), store.Put(key, []byte(c.value)))
 			require.NoError(t, err)
 			var out bytes.Buffer
 			e = rig.NewOn(t, e.Store.Store, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
