@@ -1,35 +1,20 @@
 package conveyortest
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
-
-// Given is the input of the call that [Attempt] makes. The zero value works.
-type Given struct {
-	// Resource is the resource of the run. The driver gets a copy, and Resource itself is not changed. A missing name,
-	// type or pipeline is filled in.
-	Resource conveyor.Resource
-	// Outputs are the outputs that earlier steps returned with [conveyor.DoneWith], by the ids of the steps.
-	Outputs map[string]any
-	// Settings are the settings of the step. They are encoded as JSON and become the With of the step.
-	Settings any
-	// Timeout limits the attempt. 0 means no limit.
-	Timeout time.Duration
-}
 
 // Outcome is the outcome of one call of a driver.
 type Outcome struct {
@@ -49,10 +34,11 @@ func (o Outcome) Permanent() bool { return o.State == conveyor.StateFailed }
 
 // Attempt calls a driver once and returns the outcome.
 //
-// The call is made by a separate engine, for the last step of a pipeline. The earlier steps of the pipeline have
-// returned the given outputs. Therefore every method of the request works, and the engine handles the answer of the
-// driver as in production. The engine has ended when Attempt returns. Attempt fails the test if it cannot make the
-// call.
+// The call is made by a separate engine, in a run that is as given. Other drivers make it so: they return the given
+// outputs in the steps before, and they stand in for the driver in the calls of its step that come before this one. The
+// signal, the checkpoint, the interruption and the outcome of the Steps are real ones. Therefore every method of the
+// request works, and the engine handles the answer of the driver as in production. The engine has ended when Attempt
+// returns. Attempt fails the test if it cannot make the call.
 func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
 	t.Helper()
 	o, err := attempt(t.Context(), d, given)
@@ -62,85 +48,191 @@ func Attempt(t testing.TB, d conveyor.Driver, given Given) Outcome {
 	return o
 }
 
-// underTest names the step and the driver under test.
-const underTest = "under-test"
-
 func attempt(ctx context.Context, d conveyor.Driver, given Given) (o Outcome, err error) {
+	t, err := newTrial(d, &given)
+	if err != nil {
+		return o, err
+	}
+	defer func() { err = errors.Join(err, t.records.Close()) }()
+	if given.Resumed {
+		if err := t.interrupt(ctx); err != nil {
+			return o, err
+		}
+	}
+	return t.call(ctx)
+}
+
+// trial is the run of one Attempt.
+type trial struct {
+	given    *Given
+	resource *conveyor.Object
+	newer    *conveyor.Object // the resource in another generation
+	pipeline conveyor.PipelineSpec
+	records  *memory.Store
+	run      string          // its id; empty until the resource is applied
+	driver   conveyor.Driver // of the step under test
+	before   int             // the calls of stand-ins that are left
+	calls    Recorder        // of the driver under test
+	crash    func()          // makes the present engine crash
+	ended    atomic.Bool     // the Steps have ended as given
+}
+
+// newTrial returns a trial without an engine, or an error if there cannot be such a run.
+func newTrial(d conveyor.Driver, given *Given) (t *trial, err error) {
 	if d == nil {
-		return o, errors.New("the driver is nil")
+		return nil, errors.New("the driver is nil")
 	}
-	resource, err := given.object()
+	if err := given.check(); err != nil {
+		return nil, err
+	}
+	t = &trial{given: given, records: memory.New()}
+	if t.resource, err = given.object(); err != nil {
+		return nil, err
+	}
+	if t.pipeline, err = given.pipeline(t.resource); err != nil {
+		return nil, err
+	}
+	t.newer = t.resource.Clone()
+	if t.newer.Spec = []byte("0"); sameJSON(t.resource.Spec, t.newer.Spec) {
+		t.newer.Spec = []byte("1")
+	}
+	var calls []conveyor.Driver
+	for _, d := range append(given.standIns(func() { t.crash() }), t.calls.Record(d)) {
+		calls = append(calls, t.guarded(d))
+	}
+	t.before = len(calls) - 1
+	t.driver = InTurn(append(calls, conveyor.DriverFunc(untilTheEnd))...)
+	return t, nil
+}
+
+// guarded returns a driver that calls d if the request is as given so far.
+func (t *trial) guarded(d conveyor.Driver) conveyor.Driver {
+	return conveyor.DriverFunc(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		switch {
+		case req.Attempt > 1:
+			return conveyor.Result{}, conveyor.Permanent(errors.New("the time was over before the call"))
+		case req.Outcome != t.given.Outcome, t.given.Outcome != conveyor.StateUnset && !t.ended.Load():
+			return conveyor.Result{}, conveyor.Permanent(errors.New("the steps before have not ended as given"))
+		}
+		return d.Reconcile(ctx, req)
+	})
+}
+
+// untilTheEnd is the driver of every call after the one under test. It waits until the run is canceled.
+func untilTheEnd(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+	<-ctx.Done()
+	return conveyor.Result{}, context.Cause(ctx)
+}
+
+// interrupt has the stand-ins called by an engine that crashes in the last of these calls.
+func (t *trial) interrupt(ctx context.Context) error {
+	alive, die := context.WithCancel(ctx)
+	defer die()
+	records := &crashStore{Store: t.records, onCrash: die}
+	t.crash = records.crash
+	e, err := t.newEngine(records)
 	if err != nil {
-		return o, err
+		return err
 	}
-	pipeline, err := given.pipeline(resource)
-	if err != nil {
-		return o, err
+	defer abandon(e)
+	err = t.start(ctx, e)
+	var run *conveyor.Run
+	if err == nil {
+		run, err = e.Wait(alive, t.run)
 	}
-	// The policy has no end of attempts, so that a step that would be retried differs from one that has failed for
-	// good. The second attempt never reaches the driver.
-	records := memory.New()
-	e, err := conveyor.New(records, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}})
+	switch {
+	case records.isCrashed():
+		t.before = 0
+		return nil
+	case err != nil:
+		return err
+	}
+	return notCalled(run)
+}
+
+// call has the driver under test called by an engine, and returns the outcome.
+func (t *trial) call(ctx context.Context) (o Outcome, err error) {
+	e, err := t.newEngine(t.records)
 	if err != nil {
 		return o, err
 	}
 	defer func() {
 		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		err = errors.Join(err, e.Shutdown(end), records.Close())
+		err = errors.Join(err, e.Shutdown(end))
 	}()
-	var calls Recorder
-	if err := given.start(ctx, e, pipeline, calls.Record(d)); err != nil {
+	events := e.Watch(ctx, conveyor.WatchOptions{Resource: t.resource.Key()})
+	if err := t.start(ctx, e); err != nil {
 		return o, err
 	}
-	run, err := o.apply(ctx, e, resource)
+	if o.State, o.Reason, err = t.awaitStep(events); err != nil {
+		return o, err
+	}
+	run, err := endRun(ctx, e, t.run)
 	if err != nil {
 		return o, err
 	}
-	made := calls.Calls()
+	made := t.calls.Calls()
 	if len(made) == 0 {
-		return o, fmt.Errorf("the driver was not called: %s", describe(run)) // the engine has refused a given output
+		return o, notCalled(run)
 	}
 	o.setResult(run, made[0])
 	return o, nil
 }
 
-// start registers the driver under test and the driver of the earlier steps, and starts the engine.
-func (g *Given) start(ctx context.Context, e *conveyor.Engine, pipeline conveyor.PipelineSpec, d conveyor.Driver) error {
-	return errors.Join(
-		e.Register("given", conveyor.DriverFunc(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			return conveyor.DoneWith(g.Outputs[req.Step.ID]), nil
-		})),
-		e.Register(underTest, &firstCall{driver: d}),
-		e.SavePipeline(ctx, pipeline),
-		e.Start(ctx),
-	)
-}
-
-// apply applies the resource, and sets State and Reason once the driver has been called. It returns the run at that time.
-func (o *Outcome) apply(ctx context.Context, e *conveyor.Engine, resource *conveyor.Object) (*conveyor.Run, error) {
-	events := e.Watch(ctx, conveyor.WatchOptions{Resource: resource.Key()})
-	applied, err := e.Apply(ctx, resource)
+// newEngine returns an engine with the drivers of the run, which is not started.
+//
+// Its policy has no end of attempts, so that a step that would be retried differs from one that has failed for good. The
+// second attempt never reaches the driver.
+func (t *trial) newEngine(records store.Store) (*conveyor.Engine, error) {
+	e, err := conveyor.New(records, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: -1}})
 	if err != nil {
 		return nil, err
 	}
-	if o.State, o.Reason, err = awaitStep(events); err != nil {
-		return nil, err
-	}
-	return endRun(ctx, e, applied.ID)
+	return e, errors.Join(
+		e.Register(outputGiver, conveyor.DriverFunc(t.given.giveOutput)),
+		e.Register(outcomeGiver, outcome{t.given, e, t.newer, &t.ended}),
+		e.Register(underTest, t.driver),
+	)
 }
 
-// awaitStep returns the state and the reason that the first call has given the step under test. The state is 0 if the
-// run has ended without such a call.
-func awaitStep(events iter.Seq2[conveyor.Event, error]) (state conveyor.State, reason string, err error) {
+// start starts an engine. If there is no run yet, start applies the resource and sends the given signal.
+func (t *trial) start(ctx context.Context, e *conveyor.Engine) error {
+	if t.run != "" {
+		return e.Start(ctx)
+	}
+	if err := errors.Join(e.SavePipeline(ctx, t.pipeline), e.Start(ctx)); err != nil {
+		return err
+	}
+	run, err := e.Apply(ctx, t.resource)
+	if err != nil {
+		return err
+	}
+	t.run = run.ID
+	if s := t.given.Signal; s != nil && !s.TimedOut {
+		err = e.Signal(ctx, run.ID, s.name(), s.Payload) // the step takes it as soon as it awaits it
+	}
+	if errors.Is(err, conveyor.ErrConflict) { // the run has ended, and says why
+		err = nil
+	}
+	return err
+}
+
+// awaitStep returns the state and the reason that the call under test has given the step. The state is 0 if the run has
+// ended without such a call.
+func (t *trial) awaitStep(events iter.Seq2[conveyor.Event, error]) (state conveyor.State, reason string, err error) {
+	before := t.before // calls that begin before the one under test
 	for event, err := range events {
-		if err != nil {
+		switch {
+		case err != nil:
 			return 0, "", err
-		}
-		if event.Kind == conveyor.EventRun && event.State.Final() {
-			break
-		}
-		if event.Step == underTest && event.State != conveyor.StateQueued && event.State != conveyor.StateRunning {
+		case event.Run != t.run:
+		case event.Kind == conveyor.EventRun && event.State.Final():
+			return 0, "", nil
+		case event.Step != underTest || event.State == conveyor.StateQueued:
+		case event.State == conveyor.StateRunning:
+			before--
+		case before < 0:
 			return event.State, event.Reason, nil
 		}
 	}
@@ -161,6 +253,12 @@ func endRun(ctx context.Context, e *conveyor.Engine, id string) (*conveyor.Run, 
 	return run, nil
 }
 
+// notCalled returns the error of a run in which something went wrong before the call under test. The run says what: the
+// engine has refused a given output, for example.
+func notCalled(run *conveyor.Run) error {
+	return fmt.Errorf("the driver was not called: %s", describe(run))
+}
+
 // setResult sets Result, Err and Output to what the driver has returned and what the engine has recorded of it.
 func (o *Outcome) setResult(run *conveyor.Run, call Call) {
 	step := run.Step(underTest)
@@ -173,59 +271,9 @@ func (o *Outcome) setResult(run *conveyor.Run, call Call) {
 	switch {
 	case failed.Stack != "" || errors.Is(o.Err, errNotReturned):
 		o.Err = &conveyor.PanicError{Value: strings.TrimPrefix(failed.Error, "driver panicked: "), Stack: []byte(failed.Stack)}
-	case errors.As(run.Err(), &failure):
+	case errors.As(run.Err(), &failure) && failure.Step == underTest:
 		o.Err = failure.Err
 	default:
 		o.Err = errors.New(failed.Error)
 	}
-}
-
-// object returns a copy of the resource for the engine, with a name, a type and a pipeline.
-func (g *Given) object() (*conveyor.Object, error) {
-	o := new(conveyor.Object)
-	if g.Resource != nil {
-		doc, err := json.Marshal(g.Resource)
-		if err != nil {
-			return nil, err
-		}
-		if err := json.Unmarshal(doc, o); err != nil {
-			return nil, err
-		}
-	}
-	o.Name = cmp.Or(o.Name, "name")
-	o.Type = cmp.Or(o.Type, "type")
-	o.Pipeline = cmp.Or(o.Pipeline, "pipeline")
-	o.Version = 0
-	return o, nil
-}
-
-// pipeline returns a pipeline with a step for each output, followed by the step under test.
-func (g *Given) pipeline(o *conveyor.Object) (conveyor.PipelineSpec, error) {
-	p := conveyor.PipelineSpec{Name: o.Pipeline, Resource: o.Type}
-	for _, id := range slices.Sorted(maps.Keys(g.Outputs)) {
-		p.Steps = append(p.Steps, conveyor.Step{ID: id, Driver: "given", Retry: &conveyor.RetryPolicy{MaxAttempts: 1}})
-	}
-	step := conveyor.Step{ID: underTest, Driver: underTest, Timeout: conveyor.Duration(g.Timeout)}
-	if g.Settings != nil {
-		var err error
-		if step.With, err = json.Marshal(g.Settings); err != nil {
-			return p, err
-		}
-	}
-	p.Steps = append(p.Steps, step)
-	return p, nil
-}
-
-// firstCall passes only the first call on to its driver. Every later call waits until the run is canceled.
-type firstCall struct {
-	driver conveyor.Driver
-	called atomic.Bool
-}
-
-func (o *firstCall) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	if o.called.CompareAndSwap(false, true) {
-		return o.driver.Reconcile(ctx, req)
-	}
-	<-ctx.Done()
-	return conveyor.Result{}, context.Cause(ctx)
 }

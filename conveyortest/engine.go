@@ -12,8 +12,9 @@
 //		conveyortest.AssertCalls(t, e.Calls(), "cloner", "tester")
 //	})
 //
-// [Attempt] calls one driver once and needs no pipeline of your own. [Engine.CrashAt] and [Engine.Reopen] show what
-// becomes of a run when the process dies.
+// [Attempt] calls one driver once and needs no pipeline of your own. It gives the driver all that a run can give: outputs,
+// a signal, a checkpoint, an interruption, the outcome of the steps before a cleanup. [Engine.CrashAt] and
+// [Engine.Reopen] show what becomes of a run when the process dies.
 package conveyortest
 
 import (
@@ -162,11 +163,14 @@ func (e *Engine) Reopen(drivers Drivers) *Engine {
 // abandon ends the goroutines of an engine that has crashed. Nothing that they still do reaches the store. abandon does
 // not wait for them, because a driver or a commit of the same engine can be its caller.
 func (e *Engine) abandon() {
-	e.shutdowns.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
-		cancel()            // ends the contexts of attempts at once; drivers have the rest of the time to return
-		_ = e.Shutdown(ctx) // the error names drivers that have not returned; a process that died does not wait for them
-	})
+	e.shutdowns.Go(func() { abandon(e.Engine) })
+}
+
+// abandon ends the goroutines of an engine whose store has crashed.
+func abandon(e *conveyor.Engine) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	cancel()            // ends the contexts of attempts at once; drivers have the rest of the time to return
+	_ = e.Shutdown(ctx) // the error names drivers that have not returned; a process that died does not wait for them
 }
 
 // stop shuts the engine down at the end of the test.
