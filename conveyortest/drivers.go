@@ -9,8 +9,8 @@ import (
 
 // InTurn returns a driver that passes its first call on to the first of answers, its second call to the second, and so
 // on. When it has come to the last answer, the last answer gets all further calls. Without answers, the driver always
-// returns [conveyor.Done]. The driver is safe for concurrent use. It is never a [conveyor.Finalizer], even if the
-// answers are.
+// returns [conveyor.Done], and so does an answer that is nil, as in [Drivers]. The driver is safe for concurrent use. It
+// is never a [conveyor.Finalizer], even if the answers are.
 func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 	if len(answers) == 0 {
 		return Return(conveyor.Done(), nil)
@@ -22,6 +22,9 @@ func InTurn(answers ...conveyor.Driver) conveyor.Driver {
 		answer := answers[next]
 		next = min(next+1, len(answers)-1)
 		mu.Unlock()
+		if answer == nil {
+			return conveyor.Done(), nil
+		}
 		return answer.Reconcile(ctx, req)
 	})
 }

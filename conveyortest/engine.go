@@ -19,7 +19,6 @@ package conveyortest
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -39,6 +38,7 @@ type Engine struct {
 	records   *memory.Store
 	store     *crashStore
 	calls     Recorder
+	began     time.Time      // by the clock of the bubble in which the engine was made, if there is one
 	shutdowns sync.WaitGroup // the goroutine that shuts the engine down after a crash
 }
 
@@ -48,7 +48,7 @@ type Drivers map[string]conveyor.Driver
 
 // New starts an engine on a new memory store. When the test ends, the engine is shut down. The test fails if a driver
 // does not return within opts.ShutdownGrace after that; 0 means 2s here. If the test uses a bubble of testing/synctest,
-// New must be called inside the bubble.
+// New must be called inside the bubble, and t must be that of the bubble.
 func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
 	records := memory.New()
@@ -58,7 +58,7 @@ func New(t testing.TB, opts conveyor.Options, drivers Drivers) *Engine {
 
 func open(t testing.TB, records *memory.Store, opts conveyor.Options, drivers Drivers) *Engine {
 	t.Helper()
-	e := &Engine{t: t, opts: opts, records: records}
+	e := &Engine{t: t, opts: opts, records: records, began: time.Now()}
 	e.store = &crashStore{Store: records, onCrash: e.abandon}
 	var err error
 	if e.Engine, err = conveyor.New(e.store, opts); err != nil {
@@ -89,48 +89,6 @@ func (e *Engine) Register(name string, d conveyor.Driver, opts ...conveyor.Drive
 // Calls returns the calls of the drivers of this engine so far, in the order in which the calls began.
 func (e *Engine) Calls() []Call { return e.calls.Calls() }
 
-// Finish applies a resource, waits until its run has ended, and returns the run, whether it succeeded or not.
-//
-// Finish fails the test if the resource cannot be applied or the run cannot be waited for, and if the run becomes
-// blocked, for example because the name of a driver is misspelt. If the engine crashes before the run has ended, Finish
-// returns nil; the resource may or may not have been recorded then. If the run needs something from the test meanwhile,
-// such as a signal, call Apply and Wait instead.
-func (e *Engine) Finish(r conveyor.Resource) *conveyor.Run {
-	e.t.Helper()
-	run, err := e.finish(r)
-	if err != nil && !e.Crashed() {
-		e.t.Fatalf("conveyortest: finish: %v", err)
-	}
-	return run
-}
-
-func (e *Engine) finish(r conveyor.Resource) (*conveyor.Run, error) {
-	ctx, cancel := context.WithCancelCause(e.t.Context())
-	events := e.Watch(ctx, conveyor.WatchOptions{})
-	run, err := e.Apply(ctx, r)
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
-	id := run.ID
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer cancel(nil)
-	watching.Go(func() {
-		for event, err := range events {
-			if err == nil && event.Run == id && event.State == conveyor.StateBlocked {
-				cancel(fmt.Errorf("run %s of %s is blocked: %s", id, event.Resource, event.Reason))
-				return
-			}
-		}
-	})
-	run, err = e.Wait(ctx, id)
-	if why := context.Cause(ctx); err != nil && why != nil {
-		err = why // without what Wait says about the run, which is the same
-	}
-	return run, err
-}
-
 // CrashAt makes the engine crash at its nth commit from now, counted from 1. This commit and all later ones do not
 // happen. If the commit was to record what a driver has returned, the driver is called again after [Engine.Reopen]. A
 // run of N steps that all succeed at once makes N+1 commits.
@@ -155,9 +113,21 @@ func (e *Engine) Crashed() bool { return e.store.isCrashed() }
 // engine. Reopen does not wait longer for a driver that ignores its context.
 func (e *Engine) Reopen(drivers Drivers) *Engine {
 	e.t.Helper()
+	e.checkBubble()
 	e.Crash()
 	e.shutdowns.Wait()
 	return open(e.t, e.records, e.opts, drivers)
+}
+
+// checkBubble fails the test if the caller is in a bubble of testing/synctest and the engine was made outside of it. The
+// first goroutine that the engine then started from inside would end the process with an error of the runtime. A bubble
+// has a clock of its own, which begins in the year 2000.
+func (e *Engine) checkBubble() {
+	e.t.Helper()
+	const set = 24 * time.Hour // more than somebody may have set the clock of the machine back during a test
+	if time.Now().Round(0).Before(e.began.Round(0).Add(-set)) {
+		e.t.Fatalf("conveyortest: the engine was made outside of the bubble of testing/synctest; call New inside it")
+	}
 }
 
 // abandon ends the goroutines of an engine that has crashed. Nothing that they still do reaches the store. abandon does

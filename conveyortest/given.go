@@ -25,7 +25,7 @@ type Given struct {
 	// Settings are the settings of the step. They are encoded as JSON and become the With of the step. nil means that the
 	// step has none.
 	Settings any
-	// Timeout limits the attempt. 0 means no limit.
+	// Timeout limits the attempt. 0 means no limit: a driver that does not return holds the test up.
 	Timeout time.Duration
 	// Signal is how the step's wait for a signal has ended: it is what [conveyor.Request.Signal] returns. nil means that
 	// the step has not awaited a signal.
