@@ -157,7 +157,8 @@ func (e *Engine) Delete(ctx context.Context, k Key) (*Run, error) {
 // not done: the failed step and the steps that were left.
 type RetryFrom struct {
 	// Step is the id of the first step to run again. All steps that come after it are run again too. Empty selects
-	// the steps that were not done.
+	// the steps that were not done. If the Finally steps of the old run have removed what the output of a done step
+	// points to, Step must be the id of that step, so that it makes the thing anew.
 	Step string
 	// Start runs all steps again; no earlier success is kept. The steps that a [Planner] has planned are not planned
 	// again, unless Newest is set. Start and Step exclude each other.
@@ -180,6 +181,10 @@ type RetryFrom struct {
 //   - failed, canceled, superseded, or not begun: not done.
 //
 // A step that comes after a step that is called again is called again too.
+//
+// The Finally steps of the old run have run by now. If one of them has removed what the output of a done step points to,
+// such as a work directory, Retry keeps the output nevertheless, and it points to nothing. Select the step that makes the
+// thing, with [RetryFrom].Step: this step and all steps after it are called again.
 //
 // The old run is kept until the new run has ended, whatever [Retention] says. The new run has then taken over what it
 // needs, so the old one can be removed.

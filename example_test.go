@@ -1138,6 +1138,67 @@ func ExampleEngine_Retry() {
 	// succeeded
 }
 
+// A retry keeps the outputs of the steps that were done. If Finally has removed what they point to, the retry must begin
+// with the step that makes it.
+func ExampleRetryFrom() {
+	folders := map[string]bool{} // on the disk
+	clones := 0
+	engine := startEngine(
+		func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			clones++
+			folder := fmt.Sprintf("/work/%d", clones)
+			folders[folder] = true
+			fmt.Println("clone to", folder)
+			return conveyor.DoneWith(folder), nil
+		},
+		func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var folder string
+			if err := req.Output("clone", &folder); err != nil {
+				return conveyor.Result{}, err
+			}
+			if !folders[folder] {
+				return conveyor.Result{}, conveyor.Permanent(errors.New(folder + " is gone"))
+			}
+			fmt.Println("test", folder)
+			if clones == 1 {
+				return conveyor.Result{}, conveyor.Permanent(errors.New("2 tests failed"))
+			}
+			return conveyor.Done(), nil
+		},
+		func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			clear(folders)
+			return conveyor.Done(), nil
+		},
+	)
+	ctx := context.Background()
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{
+		Name: "ci", Resource: "build",
+		Steps:   []conveyor.Step{{ID: "clone", Driver: "driver-1"}, {ID: "test", Driver: "driver-2"}},
+		Finally: []conveyor.Step{{ID: "tidy", Driver: "driver-3"}},
+	}))
+	run, err := engine.Apply(ctx, newBuild("app", "example.com/app"))
+	check(err)
+	run, err = engine.Wait(ctx, run.ID)
+	check(err)
+	fmt.Println(run.State, run.Reason)
+	for _, from := range []conveyor.RetryFrom{{}, {Step: "clone"}} {
+		run, err = engine.Retry(ctx, run.ID, from)
+		check(err)
+		run, err = engine.Wait(ctx, run.ID)
+		check(err)
+		fmt.Println(run.State, run.Reason)
+	}
+	check(engine.Shutdown(ctx))
+	// Output:
+	// clone to /work/1
+	// test /work/1
+	// failed step test (driver driver-2): 2 tests failed
+	// failed step test (driver driver-2): /work/1 is gone
+	// clone to /work/2
+	// test /work/2
+	// succeeded
+}
+
 func ExampleEngine_Rollback() {
 	engine := startEngine(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 		fmt.Printf("generation %d: %s\n", req.Resource.Generation, req.Resource.Spec)

@@ -42,6 +42,10 @@ type PipelineSpec struct {
 	// and a Finally step fails, the run fails. If the run is canceled while Finally steps run, or their time is over
 	// (see Timeout), these steps are ended too. If Steps had succeeded, the run is then canceled, or fails because of
 	// the timeout.
+	//
+	// What Finally removes is gone for an [Engine.Retry] of the run too. The retry keeps the outputs of the steps that
+	// were done, even if they point to what was removed, unless it begins with the step that makes it (see
+	// [RetryFrom].Step).
 	Finally []Step `json:"finally,omitempty"`
 	// OnChange is the policy for a change that comes during a run. Unset means [Coalesce]: when the run has ended,
 	// the resource is reconciled once more, with the newest generation. [Supersede] does not wait for the end of the
