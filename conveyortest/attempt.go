@@ -191,7 +191,7 @@ func (t *trial) newEngine(records store.Store) (*conveyor.Engine, error) {
 	}
 	return e, errors.Join(
 		e.Register(outputGiver, conveyor.DriverFunc(t.given.giveOutput)),
-		e.Register(outcomeGiver, outcome{t.given, e, t.newer, &t.ended}),
+		e.Register(outcomeGiver, ending{t.given, e, t.newer, &t.ended}),
 		e.Register(underTest, t.driver),
 	)
 }

@@ -136,34 +136,34 @@ func (g *Given) giveOutput(_ context.Context, req *conveyor.Request) (conveyor.R
 	return conveyor.DoneWith(g.Outputs[req.Step.ID]), nil
 }
 
-// outcome is the driver of the last one of Steps. It makes the Steps end as given.
-type outcome struct {
+// ending is the driver of the last one of Steps. It makes the Steps end as given.
+type ending struct {
 	given  *Given
 	engine *conveyor.Engine
 	newer  *conveyor.Object // the resource in another generation
 	made   *atomic.Bool     // set when the driver was called, so that the steps before it have succeeded
 }
 
-func (o outcome) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-	o.made.Store(true)
-	reason, reached := o.given.OutcomeReason, context.WithoutCancel(ctx)
-	switch o.given.Outcome {
+func (e ending) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+	e.made.Store(true)
+	reason, base := e.given.OutcomeReason, context.WithoutCancel(ctx)
+	switch e.given.Outcome {
 	case conveyor.StateFailed:
 		return conveyor.Result{}, errors.New(cmp.Or(reason, "failed as given"))
 	case conveyor.StateCanceled:
-		if err := o.engine.Cancel(reached, req.Run, reason); err != nil {
+		if err := e.engine.Cancel(base, req.Run, reason); err != nil {
 			return conveyor.Result{}, err
 		}
 		<-ctx.Done()
 		return conveyor.Result{}, context.Cause(ctx)
 	case conveyor.StateSuperseded:
-		next, err := o.engine.Apply(reached, o.newer)
+		next, err := e.engine.Apply(base, e.newer)
 		if err != nil {
 			return conveyor.Result{}, err
 		}
 		<-ctx.Done()
 		// The newer generation has done its part, and its run must not call the driver under test.
-		return conveyor.Result{}, errors.Join(context.Cause(ctx), o.engine.Cancel(reached, next.ID, "one attempt is enough"))
+		return conveyor.Result{}, errors.Join(context.Cause(ctx), e.engine.Cancel(base, next.ID, "one attempt is enough"))
 	}
 	if reason != "" {
 		return conveyor.Halt(reason), nil
