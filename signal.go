@@ -47,32 +47,40 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 	if text.NameFault(runID) != "" {
 		return ledger.NoRun(runID)
 	}
-	signals := record.SignalsOf(runID, name)
-	if err := e.followIDs(ctx, signals, record.SignalID); err != nil { // the oldest signal is delivered first
-		return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
+	if err := e.recordSignal(ctx, runID, name, &record.Signal{Payload: data, Origin: origin}); err != nil {
+		return fmt.Errorf("run %s: signal %s: %w", text.Quote(runID), name, err)
 	}
-	key := record.SignalKey(runID, name, e.ids.Next(clock.Now()))
-	value := record.Encode(&record.Signal{Payload: data, Origin: origin})
+	return nil
+}
+
+// recordSignal records a signal for a run, and gives the run its turn.
+func (e *Engine) recordSignal(ctx context.Context, runID, name string, signal *record.Signal) error {
+	if err := e.checkFormat(ctx); err != nil { // an older program would take the record for the payload
+		return err
+	}
+	if err := e.followIDs(ctx, record.SignalsOf(runID, name), record.SignalID); err != nil { // the oldest signal is delivered first
+		return err
+	}
+	put := store.Put(record.SignalKey(runID, name, e.ids.Next(clock.Now())), record.Encode(signal)).IfAbsent()
 	for {
 		rec, rev, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			return ledger.NoRun(runID)
+			return ErrNotFound
 		case err != nil:
-			return fmt.Errorf("run %s: %w", runID, err)
+			return err
 		case rec.State.Final():
-			return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, rec.State)
+			return fmt.Errorf("%w: the run is %s", ErrConflict, rec.State)
 		}
-		_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, value).IfAbsent(), store.Check(record.RunKey(runID), rev)})
+		_, err = e.ledger.Commit(ctx, []store.Op{put, store.Check(record.RunKey(runID), rev)})
 		switch {
 		case errors.Is(err, store.ErrConflict):
 			continue // the run started or ended in the meantime
 		case errors.Is(err, ledger.ErrNotCommitted):
 			// The signal was not found in the store. But a step may have taken the signal before the store was read.
-			err = fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
-		}
-		if err != nil {
-			return fmt.Errorf("run %s: signal %s: %w", runID, name, err)
+			return fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
+		case err != nil:
+			return err
 		}
 		r := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
 		r.noteLeftovers()
