@@ -13,13 +13,16 @@ var failed = &conveyor.Run{
 	ID: "01", Resource: conveyor.Key{Type: "build", Name: "app"}, State: conveyor.StateFailed, Reason: "step 2 failed",
 	Steps: []conveyor.StepRun{
 		{Step: conveyor.Step{ID: "1", Driver: "cloner"}, State: conveyor.StateSucceeded, Attempt: 1, Output: []byte(`{"a":1,"b":[2]}`)},
-		{Step: conveyor.Step{ID: "2", Driver: "tester"}, State: conveyor.StateFailed, Attempt: 3, Reason: "flaky"},
+		{Step: conveyor.Step{ID: "2", Driver: "tester"}, State: conveyor.StateFailed, Attempt: 3, Reason: "flaky", Attempts: []conveyor.Attempt{
+			{Number: 3, Error: "flaky", Frame: "main.Tester.Reconcile main.go:42"},
+		}},
 	},
 }
 
 const failedText = `run 01 of build/app: failed: step 2 failed
   step 1 (cloner): succeeded
-  step 2 (tester): failed, attempt 3: flaky`
+  step 2 (tester): failed, attempt 3: flaky
+    panicked at main.Tester.Reconcile main.go:42`
 
 func TestAssertionsTellWhatIsWrong(t *testing.T) {
 	calls := []conveyortest.Call{{Driver: "cloner", Attempt: 1}, {Driver: "tester", Attempt: 2, Resumed: true}}
