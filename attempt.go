@@ -448,13 +448,11 @@ func (a *attempt) loadCheckpoint() (json.RawMessage, error) {
 // runningAttempts returns the attempts whose calls have neither returned nor been abandoned, the oldest first.
 func (s *scheduler) runningAttempts() (attempts []*attempt) {
 	for _, r := range s.pool.Owners() {
-		r.mu.Lock()
-		for _, a := range r.inFlight {
+		for _, a := range r.underWay() {
 			if a.Running() {
 				attempts = append(attempts, a)
 			}
 		}
-		r.mu.Unlock()
 	}
 	sortByStart(attempts)
 	return attempts

@@ -28,7 +28,7 @@ type decision struct {
 	host      host
 	made      []*attempt      // the attempts that start, in the order of t.Starts
 	events    []Event         // returned by listEvents
-	leftovers int             // runner.leftovers when the decision was made
+	leftovers int32           // runner.leftovers when the decision was made
 	t         *run.Transition // nil until the decision is made
 }
 
@@ -317,6 +317,7 @@ func (s *scheduler) createRunner(id string, k record.Key, lane string, rec recor
 	r := s.take(id, k, lane)
 	r.mu.Lock()
 	r.busy, r.leftovers = true, 0
+	r.wakeLocked()
 	r.log, r.outputs = runlog.New(id, 0, s.opts.Limits.LogLines), map[string]json.RawMessage{}
 	r.mu.Unlock()
 	r.held.Run = &record.RunState{ID: id, Rec: rec}
@@ -343,13 +344,16 @@ func (s *scheduler) endCreation(r *runner) {
 	r.mu.Lock()
 	r.busy = false
 	again := len(r.inbox) > 0
+	r.restLocked()
 	r.mu.Unlock()
 	if !again || s.background.Go(func() { s.drive(r, message{}, false) }) {
 		return
 	}
 	r.mu.Lock()
-	inbox := r.inbox
-	r.inbox = nil
+	var inbox []message
+	if r.loaded != nil {
+		inbox, r.inbox = r.inbox, nil
+	}
 	r.mu.Unlock()
 	s.answer(inbox, ErrClosed) // otherwise a caller of Cancel would wait for ever
 }

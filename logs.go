@@ -163,13 +163,21 @@ func (s *scheduler) unwrittenLines(run string) []record.LogLine {
 		return nil
 	}
 	r := t.Owner
-	r.mu.Lock()
-	log := r.log
-	r.mu.Unlock()
+	log := r.openLog()
 	if log == nil {
 		return nil
 	}
 	return log.Unwritten()
+}
+
+// openLog returns the log of a run that is in memory, and nil otherwise.
+func (r *runner) openLog() *runlog.Log {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loaded == nil {
+		return nil
+	}
+	return r.log
 }
 
 // logPatience is the longest time for which a driver waits for the store to write log lines.
@@ -180,9 +188,7 @@ const logPatience = time.Second
 // written any lines of the run for logPatience.
 func (a *attempt) Keep(line record.LogLine) {
 	r, s := a.runner, a.sched
-	r.mu.Lock()
-	log := r.log
-	r.mu.Unlock()
+	log := r.openLog()
 	if log == nil {
 		return
 	}

@@ -27,20 +27,47 @@ import (
 type runner struct {
 	task
 
-	mu         sync.Mutex // guards what follows, up to the next blank line
+	mu        sync.Mutex // guards what follows, up to the next blank line, and what loaded says
+	busy      bool       // a goroutine handles the messages, or creates the run
+	diedAlone bool       // the earlier process ended while a step of this run was the only one at work
+	leftovers int32      // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
+	*loaded              // nil while nothing happens to the run
+
+	clockSet atomic.Int64 // by how many nanoseconds the clock was set since the last decision that was committed
+}
+
+// loaded is what is in memory of a run while something happens to it. A run that waits has none: very many runs can wait.
+type loaded struct {
+	// runner.mu guards what follows, up to the next blank line.
 	inbox      []message
 	spareInbox []message                  // an inbox whose messages were handled, for the next messages
-	busy       bool                       // a goroutine handles the messages, or creates the run
 	inFlight   []*attempt                 // attempts whose start is recorded and whose outcome is not
-	leftovers  int                        // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
-	diedAlone  bool                       // the earlier process ended while a step of this run was the only one at work
 	outputs    map[string]json.RawMessage // by step id
 	log        *runlog.Log
 
-	clockSet atomic.Int64 // by how many nanoseconds the clock was set since the last decision that was committed
-
 	// held is owned by the goroutine that set busy. Its Run is nil if the run must be read from the store.
 	held run.State
+}
+
+// loadedRuns holds values for reuse, because every run that waits gives its own up.
+var loadedRuns = sync.Pool{New: func() any { return new(loaded) }}
+
+// wakeLocked makes room for what is in memory of a run while something happens to it.
+func (r *runner) wakeLocked() {
+	if r.loaded == nil {
+		r.loaded = loadedRuns.Get().(*loaded)
+	}
+}
+
+// restLocked gives up what wakeLocked has made, unless something still happens to the run or its records stay in memory.
+func (r *runner) restLocked() {
+	l := r.loaded
+	if l == nil || r.busy || l.held.Run != nil || len(l.inbox)+len(l.inFlight) > 0 {
+		return
+	}
+	r.loaded = nil
+	*l = loaded{inbox: l.inbox[:0], spareInbox: l.spareInbox[:0], inFlight: l.inFlight[:0]}
+	loadedRuns.Put(l)
 }
 
 // message is something that happened to a run. The zero message only asks to decide again what can start.
@@ -61,6 +88,7 @@ type stopRequest struct {
 // attempts are given to other workers.
 func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	r.mu.Lock()
+	r.wakeLocked()
 	r.inbox = append(r.inbox, m)
 	if r.busy {
 		r.mu.Unlock()
@@ -79,6 +107,7 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 		r.spareInbox = inbox
 	}
 	r.busy = false
+	r.restLocked()
 	r.mu.Unlock()
 	return next
 }
@@ -342,7 +371,7 @@ func (s *scheduler) crowded() bool { return s.pool.Waiting() > maxLoaded }
 func (r *runner) unload() {
 	r.held = run.State{}
 	r.mu.Lock()
-	r.log, r.outputs, r.spareInbox = nil, nil, nil
+	r.log, r.outputs = nil, nil
 	r.mu.Unlock()
 }
 
@@ -441,8 +470,21 @@ func (s *scheduler) countCrash(r *runner, id string, step *record.StepState) err
 func (r *runner) output(step string) (json.RawMessage, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.loaded == nil { // the call was abandoned, and the run has gone on without it
+		return nil, false
+	}
 	output, ok := r.outputs[step]
 	return output, ok
+}
+
+// underWay returns the attempts whose start is recorded and whose outcome is not.
+func (r *runner) underWay() []*attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loaded == nil {
+		return nil
+	}
+	return slices.Clone(r.inFlight)
 }
 
 // noteLeftovers notes that the run has another record that must be deleted when the run ends.
@@ -484,10 +526,7 @@ func (s *scheduler) changed(r *runner) bool {
 // run are canceled and abandoned.
 func (s *scheduler) loseOwnership(r *runner, err error) {
 	s.log.Error("run was changed by somebody else; leaving it alone", "run", r.ID, "resource", r.Key.String(), "error", err)
-	r.mu.Lock()
-	inFlight := slices.Clone(r.inFlight)
-	r.mu.Unlock()
-	for _, a := range inFlight {
+	for _, a := range r.underWay() {
 		a.Cancel(fmt.Errorf("%w: run %s was changed by somebody else", ErrConflict, r.ID))
 		a.abandonCall()
 	}

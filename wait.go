@@ -372,9 +372,7 @@ func (d *deadlock) why(by *attempt, run string) string {
 	case r.Key == by.runner.Key:
 		return "it is a later run of the same resource"
 	}
-	r.mu.Lock()
-	inFlight := slices.Clone(r.inFlight)
-	r.mu.Unlock()
+	inFlight := r.underWay()
 	for _, a := range inFlight {
 		if d.stuck[a] {
 			return fmt.Sprintf("its driver %q waits for a run that waits for this call", a.driver.name)

@@ -22,7 +22,7 @@ type room[K comparable, T any] struct {
 type membership[K comparable, T any] struct {
 	of       *room[K, T] // the room in which the task has a place; otherwise nil
 	line     *room[K, T] // the room in whose line the task is; otherwise nil
-	at       int         // the index in the line
+	at       int32       // the index in the line
 	deciding bool        // the task is about to begin with its place, which cannot be taken away now
 }
 
@@ -93,7 +93,7 @@ func (p *Pool[K, T]) beganInRoomLocked(t *Task[K, T]) {
 func (p *Pool[K, T]) leaveLocked(t *Task[K, T]) (changed bool) {
 	p.leaveLinesLocked(t)
 	if r := t.room.line; r != nil {
-		heap.Remove(&r.line, t.room.at)
+		heap.Remove(&r.line, int(t.room.at))
 		t.room.line = nil
 		p.dropUnusedLocked(r)
 	}
@@ -218,12 +218,12 @@ func (l roomLine[K, T]) Less(a, b int) bool { return l[a].ID < l[b].ID }
 
 func (l roomLine[K, T]) Swap(a, b int) {
 	l[a], l[b] = l[b], l[a]
-	l[a].room.at, l[b].room.at = a, b
+	l[a].room.at, l[b].room.at = int32(a), int32(b)
 }
 
 func (l *roomLine[K, T]) Push(x any) {
 	t := x.(*Task[K, T])
-	t.room.at = len(*l)
+	t.room.at = int32(len(*l))
 	*l = append(*l, t)
 }
 

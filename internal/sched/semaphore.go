@@ -16,12 +16,14 @@ type Semaphore[K comparable, T any] struct {
 	limit   int    // 0 means no limit
 	inUse   int
 	granted int // places reserved for tasks that waited for one and are on their way
-	line    fair.Lanes[*wait[K, T]]
+	line    fair.Lanes[need[K, T]]
 }
 
-// wait is the place of a task in the line of a semaphore.
-type wait[K comparable, T any] struct {
-	item  fair.Item[*wait[K, T]]
+// wait is the place of a task in the line of a semaphore. Very many tasks can wait, so it is one allocation.
+type wait[K comparable, T any] = fair.Item[need[K, T]]
+
+// need is a task that waits for a semaphore.
+type need[K comparable, T any] struct {
 	task  *Task[K, T]
 	of    *Semaphore[K, T]
 	asked bool // the decision that is being made has asked for the semaphore
@@ -71,7 +73,7 @@ func (p *Pool[K, T]) Claim(s *Semaphore[K, T], t *Task[K, T], ownWorker bool) Cl
 	}
 	switch {
 	case grant < 0 && w != nil:
-		w.asked = true
+		w.Value.asked = true
 		return InLine
 	case !ownWorker && !p.canReserveLocked():
 		return NoWorker
@@ -92,7 +94,7 @@ func (s *Semaphore[K, T]) full() bool { return s.limit > 0 && s.inUse+s.granted 
 // waitFor returns the place of the task in the line of a semaphore, or nil if it is not in this line.
 func (t *Task[K, T]) waitFor(s *Semaphore[K, T]) *wait[K, T] {
 	for _, w := range t.waits {
-		if w.of == s {
+		if w.Value.of == s {
 			return w
 		}
 	}
@@ -101,14 +103,13 @@ func (t *Task[K, T]) waitFor(s *Semaphore[K, T]) *wait[K, T] {
 
 // joinLocked adds a task to the line of a semaphore.
 func (p *Pool[K, T]) joinLocked(s *Semaphore[K, T], t *Task[K, T]) *wait[K, T] {
-	w := &wait[K, T]{task: t, of: s}
-	w.item.Value = w
+	w := &wait[K, T]{Value: need[K, T]{task: t, of: s}}
 	t.waits = append(t.waits, w)
 	rank := rankNew
 	if t.begun {
 		rank = rankBegun
 	}
-	s.line.Push(t.lane, rank, &w.item)
+	s.line.Push(t.lane, rank, w)
 	return w
 }
 
@@ -117,9 +118,9 @@ func (p *Pool[K, T]) joinLocked(s *Semaphore[K, T], t *Task[K, T]) *wait[K, T] {
 func (p *Pool[K, T]) Decided(t *Task[K, T]) {
 	p.mu.Lock()
 	t.waits = slices.DeleteFunc(t.waits, func(w *wait[K, T]) bool {
-		asked := w.asked
-		if w.asked = false; !asked {
-			w.of.line.Remove(&w.item)
+		asked := w.Value.asked
+		if w.Value.asked = false; !asked {
+			w.Value.of.line.Remove(w)
 		}
 		return !asked
 	})
@@ -146,7 +147,7 @@ func (p *Pool[K, T]) GiveUp(t *Task[K, T]) {
 // leaveLinesLocked removes a task from the lines of all semaphores.
 func (p *Pool[K, T]) leaveLinesLocked(t *Task[K, T]) {
 	for _, w := range t.waits {
-		w.of.line.Remove(&w.item)
+		w.Value.of.line.Remove(w)
 	}
 	t.waits = nil
 }
@@ -192,11 +193,11 @@ func (p *Pool[K, T]) returnGrantsLocked(t *Task[K, T], all bool) (returned bool)
 // its turn, but for the task about which the caller is about to decide.
 func (p *Pool[K, T]) grantLocked(s *Semaphore[K, T], next *Task[K, T]) {
 	for s.line.Len() > 0 && !s.full() {
-		w := s.line.Pop().Value
-		t := w.task
+		w := s.line.Pop()
+		t := w.Value.task
 		t.waits = slices.DeleteFunc(t.waits, func(other *wait[K, T]) bool { return other == w })
 		s.granted++
-		t.grants = append(t.grants, grant[K, T]{of: s, late: w.asked})
+		t.grants = append(t.grants, grant[K, T]{of: s, late: w.Value.asked})
 		if t != next {
 			p.readyLocked(t)
 		}

@@ -78,7 +78,7 @@ func (p *Pool[K, T]) WaitsFor(id string) (w Waits) {
 	}
 	w.Worker = t.turn.Waits() && p.phase == Running
 	for _, of := range t.waits {
-		w.Drivers = append(w.Drivers, of.of.driver)
+		w.Drivers = append(w.Drivers, of.Value.of.driver)
 	}
 	if r := t.room.line; r != nil {
 		w.Room = r.pipeline

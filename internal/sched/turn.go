@@ -38,8 +38,8 @@ func (p *Pool[K, T]) Began(t *Task[K, T]) {
 		p.readyLocked(t)
 	}
 	for _, w := range t.waits {
-		w.of.line.Remove(&w.item)
-		w.of.line.Push(t.lane, rankBegun, &w.item)
+		w.Value.of.line.Remove(w)
+		w.Value.of.line.Push(t.lane, rankBegun, w)
 	}
 }
 

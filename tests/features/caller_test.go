@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,9 +36,23 @@ func carryTenant(ctx context.Context) map[string]string {
 }
 
 // origins is a driver that keeps of each call the kind, the step, the actor and the tenant.
-type origins struct{ seen []string }
+type origins struct {
+	mu   sync.Mutex // guards seen
+	seen []string
+}
+
+// take returns the calls since the last call of take.
+func (o *origins) take() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	seen := o.seen
+	o.seen = nil
+	return seen
+}
 
 func (o *origins) note(req *conveyor.Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.seen = append(o.seen, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", req.Kind, req.Step.ID, req.By, req.Carried["tenant"])))
 }
 
@@ -74,12 +89,11 @@ func TestWhoAskedAndWhatTheyCarryReachTheSteps(t *testing.T) {
 			{"roller", func(ctx context.Context) (*conveyor.Run, error) { return e.Rollback(ctx, key, 1) }, "reconcile 1"},
 			{"deleter", func(ctx context.Context) (*conveyor.Run, error) { return e.Delete(ctx, key) }, "finalize 1"},
 		} {
-			d.seen = nil
 			run, err := c.call(ofTenant(t.Context(), c.by, "of "+c.by))
 			require.NoError(t, err)
 			require.Equal(t, c.by, run.By)
 			last = e.Ended(run.ID)
-			require.Equal(t, []string{c.called + " " + c.by + " of " + c.by}, d.seen)
+			require.Equal(t, []string{c.called + " " + c.by + " of " + c.by}, d.take())
 			require.Equal(t, c.by, last.By)
 			require.Equal(t, map[string]string{"tenant": "of " + c.by}, last.Carried)
 		}
@@ -117,7 +131,7 @@ func TestACoalescedGenerationHasTheOriginOfItsNewestApply(t *testing.T) {
 		e.Ended(first.ID)
 		ended := e.Ended(queued.ID)
 		require.Equal(t, "three", ended.By)
-		require.Equal(t, []string{"reconcile 1 one one", "reconcile 1 three three"}, d.seen)
+		require.Equal(t, []string{"reconcile 1 one one", "reconcile 1 three three"}, d.take())
 		o := e.MustGet(rig.Object("a", nil))
 		require.Equal(t, "three", o.UpdatedBy)
 		var by []string
@@ -142,7 +156,7 @@ func TestQueuedRunsKeepTheirOwnOrigins(t *testing.T) {
 			require.NoError(t, err)
 		}
 		time.Sleep(time.Hour)
-		require.Equal(t, []string{"reconcile 1 one one", "reconcile 1 two two", "reconcile 1 three three"}, d.seen)
+		require.Equal(t, []string{"reconcile 1 one one", "reconcile 1 two two", "reconcile 1 three three"}, d.take())
 	})
 }
 
@@ -162,7 +176,7 @@ func TestWhatTheEngineDoesByItselfIsDoneByTheEngine(t *testing.T) {
 		_, err = e.Apply(ctx, rig.Object("a", nil))
 		require.NoError(t, err)
 		time.Sleep(time.Minute + time.Second)
-		require.Equal(t, []string{"reconcile d conveyor", "reconcile 1 ada acme", "reconcile 1 conveyor"}, d.seen)
+		require.Equal(t, []string{"reconcile d conveyor", "reconcile 1 ada acme", "reconcile 1 conveyor"}, d.take())
 	})
 }
 
