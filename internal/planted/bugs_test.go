@@ -147,6 +147,26 @@ var bugs = []bug{
 		in: "tests/schedules", by: schedules, says: "lost wake-up",
 	},
 	{
+		name: "what a pause has held is not woken when it ends",
+		file: "pause.go",
+		old:  "		p.pool.Unblock(record.PauseKey(held))\n",
+		new: `		if !$BUG {
+			p.pool.Unblock(record.PauseKey(held))
+		}
+`,
+		in: "tests/schedules", by: schedules, says: "lost wake-up",
+	},
+	{
+		name: "a pause is forgotten by the next start",
+		file: "pause.go",
+		old:  "		s.pauses.set(held, p)\n",
+		new: `		if !$BUG {
+			s.pauses.set(held, p)
+		}
+`,
+		in: "tests/crash", by: everyCommit + "a_pause_in_the_middle_of_a_run,_and_before_another_begins", says: "starts though driver",
+	},
+	{
 		name: "a delay is longer than its jitter allows",
 		file: "internal/retry/retry.go",
 		old:  "	return b.NextBackOff()\n",
