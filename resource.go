@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/document"
@@ -235,7 +236,7 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	}
 	k := text.Truncate(meta.Key().String(), 2*text.MaxName)
 	if o, ok := r.(*Object); ok {
-		if err := fieldErrors(o.validate(limits)); err != nil {
+		if err := fieldErrors(nameGoFields(o.validate(limits))); err != nil {
 			return nil, fmt.Errorf("resource %q: %w", k, err)
 		}
 		return o.Clone(), nil
@@ -256,10 +257,22 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	for i := range faults {
 		faults[i].Line, faults[i].Column = 0, 0 // these are positions in a text that the caller has never seen
 	}
-	if err := fieldErrors(faults); err != nil {
+	if err := fieldErrors(nameGoFields(faults)); err != nil {
 		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, err)
 	}
 	return o, nil
+}
+
+// nameGoFields adds the names of Go fields to the faults of a resource that is a value of the program, where the name is not
+// that of the document.
+func nameGoFields(faults []fault.Field) []fault.Field {
+	faults = slices.Clone(faults)
+	for i := range faults {
+		if faults[i].Path == "resource" {
+			faults[i].Problem += " (the Go field is Meta.Type)"
+		}
+	}
+	return faults
 }
 
 // isNilPointer reports whether r is nil, or an interface that holds a nil pointer or a nil function.

@@ -45,7 +45,11 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 		faulty: map[string]bool{}, places: map[string]int{},
 	}
 	if i := invalidUTF8(data); i >= 0 {
-		w.fault(i, "invalid UTF-8")
+		problem := "invalid UTF-8"
+		if isUTF16(data) {
+			problem += ": it is UTF-16; save it as UTF-8"
+		}
+		w.fault(i, problem)
 		return w
 	}
 	var whole json.RawMessage
@@ -54,7 +58,12 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 		if at := tooDeep(data, limits.Depth-levels); at >= 0 {
 			w.faultTooDeep(at, limits.Depth+1)
 		} else {
-			w.fault(syntaxError(data, err), "not one JSON value: "+strings.TrimPrefix(err.Error(), "json: "))
+			at := syntaxError(data, err)
+			problem := "not one JSON value: " + strings.TrimPrefix(err.Error(), "json: ")
+			if helps := remedy(data, at); helps != "" {
+				problem += "; " + helps
+			}
+			w.fault(at, problem)
 		}
 		return w
 	}

@@ -610,3 +610,22 @@ func TestAnEngineThatCouldNotStartLeavesItsStoreToAnother(t *testing.T) {
 		require.NoError(t, first.Shutdown(t.Context()))
 	})
 }
+
+func TestAFaultOfAValueNamesItsGoField(t *testing.T) {
+	e := rig.New(t, conveyor.Options{})
+	typed := &struct {
+		conveyor.Meta
+		Spec int `json:"spec"`
+	}{Meta: conveyor.Meta{Name: "a"}}
+	for _, r := range []conveyor.Resource{typed, &conveyor.Object{Meta: conveyor.Meta{Name: "a"}}} {
+		_, err := e.Apply(t.Context(), r)
+		var field *conveyor.FieldError
+		require.ErrorAs(t, err, &field)
+		require.Equal(t, "resource", field.Field, "programs branch on it")
+		require.ErrorContains(t, err, "resource: is empty")
+		require.ErrorContains(t, err, "(the Go field is Meta.Type)")
+	}
+	_, err := conveyor.ParseResource(strings.NewReader(`{"name":"a"}`))
+	require.ErrorContains(t, err, "resource: is empty")
+	require.NotContains(t, err.Error(), "Go field", "a document has none")
+}
