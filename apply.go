@@ -517,7 +517,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	queued := next.Status.Phase == plan.Queued // the newest run is queued, and reconciles the newest generation
 	if want.cause != 0 && (!queued || deleted || updated && (want.fixGeneration || next.FixesGeneration())) {
 		if limit, pending := e.opts.Limits.Queue, next.PendingRuns(); !deleted && pending >= limit {
-			return nil, tooLarge("queue", pending+1, limit, "pending runs")
+			return nil, tooLarge("queue", pending+1, limit, "pending runs", "Limits.Queue")
 		}
 		return e.newRun(k, want, rev)
 	}

@@ -214,7 +214,7 @@ func encodeOutput(output any, limits Limits) (json.RawMessage, error) {
 	case err != nil:
 		return nil, Permanent(fmt.Errorf("%w: output of type %T: %w", ErrInvalid, output, err))
 	case len(data) > limits.Output:
-		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes"))
+		return nil, Permanent(tooLarge("output", len(data), limits.Output, "bytes", "Limits.Output"))
 	}
 	if err := fieldErrors(document.Check("output", data, limits.document(), 0)); err != nil {
 		return nil, Permanent(err)
@@ -416,7 +416,7 @@ func (a *attempt) output(step string) (json.RawMessage, error) {
 func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) error {
 	limits := a.sched.opts.Limits
 	if len(data) > limits.Output {
-		return tooLarge("checkpoint", len(data), limits.Output, "bytes")
+		return tooLarge("checkpoint", len(data), limits.Output, "bytes", "Limits.Output")
 	}
 	if err := fieldErrors(document.Check("checkpoint", data, limits.document(), 0)); err != nil {
 		return err

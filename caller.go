@@ -47,7 +47,7 @@ func actorOf(ctx context.Context) (string, error) {
 	var f fault.Fields
 	switch f.Text("actor", actor); {
 	case len(actor) > text.MaxName:
-		f.Add(fault.Larger("actor", len(actor), text.MaxName, "bytes"))
+		f.Add(fault.Larger("actor", len(actor), text.MaxName, "bytes", text.FixedLimit))
 	case strings.ContainsFunc(actor, unicode.IsControl):
 		f.Add(fault.Invalidf("actor", "%s has a control character", text.Quote(actor)))
 	case actor == engineActor:
@@ -70,7 +70,7 @@ func (e *Engine) origin(ctx context.Context) (o record.Origin, err error) {
 	if len(o.Carried) == 0 {
 		o.Carried = nil
 	} else if size, limit := len(record.Encode(o.Carried)), e.opts.Limits.Carried; size > limit {
-		return o, tooLarge("Carry", size, limit, "bytes as JSON")
+		return o, tooLarge("Carry", size, limit, "bytes as JSON", "Limits.Carried")
 	}
 	return o, nil
 }

@@ -22,7 +22,7 @@ var (
 	ErrConflict = fault.Conflict
 	// ErrInvalid reports input that can never be accepted. Most of these errors are a [FieldError].
 	ErrInvalid = fault.Invalid
-	// ErrTooLarge reports input that is larger than one of the [Limits].
+	// ErrTooLarge reports input that is larger than one of the [Limits], or than a fixed limit. Its text names the limit.
 	ErrTooLarge = fault.TooLarge
 	// ErrClosed reports that the engine was shut down. No call returns it because the engine was not started yet.
 	ErrClosed = fault.Closed
@@ -49,7 +49,7 @@ type FieldError struct {
 	Field   string // place in the document, such as "steps[2].driver"; empty for the document as a whole
 	Line    int    // line of the parsed text, counted from 1; 0 if no text was parsed
 	Column  int    // column in bytes, counted from 1; 0 if no text was parsed
-	Problem string // what is wrong, with the limit if there is one
+	Problem string // what is wrong; if a limit was passed, with the limit and the field of [Limits] that sets it
 	kind    error  // ErrTooLarge; otherwise the error is an ErrInvalid
 }
 
@@ -114,8 +114,8 @@ func invalid(field, format string, args ...any) *FieldError {
 	return newFieldError(fault.Invalidf(field, format, args...))
 }
 
-func tooLarge(field string, size, limit int, unit string) *FieldError {
-	return newFieldError(fault.Larger(field, size, limit, unit))
+func tooLarge(field string, size, limit int, unit, name string) *FieldError {
+	return newFieldError(fault.Larger(field, size, limit, unit, name))
 }
 
 // StepError reports which step made a run fail. Unwrap returns the cause. The cause is rebuilt from what is recorded of

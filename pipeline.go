@@ -288,8 +288,10 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 		if !f.Any() { // a fault that was found before is most likely the reason
 			f.Add(fault.Invalidf("", "cannot be written as JSON: %v", err))
 		}
-	} else if most := min(limits.Document, maxBytesLimit-ruleMark); len(doc) > most { // it is recorded with the rule
-		f.Add(fault.Larger("", len(doc), most, "bytes as a document"))
+	} else if len(doc) > limits.Document {
+		f.Add(fault.Larger("", len(doc), limits.Document, "bytes as a document", "Limits.Document"))
+	} else if most := maxBytesLimit - ruleMark; len(doc) > most { // it is recorded with the rule
+		f.Add(fault.Larger("", len(doc), most, "bytes as a document", text.FixedLimit))
 	}
 	return f.List()
 }
@@ -297,7 +299,7 @@ func (s PipelineSpec) validate(limits Limits, planned bool) []fault.Field {
 // validateStepLists adds the faults of all steps of a pipeline to f.
 func validateStepLists(steps, finally []Step, f *fault.Fields, limits Limits) {
 	if n := len(steps) + len(finally); n > limits.Steps {
-		f.Add(fault.Larger("steps", n, limits.Steps, "steps"))
+		f.Add(fault.Larger("steps", n, limits.Steps, "steps", "Limits.Steps"))
 	}
 	positions := map[string]string{}
 	validateSteps("steps", steps, positions, f, limits)
@@ -359,7 +361,7 @@ func plannedBy(p *plan.Plan, steps []Step, limits Limits) (*plan.Plan, error) {
 	if doc, err := document.Marshal(&whole); err != nil {
 		return nil, Permanent(fmt.Errorf("plan: %w: cannot be written as JSON: %w", ErrInvalid, foreign(err)))
 	} else if len(doc) > limits.Document {
-		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document")))
+		return nil, Permanent(fmt.Errorf("plan: %w", tooLarge("steps", len(doc), limits.Document, "bytes as a document", "Limits.Document")))
 	}
 	return whole.Ready(), nil
 }

@@ -220,7 +220,8 @@ func readDocument(r io.Reader, into any, limits Limits, validate func() []fault.
 		return fmt.Errorf("conveyor: read document: %w", err)
 	}
 	if len(data) > limits.Document {
-		return &FieldError{Problem: fmt.Sprintf("document has more than the limit of %d bytes", limits.Document), kind: ErrTooLarge}
+		problem := fmt.Sprintf("at least %d bytes, %s", len(data), text.MoreThan(limits.Document, "Limits.Document"))
+		return &FieldError{Problem: problem, kind: ErrTooLarge} // the rest was not read
 	}
 	return fieldErrors(document.Decode(data, into, limits.document(), validate))
 }
@@ -306,10 +307,10 @@ func (o *Object) validate(limits Limits) []fault.Field {
 		}
 	}
 	if size := metadataSize(&o.Meta); size > limits.Spec {
-		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes as JSON"))
+		f.Add(fault.Larger("metadata", size, limits.Spec, "bytes as JSON", "Limits.Spec"))
 	}
 	if len(o.Spec) > limits.Spec {
-		f.Add(fault.Larger("spec", len(o.Spec), limits.Spec, "bytes"))
+		f.Add(fault.Larger("spec", len(o.Spec), limits.Spec, "bytes", "Limits.Spec"))
 	} else if len(o.Spec) > 0 {
 		f.Add(document.Check("spec", o.Spec, limits.document(), 1)...)
 	}

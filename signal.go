@@ -39,7 +39,7 @@ func (e *Engine) Signal(ctx context.Context, runID, name string, payload any) er
 		return fmt.Errorf("%w: payload of type %T: %w", ErrInvalid, payload, foreign(err))
 	}
 	if len(data) > e.opts.Limits.Output {
-		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes")
+		return tooLarge("payload", len(data), e.opts.Limits.Output, "bytes", "Limits.Output")
 	}
 	if err := fieldErrors(document.Check("payload", data, e.opts.Limits.document(), 0)); err != nil {
 		return err

@@ -14,7 +14,8 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 )
 
-// Limits bound the size of a document.
+// Limits bound the size of a document. A fault names the field of a program's Limits that sets the bound: Document, Depth or
+// Steps.
 type Limits struct {
 	Bytes int // of the whole text
 	Depth int // levels of nesting
@@ -25,7 +26,7 @@ type Limits struct {
 // faults of the text and of the values, each with its position.
 func Decode(data []byte, into any, limits Limits, validate func() []fault.Field) []fault.Field {
 	if len(data) > limits.Bytes {
-		return []fault.Field{fault.Larger("", len(data), limits.Bytes, "bytes")}
+		return []fault.Field{fault.Larger("", len(data), limits.Bytes, "bytes", "Limits.Document")}
 	}
 	w := walk(data, reflect.TypeOf(into).Elem(), "", limits, 0)
 	if w.dec == nil {

@@ -15,7 +15,9 @@ func (w *walker) fault(offset int, problem string) {
 }
 
 func (w *walker) faultTooDeep(offset, depth int) {
-	w.report(offset, func(path string) fault.Field { return fault.Larger(path, depth, w.maxDepth, "levels deep") })
+	w.report(offset, func(path string) fault.Field {
+		return fault.Larger(path, depth, w.maxDepth, "levels deep", "Limits.Depth")
+	})
 }
 
 // report adds the fault that problem returns for the path of the value that is being walked.

@@ -100,7 +100,7 @@ func (w *walker) value(m member, depth int) {
 			if n := w.array(shape, depth); shape != nil && n > w.maxList {
 				// The decoded list would be many times as large as the text.
 				problem = "is too long"
-				w.report(at, func(path string) fault.Field { return fault.Larger(path, n, w.maxList, "steps") })
+				w.report(at, func(path string) fault.Field { return fault.Larger(path, n, w.maxList, "steps", "Limits.Steps") })
 				w.clean, w.dirty = w.clean[:clean], dirty
 			}
 		} else {

@@ -21,9 +21,9 @@ func Invalidf(path, format string, args ...any) Field {
 	return Field{Path: path, Problem: fmt.Sprintf(format, args...)}
 }
 
-// Larger returns the fault of a field that has passed a limit.
-func Larger(path string, size, limit int, unit string) Field {
-	return Field{Path: path, Problem: fmt.Sprintf("%d %s, more than the limit of %d", size, unit, limit), TooLarge: true}
+// Larger returns the fault of a field that has passed a limit. The name is that of the limit (see [text.MoreThan]).
+func Larger(path string, size, limit int, unit, name string) Field {
+	return Field{Path: path, Problem: fmt.Sprintf("%d %s, %s", size, unit, text.MoreThan(limit, name)), TooLarge: true}
 }
 
 // Fields collects faults, so that all of them are reported at once. The zero value is empty.

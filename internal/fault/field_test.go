@@ -60,5 +60,5 @@ func TestFieldsCheckNamesAndTexts(t *testing.T) {
 }
 
 func TestLargerNamesTheLimit(t *testing.T) {
-	require.Equal(t, Field{Path: "spec", Problem: "12 bytes, more than the limit of 10", TooLarge: true}, Larger("spec", 12, 10, "bytes"))
+	require.Equal(t, Field{Path: "spec", Problem: "12 bytes, more than the limit of 10 (Limits.Spec)", TooLarge: true}, Larger("spec", 12, 10, "bytes", "Limits.Spec"))
 }

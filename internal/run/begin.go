@@ -8,6 +8,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -169,7 +170,8 @@ func (t *Transition) pinDefinition() (err error) {
 func (t *Transition) pinPlan(p *plan.Plan) error {
 	doc := record.Encode(p)
 	if len(doc) > store.MaxValue {
-		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes, more than the limit of %d of a record", p.Len(), len(doc), store.MaxValue))
+		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes as a record, %s",
+			p.Len(), len(doc), text.MoreThan(store.MaxValue, text.FixedLimit)))
 	}
 	t.plan, t.rec.Hash = p, ""
 	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), doc))
@@ -185,7 +187,8 @@ func (t *Transition) pinListeners() error {
 		t.extra = append(t.extra, store.Put(record.UnlistenedKey(t.key), []byte("{}")))
 		return t.finishWith(plan.Skipped, fmt.Sprintf("no driver listens to resources of type %q, and the resource names no pipeline: its Meta.Pipeline is empty", t.key.Type))
 	case len(names) > limit:
-		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, more than the limit of %d", len(names), t.key.Type, limit))
+		return t.finishWith(plan.Failed, fmt.Sprintf("%d drivers listen to resources of type %q, %s",
+			len(names), t.key.Type, text.MoreThan(limit, "Limits.Steps")))
 	}
 	if err := t.pinPlan(plan.Listeners(names)); err != nil || t.over {
 		return err

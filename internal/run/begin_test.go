@@ -90,10 +90,10 @@ func TestRunThatCannotBegin(t *testing.T) {
 		{"no driver listens", "", record.Created, nil, nil, plan.StopNone, false, plan.Skipped, `no driver listens to resources of type "thing", and the resource names no pipeline: its Meta.Pipeline is empty`},
 		{"too many drivers listen", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = []string{"a", "b", "c"}, 2
-		}, plan.StopNone, false, plan.Failed, `3 drivers listen to resources of type "thing", more than the limit of 2`},
+		}, plan.StopNone, false, plan.Failed, `3 drivers listen to resources of type "thing", more than the limit of 2 (Limits.Steps)`},
 		{"more drivers listen than a record can hold", "", record.Created, nil, func(w *world) {
 			w.host.listeners, w.limits.Steps = manyNames(20_000), 30_000
-		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560030 bytes, more than the limit of 8388608 of a record"},
+		}, plan.StopNone, false, plan.Failed, "the 20000 steps of the run have 10560030 bytes as a record, more than the limit of 8388608 (a fixed limit)"},
 		{"no driver listens, and the host is draining", "", record.Created, nil, func(w *world) { w.host.draining = true },
 			plan.StopNone, false, plan.Unset, ""},
 		{"the run that it repeats is gone", "p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of = "gone" }, nil,

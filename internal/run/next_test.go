@@ -112,7 +112,7 @@ func TestStepStartsAgainAfterTheProcessDied(t *testing.T) {
 	w.crash()
 	r := w.drive(k, run.Input{})
 	require.True(t, r.over)
-	const reason = "interrupted 6 times by the death of the process, more than the limit of 5"
+	const reason = "interrupted 6 times by the death of the process, more than the limit of 5 (Limits.Interruptions)"
 	is := w.recOf(k)
 	require.Equal(t, record.Step{
 		State: plan.Failed, Attempt: 1, Started: start, Ended: start, Interruptions: 6, Crashes: 6, Reason: reason,

@@ -90,7 +90,7 @@ func TestOutcomeChangesStep(t *testing.T) {
 	long := strings.Repeat("a", 99)
 	short := strings.Repeat("a", 80) + text.CutMark
 	plain := attemptOf("boom", fault.KindPlain)
-	const ranOut, tooLarge = "timed out: the attempt took longer than 1s", "output: 2 bytes, more than the limit of 1"
+	const ranOut, tooLarge = "timed out: the attempt took longer than 1s", "output: 2 bytes, more than the limit of 1 (Limits.Output)"
 
 	for _, c := range []struct {
 		name    string

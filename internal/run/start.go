@@ -7,6 +7,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -135,7 +136,7 @@ func (t *Transition) interruptedTooOften(i int) bool {
 	}
 	rec := t.step(i)
 	rec.State, rec.Ended, rec.Resumed, rec.Again, rec.Failure = plan.Failed, t.now, false, false, record.Failure{Class: fault.ClassError}
-	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, more than the limit of %d", rec.Crashes, limit)
+	rec.Reason = fmt.Sprintf("interrupted %d times by the death of the process, %s", rec.Crashes, text.MoreThan(limit, "Limits.Interruptions"))
 	t.attempts = append(t.attempts, store.Put(record.AttemptKey(t.run.ID, t.stepID(i), rec.Attempt),
 		record.Encode(&record.Attempt{Started: rec.Started, Ended: t.now, Error: rec.Reason, Kind: fault.KindInterrupt})))
 	t.states[i] = plan.Failed

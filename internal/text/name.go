@@ -14,7 +14,7 @@ func NameFault(name string) string {
 	case name == "":
 		return "is empty; a name has 1 to 253 letters, digits, '.', '_' or '-'"
 	case len(name) > MaxName:
-		return fmt.Sprintf("has %d bytes, more than the limit of %d", len(name), MaxName)
+		return fmt.Sprintf("has %d bytes, %s", len(name), MoreThan(MaxName, FixedLimit))
 	case name[0] == '.':
 		return fmt.Sprintf("%q starts with a dot", name)
 	}

@@ -18,7 +18,7 @@ func TestNameFault(t *testing.T) {
 		{"nothing", "", "is empty"},
 		{"one byte", "a", ""},
 		{"as long as can be", strings.Repeat("x", 253), ""},
-		{"one byte more", strings.Repeat("x", 254), "has 254 bytes, more than the limit of 253"},
+		{"one byte more", strings.Repeat("x", 254), "has 254 bytes, more than the limit of 253 (a fixed limit)"},
 		{"each class of character", "azAZ09._-", ""},
 		{"a dot inside", "a.b", ""},
 		{"two dots inside", "a..b", ""},

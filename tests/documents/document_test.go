@@ -257,7 +257,7 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 		{"a name with a letter beyond ASCII", `{"name":"é","resource":"r",` + steps + `}`, []fault{{"name", 1, 9, invalid, "character"}}},
 		{"a name with a leading dot", `{"name":".a","resource":"..",` + steps + `}`,
 			[]fault{{"name", 1, 9, invalid, "starts with a dot"}, {"resource", 1, 25, invalid, "starts with a dot"}}},
-		{"a name of 254 bytes", `{"name":"` + strings.Repeat("n", 254) + `","resource":"r",` + steps + `}`, []fault{{"name", 1, 9, invalid, "more than the limit of 253"}}},
+		{"a name of 254 bytes", `{"name":"` + strings.Repeat("n", 254) + `","resource":"r",` + steps + `}`, []fault{{"name", 1, 9, invalid, "more than the limit of 253 (a fixed limit)"}}},
 		{"a step without a driver", head + `"steps":[{"driver":"d"},{"id":"x"}]}`, []fault{{"steps[1].driver", 1, 52, invalid, "is empty"}}},
 		{"a step's bad id", head + `"steps":[{"id":"a/b","driver":"d"}]}`, []fault{{"steps[0].id", 1, 43, invalid, "character"}}},
 		{"no steps", head + `"steps":[]}`, []fault{{"steps", 1, 36, invalid, "has none"}}},
@@ -280,8 +280,8 @@ func TestPipelineDocumentRefuses(t *testing.T) {
 		{"an unknown predecessor", head + `"steps":[{"id":"a","driver":"d"},{"driver":"d","after":["x"]}]}`, []fault{{"steps[1].after[0]", 1, 84, invalid, `no step has the id "x"`}}},
 
 		{"nesting of 33", head + `"steps":[{"driver":"d","with":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + `}]}`,
-			[]fault{{"steps[0].with" + strings.Repeat("[0]", 29), 1, 87, tooLarge, "33 levels deep, more than the limit of 32"}}},
-		{"nesting beyond reason", strings.Repeat("[", 20_000), []fault{{"", 1, 33, tooLarge, "33 levels deep, more than the limit of 32"}}},
+			[]fault{{"steps[0].with" + strings.Repeat("[0]", 29), 1, 87, tooLarge, "33 levels deep, more than the limit of 32 (Limits.Depth)"}}},
+		{"nesting beyond reason", strings.Repeat("[", 20_000), []fault{{"", 1, 33, tooLarge, "33 levels deep, more than the limit of 32 (Limits.Depth)"}}},
 
 		{"faults of all kinds", "{\"name\":\".a\",\"resource\":7,\n\"timeout\":\"x\",\"Retry\":{},\n\"steps\":[{\"driver\":\"d\",\"timeout\":\"-1s\"},\n{\"driver\":1},\n{\"foo\":{\"bar\":1}}],\n\"steps2\":1,\"description\":\"a\",\"description\":\"b\"}", []fault{
 			{"resource", 1, 25, invalid, "is a number"}, {"timeout", 2, 11, invalid, "is no duration"}, {"Retry", 2, 15, invalid, "did you mean"},
@@ -346,9 +346,9 @@ func TestResourceDocumentRefuses(t *testing.T) {
 			[]fault{{"createdAt", 1, 40, invalid, "is a number; want a string"}, {"version", 1, 52, invalid, "negative"}}},
 		{"a phase that is none", head + `"status":{"phase":"Running"}}`, []fault{{"status.phase", 1, 46, invalid, `"Running" is no state`}}},
 		{"nesting of 33", head + `"spec":` + strings.Repeat("[", 32) + strings.Repeat("]", 32) + `}`,
-			[]fault{{"spec" + strings.Repeat("[0]", 31), 1, 66, tooLarge, "33 levels deep, more than the limit of 32"}}},
+			[]fault{{"spec" + strings.Repeat("[0]", 31), 1, 66, tooLarge, "33 levels deep, more than the limit of 32 (Limits.Depth)"}}},
 		{"nesting beyond reason", head + `"spec":` + strings.Repeat(`{"\"]":`, 20_000) + "1" + strings.Repeat("}", 20_001),
-			[]fault{{"", 1, 252, tooLarge, "33 levels deep, more than the limit of 32"}}},
+			[]fault{{"", 1, 252, tooLarge, "33 levels deep, more than the limit of 32 (Limits.Depth)"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o, err := parseResource(c.doc)
@@ -384,9 +384,9 @@ func TestDocumentSize(t *testing.T) {
 	require.NoError(t, err)
 
 	_, err = parsePipeline(pipeline + " ")
-	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "more than the limit of 2097152 bytes"})
+	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "more than the limit of 2097152 (Limits.Document)"})
 	_, err = parseResource(resource + " ")
-	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "more than the limit of 2097152 bytes"})
+	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "more than the limit of 2097152 (Limits.Document)"})
 	_, err = conveyor.ParseResource(endless{})
 	require.ErrorIs(t, err, conveyor.ErrTooLarge)
 
@@ -412,7 +412,7 @@ func TestDocumentSpecSize(t *testing.T) {
 	_, err := parseResource(doc(1 << 20))
 	require.NoError(t, err)
 	_, err = parseResource(doc(1<<20 + 1))
-	requireFaults(t, err, fault{"spec", 1, 35, conveyor.ErrTooLarge, "1048577 bytes, more than the limit of 1048576"})
+	requireFaults(t, err, fault{"spec", 1, 35, conveyor.ErrTooLarge, "1048577 bytes, more than the limit of 1048576 (Limits.Spec)"})
 }
 
 func TestDocumentSteps(t *testing.T) {
@@ -424,7 +424,7 @@ func TestDocumentSteps(t *testing.T) {
 	require.Len(t, p.Steps, 256)
 	require.Equal(t, "256", p.Steps[255].ID)
 	_, err = parsePipeline(doc(257))
-	requireFaults(t, err, fault{"steps", 1, 36, conveyor.ErrTooLarge, "257 steps, more than the limit of 256"})
+	requireFaults(t, err, fault{"steps", 1, 36, conveyor.ErrTooLarge, "257 steps, more than the limit of 256 (Limits.Steps)"})
 }
 
 func TestDocumentWithVeryManyFaultsReportsTheFirstHundred(t *testing.T) {
@@ -578,7 +578,7 @@ func TestApplyRefusesWhatIsNoResourceAndStoresNothing(t *testing.T) {
 		{"a spec that is no JSON", &conveyor.Object{Meta: meta, Spec: json.RawMessage("{\n1")}, []fault{{"spec", 2, 1, conveyor.ErrInvalid, "not one JSON value"}}},
 		{"a spec with a repeated field", &conveyor.Object{Meta: meta, Spec: json.RawMessage(`{"a":1,"a":2}`)}, []fault{{"spec.a", 1, 8, conveyor.ErrInvalid, "comes twice"}}},
 		{"a spec over the limit", &conveyor.Object{Meta: meta, Spec: json.RawMessage(strconv.Quote(strings.Repeat("a", 1<<20-1)))},
-			[]fault{{"spec", 0, 0, conveyor.ErrTooLarge, "1048577 bytes, more than the limit of 1048576"}}},
+			[]fault{{"spec", 0, 0, conveyor.ErrTooLarge, "1048577 bytes, more than the limit of 1048576 (Limits.Spec)"}}},
 		{"metadata that is no text", &conveyor.Object{Meta: conveyor.Meta{Name: "a", Type: "r", Metadata: map[string]string{"a": "\xff"}}},
 			[]fault{{"metadata", 0, 0, conveyor.ErrInvalid, "invalid UTF-8"}}},
 		{"a nil object", (*conveyor.Object)(nil), []fault{{"", 0, 0, conveyor.ErrInvalid, "is nil"}}},
@@ -616,7 +616,7 @@ func TestSizesAreThoseOfTheTextWithoutEscapesForHTML(t *testing.T) {
 	require.NoError(t, err)
 	b.Spec.Repository += "<"
 	_, err = e.Apply(t.Context(), b)
-	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "501 bytes, more than the limit of 500"})
+	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "501 bytes, more than the limit of 500 (Limits.Spec)"})
 }
 
 func TestObjectDecode(t *testing.T) {

@@ -286,7 +286,7 @@ func TestHostileNestingIsRefusedOneLevelBeyondTheLimit(t *testing.T) {
 	for i, value := range levels(32) {
 		_, err := inSpec(value)
 		require.ErrorIs(t, err, conveyor.ErrTooLarge, i)
-		require.ErrorContains(t, err, "33 levels deep, more than the limit of 32")
+		require.ErrorContains(t, err, "33 levels deep, more than the limit of 32 (Limits.Depth)")
 	}
 	for _, read := range []func(string) (any, error){inSettings, inFinally} {
 		for i, value := range levels(29) {

@@ -1,12 +1,14 @@
 package documents_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -28,13 +30,13 @@ func TestLimitDocument(t *testing.T) {
 	o = &DockerBuild{Meta: conveyor.Meta{Name: "b", Type: "r"}, Spec: o.Spec}
 	o.Spec.Repository += "a"
 	_, err = e.Apply(t.Context(), o)
-	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes, more than the limit of 300"})
+	requireFaults(t, err, fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes, more than the limit of 300 (Limits.Document)"})
 
 	p := rig.PipelineOf("d")
 	p.Description = strings.Repeat("a", 300-len(`{"name":"p","resource":"r","description":"","steps":[{"id":"1","driver":"d"}]}`))
 	require.NoError(t, e.SavePipeline(t.Context(), p))
 	p.Description += "a"
-	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes as a document, more than the limit of 300"})
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, "301 bytes as a document, more than the limit of 300 (Limits.Document)"})
 }
 
 // A definition is recorded with the rule of its order, and a record of a store has a limit of its own.
@@ -45,7 +47,7 @@ func TestLimitDocumentLeavesRoomInTheRecord(t *testing.T) {
 	p.Steps[0].With = rig.JSON(strings.Repeat("a", most-len(`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d","with":""}]}`)))
 	require.NoError(t, e.SavePipeline(t.Context(), p))
 	p.Steps[0].With = rig.JSON(strings.Repeat("a", len(p.Steps[0].With)-1))
-	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, fmt.Sprintf("%d bytes as a document, more than the limit of %d", most+1, most)})
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"", 0, 0, conveyor.ErrTooLarge, fmt.Sprintf("%d bytes as a document, more than the limit of %d (a fixed limit)", most+1, most)})
 }
 
 func TestLimitDepth(t *testing.T) {
@@ -54,12 +56,12 @@ func TestLimitDepth(t *testing.T) {
 	_, err := e.Apply(t.Context(), rig.Loose("r", "a", []any{[]any{[]any{[]any{}}}}))
 	require.NoError(t, err)
 	_, err = e.Apply(t.Context(), rig.Loose("r", "b", []any{[]any{[]any{[]any{[]any{}}}}}))
-	requireFaults(t, err, fault{"spec[0][0][0][0]", 1, 5, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
+	requireFaults(t, err, fault{"spec[0][0][0][0]", 1, 5, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5 (Limits.Depth)"})
 	p := rig.PipelineOf("d")
 	p.Steps[0].With = json.RawMessage(`{"a":[7]}`)
 	require.NoError(t, e.SavePipeline(t.Context(), p))
 	p.Steps[0].With = json.RawMessage(`{"a":[{}]}`)
-	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0]", 1, 7, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5"})
+	requireFaults(t, e.SavePipeline(t.Context(), p), fault{"steps[0].with.a[0]", 1, 7, conveyor.ErrTooLarge, "6 levels deep, more than the limit of 5 (Limits.Depth)"})
 }
 
 func TestLimitsSayTheirMaximumAndWhy(t *testing.T) {
@@ -80,12 +82,206 @@ func TestLimitsSayTheirMaximumAndWhy(t *testing.T) {
 	}
 }
 
+// cutting are the limits that refuse nothing: what is larger is cut, the oldest of it is dropped, or a watcher gets ErrGap.
+var cutting = []string{"ErrorText", "LogLines", "LogLine", "Attempts", "WatchBuffer"}
+
+// Who reads that a limit was passed wants to know which field of Limits to change.
+func TestAPassedLimitIsNamed(t *testing.T) {
+	text := func(bytes int) string { return strings.Repeat("a", bytes-2) } // of so many bytes as JSON
+	nested := func(levels int) json.RawMessage {
+		return json.RawMessage(strings.Repeat("[", levels) + strings.Repeat("]", levels))
+	}
+	apply := func(t *testing.T, opts conveyor.Options, o conveyor.Resource) error {
+		_, err := rig.New(t, opts).Apply(t.Context(), o)
+		return err
+	}
+	calls := func(t *testing.T, opts conveyor.Options, answer rig.Func) error {
+		e := rig.New(t, opts).MustStart()
+		e.Driver("d", rig.DriverOf(answer))
+		e.Pipeline("d")
+		return e.Finish(rig.Object("a", nil)).Err()
+	}
+	returns := func(t *testing.T, opts conveyor.Options, output any) error {
+		return calls(t, opts, rig.Always(conveyor.DoneWith(output), nil))
+	}
+	checkpoints := func(t *testing.T, opts conveyor.Options, v any) (err error) {
+		require.NoError(t, calls(t, opts, func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			err = req.Checkpoint(ctx, v)
+			return conveyor.Done(), nil
+		}))
+		return err
+	}
+	signals := func(t *testing.T, opts conveyor.Options, payload any) error {
+		e := rig.New(t, opts).MustStart()
+		return e.Signal(t.Context(), e.MustApply(rig.Loose("r", "a", nil)).ID, "go", payload)
+	}
+	plans := func(t *testing.T, opts conveyor.Options, steps ...conveyor.Step) error {
+		e := rig.New(t, opts).MustStart()
+		f := rig.NewFanOut()
+		f.Func = func(context.Context, *conveyor.Object) ([]conveyor.Step, error) { return steps, nil }
+		e.SavePlanned(f)
+		return e.Finish(rig.Object("a", nil)).Err()
+	}
+	with := func(v json.RawMessage) conveyor.PipelineSpec {
+		p := rig.PipelineOf("d")
+		p.Steps[0].With = v
+		return p
+	}
+	parsed := func(_ conveyor.PipelineSpec, err error) error { return err }
+	drivers := func(n int) []string { return slices.Repeat([]string{"d"}, n) }
+
+	cases := []struct {
+		limit string
+		what  string
+		n     int // what the limit is set to
+		says  string
+		pass  func(t *testing.T, opts conveyor.Options, n int) error // returns the answer to n
+	}{
+		{"Document", "a resource", 300, "301 bytes", func(t *testing.T, opts conveyor.Options, n int) error {
+			o := &DockerBuild{Meta: conveyor.Meta{Name: "a", Type: "r"}}
+			o.Spec.Repository = strings.Repeat("a", n-len(`{"name":"a","resource":"r","spec":{"repository":""}}`))
+			return apply(t, opts, o)
+		}},
+		{"Document", "a pipeline", 300, "301 bytes as a document", func(t *testing.T, opts conveyor.Options, n int) error {
+			p := with(rig.JSON(text(n - len(`{"name":"p","resource":"r","steps":[{"id":"1","driver":"d","with":}]}`))))
+			return rig.New(t, opts).SavePipeline(t.Context(), p)
+		}},
+		{"Document", "a plan", 300, "steps: ", func(t *testing.T, opts conveyor.Options, n int) error {
+			return plans(t, opts, conveyor.Step{Driver: "d", With: rig.JSON(text(n))})
+		}},
+		{"Document", "a text that is parsed", 2 << 20, "at least 2097153 bytes", func(_ *testing.T, _ conveyor.Options, n int) error {
+			return parsed(conveyor.ParsePipeline(strings.NewReader(strings.Repeat(" ", n))))
+		}},
+		{"Depth", "a resource", 5, "spec[0][0][0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			return apply(t, opts, rig.Loose("r", "a", nested(n-1)))
+		}},
+		{"Depth", "metadata", 5, "metadata.m[0][0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			o := rig.Loose("r", "a", nil)
+			o.MetadataJSON = map[string]json.RawMessage{"m": nested(n - 2)}
+			return apply(t, opts, o)
+		}},
+		{"Depth", "a pipeline", 5, "steps[0].with[0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			return rig.New(t, opts).SavePipeline(t.Context(), with(nested(n-3)))
+		}},
+		{"Depth", "a text that is parsed", 32, "33 levels deep", func(_ *testing.T, _ conveyor.Options, n int) error {
+			return parsed(conveyor.ParsePipeline(bytes.NewReader(nested(n))))
+		}},
+		{"Depth", "an output", 5, "output[0][0][0][0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			return returns(t, opts, nested(n))
+		}},
+		{"Depth", "a checkpoint", 5, "checkpoint[0][0][0][0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			return checkpoints(t, opts, nested(n))
+		}},
+		{"Depth", "a payload", 5, "payload[0][0][0][0][0]: 6 levels deep", func(t *testing.T, opts conveyor.Options, n int) error {
+			return signals(t, opts, nested(n))
+		}},
+		{"Steps", "a pipeline", 2, "steps: 3 steps", func(t *testing.T, opts conveyor.Options, n int) error {
+			return rig.New(t, opts).SavePipeline(t.Context(), rig.PipelineOf(drivers(n)...))
+		}},
+		{"Steps", "a text that is parsed", 256, "steps: 257 steps", func(_ *testing.T, _ conveyor.Options, n int) error {
+			return parsed(conveyor.ParsePipeline(bytes.NewReader(rig.JSON(rig.PipelineOf(drivers(n)...)))))
+		}},
+		{"Steps", "a plan", 2, "steps: 3 steps", func(t *testing.T, opts conveyor.Options, n int) error {
+			return plans(t, opts, rig.PipelineOf(drivers(n)...).Steps...)
+		}},
+		{"Steps", "drivers that listen", 2, `3 drivers listen to resources of type "r"`, func(t *testing.T, opts conveyor.Options, n int) error {
+			e := rig.New(t, opts).MustStart()
+			for i := range n {
+				e.Driver(fmt.Sprint("d", i), new(rig.Recorder), conveyor.Listen("r"))
+			}
+			return e.Finish(rig.Loose("r", "a", nil)).Err()
+		}},
+		{"Spec", "a spec", 100, "spec: 101 bytes", func(t *testing.T, opts conveyor.Options, n int) error {
+			return apply(t, opts, rig.Loose("r", "a", text(n)))
+		}},
+		{"Spec", "metadata", 100, "metadata: 101 bytes as JSON", func(t *testing.T, opts conveyor.Options, n int) error {
+			o := rig.Loose("r", "a", nil)
+			o.Metadata = map[string]string{"k": text(n - len(`{"k":}`))}
+			return apply(t, opts, o)
+		}},
+		{"Output", "an output", 100, "output: 101 bytes", func(t *testing.T, opts conveyor.Options, n int) error {
+			return returns(t, opts, text(n))
+		}},
+		{"Output", "a checkpoint", 100, "checkpoint: 101 bytes", func(t *testing.T, opts conveyor.Options, n int) error {
+			return checkpoints(t, opts, text(n))
+		}},
+		{"Output", "a payload", 100, "payload: 101 bytes", func(t *testing.T, opts conveyor.Options, n int) error {
+			return signals(t, opts, text(n))
+		}},
+		{"Queue", "runs of one resource", 3, "queue: 4 pending runs", func(t *testing.T, opts conveyor.Options, n int) (err error) {
+			e := rig.New(t, opts)
+			e.Save(rig.Queueing(rig.PipelineOf("d")))
+			for i := range n {
+				require.NoError(t, err)
+				_, err = e.Apply(t.Context(), rig.Object("a", i))
+			}
+			return err
+		}},
+		{"Interruptions", "deaths of the process", 2, "interrupted 3 times", func(t *testing.T, opts conveyor.Options, n int) error {
+			dying := rig.DriverOf(rig.Taking(time.Second))
+			e := rig.New(t, opts).MustStart()
+			e.Driver("d", dying)
+			e.Pipeline("d")
+			id := e.MustApply(rig.Object("a", nil)).ID
+			for range n {
+				synctest.Wait() // the driver is at work
+				e = e.Crashed(opts)
+				e.Driver("d", dying)
+				e.MustStart()
+			}
+			return e.Ended(id).Err()
+		}},
+		{"Carried", "what a call carries", 100, "Carry: 101 bytes as JSON", func(t *testing.T, opts conveyor.Options, n int) error {
+			opts.Carry = func(context.Context) map[string]string { return map[string]string{"k": text(n - len(`{"k":}`))} }
+			return apply(t, opts, rig.Loose("r", "a", nil))
+		}},
+	}
+	named := slices.Clone(cutting)
+	for _, c := range cases {
+		named = append(named, c.limit)
+		t.Run(c.limit+" by "+c.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var opts conveyor.Options
+				reflect.ValueOf(&opts.Limits).Elem().FieldByName(c.limit).SetInt(int64(c.n))
+				err := c.pass(t, opts, c.n+1)
+				require.ErrorContains(t, err, c.says)
+				require.ErrorContains(t, err, fmt.Sprintf("more than the limit of %d (Limits.%s)", c.n, c.limit))
+			})
+		})
+	}
+	for field := range reflect.TypeFor[conveyor.Limits]().Fields() {
+		require.Contains(t, named, field.Name, "a new limit needs a case here, or cuts")
+	}
+}
+
+func TestAFixedLimitSaysThatItIsFixed(t *testing.T) {
+	long := strings.Repeat("n", 254)
+	for _, c := range []struct {
+		name string
+		pass func(e *rig.Engine) error
+		says string
+	}{
+		{"of a name", func(e *rig.Engine) error {
+			_, err := e.Apply(t.Context(), rig.Loose("r", long, nil))
+			return err
+		}, "name: has 254 bytes, more than the limit of 253 (a fixed limit)"},
+		{"of an actor", func(e *rig.Engine) error {
+			_, err := e.Apply(conveyor.As(t.Context(), long), rig.Loose("r", "a", nil))
+			return err
+		}, "actor: 254 bytes, more than the limit of 253 (a fixed limit)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.ErrorContains(t, c.pass(rig.New(t, conveyor.Options{})), c.says)
+		})
+	}
+}
+
 func TestLimitSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := rig.New(t, conveyor.Options{Limits: conveyor.Limits{Steps: 2}}).MustStart()
 		e.Save(rig.PipelineOf("d", "d"))
 		requireFaults(t, e.SavePipeline(t.Context(), rig.PipelineOf("d", "d", "d")),
-			fault{"steps", 0, 0, conveyor.ErrTooLarge, "3 steps, more than the limit of 2"})
+			fault{"steps", 0, 0, conveyor.ErrTooLarge, "3 steps, more than the limit of 2 (Limits.Steps)"})
 
 		e.Driver("x", new(rig.Recorder), conveyor.Listen("loose"))
 		e.Driver("y", new(rig.Recorder), conveyor.Listen("loose"))
@@ -102,7 +298,7 @@ func TestLimitSpec(t *testing.T) {
 	_, err := e.Apply(t.Context(), rig.Loose("r", "a", strings.Repeat("a", 98)))
 	require.NoError(t, err)
 	_, err = e.Apply(t.Context(), rig.Loose("r", "a", strings.Repeat("a", 99)))
-	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"})
+	requireFaults(t, err, fault{"spec", 0, 0, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100 (Limits.Spec)"})
 
 	o := rig.Loose("r", "b", nil)
 	o.Metadata = map[string]string{"key": strings.Repeat("\n", 36), "other": "vvvvvvv"} // with {"":"","":""}, and 2 bytes for \n
@@ -110,7 +306,7 @@ func TestLimitSpec(t *testing.T) {
 	require.NoError(t, err)
 	o.Metadata["other"] += "v"
 	_, err = e.Apply(t.Context(), o)
-	requireFaults(t, err, fault{"metadata", 0, 0, conveyor.ErrTooLarge, "101 bytes as JSON, more than the limit of 100"})
+	requireFaults(t, err, fault{"metadata", 0, 0, conveyor.ErrTooLarge, "101 bytes as JSON, more than the limit of 100 (Limits.Spec)"})
 }
 
 func TestLimitOutput(t *testing.T) {
@@ -122,9 +318,9 @@ func TestLimitOutput(t *testing.T) {
 		says   string
 	}{
 		{"of the limit", strings.Repeat("<", 98), conveyor.StateSucceeded, nil, ""},
-		{"over it", strings.Repeat("a", 99), conveyor.StateFailed, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100"},
+		{"over it", strings.Repeat("a", 99), conveyor.StateFailed, conveyor.ErrTooLarge, "101 bytes, more than the limit of 100 (Limits.Output)"},
 		{"that nests to the limit", []any{[]any{[]any{}}}, conveyor.StateSucceeded, nil, ""},
-		{"that nests deeper", []any{[]any{[]any{[]any{}}}}, conveyor.StateFailed, conveyor.ErrTooLarge, "4 levels deep, more than the limit of 3"},
+		{"that nests deeper", []any{[]any{[]any{[]any{}}}}, conveyor.StateFailed, conveyor.ErrTooLarge, "4 levels deep, more than the limit of 3 (Limits.Depth)"},
 		{"that is no JSON", func() {}, conveyor.StateFailed, conveyor.ErrInvalid, "func"},
 		{"that is broken JSON", json.RawMessage("{"), conveyor.StateFailed, conveyor.ErrInvalid, "output"},
 	} {
@@ -352,7 +548,7 @@ func TestLimitInterruptions(t *testing.T) {
 				run := e.Ended(id)
 				require.Equal(t, c.state, run.State)
 				if c.state == conveyor.StateFailed {
-					require.ErrorContains(t, run.Err(), "more than the limit of 2")
+					require.ErrorContains(t, run.Err(), "more than the limit of 2 (Limits.Interruptions)")
 				}
 			})
 		})

@@ -312,7 +312,7 @@ func TestAnActorThatCannotBeIsRefusedByEveryVerb(t *testing.T) {
 			name, actor, says string
 			is                error
 		}{
-			{"too long", strings.Repeat("x", 254), "actor: 254 bytes, more than the limit of 253", conveyor.ErrTooLarge},
+			{"too long", strings.Repeat("x", 254), "actor: 254 bytes, more than the limit of 253 (a fixed limit)", conveyor.ErrTooLarge},
 			{"no text", "\xff", "is invalid UTF-8", conveyor.ErrInvalid},
 			{"with a line end", "a\nb", "has a control character", conveyor.ErrInvalid},
 			{"the engine", "conveyor", `"conveyor" is the engine itself`, conveyor.ErrInvalid},
@@ -357,7 +357,7 @@ func TestWhatIsCarriedIsBoundedAndCopied(t *testing.T) {
 		require.NoError(t, apply(strings.Repeat("x", 12)))
 		err := apply(strings.Repeat("x", 13))
 		require.ErrorIs(t, err, conveyor.ErrTooLarge)
-		require.ErrorContains(t, err, "Carry: 21 bytes as JSON, more than the limit of 20")
+		require.ErrorContains(t, err, "Carry: 21 bytes as JSON, more than the limit of 20 (Limits.Carried)")
 		require.ErrorIs(t, apply("\xff"), conveyor.ErrInvalid)
 		shared = nil
 		require.NoError(t, e.Finish(rig.Object("b", nil)).Err())

@@ -213,7 +213,7 @@ func TestRule17QueueIsBounded(t *testing.T) {
 		before := rig.Dump(t, e.Store)
 		_, err := e.Apply(t.Context(), rig.Object("x", 5))
 		require.ErrorIs(t, err, conveyor.ErrTooLarge)
-		require.ErrorContains(t, err, "queue: 4 pending runs, more than the limit of 3")
+		require.ErrorContains(t, err, "queue: 4 pending runs, more than the limit of 3 (Limits.Queue)")
 		require.Equal(t, before, rig.Dump(t, e.Store))
 		e.MustApply(rig.Object("y", 1)) // another resource has a line of its own
 		time.Sleep(90 * time.Second)
@@ -250,7 +250,7 @@ func TestRule17QueueCountsEveryRunThatHasNotBegun(t *testing.T) {
 				}
 				_, err := e.Apply(t.Context(), rig.Object("x", c.taken))
 				require.ErrorIs(t, err, conveyor.ErrTooLarge)
-				require.ErrorContains(t, err, fmt.Sprintf("queue: %d pending runs, more than the limit of %d", c.limit+1, c.limit))
+				require.ErrorContains(t, err, fmt.Sprintf("queue: %d pending runs, more than the limit of %d (Limits.Queue)", c.limit+1, c.limit))
 				e.MustApply(rig.Object("x", c.taken-1)) // which changes nothing
 				_, err = e.Delete(t.Context(), rig.Object("x", nil).Key())
 				require.NoError(t, err)

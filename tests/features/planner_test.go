@@ -117,8 +117,8 @@ func TestPlannerThatGoesWrong(t *testing.T) {
 		{"a ring", steps(conveyor.Step{ID: "a", Driver: "d", After: []string{"b"}}, conveyor.Step{ID: "b", Driver: "d", After: []string{"a"}}), 1, conveyor.ErrInvalid, `"a", "b" wait for each other`},
 		{"an arrow from nowhere", steps(conveyor.Step{Driver: "d", After: []string{"z"}}), 1, conveyor.ErrInvalid, `steps[0].after[0]: no step has the id "z"`},
 		{"settings that are no JSON", steps(conveyor.Step{Driver: "d", With: json.RawMessage("{")}), 1, conveyor.ErrInvalid, "steps[0].with"},
-		{"too many steps", steps(tooMany...), 1, conveyor.ErrTooLarge, "steps: 257 steps, more than the limit of 256"},
-		{"too large steps", steps(conveyor.Step{Driver: "d", With: rig.JSON(strings.Repeat("x", 3<<20))}), 1, conveyor.ErrTooLarge, "bytes as a document, more than the limit of 2097152"},
+		{"too many steps", steps(tooMany...), 1, conveyor.ErrTooLarge, "steps: 257 steps, more than the limit of 256 (Limits.Steps)"},
+		{"too large steps", steps(conveyor.Step{Driver: "d", With: rig.JSON(strings.Repeat("x", 3<<20))}), 1, conveyor.ErrTooLarge, "bytes as a document, more than the limit of 2097152 (Limits.Document)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -138,7 +138,7 @@ func TestAMillionAppliesToOneStuckResourceHoldNoMore(t *testing.T) {
 					default:
 						require.Equal(t, conveyor.Queue, policy)
 						require.ErrorIs(t, err, conveyor.ErrTooLarge)
-						require.ErrorContains(t, err, fmt.Sprintf("queue: %d pending runs, more than the limit of %d", line+1, line))
+						require.ErrorContains(t, err, fmt.Sprintf("queue: %d pending runs, more than the limit of %d (Limits.Queue)", line+1, line))
 						refused++
 					}
 					if i%(applies/10) == 0 {
