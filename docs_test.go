@@ -15,10 +15,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/record"
 )
 
 // parsePackage parses the files of a folder that are, or are not, tests.
@@ -334,5 +337,216 @@ func literal(e ast.Expr) string {
 		return ""
 	}
 	text, _ := strconv.Unquote(l.Value)
+	return text
+}
+
+// TestDocsListTheErrors holds docs/errors.md to the code: each text that textsOf finds stands in the first column of a table,
+// and each text of the first column is one of them.
+func TestDocsListTheErrors(t *testing.T) {
+	page, err := os.ReadFile("docs/errors.md")
+	require.NoError(t, err)
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?`) \\| ").FindAllStringSubmatch(string(page), -1) {
+		for _, text := range regexp.MustCompile("`(.*?)`").FindAllStringSubmatch(row[1], -1) {
+			require.False(t, documented[text[1]], "docs/errors.md lists %q twice", text[1])
+			documented[text[1]] = true
+		}
+	}
+
+	made := map[string]string{ // the file of each text
+		(&record.Pause{By: "…", Reason: "…"}).Text(): "internal/record/pause.go",
+	}
+	for _, folder := range []string{
+		".", "internal/document", "internal/fault", "internal/ledger", "internal/plan", "internal/ring", "internal/run", "internal/text",
+		"store", "store/file", "store/memory",
+	} {
+		fset, files := parsePackage(t, folder, false)
+		for _, file := range files {
+			name := filepath.ToSlash(filepath.Clean(fset.File(file.Pos()).Name()))
+			for _, text := range textsOf(name, file) {
+				made[text] = name
+			}
+		}
+	}
+	require.Greater(t, len(made), 200)
+	for text, why := range unseenTexts {
+		require.Contains(t, made, text, "it need not be left out any more: %s", why)
+		delete(made, text)
+	}
+	var missing, unknown []string
+	for text, file := range made {
+		if !documented[text] {
+			missing = append(missing, file+": "+text)
+		}
+	}
+	for text := range documented {
+		if made[text] == "" {
+			unknown = append(unknown, text)
+		}
+	}
+	slices.Sort(missing)
+	slices.Sort(unknown)
+	require.Empty(t, missing, "docs/errors.md has no row for texts of these files:\n%s", strings.Join(missing, "\n"))
+	require.Empty(t, unknown, "docs/errors.md has rows for texts that nothing makes:\n%s", strings.Join(unknown, "\n"))
+}
+
+// unseenTexts are texts that docs/errors.md leaves out, because nobody outside of the library sees them.
+var unseenTexts = map[string]string{
+	"conveyor: the run has ended": "runner.go answers with a conflict instead",
+	"the file was replaced":       "store/file tries again, and then answers that the file is locked",
+	"…, more than the limit of …": "the calls of fault.Larger say of what",
+	"is too long":                 "internal/document reports the number of the elements instead",
+	"Plan the steps":              "internal/plan: the name of the step that plans the others",
+}
+
+// filesOfDamage are the files of store/file in which each error is a detail of damage. One row stands for all of them: that of
+// store.ErrCorrupt.
+var filesOfDamage = []string{
+	"store/file/format.go", "store/file/inspect.go", "store/file/page.go", "store/file/record.go", "store/file/tree.go", "store/file/walk.go",
+}
+
+// The rules of textsOf.
+var (
+	// In these calls, the text is the argument with the number.
+	makers = map[string]int{"errors.New": 0, "fmt.Errorf": 0, "invalid": 1, "Invalidf": 1, "fault.Invalidf": 1}
+	// In these calls, the argument with the number is what is counted, and the text is the one of fault.Larger.
+	limiters = map[string]int{"tooLarge": 3, "Larger": 3, "fault.Larger": 3}
+	// What these calls get is a detail of damage, as in filesOfDamage.
+	damagers = []string{"record.Damaged", "s.corrupt"}
+	// What is assigned to these fields and variables, or appended to them, is a text.
+	textFields = regexp.MustCompile(`\b(Reason|Problem|WaitsFor|problems)$`)
+	// What these functions return is a text.
+	textFuncs = regexp.MustCompile(`^(Error$|why)`)
+	// In the files of these packages, each literal of several words is a text: a problem or a reason.
+	textPackages = regexp.MustCompile(`^internal/(document|plan|run|text)/`)
+
+	verb    = regexp.MustCompile(`%[-+# 0.*]*[a-zA-Z]`)
+	dots    = regexp.MustCompile(`…( ?…)*`)
+	problem = regexp.MustCompile(`\b(is|has|was)\b`)
+)
+
+// textsOf returns the texts of the errors and of the reasons that a file makes, in the form of the first column of
+// docs/errors.md.
+func textsOf(name string, file *ast.File) (texts []string) {
+	if slices.Contains(filesOfDamage, name) {
+		return nil
+	}
+	add := func(field, format string) {
+		if text := shownText(format); text != "" {
+			texts = append(texts, field+text)
+		}
+	}
+	words := func(e ast.Expr) {
+		if format := template(file, e); len(strings.Fields(verb.ReplaceAllString(format, ""))) > 1 {
+			add("", format)
+		}
+	}
+	var visit func(n ast.Node) bool
+	visit = func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			called := types.ExprString(n.Fun)
+			if slices.Contains(damagers, called) {
+				return false
+			}
+			if i, ok := limiters[called]; ok {
+				problem := fault.Larger("", 0, 0, template(file, n.Args[i])).Problem
+				add(shownField(n.Args[0]), strings.ReplaceAll(problem, "0", "…"))
+				return false
+			}
+			if i, ok := makers[called]; ok {
+				field := ""
+				if i > 0 {
+					field = shownField(n.Args[0])
+				}
+				add(field, template(file, n.Args[i]))
+				for _, arg := range n.Args[i+1:] {
+					ast.Inspect(arg, visit)
+				}
+				return false
+			}
+		case *ast.AssignStmt:
+			for i, to := range n.Lhs {
+				if i < len(n.Rhs) && textFields.MatchString(types.ExprString(to)) {
+					words(n.Rhs[i])
+				}
+			}
+		case *ast.KeyValueExpr:
+			if textFields.MatchString(types.ExprString(n.Key)) {
+				words(n.Value)
+			}
+		case *ast.FuncDecl:
+			if textFuncs.MatchString(n.Name.Name) {
+				ast.Inspect(n, func(n ast.Node) bool {
+					if r, ok := n.(*ast.ReturnStmt); ok {
+						for _, result := range r.Results {
+							words(result)
+						}
+					}
+					return true
+				})
+			}
+		case *ast.ImportSpec, *ast.Field: // paths, and tags of fields
+			return false
+		case *ast.BinaryExpr, *ast.BasicLit:
+			if textPackages.MatchString(name) {
+				words(n.(ast.Expr))
+				_, joined := n.(*ast.BinaryExpr)
+				return joined && n.(*ast.BinaryExpr).Op != token.ADD
+			}
+		}
+		return true
+	}
+	ast.Inspect(file, visit)
+	return texts
+}
+
+// template returns the text that an expression makes, with a verb for each part that is not a literal or a constant of the file.
+func template(file *ast.File, e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return literal(e)
+	case *ast.BinaryExpr:
+		return template(file, e.X) + template(file, e.Y)
+	case *ast.CallExpr:
+		switch called := types.ExprString(e.Fun); called {
+		case "fmt.Sprintf":
+			return template(file, e.Args[0])
+		case "text.Plain":
+			return template(file, e.Args[0])
+		case "append":
+			return template(file, e.Args[1])
+		}
+	case *ast.Ident:
+		if o := file.Scope.Lookup(e.Name); o != nil && o.Kind == ast.Con {
+			if spec := o.Decl.(*ast.ValueSpec); len(spec.Values) == len(spec.Names) {
+				return template(file, spec.Values[slices.IndexFunc(spec.Names, func(n *ast.Ident) bool { return n.Name == e.Name })])
+			}
+		}
+	}
+	return "%v"
+}
+
+// shownField returns the name of a field in front of its problem, if the name is a literal.
+func shownField(e ast.Expr) string {
+	if name := literal(e); name != "" {
+		return name + ": "
+	}
+	return ""
+}
+
+// shownText returns a format as docs/errors.md shows it: without the leading sentinel and what stands in front of it, and with …
+// in the place of verbs. It returns an empty text for a format that says nothing of its own: one without a letter, or one that
+// only wraps, because it ends with an error and does not say with is, has or was what is wrong.
+func shownText(format string) string {
+	if _, after, found := strings.Cut(format, "%w: "); found {
+		format = after
+	} else if strings.HasSuffix(format, ": %w") && !problem.MatchString(format) {
+		return ""
+	}
+	text := strings.TrimSpace(dots.ReplaceAllString(verb.ReplaceAllString(format, "…"), "…"))
+	if !strings.ContainsFunc(text, unicode.IsLetter) {
+		return ""
+	}
 	return text
 }
