@@ -22,6 +22,7 @@ import (
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/text"
 )
 
 // parsePackage parses the files of a folder that are, or are not, tests.
@@ -392,11 +393,13 @@ func TestDocsListTheErrors(t *testing.T) {
 
 // unseenTexts are texts that docs/errors.md leaves out, because nobody outside of the library sees them.
 var unseenTexts = map[string]string{
-	"conveyor: the run has ended": "runner.go answers with a conflict instead",
-	"the file was replaced":       "store/file tries again, and then answers that the file is locked",
-	"…, more than the limit of …": "the calls of fault.Larger say of what",
-	"is too long":                 "internal/document reports the number of the elements instead",
-	"Plan the steps":              "internal/plan: the name of the step that plans the others",
+	"a fixed limit":                               "internal/text: a part of the texts about limits",
+	"more than the limit of … (…)":                "the same",
+	"…, more than the limit of … (a fixed limit)": "the calls of fault.Larger say of what, and which limit",
+	"conveyor: the run has ended":                 "runner.go answers with a conflict instead",
+	"the file was replaced":                       "store/file tries again, and then answers that the file is locked",
+	"is too long":                                 "internal/document reports the number of the elements instead",
+	"Plan the steps":                              "internal/plan: the name of the step that plans the others",
 }
 
 // filesOfDamage are the files of store/file in which each error is a detail of damage. One row stands for all of them: that of
@@ -409,10 +412,11 @@ var filesOfDamage = []string{
 var (
 	// In these calls, the text is the argument with the number.
 	makers = map[string]int{"errors.New": 0, "fmt.Errorf": 0, "invalid": 1, "Invalidf": 1, "fault.Invalidf": 1}
-	// In these calls, the argument with the number is what is counted, and the text is the one of fault.Larger.
+	// In these calls, the argument with the number is what is counted, the next one is the limit, and the text is the one of
+	// fault.Larger.
 	limiters = map[string]int{"tooLarge": 3, "Larger": 3, "fault.Larger": 3}
-	// What these calls get is a detail of damage, as in filesOfDamage.
-	damagers = []string{"record.Damaged", "s.corrupt"}
+	// What these calls get is a detail of damage, as in filesOfDamage, or no text.
+	damagers = []string{"record.Damaged", "s.corrupt", "regexp.MustCompile"}
 	// What is assigned to these fields and variables, or appended to them, is a text.
 	textFields = regexp.MustCompile(`\b(Reason|Problem|WaitsFor|problems)$`)
 	// What these functions return is a text.
@@ -449,8 +453,15 @@ func textsOf(name string, file *ast.File) (texts []string) {
 			if slices.Contains(damagers, called) {
 				return false
 			}
+			if called == "fmt.Sprintf" && textPackages.MatchString(name) {
+				words(n)
+				for _, arg := range n.Args[1:] {
+					ast.Inspect(arg, visit)
+				}
+				return false
+			}
 			if i, ok := limiters[called]; ok {
-				problem := fault.Larger("", 0, 0, template(file, n.Args[i])).Problem
+				problem := fault.Larger("", 0, 0, template(file, n.Args[i]), limitName(n.Args[i+1])).Problem
 				add(shownField(n.Args[0]), strings.ReplaceAll(problem, "0", "…"))
 				return false
 			}
@@ -459,7 +470,7 @@ func textsOf(name string, file *ast.File) (texts []string) {
 				if i > 0 {
 					field = shownField(n.Args[0])
 				}
-				add(field, template(file, n.Args[i]))
+				add(field, filled(file, n.Args[i:]))
 				for _, arg := range n.Args[i+1:] {
 					ast.Inspect(arg, visit)
 				}
@@ -511,7 +522,9 @@ func template(file *ast.File, e ast.Expr) string {
 	case *ast.CallExpr:
 		switch called := types.ExprString(e.Fun); called {
 		case "fmt.Sprintf":
-			return template(file, e.Args[0])
+			return filled(file, e.Args)
+		case "MoreThan", "text.MoreThan":
+			return strings.Replace(text.MoreThan(0, limitName(e.Args[1])), "0", "%d", 1)
 		case "text.Plain":
 			return template(file, e.Args[0])
 		case "append":
@@ -525,6 +538,27 @@ func template(file *ast.File, e ast.Expr) string {
 		}
 	}
 	return "%v"
+}
+
+// filled returns the format of a call, the first of its arguments, with what is known of the arguments behind it.
+func filled(file *ast.File, args []ast.Expr) string {
+	i := 0
+	return verb.ReplaceAllStringFunc(template(file, args[0]), func(verb string) string {
+		if i++; i < len(args) {
+			if call, ok := args[i].(*ast.CallExpr); ok && strings.HasSuffix(types.ExprString(call.Fun), "MoreThan") {
+				return template(file, call)
+			}
+		}
+		return verb
+	})
+}
+
+// limitName returns the name of a limit that is an argument: a literal, or text.FixedLimit.
+func limitName(e ast.Expr) string {
+	if name := literal(e); name != "" {
+		return name
+	}
+	return text.FixedLimit
 }
 
 // shownField returns the name of a field in front of its problem, if the name is a literal.
