@@ -424,9 +424,10 @@ var (
 	// In the files of these packages, each literal of several words is a text: a problem or a reason.
 	textPackages = regexp.MustCompile(`^internal/(document|plan|run|text)/`)
 
-	verb    = regexp.MustCompile(`%[-+# 0.*]*[a-zA-Z]`)
-	dots    = regexp.MustCompile(`…( ?…)*`)
-	problem = regexp.MustCompile(`\b(is|has|was)\b`)
+	verb = regexp.MustCompile(`%[-+# 0.*]*[a-zA-Z]`)
+	dots = regexp.MustCompile(`…( ?…)*`)
+	// A format with one of these words says what is wrong, and does not only wrap.
+	predicate = regexp.MustCompile(`\b(is|has|was)\b`)
 )
 
 // textsOf returns the texts of the errors and of the reasons that a file makes, in the form of the first column of
@@ -575,7 +576,7 @@ func shownField(e ast.Expr) string {
 func shownText(format string) string {
 	if _, after, found := strings.Cut(format, "%w: "); found {
 		format = after
-	} else if strings.HasSuffix(format, ": %w") && !problem.MatchString(format) {
+	} else if strings.HasSuffix(format, ": %w") && !predicate.MatchString(format) {
 		return ""
 	}
 	text := strings.TrimSpace(dots.ReplaceAllString(verb.ReplaceAllString(format, "…"), "…"))
