@@ -135,7 +135,7 @@ func (e *Engine) Pipelines(ctx context.Context) iter.Seq2[PipelineSpec, error] {
 // DeletePipeline removes a pipeline, or returns [ErrNotFound]. Runs that have begun continue with the steps they
 // began with. A run of the pipeline that is still queued fails, unless it repeats an earlier run with the steps that the
 // earlier run had pinned (see [Engine.Retry]); such a run can also be made later. A later Apply that names the pipeline
-// fails, and so does the deletion of a resource that names it.
+// fails. A resource that names it can be deleted.
 func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 	if err := e.sched.accepting(); err != nil {
 		return err
