@@ -96,9 +96,9 @@ func CheckOps(ops []Op) error {
 		case o.key == "":
 			return fmt.Errorf("store: op %d: empty key", i+1)
 		case len(o.key) > MaxKey:
-			return fmt.Errorf("store: op %d: key of %d bytes is longer than %d", i+1, len(o.key), MaxKey)
+			return fmt.Errorf("store: op %d: key of %d bytes, more than the limit of %d (a fixed limit)", i+1, len(o.key), MaxKey)
 		case len(o.value) > MaxValue:
-			return fmt.Errorf("store: op %d: value of %q has %d bytes, more than %d", i+1, o.key, len(o.value), MaxValue)
+			return fmt.Errorf("store: op %d: value of %q has %d bytes, more than the limit of %d (a fixed limit)", i+1, o.key, len(o.value), MaxValue)
 		}
 	}
 	if i := repeated(ops); i >= 0 {
