@@ -1,9 +1,9 @@
 package features_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -70,7 +70,7 @@ func TestObserverThatIsSlowOrPanicsHoldsUpNothing(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var out bytes.Buffer
+				var out rig.Buffer
 				e := rig.New(t, conveyor.Options{Observer: &onlooker{act: c.act}, Logger: slog.New(slog.NewTextHandler(&out, nil))}).MustStart()
 				e.Driver("d", rig.DriverOf(rig.Taking(time.Second)))
 				e.Pipeline("d")
@@ -82,7 +82,7 @@ func TestObserverThatIsSlowOrPanicsHoldsUpNothing(t *testing.T) {
 				require.NoError(t, e.Shutdown(ctx))
 				require.LessOrEqual(t, time.Since(began), 11*time.Second)
 				time.Sleep(2 * time.Hour) // until it has returned
-				require.Equal(t, c.logs, bytes.Contains(out.Bytes(), []byte(`msg="observer panicked" panic=string`)))
+				require.Equal(t, c.logs, strings.Contains(out.String(), `msg="observer panicked" panic=string`))
 			})
 		})
 	}

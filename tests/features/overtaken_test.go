@@ -1,7 +1,6 @@
 package features_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
@@ -371,7 +370,7 @@ func TestWhatCannotBeReadIsNotSaidToBeGone(t *testing.T) {
 // of it is under way. There is nothing to decide anew, so that it must not be tried for ever.
 func TestARunThatSomebodyElseHasTakenIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log rig.Buffer
 		e := rig.New(t, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}).MustStart()
 		e.Driver("d", rig.DriverOf(rig.Taking(time.Second)))
 		e.Pipeline("d", "d")

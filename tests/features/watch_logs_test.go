@@ -1,7 +1,6 @@
 package features_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -339,7 +338,7 @@ func TestLogsKeepAttributesAndGroups(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var out bytes.Buffer
+				var out rig.Buffer
 				e := rig.New(t, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))}).MustStart()
 				e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 					c.log(req.Log)
@@ -422,7 +421,7 @@ func TestLogsOfACrashedAttemptAreKeptButForItsLastSecond(t *testing.T) {
 
 func TestLogsAfterTheEndOfAnAttemptAreNotKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out rig.Buffer
 		e := rig.New(t, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))}).MustStart()
 		var late *slog.Logger
 		e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {

@@ -1,7 +1,6 @@
 package features_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,12 +107,12 @@ func TestWaitSaysThatTheEngineWasNotStarted(t *testing.T) {
 
 func TestWaitDoesNotWaitForAStoreThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := rig.New(t, conveyor.Options{}).MustStart()
+		hung := &hangingStore{Store: memory.New(), gate: make(chan struct{})}
+		e := rig.NewOn(t, hung, conveyor.Options{}).MustStart()
 		e.Driver("d", rig.DriverOf(rig.Taking(time.Hour)))
 		e.Pipeline("d")
 		run := e.MustApply(rig.Object("a", nil))
-		hung := &hangingStore{Store: e.Store.Store, gate: make(chan struct{})}
-		e.Store.Store = hung
+		hung.hangs.Store(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		began := time.Now()
@@ -125,14 +124,17 @@ func TestWaitDoesNotWaitForAStoreThatHangs(t *testing.T) {
 	})
 }
 
-// hangingStore is a store whose Get does not return before gate is closed, whatever its context says.
+// hangingStore is a store whose Get does not return before gate is closed once it hangs, whatever its context says.
 type hangingStore struct {
 	store.Store
-	gate chan struct{}
+	hangs atomic.Bool
+	gate  chan struct{}
 }
 
 func (s *hangingStore) Get(ctx context.Context, key string) (store.Record, error) {
-	<-s.gate
+	if s.hangs.Load() {
+		<-s.gate
+	}
 	return s.Store.Get(ctx, key)
 }
 
@@ -388,16 +390,7 @@ func deepPanic(n int) (conveyor.Result, error) {
 }
 
 // logBuffer is where a test finds what the engine has logged.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
+type logBuffer struct{ rig.Buffer }
 
 func (l *logBuffer) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -411,11 +404,8 @@ func (l *logBuffer) logger() *slog.Logger {
 // lines returns the lines so far, as "LEVEL message key=value".
 func (l *logBuffer) lines(t *testing.T) []string {
 	t.Helper()
-	synctest.Wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var lines []string
-	for line := range strings.Lines(l.buf.String()) {
+	for line := range strings.Lines(l.String()) {
 		line = strings.TrimPrefix(strings.TrimSpace(line), "level=")
 		level, rest, _ := strings.Cut(line, " msg=")
 		if after, ok := strings.CutPrefix(rest, `"`); ok {

@@ -552,7 +552,7 @@ func TestRule11ADamagedSignalDamagesNoStep(t *testing.T) {
 			key := "sig/" + run.ID + "/go/1" + c.end
 			_, err := e.Store.Store.Commit(t.Context(), store.Put(key, []byte(c.value)))
 			require.NoError(t, err)
-			var out bytes.Buffer
+			var out rig.Buffer
 			e = rig.NewOn(t, e.Store.Store, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
 			e.Driver("ask", rig.DriverOf(rig.Approval(0)))
 			e.MustStart()

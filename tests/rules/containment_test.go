@@ -1,7 +1,6 @@
 package rules_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -924,7 +923,7 @@ func TestRule17LimitsHoldAtTheirVeryEdge(t *testing.T) {
 
 func TestRule17SpecsAndOutputsAreNeverLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out rig.Buffer
 		e := rig.New(t, conveyor.Options{Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.Level(-100)}))}).MustStart()
 		e.Driver("ok", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			req.Log.Info("hello from the driver")
