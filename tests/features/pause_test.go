@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -367,9 +368,10 @@ func TestPauseDiesAtEachCommit(t *testing.T) {
 		for n := 1; ; n++ {
 			name := func(s string) *conveyor.Object { return rig.Object(fmt.Sprintf("%s%d", s, n), nil) }
 			e := rig.NewOn(t, st, conveyor.Options{})
-			left := n
+			var left atomic.Int64 // commits before the death; the caller and the workers commit at the same time
+			left.Store(int64(n))
 			e.Store.Refusing(func([]string) error {
-				if left--; left <= 0 {
+				if left.Add(-1) <= 0 {
 					e.Store.CutOff()
 					return fmt.Errorf("%w: %w", store.ErrClosed, died)
 				}
@@ -401,7 +403,7 @@ func TestPauseDiesAtEachCommit(t *testing.T) {
 				resumed = paused && e.Resume(t.Context(), target) == nil
 				apply(name("b"))
 			}
-			whole := left > 0
+			whole := left.Load() > 0
 			calls := len(second.All())
 
 			again := e.Crashed(conveyor.Options{})
@@ -448,12 +450,11 @@ func TestPauseThatTheStoreDoesNotAcknowledgeHoldsWhatIsOnRecord(t *testing.T) {
 				e := rig.New(t, conveyor.Options{}).MustStart()
 				e.Driver("d", new(rig.Recorder))
 				e.Pipeline("d")
-				fails := true
+				var failed atomic.Bool
 				e.Store.Refusing(func(keys []string) error {
-					if !fails || !strings.HasPrefix(keys[0], "pse/") {
+					if !strings.HasPrefix(keys[0], "pse/") || failed.Swap(true) {
 						return nil
 					}
-					fails = false
 					if c.commit {
 						_, err := e.Store.Store.Commit(t.Context(), store.Put(keys[0], []byte(`{"reason":"x","at":946684800000000000}`)).IfAbsent())
 						require.NoError(t, err)
