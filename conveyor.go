@@ -269,7 +269,7 @@ func (e *Engine) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
 	defer func() {
-		if err != nil && e.sched.pool.Phase() == sched.New {
+		if phase := e.sched.pool.Phase(); err != nil && (phase == sched.New || phase == sched.Stopped) {
 			e.sched.disown()
 		}
 	}()

@@ -581,6 +581,21 @@ func TestTwoEnginesOfOneProcessDoNotWorkOnOneStore(t *testing.T) {
 	})
 }
 
+func TestAStartAfterShutdownLeavesTheStoreToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := memory.New()
+		one, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, one.Start(t.Context()))
+		require.NoError(t, one.Shutdown(t.Context()))
+		require.ErrorIs(t, one.Start(t.Context()), conveyor.ErrClosed)
+		two, err := conveyor.New(st, conveyor.Options{})
+		require.NoError(t, err)
+		require.NoError(t, two.Start(t.Context()))
+		require.NoError(t, two.Shutdown(t.Context()))
+	})
+}
+
 func TestAnEngineThatCouldNotStartLeavesItsStoreToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := memory.New()
