@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/ledger"
@@ -530,6 +531,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	if updated {
 		next.Cause, next.Change = want.cause, &want.origin
 		newest.Generation, newest.Pipeline, newest.Cause, newest.By = next.Generation, next.Pipeline, Cause(next.Cause), want.origin.By
+		newest.Carried = maps.Clone(want.origin.Carried)
 	}
 	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
 	_, err = e.ledger.Commit(ctx, ops)

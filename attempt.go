@@ -33,19 +33,21 @@ import (
 type attempt struct {
 	call.Call
 
-	sched   *scheduler
-	runner  *runner
-	plan    *plan.Plan
-	index   int        // position of the step in the plan
-	step    *plan.Step // points into plan; never changed
-	number  int
-	rev     store.Revision // revision of the step's record when the attempt began
-	driver  *driver
-	started record.Time
-	request Request
-	planned *plannedSteps // what a Plan has returned; nil for other calls
-	handler runlog.Handler
-	logger  slog.Logger
+	sched    *scheduler
+	runner   *runner
+	plan     *plan.Plan
+	index    int        // position of the step in the plan
+	step     *plan.Step // points into plan; never changed
+	number   int
+	rev      store.Revision // revision of the step's record when the attempt began
+	driver   *driver
+	started  record.Time
+	pipeline string // of the run; empty for the default pipeline
+	kind     CallKind
+	request  Request       // belongs to the driver and the middleware, which may change it
+	planned  *plannedSteps // what a Plan has returned; nil for other calls
+	handler  runlog.Handler
+	logger   slog.Logger
 
 	out       outcome // the outcome so far; written by the worker that makes the call
 	completed bool    // whether out is complete
@@ -65,7 +67,7 @@ type attempt struct {
 func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step, d *driver, now, end time.Time) *attempt {
 	a := &attempt{
 		sched: s, runner: r, plan: p, index: i, step: p.Step(i), number: step.Attempt, rev: r.held.Run.Steps[i].Rev,
-		driver: d, started: step.Started,
+		driver: d, started: step.Started, pipeline: r.held.Run.Rec.Pipeline,
 	}
 	at, cause := a.deadline(s.opts, now, end)
 	a.Begin(a, at, cause, s.background)
@@ -85,6 +87,7 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 	case p.Finalize:
 		a.request.Kind = CallFinalize
 	}
+	a.kind = a.request.Kind
 	return a
 }
 
@@ -164,7 +167,7 @@ func (a *attempt) admit(by Admission, limits Limits) (release func(), retryAfter
 		}
 	}()
 	return by.Admit(a.Context(), StepInfo{
-		Resource: Key(a.runner.Key), Pipeline: a.request.Resource.Pipeline, Run: a.runner.ID, Cause: a.request.Cause,
+		Resource: Key(a.runner.Key), Pipeline: a.pipeline, Run: a.runner.ID, Cause: a.request.Cause,
 		Step: fromStep(*a.step), Attempt: a.number,
 	})
 }

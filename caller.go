@@ -165,32 +165,46 @@ func nextOf(ctx context.Context, req *Request) (*attempt, error) {
 
 // callUser calls the method of the driver.
 func (a *attempt) callUser(ctx context.Context, req *Request) (Result, error) {
-	if a.request.Kind == CallFinalize {
+	if a.kind == CallFinalize {
 		return a.driver.impl.(Finalizer).Finalize(ctx, req)
 	}
 	r, err := a.driver.impl.Reconcile(ctx, req)
-	if err == nil && a.request.Kind == CallPlan {
+	if err == nil && a.kind == CallPlan {
 		a.planned, _ = r.output.(*plannedSteps)
 	}
 	return r, err
 }
 
 // callWrapped calls the driver with the middleware around it.
-func (a *attempt) callWrapped(whole Call) (Result, error) {
+func (a *attempt) callWrapped(whole Call) (r Result, err error) {
 	a.nextReturned = make(chan struct{})
-	r, err := whole(a.Context(), &a.request)
-	if a.next.Swap(nextOver) == nextCalled {
-		select {
-		case <-a.nextReturned:
-		default:
-			<-a.nextReturned // the call of the driver is part of the attempt, and its resource must have no other
-			err = Permanent(invalid("next", "had not returned when the middleware returned"))
-		}
+	early := false
+	func() {
+		defer func() { early = a.endNext() }() // also if the middleware panics or ends its goroutine
+		r, err = whole(a.Context(), &a.request)
+	}()
+	if early {
+		err = Permanent(invalid("next", "had not returned when the middleware returned"))
 	}
-	if err == nil && (a.request.Kind == CallPlan || r.kind == run.Planned) {
+	if err == nil && (a.kind == CallPlan || r.kind == run.Planned) {
 		if by, _ := r.output.(*plannedSteps); by == nil || by != a.planned {
 			err = Permanent(invalid("result", "the Result of a Plan must be returned as it came, and by the middleware of its own call"))
 		}
 	}
 	return r, err
+}
+
+// endNext takes next from the middleware, which is over. If next was called, endNext waits for its return, because the call of
+// the driver is part of the attempt, and its resource must have no other. It reports whether it had to wait.
+func (a *attempt) endNext() (early bool) {
+	if a.next.Swap(nextOver) != nextCalled {
+		return false
+	}
+	select {
+	case <-a.nextReturned:
+		return false
+	default:
+		<-a.nextReturned
+		return true
+	}
 }

@@ -348,10 +348,10 @@ func (d *deadlock) returns(a *attempt) {
 // count counts a stuck call under its driver and its pipeline.
 func (d *deadlock) count(a *attempt, by int) {
 	d.drivers[a.driver.name] += by
-	runs := d.pipelines[a.request.Resource.Pipeline]
+	runs := d.pipelines[a.pipeline]
 	if runs == nil {
 		runs = map[*runner]int{}
-		d.pipelines[a.request.Resource.Pipeline] = runs
+		d.pipelines[a.pipeline] = runs
 	}
 	if runs[a.runner] += by; runs[a.runner] == 0 {
 		delete(runs, a.runner)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -572,6 +574,85 @@ func TestWrapIsAbandonedWithItsCall(t *testing.T) {
 		require.Equal(t, time.Second+rig.Patience, time.Since(began))
 		time.Sleep(2 * time.Hour)
 	})
+}
+
+// TestWrapThatDoesNotReturnLeavesNoCallBehind has a middleware that is over while the driver is at work. The resource
+// has no second call before the first one has returned.
+func TestWrapThatDoesNotReturnLeavesNoCallBehind(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func()
+	}{
+		{"panic", func() { panic("over") }},
+		{"Goexit", runtime.Goexit},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var now, most atomic.Int32
+				e := rig.New(t, conveyor.Options{Wrap: []func(conveyor.Call) conveyor.Call{func(next conveyor.Call) conveyor.Call {
+					return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+						if req.Attempt > 1 {
+							return next(ctx, req)
+						}
+						go func() { _, _ = next(ctx, req) }()
+						time.Sleep(time.Second)
+						c.end()
+						return conveyor.Done(), nil
+					}
+				}}}).MustStart()
+				e.Driver("d", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+					most.Store(max(most.Load(), now.Add(1)))
+					time.Sleep(time.Hour)
+					now.Add(-1)
+					return conveyor.Done(), nil
+				}))
+				e.Pipeline("d")
+				run := e.Finish(rig.Object("a", nil))
+				require.NoError(t, run.Err())
+				require.Equal(t, 2, run.Steps[0].Attempt)
+				require.EqualValues(t, 1, most.Load())
+			})
+		})
+	}
+}
+
+// TestADriverMayChangeItsRequest has a middleware and a driver change what belongs to them. The engine decides with what it
+// knows itself.
+func TestADriverMayChangeItsRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Wrap: []func(conveyor.Call) conveyor.Call{func(next conveyor.Call) conveyor.Call {
+			return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				req.Kind, req.Resource = conveyor.CallFinalize, nil
+				return next(ctx, req)
+			}
+		}}}).MustStart()
+		e.Driver("slow", rig.DriverOf(rig.Taking(time.Minute)))
+		e.PipelineNamed("slow", "slow")
+		other := e.MustApply(rig.Along("slow", "b"))
+		e.Driver("waits", rig.DriverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+			_, err := e.Wait(ctx, other.ID)
+			return conveyor.Done(), err
+		}))
+		e.Pipeline("waits")
+		run := e.Finish(rig.Object("a", nil))
+		require.NoError(t, run.Err())
+		require.Equal(t, 1, run.Steps[0].Attempt)
+	})
+}
+
+func TestACoalescedApplyReturnsWhatItCarries(t *testing.T) {
+	type key struct{}
+	e := rig.New(t, conveyor.Options{Carry: func(ctx context.Context) map[string]string {
+		return map[string]string{"k": ctx.Value(key{}).(string)}
+	}})
+	e.Driver("d", new(rig.Recorder))
+	e.Pipeline("d")
+	_, err := e.Apply(context.WithValue(t.Context(), key{}, "first"), rig.Object("a", 1))
+	require.NoError(t, err)
+	run, err := e.Apply(context.WithValue(t.Context(), key{}, "second"), rig.Object("a", 2))
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"k": "second"}, run.Carried)
+	require.Equal(t, run.Carried, e.MustGetRun(run.ID).Carried)
 }
 
 func TestWrapThatIsNoneIsRefused(t *testing.T) {
