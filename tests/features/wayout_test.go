@@ -194,8 +194,8 @@ func TestWaitOfADriverThatCannotEndIsRefused(t *testing.T) {
 			return w.wait(ctx, "late")
 		}, `the slots of driver "d" are taken by calls that wait for runs`, time.Minute + 30*time.Second},
 		{"a run that waits for its own", conveyor.Options{}, 0, 0, func(w world, ctx context.Context, req *conveyor.Request) error {
-			return w.wait(context.WithValue(ctx, tenantKey{}, req.Run), "back")
-		}, `its driver "d" waits for a run that waits for this call`, 0},
+			return w.wait(ctx, "back")
+		}, `its driver "d" waits for a run that waits for this call`, time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -215,18 +215,19 @@ func TestWaitOfADriverThatCannotEndIsRefused(t *testing.T) {
 				var err error
 				var took time.Duration
 				first := true
+				var origin string // the run of the first call
 				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 					if !first {
 						return conveyor.Done(), nil
 					}
-					first = false
+					first, origin = false, req.Run
 					began := time.Now()
 					err = c.call(w, ctx, req)
 					took = time.Since(began)
 					return conveyor.Done(), nil
 				}), conveyor.Concurrency(c.slot))
-				var origin string
-				e.Driver("back", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				e.Driver("back", rig.DriverOf(func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+					time.Sleep(time.Second) // until the first call waits, so that it is this call that closes the circle
 					_, err := e.Wait(ctx, origin)
 					return conveyor.Done(), conveyor.Permanent(err)
 				}))
@@ -238,7 +239,6 @@ func TestWaitOfADriverThatCannotEndIsRefused(t *testing.T) {
 				o := rig.Object("a", nil)
 				synctest.Wait()
 				run := e.MustApply(o)
-				origin = run.ID
 				require.NoError(t, e.Ended(run.ID).Err())
 				if c.says == "" {
 					require.NoError(t, err)
