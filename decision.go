@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -102,7 +103,7 @@ func (d *decision) log() {
 	if s.log.Silent() || t.Idle() {
 		return
 	}
-	of := []any{"run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", t.Rec().Pipeline}
+	of := []any{"run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", nameOf(t.Rec().Pipeline)}
 	for _, o := range d.in.Outcomes {
 		if o.Kind == run.Failed {
 			d.logFailure(o, of)
@@ -111,19 +112,32 @@ func (d *decision) log() {
 	for _, c := range t.Changes() {
 		switch {
 		case c.Step != "" && c.State == plan.Blocked:
-			s.log.Warn("run is blocked", append(slices.Clip(of), "step", c.Step, "driver", c.Driver, "reason", c.Reason+s.drivers.didYouMean(c.Driver))...)
+			reason := c.Reason + s.drivers.didYouMean(c.Driver)
+			if nameOf(c.Driver) != c.Driver {
+				reason = "its driver has no valid name on record"
+			}
+			s.log.Warn("run is blocked", append(slices.Clip(of), "step", nameOf(c.Step), "driver", nameOf(c.Driver), "reason", reason)...)
 		case c.Step == "" && c.State == plan.Failed && c.Failure.Class == fault.ClassTimeout:
-			s.log.Warn("run timed out", append(slices.Clip(of), "step", t.Rec().FailedStep, "kind", string(c.Failure.Class))...)
+			s.log.Warn("run timed out", append(slices.Clip(of), "step", nameOf(t.Rec().FailedStep), "kind", string(c.Failure.Class))...)
 		case c.Step == "" && c.State == plan.Failed:
-			s.log.Warn("run failed", append(slices.Clip(of), "step", t.Rec().FailedStep, "kind", string(c.Failure.Class), "code", c.Failure.Code)...)
+			s.log.Warn("run failed", append(slices.Clip(of), "step", nameOf(t.Rec().FailedStep), "kind", string(c.Failure.Class), "code", c.Failure.Code)...)
 		}
 	}
+}
+
+// nameOf returns a name on record as the log may have it. In a damaged record anything can stand where a name was, also a text
+// that must not be logged.
+func nameOf(name string) string {
+	if name != "" && text.NameFault(name) != "" {
+		return "?"
+	}
+	return name
 }
 
 // logFailure writes a line for an attempt that has failed.
 func (d *decision) logFailure(o *run.Outcome, of []any) {
 	step, log := d.t.Plan().Step(o.Step), d.host.s.log
-	of = append(slices.Clip(of), "step", step.ID, "driver", step.Driver, "attempt", o.Attempt, "kind", string(o.Failure.Class))
+	of = append(slices.Clip(of), "step", nameOf(step.ID), "driver", nameOf(step.Driver), "attempt", o.Attempt, "kind", string(o.Failure.Class))
 	if o.Failure.Kind == fault.KindPanic {
 		log.Warn("attempt panicked", append(of, "frame", o.Failure.Frame)...)
 	} else {

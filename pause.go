@@ -106,7 +106,8 @@ type Pause struct {
 // in a run that has begun.
 //
 // Pauses add up: what several of them hold goes on when the last of them has ended. A pause of a target that is paused
-// already replaces the actor and the reason of the earlier one. The reason is for people; it is cut to [Limits].ErrorText.
+// already replaces the actor and the reason of the earlier one. The reason is for people, and stands in the log of the engine; it is
+// cut to [Limits].ErrorText.
 //
 // Pause can be called before Start. It returns an [ErrInvalid] for an invalid target or actor, [ErrClosed] after Shutdown, or
 // an error of the store. If ctx ends first, Pause returns the cause of ctx. The pause may then be recorded, and steps that

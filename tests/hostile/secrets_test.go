@@ -413,8 +413,8 @@ func TestSecretsInDamagedRecordsAreNotLogged(t *testing.T) {
 	for _, key := range whole.keys {
 		value := whole.records[key]
 		places := texts.FindAllIndex(value, -1)
-		if whole.isGood(key) || key == "format" || len(places) == 0 {
-			continue
+		if whole.isGood(key) || key == "format" || len(places) == 0 || strings.HasPrefix(key, "pse/") {
+			continue // the reason of a pause and who has asked for it are for the log, as Pause says
 		}
 		mixed := map[string][]byte{}
 		for i, at := range places {
