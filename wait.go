@@ -227,9 +227,13 @@ type driverWait struct {
 
 // driverWaits are the drivers that wait for the ends of runs.
 type driverWaits struct {
-	mu  sync.Mutex // guards all
-	all map[*driverWait]struct{}
+	mu       sync.Mutex // guards what follows
+	all      map[*driverWait]struct{}
+	survey   *survey // the newest; nil before the first
+	surveyed time.Time
 }
+
+type survey = sched.Survey[record.Key, *runner]
 
 // enterWait notes that the caller waits for the end of a run, if the caller is a driver of this engine. It returns an
 // ErrConflict if the run cannot end before the call of the driver returns.
@@ -282,99 +286,147 @@ func (w *driverWait) again() <-chan time.Time {
 	return after
 }
 
-// check returns an ErrConflict if the run cannot end before the call of the driver returns.
+// check returns an ErrConflict if the run cannot end before the call of the driver returns. If so, the driver counts no longer
+// as one that waits, so that of the drivers that wait in a circle no more are refused than needed.
 func (w *driverWait) check() error {
 	s := w.sched
 	s.driverWaits.mu.Lock()
 	defer s.driverWaits.mu.Unlock()
-	why := s.whyStuck(w)
+	why, stale := s.whyStuck(w, w.pause/2)
+	if why != "" && stale {
+		why, _ = s.whyStuck(w, 0)
+	}
 	if why == "" {
 		return nil
 	}
+	delete(s.driverWaits.all, w)
 	return fmt.Errorf("%w: run %s cannot end before this call of driver %q returns, so the call must not wait for it: %s",
 		ErrConflict, w.run, w.by.driver.name, why)
 }
 
 // whyStuck returns why a run cannot end before the driver that waits for it returns, and an empty text if the run can end. The
-// caller holds the lock of the waits.
+// caller holds the lock of the waits. A survey of the pool that is not older than age will do; stale reports whether an earlier
+// one was used.
 //
-// At first, all drivers that wait count as stuck. One after the other, those are taken out whose run can end although the others
-// do not return. What is left when no more can be taken out waits in a circle.
-func (s *scheduler) whyStuck(w *driverWait) string {
-	d := newDeadlock(s, w.by)
-	for changed := true; changed; {
-		changed = false
+// At first, all drivers that wait count as stuck, and all runs on which they depend. One after the other, those are taken out that
+// can go on although the others do not. What is left when no more can be taken out waits in a circle.
+func (s *scheduler) whyStuck(w *driverWait, age time.Duration) (why string, stale bool) {
+	d := newDeadlock(s, age)
+	switch t := s.pool.Find(w.run); {
+	case t == nil:
+		return "", false
+	case t.Owner == w.by.runner:
+		return "it is the run of the call itself", false
+	case t.Owner.Key == w.by.runner.Key:
+		return "it is a later run of the same resource", false
+	}
+	for d.changed = true; d.changed; {
+		d.changed = false
+		if why = d.whyRun(w.run); why == "" {
+			return "", false
+		}
 		for other := range s.driverWaits.all {
-			if d.stuck[other.by] && other.by != w.by && (other.limited || d.why(other.by, other.run) == "") {
+			if d.isStuck(other.by) && other.by != w.by && (other.limited || d.whyRun(other.run) == "") {
 				d.returns(other.by)
-				changed = true
+			}
+		}
+		for r, goesOn := range d.runs {
+			if !goesOn && d.why(r) == "" {
+				d.runs[r], d.changed = true, true
 			}
 		}
 	}
-	return d.why(w.by, w.run)
+	return why, d.stale
 }
 
-// deadlock is what is known while the drivers are found that wait in a circle.
+// deadlock is what is known while the drivers and runs are found that wait in a circle.
 type deadlock struct {
 	sched     *scheduler
-	stats     sched.Stats
-	stuck     map[*attempt]bool
-	drivers   map[string]int // stuck calls by the name of their driver
-	pipelines map[string]map[*runner]int
+	stuck     map[*attempt]bool // the value is whether the call has a worker; an abandoned call has none
+	workers   int               // stuck calls that have a worker
+	drivers   map[string]int    // stuck calls by the name of their driver
 	resources map[record.Key][]*attempt
+	runs      map[*runner]bool // the runs that have, or are before, what another run waits for; true if the run can go on
+	changed   bool             // something can go on, or there is another run to look at
+	age       time.Duration
+	seen      *survey // nil until it is needed
+	stale     bool    // seen was made for an earlier deadlock
 }
 
-func newDeadlock(s *scheduler, from *attempt) *deadlock {
+func newDeadlock(s *scheduler, age time.Duration) *deadlock {
 	d := &deadlock{
-		sched: s, stats: s.pool.Stats(), stuck: map[*attempt]bool{}, drivers: map[string]int{},
-		pipelines: map[string]map[*runner]int{}, resources: map[record.Key][]*attempt{},
+		sched: s, stuck: map[*attempt]bool{}, drivers: map[string]int{}, resources: map[record.Key][]*attempt{},
+		runs: map[*runner]bool{}, age: age,
 	}
 	for w := range s.driverWaits.all {
-		if a := w.by; !d.stuck[a] {
-			d.stuck[a] = true
-			d.count(a, 1)
-			d.resources[a.runner.Key] = append(d.resources[a.runner.Key], a)
+		a := w.by
+		if d.isStuck(a) {
+			continue
 		}
+		d.stuck[a] = a.Running()
+		d.count(a, 1)
+		d.resources[a.runner.Key] = append(d.resources[a.runner.Key], a)
 	}
 	return d
 }
 
+// survey returns where the tasks of the pool stand.
+func (d *deadlock) survey() *survey {
+	of := &d.sched.driverWaits
+	switch now := time.Now(); {
+	case d.seen != nil:
+	case of.survey != nil && now.Sub(of.surveyed) < d.age:
+		d.seen, d.stale = of.survey, true
+	default:
+		d.seen = d.sched.pool.Survey()
+		of.survey, of.surveyed = d.seen, now
+	}
+	return d.seen
+}
+
 // returns notes that a call can return.
 func (d *deadlock) returns(a *attempt) {
-	delete(d.stuck, a)
 	d.count(a, -1)
+	delete(d.stuck, a)
+	d.changed = true
 }
 
-// count counts a stuck call under its driver and its pipeline.
+// count counts a stuck call.
 func (d *deadlock) count(a *attempt, by int) {
 	d.drivers[a.driver.name] += by
-	runs := d.pipelines[a.pipeline]
-	if runs == nil {
-		runs = map[*runner]int{}
-		d.pipelines[a.pipeline] = runs
-	}
-	if runs[a.runner] += by; runs[a.runner] == 0 {
-		delete(runs, a.runner)
+	if d.stuck[a] {
+		d.workers += by
 	}
 }
 
-// why returns why a run cannot end while the call by, which waits for it, and the other stuck calls do not return. It returns
-// an empty text if the run can end.
-func (d *deadlock) why(by *attempt, run string) string {
-	t := d.sched.pool.Find(run)
-	if t == nil {
-		return ""
+func (d *deadlock) isStuck(a *attempt) bool {
+	_, stuck := d.stuck[a]
+	return stuck
+}
+
+// goesOn reports whether a run can go on although the stuck calls do not return, as far as is known.
+func (d *deadlock) goesOn(r *runner) bool {
+	goesOn, known := d.runs[r]
+	if !known {
+		d.runs[r], d.changed = false, true
 	}
-	r := t.Owner
-	switch {
-	case r == by.runner:
-		return "it is the run of the call itself"
-	case r.Key == by.runner.Key:
-		return "it is a later run of the same resource"
+	return goesOn
+}
+
+// whyRun returns what why returns, for the run with an ID.
+func (d *deadlock) whyRun(id string) string {
+	if t := d.sched.pool.Find(id); t != nil {
+		return d.why(t.Owner)
 	}
+	return ""
+}
+
+// why returns why a run cannot end while the stuck calls do not return. It returns an empty text if the run can end, as far as
+// is known.
+func (d *deadlock) why(r *runner) string {
 	inFlight := r.underWay()
 	for _, a := range inFlight {
-		if d.stuck[a] {
+		if d.isStuck(a) {
 			return fmt.Sprintf("its driver %q waits for a run that waits for this call", a.driver.name)
 		}
 	}
@@ -382,28 +434,42 @@ func (d *deadlock) why(by *attempt, run string) string {
 		return ""
 	}
 	for _, a := range d.resources[r.Key] {
-		if d.stuck[a] && a.runner != r {
+		if d.isStuck(a) {
 			return "an earlier run of its resource waits for a run that waits for this call"
 		}
 	}
-	return d.whyInLine(run)
+	return d.whyInLine(r)
 }
 
-// whyInLine returns why a run stays in line for a worker, a slot or a place in its pipeline: stuck calls have all of them.
-func (d *deadlock) whyInLine(run string) string {
-	waits := d.sched.pool.WaitsFor(run)
+// whyInLine returns why a run stays in line for a slot, a worker, a place in its pipeline, or the end of an earlier run: stuck calls
+// and runs have all of them.
+func (d *deadlock) whyInLine(r *runner) string {
+	waits := d.sched.pool.WaitsFor(r.ID)
 	for _, driver := range waits.Drivers {
-		if n := d.stats.Drivers[driver].InUse; n > 0 && n <= d.drivers[driver] {
+		slots, stuck := d.survey().Slots[driver], d.drivers[driver]
+		for _, other := range slots.Reserved {
+			if !d.goesOn(other) {
+				stuck++
+			}
+		}
+		if n := slots.InUse + len(slots.Reserved); n > 0 && n <= stuck {
 			return fmt.Sprintf("the slots of driver %q are taken by calls that wait for runs", driver)
 		}
 	}
 	if waits.Room != "" {
-		if n := d.stats.Runs[waits.Room].InUse; n > 0 && n <= len(d.pipelines[waits.Room]) {
+		if in := d.survey().InRoom[waits.Room]; len(in) > 0 && !slices.ContainsFunc(in, d.goesOn) {
 			return fmt.Sprintf("the places of pipeline %q are taken by runs that wait for runs", waits.Room)
 		}
 	}
-	if waits.Worker && d.stats.Busy <= len(d.stuck) {
-		return fmt.Sprintf("all %d workers are taken by calls that wait for runs", d.stats.Workers)
+	if waits.Worker && d.survey().Busy <= d.workers {
+		return fmt.Sprintf("all %d workers are taken by calls that wait for runs", d.sched.opts.Workers)
+	}
+	if !waits.Begun {
+		for _, other := range d.survey().WithKey[r.Key] {
+			if other.ID < r.ID && !d.goesOn(other) {
+				return "an earlier run of its resource cannot end: " + d.why(other)
+			}
+		}
 	}
 	return ""
 }

@@ -414,8 +414,37 @@ func (m *model) check(t *rapid.T) {
 		}
 		require.True(t, s.line.Len() == 0 || s.full(), "a task waits for driver %s, which is free", d)
 	}
+	m.checkSurvey(t, st)
 	m.checkRuns(t, st)
 	m.checkDrains(t)
+}
+
+// checkSurvey checks that Survey finds who has what is limited.
+func (m *model) checkSurvey(t *rapid.T, st Stats) {
+	survey := m.pool.Survey()
+	require.Equal(t, st.Busy, survey.Busy)
+	inRoom, withKey := map[string]int{}, map[string]int{}
+	for _, u := range m.units {
+		if u.gone {
+			continue
+		}
+		if r := u.room.of; r != nil && r.limit > 0 {
+			inRoom[r.pipeline]++
+			require.Contains(t, survey.InRoom[r.pipeline], u)
+		}
+		withKey[u.Key]++
+		require.Contains(t, survey.WithKey[u.Key], u)
+	}
+	for pipeline, n := range inRoom {
+		require.Len(t, survey.InRoom[pipeline], n)
+	}
+	for key, n := range withKey {
+		require.Len(t, survey.WithKey[key], n)
+	}
+	for d, s := range m.sems {
+		require.Equal(t, s.inUse, survey.Slots[d].InUse)
+		require.Len(t, survey.Slots[d].Reserved, s.granted)
+	}
 }
 
 // standings returns where the units stand.

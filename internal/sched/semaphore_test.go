@@ -178,7 +178,7 @@ func TestATaskThatGoesOnDoesNotLoseItsPlaceToOneThatHasNotBegun(t *testing.T) {
 				p.Done(s, 0, first)
 				p.Decided(first) // it needs another driver
 			} else {
-				require.Equal(t, Waits{Drivers: []string{"a"}}, p.WaitsFor("1"))
+				require.Equal(t, Waits{Begun: true, Drivers: []string{"a"}}, p.WaitsFor("1"))
 			}
 			require.Equal(t, Waits{Worker: true}, p.WaitsFor("2"))
 		})

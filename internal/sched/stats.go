@@ -59,8 +59,47 @@ func (p *Pool[K, T]) Stats() Stats {
 	return st
 }
 
+// Survey is where the tasks of a pool stand at one moment. It has the owners of tasks, in no particular order.
+type Survey[K comparable, T any] struct {
+	Busy    int                 // workers that are working
+	Slots   map[string]Slots[T] // by driver
+	InRoom  map[string][]T      // the tasks with a place within a run limit, by pipeline
+	WithKey map[K][]T
+}
+
+// Slots is who has the places of a semaphore.
+type Slots[T any] struct {
+	InUse    int
+	Reserved []T // the tasks for which a place is reserved
+}
+
+// Survey looks at all tasks. It takes time in proportion to their number.
+func (p *Pool[K, T]) Survey() *Survey[K, T] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &Survey[K, T]{
+		Busy: p.workers - p.free, Slots: map[string]Slots[T]{}, InRoom: map[string][]T{}, WithKey: make(map[K][]T, len(p.tasks)),
+	}
+	for name, of := range p.drivers {
+		s.Slots[name] = Slots[T]{InUse: of.inUse}
+	}
+	for _, t := range p.tasks {
+		s.WithKey[t.Key] = append(s.WithKey[t.Key], t.Owner)
+		if r := t.room.of; r != nil && r.limit > 0 {
+			s.InRoom[r.pipeline] = append(s.InRoom[r.pipeline], t.Owner)
+		}
+		for _, g := range t.grants {
+			of := s.Slots[g.of.driver]
+			of.Reserved = append(of.Reserved, t.Owner)
+			s.Slots[g.of.driver] = of
+		}
+	}
+	return s
+}
+
 // Waits is what a task waits for.
 type Waits struct {
+	Begun   bool     // the task has begun
 	Worker  bool     // false unless the pool runs
 	Drivers []string // the drivers of which the task needs a place, in the order in which it has asked
 	Room    string   // the pipeline that has reached its run limit; empty if the task does not wait for it
@@ -76,6 +115,7 @@ func (p *Pool[K, T]) WaitsFor(id string) (w Waits) {
 	if t == nil {
 		return w
 	}
+	w.Begun = t.begun
 	w.Worker = t.turn.Waits() && p.phase == Running
 	for _, of := range t.waits {
 		w.Drivers = append(w.Drivers, of.Value.of.driver)
