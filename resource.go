@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/document"
@@ -237,7 +238,7 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	}
 	k := text.Truncate(meta.Key().String(), 2*text.MaxName)
 	if o, ok := r.(*Object); ok {
-		if err := fieldErrors(nameGoFields(o.validate(limits))); err != nil {
+		if err := fieldErrors(nameGoFields(o, o.validate(limits))); err != nil {
 			return nil, fmt.Errorf("resource %q: %w", k, err)
 		}
 		return o.Clone(), nil
@@ -258,19 +259,28 @@ func objectOf(r Resource, limits Limits) (*Object, error) {
 	for i := range faults {
 		faults[i].Line, faults[i].Column = 0, 0 // these are positions in a text that the caller has never seen
 	}
-	if err := fieldErrors(nameGoFields(faults)); err != nil {
+	if err := fieldErrors(nameGoFields(o, faults)); err != nil {
 		return nil, fmt.Errorf("resource %q, a %T: %w", k, r, err)
 	}
 	return o, nil
 }
 
 // nameGoFields adds the names of Go fields to the faults of a resource that is a value of the program, where the name is not
-// that of the document.
-func nameGoFields(faults []fault.Field) []fault.Field {
+// that of the document. o is nil if the value could not be read.
+func nameGoFields(o *Object, faults []fault.Field) []fault.Field {
 	faults = slices.Clone(faults)
 	for i := range faults {
-		if faults[i].Path == "resource" {
-			faults[i].Problem += " (the Go field is Meta.Type)"
+		f := &faults[i]
+		switch in, isKey := strings.CutPrefix(f.Path, "metadata."); {
+		case f.Path == "resource":
+			f.Problem += " (the Go field is Meta.Type)"
+		case isKey && o != nil && !strings.Contains(f.Problem, "MetadataJSON"):
+			for k := range o.MetadataJSON {
+				if segment := text.Segment(k, text.MaxName); in == segment || strings.HasPrefix(in, segment+".") || strings.HasPrefix(in, segment+"[") {
+					f.Problem += " (the Go field is Meta.MetadataJSON)"
+					break
+				}
+			}
 		}
 	}
 	return faults

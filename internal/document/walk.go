@@ -47,20 +47,20 @@ func walk(data []byte, shape reflect.Type, field string, limits Limits, levels i
 	if i := invalidUTF8(data); i >= 0 {
 		problem := "invalid UTF-8"
 		if isUTF16(data) {
-			problem += ": it is UTF-16; save it as UTF-8"
+			problem += ": " + saveAsUTF8
 		}
 		w.fault(i, problem)
 		return w
 	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
+	var value json.RawMessage
+	if err := json.Unmarshal(data, &value); err != nil {
 		// The standard decoder reports very deep nesting as a fault of the syntax.
 		if at := tooDeep(data, limits.Depth-levels); at >= 0 {
 			w.faultTooDeep(at, limits.Depth+1)
 		} else {
 			at := syntaxError(data, err)
-			problem := "not one JSON value: " + strings.TrimPrefix(err.Error(), "json: ")
-			if helps := remedy(data, at); helps != "" {
+			problem := "not one JSON value: " + whole(data, at, strings.TrimPrefix(err.Error(), "json: "))
+			if helps := remedy(data, at, field); helps != "" {
 				problem += "; " + helps
 			}
 			w.fault(at, problem)

@@ -2,6 +2,7 @@ package features_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -469,7 +470,12 @@ func TestAFaultOfAValueNamesItsGoField(t *testing.T) {
 		require.ErrorContains(t, err, "resource: is empty")
 		require.ErrorContains(t, err, "(the Go field is Meta.Type)")
 	}
-	_, err := conveyor.ParseResource(strings.NewReader(`{"name":"a"}`))
+	_, err := e.Apply(t.Context(), &conveyor.Object{
+		Meta: conveyor.Meta{Type: "r", Name: "a", MetadataJSON: map[string]json.RawMessage{"k": json.RawMessage(`{"a":1,"a":2}`)}}, Spec: json.RawMessage("a: 1"),
+	})
+	require.ErrorContains(t, err, "metadata.k.a: comes twice (the Go field is Meta.MetadataJSON)")
+	require.ErrorContains(t, err, "it looks like YAML; it must be JSON, so convert it first")
+	_, err = conveyor.ParseResource(strings.NewReader(`{"name":"a"}`))
 	require.ErrorContains(t, err, "resource: is empty")
 	require.NotContains(t, err.Error(), "Go field", "a document has none")
 }
