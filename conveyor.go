@@ -136,9 +136,10 @@ type Options struct {
 	//
 	// A middleware is part of the attempt: a panic in it fails the attempt, its time is that of the attempt, its context ends
 	// with that of the attempt, and it is abandoned with the call that it wraps. It can call next once, with the Request that
-	// it got and a context derived from the one that it got, and it returns only after next has returned. A second call of
-	// next, a call with another context or Request, and a return before next are errors that are not retried. It need not
-	// call next: what it returns is the outcome of the attempt in any case. The Result of a Plan must be returned as it came.
+	// it got or a copy of it, and a context derived from the one that it got. It returns only after next has returned. A
+	// second call of next, a call with the context or the Request of another attempt, and a return before next are errors
+	// that are not retried. It need not call next: what it returns is the outcome of the attempt in any case. The Result of a
+	// Plan must be returned as it came.
 	// A panic of the driver comes out of next as an error that is a [*PanicError].
 	//
 	// A driver that is a [Finalizer] stays one, and a [Planner] too. Admission is asked before the outermost middleware, and

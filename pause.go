@@ -93,11 +93,12 @@ type Pause struct {
 }
 
 // Pause stops the line: no step of the target starts any more. When Pause returns nil, the pause is recorded, and no step that
-// it holds can start in this engine, not even one that was being decided about at the same moment. The pause stays, over
-// restarts too, until [Engine.Resume] ends it. What the target names need not exist.
+// it holds can start in this engine, not even one that was being decided about at the same moment. A step has started when its
+// start is recorded; its driver can be called a moment later. The pause stays, over restarts too, until [Engine.Resume] ends it.
+// What the target names need not exist.
 //
 // What is applied meanwhile is accepted. A run that cannot begin is [StateBlocked] with a reason such as "paused by ada:
-// freeze", and takes up newer generations and definitions until it begins. A run that has begun ends the steps that have
+// freeze" as soon as a worker has looked at it, and takes up newer generations and definitions until it begins. A run that has begun ends the steps that have
 // begun, their retries, requeues and waits included. Then it is blocked with the same reason. What is held needs no worker
 // and no slot of a driver, and a run that has not begun needs no place within [PipelineSpec].MaxRuns.
 //

@@ -767,3 +767,26 @@ func TestEventsOfPipelinesNameTheActor(t *testing.T) {
 		require.Equal(t, []string{"p ada", "p bob"}, by)
 	})
 }
+
+func TestWrapCanPassACopyOfTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Wrap: []func(conveyor.Call) conveyor.Call{func(next conveyor.Call) conveyor.Call {
+			return func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				changed := *req
+				changed.Carried = map[string]string{"a": "of the middleware"}
+				return next(ctx, &changed)
+			}
+		}}}).MustStart()
+		var got map[string]string
+		e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			got = req.Carried
+			return conveyor.DoneWith("output"), req.Checkpoint(ctx, 1)
+		}))
+		e.Pipeline("d")
+		run := e.Finish(rig.Object("a", nil))
+		require.NoError(t, run.Err())
+		require.Equal(t, map[string]string{"a": "of the middleware"}, got)
+		require.Empty(t, run.Carried, "what is on record stays")
+		require.JSONEq(t, `"output"`, string(run.Steps[0].Output))
+	})
+}
