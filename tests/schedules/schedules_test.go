@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ import (
 // decides follows from the seed and from what the decision is about, such as the third call for step 2 of the second run
 // of x, never from who came first. What a seed does not fix is the order of goroutines that are awake at the same instant,
 // the jitter of retries, which comes from the engine's own random numbers, and the ids of runs. So nine plays in ten are
-// the same line for line where no policy has jitter (see TestASeedIsPlayedAgainAlike); a fault that needs two goroutines
+// the same line for line on one processor where no policy has jitter (see TestASeedIsPlayedAgainAlike); a fault that needs two goroutines
 // at one instant may take several plays (-count=100).
 func TestSchedules(t *testing.T) {
 	if seed, ok := replayed(); ok {
@@ -61,10 +62,11 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestASeedIsPlayedAgainAlike compares two plays of each seed, but for the ids.
+// TestASeedIsPlayedAgainAlike compares two plays of each seed, but for the ids. It plays on one processor, because how often
+// two goroutines that are awake at the same instant change places depends on how busy the machine is otherwise.
 func TestASeedIsPlayedAgainAlike(t *testing.T) {
-	t.Parallel()
-	ids := regexp.MustCompile(`run [0-9a-z]{26}`)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	ids := regexp.MustCompile(`run "?[0-9a-z]{26}"?`)
 	seeds, alike := 0, 0
 	for seed := range 100 {
 		first, again := playSeed(t, seed), playSeed(t, seed)
