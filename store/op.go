@@ -69,6 +69,16 @@ func (o Op) Writes() bool { return o.kind == opPut || o.kind == opDelete }
 // Removes reports whether the op is a Delete.
 func (o Op) Removes() bool { return o.kind == opDelete }
 
+// Size returns the number of bytes of the key and the value, as [Limits].Bytes counts them.
+func (o Op) Size() int { return len(o.key) + len(o.value) }
+
+// Condition returns the condition of the op: the revision that the record of the key must have, where zero means that there must
+// be no record. ok is false if the op has no condition.
+//
+// A store that is made of another store can change the key or the value of an op with it: make the new op with [Put], [Delete]
+// or [Check], and give it the condition with If.
+func (o Op) Condition() (rev Revision, ok bool) { return o.revision, o.condition != always }
+
 // Conditional reports whether the op can make its commit fail with [ErrConflict].
 func (o Op) Conditional() bool { return o.condition != always }
 

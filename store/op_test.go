@@ -73,3 +73,39 @@ func TestIfReturnsACopy(t *testing.T) {
 	require.True(t, op.Holds(0))
 	require.True(t, op.Holds(7))
 }
+
+func TestConditionIsWhatMakesAnOpAnew(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		op   store.Op
+		rev  store.Revision
+		ok   bool
+	}{
+		{"put", store.Put("k", nil), 0, false},
+		{"put if 5", store.Put("k", nil).If(5), 5, true},
+		{"put if absent", store.Put("k", nil).IfAbsent(), 0, true},
+		{"put if 0", store.Put("k", nil).If(0), 0, true},
+		{"delete", store.Delete("k"), 0, false},
+		{"delete if 5", store.Delete("k").If(5), 5, true},
+		{"check 5", store.Check("k", 5), 5, true},
+		{"check 0", store.Check("k", 0), 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rev, ok := c.op.Condition()
+			require.Equal(t, c.rev, rev)
+			require.Equal(t, c.ok, ok)
+			require.Equal(t, ok, c.op.Conditional())
+			anew := store.Check("k", 0)
+			switch {
+			case c.op.Removes():
+				anew = store.Delete("k")
+			case c.op.Writes():
+				anew = store.Put("k", c.op.Value())
+			}
+			if ok {
+				anew = anew.If(rev)
+			}
+			require.Equal(t, c.op, anew)
+		})
+	}
+}

@@ -1,7 +1,8 @@
 // Package memory is the reference store: it keeps records in the memory of the process and nowhere else.
 //
 // The other stores are compared with this store, and the tests of a program run on it. Nothing survives Close or the
-// end of the process.
+// end of the process. A [Store] belongs to one owner. A [Shared] store has several handles, as a server has clients, so that a
+// test can run several engines in one process.
 package memory
 
 import (
@@ -19,8 +20,12 @@ import (
 
 // Store implements [store.Store] in memory. Make one with [New].
 type Store struct {
-	closed atomic.Bool // written with mu held; can be read without mu where nothing else is read
+	closed atomic.Bool // written with records.mu held; can be read without mu where nothing else is read
+	*records
+}
 
+// records are what one store has, or all handles of a shared one.
+type records struct {
 	mu     sync.RWMutex // guards the fields below; held for one commit or one page of a list, never while a caller's code runs
 	newest store.Revision
 
@@ -29,12 +34,16 @@ type Store struct {
 	// copy it after it has released the lock.
 	byKey   map[string]*store.Record
 	inOrder tree
+
+	changes *changes // nil unless the store is shared
 }
 
 var _ store.Store = (*Store)(nil)
 
 // New returns an empty store.
-func New() *Store { return &Store{byKey: make(map[string]*store.Record)} }
+func New() *Store { return &Store{records: newRecords()} }
+
+func newRecords() *records { return &records{byKey: make(map[string]*store.Record)} }
 
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
@@ -78,7 +87,7 @@ func (s *Store) alive(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
+func (s *records) page(page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	page = s.inOrder.appendRange(page, r, limit)
@@ -107,6 +116,9 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	if slices.ContainsFunc(ops, store.Op.Writes) {
 		s.newest++
 		s.applyLocked(ops, found)
+		if s.changes != nil {
+			s.changes.addLocked(s.newest, ops)
+		}
 	}
 	return s.newest, nil
 }
@@ -122,7 +134,7 @@ func (s *Store) Close() error {
 
 // findAllLocked appends to found the record of each op, or nil if there is none. It returns an error if the condition
 // of an op does not hold.
-func (s *Store) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.Record, error) {
+func (s *records) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.Record, error) {
 	for _, op := range ops {
 		rec, rev := s.byKey[op.Key()], store.Revision(0)
 		if rec != nil {
@@ -137,7 +149,7 @@ func (s *Store) findAllLocked(found []*store.Record, ops []store.Op) ([]*store.R
 }
 
 // applyLocked carries out ops, whose records are in found.
-func (s *Store) applyLocked(ops []store.Op, found []*store.Record) {
+func (s *records) applyLocked(ops []store.Op, found []*store.Record) {
 	values := newArena(ops)
 	for i, op := range ops { // no two ops have the same key, so the records found are still the current ones
 		switch {
@@ -151,7 +163,7 @@ func (s *Store) applyLocked(ops []store.Op, found []*store.Record) {
 }
 
 // putLocked writes a value into rec, the record of the key, or into a new record if rec is nil.
-func (s *Store) putLocked(rec *store.Record, key string, value []byte) {
+func (s *records) putLocked(rec *store.Record, key string, value []byte) {
 	if rec == nil {
 		rec = &store.Record{Key: key}
 		s.byKey[key] = rec
