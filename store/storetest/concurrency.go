@@ -36,9 +36,11 @@ func concurrently(n int, fn func(worker int)) {
 
 var concurrencyClaims = []claim{
 	{"concurrent commits behave as if one came after the other", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
+		s := both[0]
 		commit(t, s, store.Put("count", []byte("0")))
-		concurrently(workers, func(int) {
+		concurrently(workers, func(w int) {
+			s := both.of(w)
 			for done := 0; done < rounds; {
 				rec, err := s.Get(t.Context(), "count")
 				if err != nil {
@@ -62,12 +64,13 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"of concurrent puts if absent one succeeds", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
+		s := both[0]
 		for round := range rounds {
 			key := fmt.Sprint("key", round)
 			errs := make([]error, workers)
 			concurrently(workers, func(w int) {
-				_, errs[w] = s.Commit(t.Context(), store.Put(key, []byte{byte(w)}).IfAbsent())
+				_, errs[w] = both.of(w).Commit(t.Context(), store.Put(key, []byte{byte(w)}).IfAbsent())
 			})
 			winners := 0
 			for w, err := range errs {
@@ -88,8 +91,10 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"a conflict among concurrent commits fails its own caller alone", func(t testing.TB, h Harness) {
-		s := openWith(t, h, "there")
+		both := openHandles(t, h, "there")
+		s := both[0]
 		concurrently(workers, func(w int) {
+			s := both.of(w / 2) // each handle has callers of both kinds
 			for i := range rounds {
 				key := fmt.Sprintf("w%d/%d", w, i)
 				// The commits of odd workers conflict. Their writes must leave no trace, and must take no other write
@@ -113,9 +118,11 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"concurrent commits have distinct revisions, which their records have", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
+		s := both[0]
 		revisions := make([][]store.Revision, workers)
 		concurrently(workers, func(w int) {
+			s := both.of(w)
 			for i := range rounds {
 				rev, err := s.Commit(t.Context(), store.Put(fmt.Sprintf("w%d/%d", w, i), nil), store.Put("last", []byte{byte(w)}))
 				if err != nil {
@@ -143,7 +150,8 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"readers never see half a commit", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
+		s := both[0]
 		// Each commit writes one number to all three keys, and the numbers grow. A reader that has read a number from
 		// one key must therefore find no smaller number in another key afterwards.
 		keys := []string{"a", "m", "z"}
@@ -171,7 +179,7 @@ var concurrencyClaims = []claim{
 				return
 			}
 			for last, i := 0, w; ; i += w {
-				rec, err := s.Get(t.Context(), keys[i%len(keys)])
+				rec, err := both.of(w).Get(t.Context(), keys[i%len(keys)])
 				n, _ := strconv.Atoi(string(rec.Value))
 				if err != nil || n < last {
 					t.Errorf("read %d from %s after %d from another key, error %v", n, rec.Key, last, err)
@@ -188,11 +196,12 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"get sees every commit that returned before it", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
 		concurrently(workers, func(w int) {
+			s := both.of(w / 2)
 			for i := range rounds {
 				key := fmt.Sprint("w", w)
-				rev, err := s.Commit(t.Context(), store.Put(key, []byte{byte(i)}))
+				rev, err := both.of(w).Commit(t.Context(), store.Put(key, []byte{byte(i)}))
 				if err != nil {
 					t.Errorf("commit: %v", err)
 					return
@@ -212,7 +221,8 @@ var concurrencyClaims = []claim{
 
 	{"a list during commits has each key once, in order, with a value that was written", func(t testing.TB, h Harness) {
 		const standing = 300
-		s := openWith(t, h, numbered("k", standing)...)
+		both := openHandles(t, h, numbered("k", standing)...)
+		s := both[0]
 		written := make(chan struct{})
 		concurrently(3, func(w int) {
 			if w == 0 {
@@ -229,7 +239,7 @@ var concurrencyClaims = []claim{
 				return
 			}
 			for {
-				if problem := inspect(t.Context(), s, w == 2, standing); problem != "" {
+				if problem := inspect(t.Context(), both.of(w), w == 2, standing); problem != "" {
 					t.Errorf("%s", problem)
 					return
 				}
@@ -243,8 +253,9 @@ var concurrencyClaims = []claim{
 	}},
 
 	{"what a commit with a departing caller reports is what happened", func(t testing.TB, h Harness) {
-		s := open(t, h)
+		both := openHandles(t, h)
 		concurrently(workers, func(w int) {
+			s := both.of(w)
 			for i := range rounds {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				var leaving sync.WaitGroup

@@ -72,7 +72,12 @@ var getClaims = []claim{
 
 	{"the largest value is stored and a larger one refused", func(t testing.TB, h Harness) {
 		s := open(t, h)
-		largest := bytes.Repeat([]byte("sixteen bytes..."), store.MaxValue/16)
+		limits := store.LimitsOf(s)
+		n := limits.Value
+		if limits.Bytes > 0 {
+			n = min(n, limits.Bytes-len("k"))
+		}
+		largest := bytes.Repeat([]byte("sixteen bytes..."), n/16+1)[:n]
 		rev := commit(t, s, store.Put("k", largest))
 		wantRecord(t, s, "k", string(largest), rev)
 		wantMalformed(t, s, "an over-long value", store.Put("other", append(largest, 0)))

@@ -16,6 +16,7 @@ var errCause = errors.New("storetest: the caller has left")
 
 var sentinels = []error{
 	store.ErrNotFound, store.ErrConflict, store.ErrClosed, store.ErrLocked, store.ErrCorrupt, store.ErrUnknown,
+	store.ErrUnavailable, store.ErrGap,
 }
 
 func open(t testing.TB, h Harness) store.Store {
@@ -33,12 +34,16 @@ func openWith(t testing.TB, h Harness, keys ...string) store.Store {
 	return s
 }
 
-// fill commits records for the keys, fifty in a commit, in reverse order.
+// fill commits records for the keys, fifty in a commit unless the store accepts less, in reverse order.
 func fill(t testing.TB, s store.Store, keys ...string) {
 	t.Helper()
 	shuffled := slices.Clone(keys)
 	slices.Reverse(shuffled)
-	for chunk := range slices.Chunk(shuffled, 50) {
+	chunks := 50
+	if most := store.LimitsOf(s).Ops; most > 0 {
+		chunks = min(chunks, most)
+	}
+	for chunk := range slices.Chunk(shuffled, chunks) {
 		ops := make([]store.Op, len(chunk))
 		for i, key := range chunk {
 			ops[i] = store.Put(key, valueOf(key))
@@ -66,6 +71,29 @@ func reopen(t testing.TB, h Harness, s store.Store) store.Store {
 	again := h.Reopen(t, s)
 	t.Cleanup(func() { _ = again.Close() })
 	return again
+}
+
+// handles are two handles of one store if it is shared, and otherwise the store twice.
+type handles [2]store.Store
+
+// openHandles opens a store for concurrent callers.
+func openHandles(t testing.TB, h Harness, keys ...string) handles {
+	t.Helper()
+	s := openWith(t, h, keys...)
+	if h.Join == nil {
+		return handles{s, s}
+	}
+	return handles{s, join(t, h, s)}
+}
+
+// of returns the handle of a caller with a number.
+func (h handles) of(worker int) store.Store { return h[worker%len(h)] }
+
+func join(t testing.TB, h Harness, s store.Store) store.Store {
+	t.Helper()
+	other := h.Join(t, s)
+	t.Cleanup(func() { _ = other.Close() })
+	return other
 }
 
 func ended(t testing.TB) context.Context {
