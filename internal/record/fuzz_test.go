@@ -25,7 +25,7 @@ var storedTypes = []reflect.Type{
 	reflect.TypeFor[Tombstone](), reflect.TypeFor[Pending](), reflect.TypeFor[Pipeline](),
 	reflect.TypeFor[Run](), reflect.TypeFor[plan.Plan](),
 	reflect.TypeFor[Step](), reflect.TypeFor[Attempt](), reflect.TypeFor[[]LogLine](),
-	reflect.TypeFor[Signal](), reflect.TypeFor[Pause](),
+	reflect.TypeFor[Signal](), reflect.TypeFor[Pause](), reflect.TypeFor[Engine](), reflect.TypeFor[Heartbeat](),
 }
 
 // storedSamples are sound records, and what is none.
@@ -35,6 +35,8 @@ var storedSamples = []any{
 		Status: Status{Phase: plan.Failed, Run: "r", Message: "<m>"}, Active: "a", Pending: "b", Cause: Updated, Queued: 1, LastPosition: 2},
 	Signal{Payload: []byte(`"go"`), Origin: Origin{By: "ada", Carried: map[string]string{"a": "b"}}},
 	Pause{Reason: "freeze", By: "ada", At: 1},
+	Engine{Name: "n", Started: 1, Format: 3, Lease: time.Second, Dead: 2, By: "x"},
+	Heartbeat{Count: 1, Clock: 1, Drivers: []string{"d"}, Planned: []string{"p"}, Owned: 1, Busy: 1, Free: 1},
 	Revision{Pipeline: "p", Version: 1, At: 1, Spec: []byte(`{"a":[1,"\u2028"]}`)},
 	Tombstone{Generation: 3},
 	Pending{Run: "r", Generation: 2, Cause: Updated},

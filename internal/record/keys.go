@@ -45,6 +45,11 @@ const Version = 3
 //	log/RUN/SEQ                 log lines, beginning with the line SEQ: []LogLine
 //	pse/KIND[/NAME...]          what is paused: Pause. See [PauseKey].
 //
+// A shared store has besides:
+//
+//	eng/ENGINE                  an engine: Engine. Written when it starts, and when it is marked dead.
+//	hbt/ENGINE                  its heartbeat: Heartbeat
+//
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
 const (
 	FormatKey        = "format"
@@ -66,6 +71,8 @@ const (
 	SignalPrefix     = "sig/"
 	logPrefix        = "log/"
 	PausePrefix      = "pse/"
+	EnginePrefix     = "eng/"
+	HeartbeatPrefix  = "hbt/"
 )
 
 // ResourceKey returns the key of a [Resource].
