@@ -49,6 +49,11 @@ const Version = 3
 //
 //	eng/ENGINE                  an engine: Engine. Written when it starts, and when it is marked dead.
 //	hbt/ENGINE                  its heartbeat: Heartbeat
+//	own/ENGINE/RUN              a run that the engine owns: empty
+//	rdy/any/LANE/DUE/RUN        a run without an owner that any engine can begin, or is to look at: empty. See [ReadyKey].
+//	rdy/drv/DRIVER/LANE/DUE/RUN a run without an owner that has begun, and needs a driver: empty
+//	ask/ENGINE/RUN              a run of which somebody asks something: empty. It wakes the owner; what is asked is in the
+//	                            record of the run.
 //
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
 const (
@@ -73,6 +78,9 @@ const (
 	PausePrefix      = "pse/"
 	EnginePrefix     = "eng/"
 	HeartbeatPrefix  = "hbt/"
+	OwnedPrefix      = "own/"
+	ReadyPrefix      = "rdy/"
+	AskPrefix        = "ask/"
 )
 
 // ResourceKey returns the key of a [Resource].

@@ -45,6 +45,12 @@ func keysOf(t *rapid.T) map[string]string {
 		"checkpoint " + run + "/" + step:          CheckpointKey(run, step),
 		"signal " + run + "/" + name + "/" + step: SignalsOf(run, name) + step,
 		"log " + run + number:                     LogKey(run, n),
+		"engine " + run:                           EngineKey(run),
+		"heartbeat " + run:                        HeartbeatKey(run),
+		"owned " + name + "/" + run:               OwnedKey(name, run),
+		"ask " + name + "/" + run:                 AskKey(name, run),
+		"ready " + name + "/" + run + number:      ReadyKey(Ready{Lane: name, Due: Time(n), Run: run}),
+		"needed " + step + name + run + number:    ReadyKey(Ready{Driver: step, Lane: name, Due: Time(n), Run: run}),
 	}
 }
 
@@ -183,5 +189,81 @@ func TestParseResyncKey(t *testing.T) {
 			require.ErrorIs(t, err, store.ErrCorrupt)
 			require.ErrorContains(t, err, c.key)
 		})
+	}
+}
+
+func TestEntriesOfReadyRunsAreReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e := Ready{
+			Driver: rapid.OneOf(rapid.Just(""), names).Draw(t, "driver"), Due: Time(numbers.Draw(t, "due")), Run: names.Draw(t, "run"),
+			Lane: rapid.OneOf(rapid.Just(Urgent), names, rapid.Map(names, func(n string) string { return Lane("", Key{Type: n}) })).Draw(t, "lane"),
+		}
+		got, err := ParseReadyKey(ReadyKey(e))
+		require.NoError(t, err)
+		require.Equal(t, e, got)
+		later := e
+		later.Due, later.Run = Time(numbers.Draw(t, "other due")), names.Draw(t, "other run")
+		if e.Due != later.Due {
+			require.Equal(t, e.Due < later.Due, ReadyKey(e) < ReadyKey(later))
+		} else {
+			require.Equal(t, e.Run < later.Run, ReadyKey(e) < ReadyKey(later))
+		}
+		engine, run, err := ParseOwnedKey(OwnedKey(e.Run, later.Run))
+		require.NoError(t, err)
+		require.Equal(t, []string{e.Run, later.Run}, []string{engine, run})
+		engine, run, err = ParseOwnedKey(AskKey(e.Run, later.Run))
+		require.NoError(t, err)
+		require.Equal(t, []string{e.Run, later.Run}, []string{engine, run})
+	})
+	for _, key := range []string{
+		"", "rdy/", "rdy/any/a/1/r", "rdy/any/a/0000000000000001", "rdy/any//0000000000000001/r", "rdy/any/../0000000000000001/r", "rdy/any/a/0000000000000001/",
+		"rdy/drv/a/0000000000000001/r", "rdy/drv//a/0000000000000001/r", "rdy/x/a/0000000000000001/r", "rdx/any/a/0000000000000001/r",
+		"rdy/any/a/8000000000000001/r", "rdy/any/a/000000000000000A/r",
+	} {
+		_, err := ParseReadyKey(key)
+		require.ErrorIs(t, err, store.ErrCorrupt, key)
+	}
+	for _, key := range []string{"", "own/", "own/a", "own/a/", "own//a", "own/a/b/c", "rdy/a/b", "ask/.a/b"} {
+		_, _, err := ParseOwnedKey(key)
+		require.ErrorIs(t, err, store.ErrCorrupt, key)
+	}
+	for _, key := range []string{"", "eng/", "eng/.a", "eng/a/b", "own/a", "hbt/"} {
+		_, err := ParseEngineKey(key)
+		require.ErrorIs(t, err, store.ErrCorrupt, key)
+	}
+	id, err := ParseEngineKey(HeartbeatKey("a"))
+	require.NoError(t, err)
+	require.Equal(t, "a", id)
+}
+
+func TestRecordsOfEnginesAreChecked(t *testing.T) {
+	for _, c := range []struct {
+		key, value string
+		into       any
+		want       string // empty for nothing
+	}{
+		{"eng/a", `{"started":1,"format":3,"lease":1}`, new(Engine), ""},
+		{"eng/a", `{"started":1,"format":3,"lease":1,"dead":2,"by":"b"}`, new(Engine), ""},
+		{"eng/a", `{"format":3,"lease":1}`, new(Engine), "has no time"},
+		{"eng/a", `{"started":1,"format":3}`, new(Engine), "has no lease"},
+		{"eng/a", `{"started":1,"lease":1}`, new(Engine), "has no format"},
+		{"eng/a", `{"started":1,"format":3,"lease":1,"dead":2}`, new(Engine), "is marked dead by nobody"},
+		{"eng/a", `{"started":1,"format":3,"lease":1,"by":"b"}`, new(Engine), "is marked dead by nobody"},
+		{"eng/a", `{"started":1,"format":3,"lease":1,"dead":2,"by":"b/c"}`, new(Engine), "refers to what cannot be"},
+		{"hbt/a", `{"count":1,"clock":1,"drivers":["d"]}`, new(Heartbeat), ""},
+		{"hbt/a", `{"clock":1}`, new(Heartbeat), "is no heartbeat"},
+		{"hbt/a", `{"count":1,"clock":1,"drivers":[""]}`, new(Heartbeat), "is no heartbeat"},
+		{"hbt/a", `{"count":1,"clock":1,"free":-1}`, new(Heartbeat), "is no heartbeat"},
+		{"run/a", `{"resource":"r","name":"a","resourceId":"x","cause":"created","state":"queued","created":1,"owner":"e"}`, new(Run), ""},
+		{"run/a", `{"resource":"r","name":"a","resourceId":"x","cause":"created","state":"canceled","created":1,"owner":"e"}`, new(Run), "has an owner"},
+		{"run/a", `{"resource":"r","name":"a","resourceId":"x","cause":"created","state":"queued","created":1,"owner":"../e"}`, new(Run), "refers to what cannot be"},
+	} {
+		err := Decode(store.Record{Key: c.key, Value: []byte(c.value)}, c.into)
+		if c.want == "" {
+			require.NoError(t, err, c.value)
+			continue
+		}
+		require.ErrorIs(t, err, store.ErrCorrupt, c.value)
+		require.ErrorContains(t, err, c.want, c.value)
 	}
 }

@@ -53,6 +53,22 @@ type Run struct {
 	Origin
 	StopBy string `json:"stopBy,omitempty"` // who has asked for Stop, or for CutShort
 	Failure
+	Ownership
+}
+
+// Ownership is what the record of a run on a shared store has besides. It is empty on any other store.
+type Ownership struct {
+	Owner   string `json:"owner,omitempty"`   // the engine that alone may write the record, but for requests; empty if there is none
+	Claims  int64  `json:"claims,omitempty"`  // how often an engine has become the owner
+	Turn    int64  `json:"turn,omitempty"`    // how often an owner has written the record
+	Signals int64  `json:"signals,omitempty"` // how many signals were ever sent to the run
+}
+
+func (o *Ownership) append(w *writer) {
+	w.text("owner", o.Owner, false)
+	w.int("claims", o.Claims, false)
+	w.int("turn", o.Turn, false)
+	w.int("signals", o.Signals, false)
 }
 
 // Key returns the key of the resource of the run.
@@ -81,8 +97,10 @@ func (r *Run) Check() string {
 	switch {
 	case text.NameFault(r.Type) != "" || text.NameFault(r.Name) != "" || r.ResourceID == "" || r.Cause == 0:
 		return "has no resource, or no cause"
-	case !refers(r.Pipeline, r.Hash, r.Of):
+	case !refers(r.Pipeline, r.Hash, r.Of, r.Owner):
 		return refersToNothing
+	case r.Owner != "" && r.State.Final():
+		return "has ended, and has an owner"
 	case r.Number < 0:
 		return "has a negative number"
 	case r.State != plan.Queued && r.State != plan.Running && !r.State.Final():
@@ -129,5 +147,6 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	r.Origin.append(&w)
 	w.text("stopBy", r.StopBy, false)
 	r.Failure.append(&w)
+	r.Ownership.append(&w)
 	return append(w.b, '}')
 }
