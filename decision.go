@@ -319,7 +319,7 @@ func enqueueNewRun(k record.Key, id string, now time.Time, want *submission) rec
 		Of: want.repeat.Of, From: want.repeat.From, Newest: want.repeat.Newest,
 		Number: next.LastRun, Origin: want.origin,
 	}
-	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration)...)
+	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration, "")...)
 	want.extra = append(want.extra, next.CancelResync(k)...)
 	next.Status.Phase, next.Status.Run, next.Status.Message = plan.Queued, id, ""
 	return rec

@@ -8,6 +8,7 @@ type Pending struct {
 	Run        string `json:"run"`
 	Generation int64  `json:"generation"`
 	Cause      Cause  `json:"cause"`
+	Lane       string `json:"lane,omitempty"` // of the run on a shared store; see Lane
 }
 
 // Check returns what is wrong with the record, and an empty text if nothing is.
@@ -17,10 +18,11 @@ func (q *Pending) Check() string {
 
 // EnqueuePending adds a new run behind the pending runs of the resource, and returns the writes that are needed besides
 // those of r and rec. If the run is the first pending one, it takes the newest generation when it begins, unless keep is
-// set. A run behind another pending run always keeps its generation.
-func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store.Op {
+// set. A run behind another pending run always keeps its generation. lane is the lane of the run on a shared store, and empty on
+// any other.
+func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool, lane string) []store.Op {
 	if r.Pending == "" {
-		r.Pending, r.Cause, r.FixedGeneration = id, rec.Cause, 0
+		r.Pending, r.Cause, r.FixedGeneration, r.Lane = id, rec.Cause, 0, lane
 		if keep {
 			r.FixedGeneration = rec.Generation
 		}
@@ -35,7 +37,7 @@ func (r *Resource) EnqueuePending(k Key, id string, rec *Run, keep bool) []store
 	r.Queued++
 	r.LastPosition++
 	rec.Position = r.LastPosition
-	place := &Pending{Run: id, Generation: rec.Generation, Cause: rec.Cause}
+	place := &Pending{Run: id, Generation: rec.Generation, Cause: rec.Cause, Lane: lane}
 	return []store.Op{store.Put(PendingKey(k, rec.Position), Encode(place)).IfAbsent()}
 }
 

@@ -31,7 +31,7 @@ func TestEnqueuePending(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, run := c.before, &Run{Generation: 7, Cause: Updated}
-			ops := r.EnqueuePending(k, "r", run, c.keep)
+			ops := r.EnqueuePending(k, "r", run, c.keep, "")
 			require.Equal(t, c.after, r)
 			require.Equal(t, c.fixed, r.FixesGeneration())
 			require.Equal(t, c.place, run.Position)

@@ -32,6 +32,7 @@ type Resource struct {
 	Queued          int      `json:"queued,omitempty"`    // the number of runs behind Pending; each has a record of type Pending
 	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
+	Lane            string   `json:"lane,omitempty"`      // of Pending on a shared store; see Lane
 	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
 	UpdatedBy       string   `json:"updatedBy,omitempty"` // who has made the last change, or has asked for the deletion
 	// Change is the origin of the change that Pending takes up, if Pending was there before the change. It is nil
@@ -101,6 +102,7 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.int("queued", int64(r.Queued), false)
 	w.int("lastPlace", int64(r.LastPosition), false)
 	w.int("resync", int64(r.Resync), false)
+	w.text("lane", r.Lane, false)
 	w.int("lastRun", r.LastRun, false)
 	w.text("updatedBy", r.UpdatedBy, false)
 	if r.Change != nil {

@@ -633,7 +633,7 @@ func TestNewRun(t *testing.T) {
 			rec := record.Run{
 				Type: resource.Type, Name: resource.Name, ResourceID: "r1", Cause: record.Created, State: plan.Queued, Generation: 1, Pipeline: c.pipeline, Created: start,
 			}
-			require.Empty(t, head.EnqueuePending(resource, id, &rec, false))
+			require.Empty(t, head.EnqueuePending(resource, id, &rec, false, ""))
 			head.Status = record.Status{Phase: plan.Queued, Run: id}
 			if c.change != nil {
 				c.change(w, head)

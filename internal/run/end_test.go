@@ -421,7 +421,7 @@ func TestRunThatBeginsAndEndsAtOncePlansResyncAnew(t *testing.T) {
 	rec := record.Run{
 		Type: resource.Type, Name: resource.Name, ResourceID: "r1", Cause: record.Retried, State: plan.Queued, Generation: 1, Pipeline: "p", Created: start, Of: "old",
 	}
-	head.EnqueuePending(resource, id, &rec, false)
+	head.EnqueuePending(resource, id, &rec, false, "")
 	head.Status = record.Status{Phase: plan.Queued, Run: id}
 	extra := head.CancelResync(resource)
 	k := w.hold(id)

@@ -50,6 +50,10 @@ type world struct {
 	runs   map[string]*heldRun // the unfinished ones
 	nextID int
 	check  func(c *change) // is called after each commit, if it is set
+
+	// memberOf returns the engine that decides about a run. It is nil unless the store is shared. acting is what it returned last.
+	memberOf func(k *heldRun) *run.Member
+	acting   *run.Member
 }
 
 // heldRun is an unfinished run as an engine holds it.
@@ -109,6 +113,7 @@ type fakeHost struct {
 	held      bool // an abandoned call of the resource has not returned
 	draining  bool
 	paused    map[string]string // why, by "driver NAME" or "pipeline NAME"
+	lacks     map[string]bool   // "ENGINE DRIVER": the driver is not registered in the engine, and another engine has it
 
 	granted []string // drivers
 	entered string   // pipeline
@@ -126,6 +131,8 @@ func (h *fakeHost) Start(name string, finalize bool) run.Grant {
 	switch {
 	case d == nil:
 		return run.NoDriver
+	case h.world.acting != nil && h.lacks[h.world.acting.ID+" "+name]:
+		return run.Elsewhere
 	case finalize && !d.finalizer:
 		return run.NotNeeded
 	case h.held:
@@ -368,6 +375,10 @@ func (w *world) crash() {
 // input completes an input.
 func (w *world) input(k *heldRun, in run.Input) *run.Input {
 	in.Now, in.Leftovers = w.now, k.leftovers
+	if w.memberOf != nil {
+		w.acting = w.memberOf(k)
+		in.Member = w.acting
+	}
 	if k.lines != nil {
 		in.Lines = k.lines
 	}

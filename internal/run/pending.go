@@ -40,7 +40,7 @@ func Preempt(r *record.Resource) *Preemption {
 // promoteNext makes the run behind the first pending run the first pending run.
 func (t *Transition) promoteNext() error {
 	head := t.head
-	head.Pending, head.Cause, head.FixedGeneration, head.Supersede, head.Change = "", 0, 0, false, nil
+	head.Pending, head.Cause, head.FixedGeneration, head.Lane, head.Supersede, head.Change = "", 0, 0, "", false, nil
 	if head.Queued == 0 {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (t *Transition) promoteNext() error {
 	if err != nil {
 		return err
 	}
-	head.Pending, head.Cause, head.FixedGeneration = next.Run, next.Cause, next.Generation
+	head.Pending, head.Cause, head.FixedGeneration, head.Lane = next.Run, next.Cause, next.Generation, next.Lane
 	head.Queued--
 	t.extra = append(t.extra, store.Delete(key))
 	return nil

@@ -27,8 +27,9 @@ type Input struct {
 	ClockSet  time.Duration // by how much the clock was set since the last decision about the run that was committed
 	Outcomes  []*Outcome
 	Stops     []*StopRequest
-	Lines     Lines // nil if the run has no log
-	Leftovers bool  // the run can have checkpoints, or signals that no step has taken
+	Lines     Lines   // nil if the run has no log
+	Leftovers bool    // the run can have checkpoints, or signals that no step has taken
+	Member    *Member // nil unless the store is shared
 }
 
 // StopRequest asks that a run end before its steps are done.
@@ -104,6 +105,7 @@ type Grant uint8
 
 const (
 	NoDriver  Grant = iota + 1 // the driver is not registered; the host gives the run its turn when the driver is registered
+	Elsewhere                  // the driver is not registered here, and another engine that is live has it
 	NotNeeded                  // the driver has nothing to finalize
 	Later                      // the step must wait; the host gives the run its turn when the step can start
 	NoWorker                   // no worker is free; the caller must give the run its turn when one is

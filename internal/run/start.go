@@ -68,7 +68,14 @@ func (t *Transition) start(i int) (ended bool) {
 		return false
 	}
 	g := t.host.Start(step.Driver, t.plan.Finalize && !t.plan.Plans(i))
-	if g == NoDriver {
+	switch {
+	case g == Elsewhere:
+		t.elsewhere = append(t.elsewhere, i)
+		return false
+	case g == NoDriver && t.member != nil:
+		t.nowhere = append(t.nowhere, i) // whoever reads the run sees that no engine has the driver
+		return false
+	case g == NoDriver:
 		t.block(i, Missing(step.Driver))
 		return false
 	}

@@ -37,6 +37,12 @@ type Transition struct {
 	attempts []store.Op
 	extra    []store.Op
 
+	member    *Member    // nil unless the store is shared
+	index     []store.Op // what settleOwner writes
+	settled   bool       // settleOwner was called
+	elsewhere []int      // the steps whose driver another engine has
+	nowhere   []int      // the steps whose driver no engine has
+
 	starts      []int // the steps that start, in the order in which the host has granted them
 	needsWorker bool
 	paused      string     // why the run, or a step of it, is held; empty if nothing of it is
@@ -76,7 +82,7 @@ func newTransition(s *State, in *Input, r Reader, h Host, limits Limits) *Transi
 	t := transitions.Get().(*Transition)
 	t.reader, t.host, t.limits = r, h, limits
 	t.state, t.run, t.key = s, s.Run, s.Run.Rec.Key()
-	t.now, t.lines, t.mayHaveLeftovers = in.Now, in.Lines, in.Leftovers
+	t.now, t.lines, t.mayHaveLeftovers, t.member = in.Now, in.Lines, in.Leftovers, in.Member
 	return t
 }
 
@@ -89,8 +95,8 @@ func (t *Transition) Recycle() {
 	}
 	*t = Transition{
 		states: t.states[:0], steps: empty(t.steps), attempts: empty(t.attempts), extra: empty(t.extra), starts: t.starts[:0],
-		held: empty(t.held),
-		ops:  empty(t.ops), values: t.values[:0], changes: empty(t.changes),
+		held: empty(t.held), index: empty(t.index), elsewhere: t.elsewhere[:0], nowhere: t.nowhere[:0],
+		ops: empty(t.ops), values: t.values[:0], changes: empty(t.changes),
 	}
 	transitions.Put(t)
 }

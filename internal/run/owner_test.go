@@ -1,0 +1,218 @@
+package run_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// engines are the engines on the store of a world.
+type engines struct {
+	w    *world
+	live map[string]*run.Member
+	next int
+}
+
+// share makes the store of a world a shared one, with some engines.
+func (w *world) share(n int) *engines {
+	e := &engines{w: w, live: map[string]*run.Member{}}
+	for range n {
+		e.join()
+	}
+	w.host.lacks = map[string]bool{}
+	w.memberOf = func(k *heldRun) *run.Member {
+		if k.state.Run != nil && k.state.Run.Rec.Owner != "" {
+			return e.live[k.state.Run.Rec.Owner]
+		}
+		if r, err := w.ledger.Run(ctx, k.id); err == nil && r.Rec.Owner != "" {
+			return e.live[r.Rec.Owner]
+		}
+		return e.live[slices.Sorted(maps.Keys(e.live))[0]]
+	}
+	return e
+}
+
+func (e *engines) join() *run.Member {
+	e.next++
+	id := fmt.Sprintf("e%03d", e.next)
+	rev := e.w.put(record.EngineKey(id), &record.Engine{Started: 1, Format: record.Version, Lease: time.Second})
+	e.live[id] = &run.Member{ID: id, Live: store.Check(record.EngineKey(id), rev)}
+	return e.live[id]
+}
+
+// die marks an engine dead, has another one take its runs over, and removes it.
+func (e *engines) die(id string) {
+	w := e.w
+	w.put(record.EngineKey(id), &record.Engine{Started: 1, Format: record.Version, Lease: time.Second, Dead: 2, By: "x"})
+	delete(e.live, id)
+	if len(e.live) == 0 {
+		e.join()
+	}
+	by := e.live[slices.Sorted(maps.Keys(e.live))[0]]
+	for _, k := range w.runs {
+		if r := w.recOf(k); r.Rec.Owner == id {
+			w.write(run.TakeOver(r, by)...)
+			k.state = run.State{}
+			for _, c := range k.calls {
+				w.host.returned(c.driver)
+			}
+			clear(k.calls)
+			k.leftovers, k.lines.pending = true, 0
+		}
+	}
+	w.write(store.Delete(record.EngineKey(id)))
+	require.Empty(w, brokenInvariant(w.records()))
+}
+
+// brokenInvariant returns the unfinished runs that nobody would look through, and why.
+func brokenInvariant(all map[string]store.Record) (broken []string) {
+	decode := func(key string, into any) bool {
+		r, ok := all[key]
+		return ok && record.Decode(r, into) == nil
+	}
+	ready := map[string][]record.Ready{}
+	for key := range all {
+		if e, err := record.ParseReadyKey(key); err == nil {
+			ready[e.Run] = append(ready[e.Run], e)
+		}
+	}
+	for key := range all {
+		id, is := strings.CutPrefix(key, record.ActivePrefix)
+		if !is {
+			continue
+		}
+		var rec record.Run
+		if !decode(record.RunKey(id), &rec) || rec.State.Final() {
+			broken = append(broken, id+" is listed, and no unfinished run")
+			continue
+		}
+		if rec.Owner != "" {
+			var of record.Engine
+			if !decode(record.EngineKey(rec.Owner), &of) {
+				broken = append(broken, id+" is owned by an engine that is not on record")
+			}
+			if _, listed := all[record.OwnedKey(rec.Owner, id)]; !listed {
+				broken = append(broken, id+" is not listed under its owner")
+			}
+			continue
+		}
+		var head record.Resource
+		if !decode(record.ResourceKey(rec.Key()), &head) {
+			broken = append(broken, id+" has no resource")
+			continue
+		}
+		if rec.State == plan.Queued && (head.Active != "" || head.Pending != id && head.Pending != "") {
+			continue // it stands in line
+		}
+		if len(ready[id]) == 0 {
+			broken = append(broken, fmt.Sprintf("%s has no owner, is %s, and is in no index", id, rec.State))
+		}
+		lane := record.Lane(head.Pipeline, rec.Key())
+		if head.FixedGeneration != 0 {
+			var of record.Revision
+			if decode(record.RevisionKey(rec.Key(), head.FixedGeneration), &of) {
+				lane = record.Lane(of.Pipeline, rec.Key())
+			}
+		}
+		for _, e := range ready[id] {
+			if rec.State == plan.Queued && e.Driver == "" && e.Lane != record.Urgent && e.Lane != lane {
+				broken = append(broken, id+" is in the wrong lane")
+			}
+		}
+	}
+	return broken
+}
+
+// TestEngines01RunsOfSeveralEnginesKeepTheInvariant is TestRunsKeepTheRules on a shared store: engines come and die, each has other
+// drivers, and after each commit every unfinished run has an owner, is in the index of ready runs, or stands in line.
+func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
+	claims, releases, takeovers := 0, 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		c := newSharedChaos(t, func(c *chaos, m *change) {
+			if left := brokenInvariant(m.after); len(left) > 0 {
+				require.Fail(c, "the invariant is broken", "%v after %v", left, keys(m.ops))
+			}
+			var was, is record.Run
+			if before, ok := m.before[record.RunKey(m.run.id)]; ok {
+				require.NoError(c, record.Decode(before, &was))
+			}
+			require.NoError(c, record.Decode(m.after[record.RunKey(m.run.id)], &is))
+			switch {
+			case is.Owner != "" && was.Owner == "":
+				claims++
+				require.Equal(c, was.Claims+1, is.Claims, "a claim raises the token")
+				require.Contains(c, keys(m.ops), "?"+record.EngineKey(is.Owner), "a claim depends on the life of the engine")
+			case is.Owner == "" && was.Owner != "" && !m.over:
+				releases++
+				require.Equal(c, was.Claims, is.Claims)
+			case is.Owner != was.Owner && !m.over:
+				require.Fail(c, "a run has changed its owner without a release")
+			}
+		})
+		e := c.engines
+		for range rapid.IntRange(0, 60).Draw(t, "inputs") {
+			switch rapid.SampledFrom([]string{"act", "act", "act", "act", "act", "act", "join", "die", "drivers", "turn"}).Draw(t, "what") {
+			case "join":
+				if len(e.live) < 3 {
+					e.join()
+				}
+			case "die":
+				takeovers++
+				e.die(rapid.SampledFrom(slices.Sorted(maps.Keys(e.live))).Draw(t, "engine"))
+			case "drivers":
+				id := rapid.SampledFrom(slices.Sorted(maps.Keys(e.live))).Draw(t, "engine")
+				key := id + " " + rapid.SampledFrom(drivers).Draw(t, "driver")
+				c.host.lacks[key] = !c.host.lacks[key]
+			case "turn":
+				c.look(c.anyRun())
+			default:
+				c.act()
+			}
+		}
+		clear(c.host.lacks)
+		c.settle()
+		require.Empty(c, brokenInvariant(c.records()))
+		for key := range c.records() {
+			for _, prefix := range []string{record.OwnedPrefix, record.ReadyPrefix, record.AskPrefix} {
+				require.False(c, strings.HasPrefix(key, prefix), "%s is left", key)
+			}
+		}
+	})
+	require.Positive(t, claims)
+	require.Positive(t, releases)
+	require.Positive(t, takeovers)
+}
+
+// sharedChaos is a chaos with several engines.
+func newSharedChaos(rt *rapid.T, check func(c *chaos, m *change)) *chaos {
+	return newChaosOn(rt, func(c *chaos) {
+		c.engines = c.share(2)
+		rules := c.world.check
+		c.world.check = func(m *change) {
+			rules(m)
+			check(c, m)
+		}
+		owned := c.memberOf
+		c.memberOf = func(k *heldRun) *run.Member {
+			m := owned(k)
+			if k.state.Run != nil && k.state.Run.Rec.Owner != "" || len(k.calls) > 0 {
+				return m
+			}
+			if r, err := c.ledger.Run(ctx, k.id); err == nil && r.Rec.Owner != "" {
+				return m
+			}
+			return c.engines.live[rapid.SampledFrom(slices.Sorted(maps.Keys(c.engines.live))).Draw(rt, "engine")]
+		}
+	})
+}
