@@ -102,7 +102,7 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if err := a.prune(ctx, e); err != nil {
+	if err := a.prune(ctx, e, out); err != nil {
 		return err
 	}
 	f := newFollower(ctx, e, a.build.Key())
@@ -128,15 +128,20 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// prune removes the work folders of runs that have ended. The work folder of the last run stays until the next start.
-func (a *app) prune(ctx context.Context, e *conveyor.Engine) error {
-	return a.work().prune(func(id string) (bool, error) {
+// prune removes the work folders of runs that have ended. The work folder of the last run stays until the next start. A
+// folder that cannot be removed is named, and does not hinder this start.
+func (a *app) prune(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
+	left, err := a.work().prune(func(id string) (bool, error) {
 		run, err := e.GetRun(ctx, id)
 		if errors.Is(err, conveyor.ErrNotFound) {
 			return false, nil
 		}
 		return err == nil && !run.State.Final(), err
 	})
+	if left != nil {
+		fmt.Fprintln(out, "work of an earlier run stays on the disk:", printableLines(left.Error()))
+	}
+	return err
 }
 
 // apply returns the run that reconciles the build. If the build is unchanged and an earlier start has finished it, apply

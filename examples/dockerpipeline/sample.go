@@ -49,14 +49,14 @@ func makeSample(ctx context.Context, dir string, files map[string]string) error 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(fresh)
+	defer removeAll(fresh)
 	if err := writeFiles(fresh, files); err != nil {
 		return err
 	}
 	if err := commitAll(ctx, fresh); err != nil {
 		return fmt.Errorf("make the sample repository: %w", err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeAll(dir); err != nil {
 		return err
 	}
 	return os.Rename(fresh, dir)
