@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -41,7 +42,7 @@ func compile(ctx context.Context, golang command, pkg string, target binary, out
 	if pkg == "" {
 		pkg = "."
 	}
-	golang.env = append(golang.env, "CGO_ENABLED=0", "GOOS="+target.OS, "GOARCH="+target.Arch)
+	golang.env = slices.Concat(buildEnv(), golang.env, []string{"CGO_ENABLED=0", "GOOS=" + target.OS, "GOARCH=" + target.Arch})
 	name, err := golang.output(ctx, "go", "list", "-f", "{{.Name}}", "--", pkg)
 	if err != nil {
 		return permanentExit(err)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -60,6 +62,52 @@ func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
 	require.NoError(t, err)
 	defer program.Close()
 	require.Equal(t, machine, program.Machine)
+}
+
+// TestBuilderIsNotChangedByTheSettingsOfTheUser builds once without settings and once with settings that change a program.
+func TestBuilderIsNotChangedByTheSettingsOfTheUser(t *testing.T) {
+	keepGoCaches(t)
+	t.Setenv("GOENV", "off")
+	build := func() []byte {
+		got, bin := runBuilder(t, BuildSpec{Arch: "amd64"}, nil)
+		require.NoError(t, got.err)
+		program, err := os.ReadFile(bin.Path)
+		require.NoError(t, err)
+		return program
+	}
+	plain := build()
+
+	written := filepath.Join(t.TempDir(), "env")
+	require.NoError(t, os.WriteFile(written, []byte("GOAMD64=v3\nGO_EXTLINK_ENABLED=0\nGOFIPS140=latest\n"), 0o600))
+	for _, test := range []struct{ name, variable, value string }{
+		{name: "a newer processor", variable: "GOAMD64", value: "v3"},
+		{name: "an experiment", variable: "GOEXPERIMENT", value: "nogreenteagc"},
+		{name: "a cryptographic module", variable: "GOFIPS140", value: "latest"},
+		{name: "another linker", variable: "GO_EXTLINK_ENABLED", value: "0"},
+		{name: "settings of go env", variable: "GOENV", value: written},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv(test.variable, test.value)
+			require.True(t, bytes.Equal(plain, build()))
+		})
+	}
+	t.Run("settings of git", func(t *testing.T) {
+		setHostileGit(t)
+		require.True(t, bytes.Equal(plain, build()))
+	})
+}
+
+func TestBuildEnvKeepsWhatLeadsToModules(t *testing.T) {
+	written := filepath.Join(t.TempDir(), "env")
+	require.NoError(t, os.WriteFile(written, []byte("GOPROXY=https://written.example.com\nGOPRIVATE=example.com\nGOARM=5\n"), 0o600))
+	t.Setenv("GOENV", written)
+	t.Setenv("GOPROXY", "https://set.example.com")
+	t.Setenv("GOPRIVATE", "")
+	env := buildEnv()
+	require.Contains(t, env, "GOPRIVATE=example.com")
+	require.NotContains(t, env, "GOPROXY=https://written.example.com")
+	require.NotContains(t, env, "GOPROXY=")
+	require.NotContains(t, env, "GOARM=5")
 }
 
 func TestBuilderTakesFaultsOfTheCodeForFinal(t *testing.T) {

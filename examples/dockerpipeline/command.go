@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 
@@ -63,20 +62,6 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, lines.last)
 	}
 }
-
-// withoutRepository removes the variables that make git use another repository than the repository in its folder. A git
-// hook sets such variables for the programs that it starts.
-func withoutRepository(env []string) []string {
-	redirects := []string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
-		"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_DEFAULT_HASH"}
-	return slices.DeleteFunc(env, func(pair string) bool {
-		name, _, _ := strings.Cut(pair, "=")
-		return slices.Contains(redirects, name)
-	})
-}
-
-// gitEnv returns an environment in which git asks no questions, because nobody can answer them.
-func gitEnv() []string { return []string{"GIT_TERMINAL_PROMPT=0", "LC_ALL=C"} }
 
 // permanentExit makes an error permanent if the program exited with an error or was not found. The error of a program
 // that was killed, for example for lack of memory, is not permanent.

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -45,17 +48,41 @@ func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (
 	if ref == "" {
 		ref = "HEAD"
 	}
-	git := command{dir: dir, env: gitEnv(), log: log}
-	for _, args := range [][]string{
-		{"init", "--quiet", "--template="},
-		{"fetch", "--depth=1", "--no-tags", "--", repository, ref},
-		{"checkout", "--quiet", "--detach", "FETCH_HEAD"},
-	} {
-		if err := git.run(ctx, "git", args...); err != nil {
-			return "", 0, err
-		}
+	remote := command{dir: dir, env: fetchEnv(), log: log}
+	format, err := objectFormat(ctx, remote, repository, ref)
+	if err != nil {
+		return "", 0, err
 	}
-	out, err := git.output(ctx, "git", "log", "-1", "--format=%H %ct")
+	local := command{dir: dir, env: gitEnv(), log: log}
+	if err := local.run(ctx, "git", "init", "--quiet", "--template=", "--object-format="+format); err != nil {
+		return "", 0, err
+	}
+	if err := remote.run(ctx, "git", "fetch", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", repository, ref); err != nil {
+		return "", 0, err
+	}
+	if err := local.run(ctx, "git", "checkout", "--quiet", "--detach", "FETCH_HEAD"); err != nil {
+		return "", 0, err
+	}
+	return describe(ctx, local)
+}
+
+// objectFormat returns the name of the hash by which the repository names its objects. Only a clone with the same format
+// can fetch from the repository. A repository that has nothing to fetch counts as sha1, and git fetch says what is missing.
+func objectFormat(ctx context.Context, remote command, repository, ref string) (string, error) {
+	remote.env = append(remote.env, "GIT_CEILING_DIRECTORIES="+filepath.Dir(remote.dir)) // the folder is no repository yet
+	refs, err := remote.output(ctx, "git", "ls-remote", "--quiet", "--", repository, "HEAD", ref)
+	if err != nil {
+		return "", err
+	}
+	if object, _, _ := strings.Cut(refs, "\t"); len(object) == hex.EncodedLen(sha256.Size) {
+		return "sha256", nil
+	}
+	return "sha1", nil
+}
+
+// describe returns the commit that is checked out, and its time.
+func describe(ctx context.Context, clone command) (commit string, at int64, err error) {
+	out, err := clone.output(ctx, "git", "log", "-1", "--format=%H %ct")
 	if err != nil {
 		return "", 0, err
 	}

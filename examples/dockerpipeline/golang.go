@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -18,6 +20,51 @@ func goEnv(sample bool) []string {
 		env = append(env, "GOPROXY=off", "GOTOOLCHAIN=local")
 	}
 	return env
+}
+
+// buildEnv returns an environment that takes away what could change the program that is built: every variable of the go
+// command, such as GOAMD64, GOEXPERIMENT or GOFIPS140, and everything that "go env -w" wrote. Git, which the go command asks
+// for the commit, has no settings of the user either. What remains says where modules and caches are.
+func buildEnv() []string {
+	env := append(gitEnv(), "GOENV=off")
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if strings.HasPrefix(name, "GO") && !slices.Contains(ofModules, name) || strings.HasPrefix(name, "CGO_") {
+			env = append(env, name+"=") // to the go command, empty means not set
+		}
+	}
+	for name, value := range writtenGoEnv() {
+		if slices.Contains(ofModules, name) && os.Getenv(name) == "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// ofModules are the variables of the go command that say where modules, caches and the toolchain are.
+var ofModules = []string{
+	"GOROOT", "GOPATH", "GOMODCACHE", "GOCACHE", "GOCACHEPROG", "GOTMPDIR", "GOTOOLCHAIN",
+	"GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH",
+}
+
+// writtenGoEnv returns what "go env -w" wrote. A file that cannot be read has nothing in it for the go command either.
+func writtenGoEnv() map[string]string {
+	path := os.Getenv("GOENV")
+	if path == "" {
+		folder, err := os.UserConfigDir()
+		if err != nil {
+			return nil
+		}
+		path = filepath.Join(folder, "go", "env")
+	}
+	text, _ := os.ReadFile(path)
+	written := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if name, value, found := strings.Cut(strings.TrimRight(line, "\r\n"), "="); found {
+			written[name] = value
+		}
+	}
+	return written
 }
 
 // download fetches the modules that the clone depends on. It is a separate command, so that a failure of the network can
