@@ -62,7 +62,7 @@ func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, err
 	work := a.work()
 	drivers := map[string]conveyor.Driver{
 		"git-cloner":      conveyor.For((&gitCloner{work: work, sample: filepath.Join(a.data, "sample")}).Clone),
-		"test-runner":     testRunner{},
+		"test-runner":     &testRunner{work: work},
 		"builder":         conveyor.For((&builder{work: work}).Build),
 		"image-generator": &imageGenerator{work: work},
 		"image-pusher":    conveyor.For((&imagePusher{registry: a.registry}).Push),

@@ -11,9 +11,11 @@ import (
 	"github.com/conveyor-go/conveyor"
 )
 
+func newTestRunner(t *testing.T) *testRunner { return &testRunner{work: workspace{root: t.TempDir()}} }
+
 func TestTestRunnerPassesOnEveryLine(t *testing.T) {
 	setHostileEnv(t)
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: newRepository(t, nil), Sample: true}})
+	got := runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"1": source{Dir: newRepository(t, nil), Sample: true}})
 	require.NoError(t, got.err)
 	require.Regexp(t, `^ok\s+example.com/greet\s`, got.log)
 }
@@ -21,7 +23,7 @@ func TestTestRunnerPassesOnEveryLine(t *testing.T) {
 func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
 	t.Parallel()
 	repository := newRepository(t, map[string]string{"main_test.go": failingTest})
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: repository, Sample: true}})
+	got := runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"1": source{Dir: repository, Sample: true}})
 	require.ErrorContains(t, got.err, "go test: exit status 1: FAIL")
 	require.Equal(t, 1, got.attempts)
 	require.Contains(t, got.log, "main_test.go:7: the greeting is impolite")
@@ -29,17 +31,17 @@ func TestTestRunnerTakesAFailingTestForFinal(t *testing.T) {
 }
 
 func TestTestRunnerWantsAModule(t *testing.T) {
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: t.TempDir()}})
+	got := runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"1": source{Dir: t.TempDir()}})
 	require.ErrorContains(t, got.err, "no go.mod")
 	require.Equal(t, 1, got.attempts)
 }
 
 func TestTestRunnerWantsTheClone(t *testing.T) {
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: filepath.Join(t.TempDir(), "gone")}})
+	got := runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"1": source{Dir: filepath.Join(t.TempDir(), "gone")}})
 	require.ErrorContains(t, got.err, "the work of an earlier step is gone")
 	require.Equal(t, 1, got.attempts)
 
-	got = runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"clone": source{Dir: t.TempDir()}})
+	got = runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"clone": source{Dir: t.TempDir()}})
 	require.ErrorContains(t, got.err, `output of step "1"`)
 	require.Equal(t, 1, got.attempts)
 }
@@ -51,7 +53,7 @@ func TestTestRunnerRetriesADownload(t *testing.T) {
 		"go.mod": "module example.com/greet\n\ngo 1.21\n\nrequire example.com/absent v1.0.0\n",
 		"go.sum": "example.com/absent v1.0.0 h1:AAAA\n",
 	})
-	got := runStep(t, testRunner{}, "2", BuildSpec{}, outputs{"1": source{Dir: repository}})
+	got := runStep(t, newTestRunner(t), "2", BuildSpec{}, outputs{"1": source{Dir: repository}})
 	require.ErrorContains(t, got.err, "go mod: exit status 1: ")
 	require.Equal(t, stepAttempts, got.attempts)
 }
