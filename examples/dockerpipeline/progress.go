@@ -13,12 +13,13 @@ import (
 // progress shows a run. On a terminal it shows one line for each step, and draws the lines again in place. Elsewhere it
 // prints a line for each change and for each log line. It must be used by one goroutine only.
 type progress struct {
-	out   io.Writer
-	live  bool
-	color bool
-	rows  []*row
-	seen  int64 // Seq of the newest log line that was added
-	drawn int   // number of lines on the terminal that the next frame replaces
+	out    io.Writer
+	live   bool
+	color  bool
+	height func() int // returns the number of lines of the window
+	rows   []*row
+	seen   int64 // Seq of the newest log line that was added
+	drawn  int   // number of lines on the terminal that the next frame replaces
 }
 
 // row holds what is shown of one step.
@@ -33,7 +34,8 @@ type row struct {
 
 func newProgress(out io.Writer, steps []conveyor.Step) *progress {
 	p := &progress{out: out, color: os.Getenv("NO_COLOR") == ""}
-	p.live = isTerminal(out) && len(steps) <= maxLive
+	p.live = isTerminal(out)
+	p.height = func() int { return windowHeight(out) }
 	for _, step := range steps {
 		p.rows = append(p.rows, &row{id: step.ID, name: step.Name})
 	}
@@ -102,7 +104,7 @@ func (p *progress) setState(at *row, state conveyor.State, attempt int, reason s
 
 // printState prints the state of a step.
 func (p *progress) printState(at *row, reason string) {
-	line := fmt.Sprintf("%s %s: %s", at.id, at.name, at.state)
+	line := at.label() + ": " + at.state.String()
 	if at.attempt > 1 {
 		line += fmt.Sprintf(", attempt %d", at.attempt)
 	}
@@ -139,7 +141,7 @@ func (p *progress) addLine(l conveyor.LogLine) {
 func (p *progress) printLine(l conveyor.LogLine) {
 	text := p.setLast(l)
 	if !p.live {
-		fmt.Fprintln(p.out, l.Step+" | "+text)
+		fmt.Fprintln(p.out, printable(l.Step)+" | "+text)
 	}
 }
 

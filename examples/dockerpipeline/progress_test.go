@@ -42,7 +42,7 @@ func TestProgressWritesPlainLines(t *testing.T) {
 1 | cloned commit=abc depth=1
 1 Clone: succeeded after 1.5s
 2 Test: running
-2 | [31mred[0m and loud
+2 | red and loud
 2 Test: failed after 2.5s: exit status 1
 3 Build it: skipped: step 2 failed
 `, out.String())

@@ -13,7 +13,7 @@ import (
 
 // announce prints which run is shown, and returns the progress that will show it.
 func (a *app) announce(out io.Writer, run *conveyor.Run, earlier unfinished) *progress {
-	fmt.Fprintf(out, "%s: run %s, data in %s\n", a.build.Key(), run.ID, a.data)
+	fmt.Fprintln(out, printable(fmt.Sprintf("%s: run %s, data in %s", a.build.Key(), run.ID, a.data)))
 	p := newProgress(out, a.stepsOf(run))
 	switch {
 	case earlier.is(run):
@@ -64,13 +64,13 @@ func (a *app) reportOutput(out io.Writer, output json.RawMessage) {
 		return
 	}
 	if made.Layout != "" {
-		fmt.Fprintf(out, "layout %s\n", made.Layout)
+		fmt.Fprintln(out, printable("layout "+made.Layout))
 	}
 	if strings.HasPrefix(made.Reference, a.registry+"/") {
 		fmt.Fprintln(out, "the built-in registry ends with this program; the layout stays until the next start")
 	}
 	if made.Reference != "" {
-		fmt.Fprintf(out, "image %s\n", made.Reference)
+		fmt.Fprintln(out, printable("image "+made.Reference))
 	}
 }
 

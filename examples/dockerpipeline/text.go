@@ -35,16 +35,23 @@ func printableLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// printable removes the control characters of text, so that the output of a program cannot control the terminal.
+// printable returns text as one line that cannot control the terminal, whoever wrote the text. It removes whole escape
+// sequences, titles of the window included, and all other characters that do not print: control characters, and those that
+// change the direction of the text. Of a line that a program has drawn again and again, the last drawing stays.
 func printable(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		line = strings.TrimRight(withoutEscapes(line), "\r")
+		lines[i] = line[strings.LastIndexByte(line, '\r')+1:]
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '\t' || r == '\n':
+		case r == '\t':
 			return ' '
 		case unicode.IsPrint(r):
 			return r
 		default:
 			return -1
 		}
-	}, text)
+	}, strings.Join(lines, " "))
 }
