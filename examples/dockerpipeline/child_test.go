@@ -20,6 +20,7 @@ import (
 // A child process is this test binary, run as the program. These variables of its environment control it.
 const (
 	childLedger = "DOCKERPIPELINE_LEDGER" // the file to which the child adds an entry when a driver begins and when it ends
+	childMain   = "DOCKERPIPELINE_MAIN"   // makes the child run the main function of the program, without a ledger
 	childBlock  = "DOCKERPIPELINE_BLOCK"  // "begin 3" makes the child block forever when step 3 begins
 	blockedLine = "blocked"               // the line that the child prints when it blocks
 )

@@ -20,7 +20,7 @@ type command struct {
 	log *slog.Logger
 }
 
-// killWait is how long exec waits, after it has killed a process group, for processes that still hold the output open. It
+// killWait is how long exec waits, after it has ended a group of processes, for processes that still hold the output open. It
 // is less than the five seconds that a driver has after the end of its context.
 const killWait = 2 * time.Second
 
@@ -48,8 +48,7 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 		cmd.Stdout = stdout
 	}
 	cmd.WaitDelay = killWait
-	newProcessGroup(cmd)
-	err := cmd.Run()
+	err := runGroup(cmd)
 	lines.flush()
 	switch {
 	case err == nil:
@@ -61,6 +60,27 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 	default:
 		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, lines.last)
 	}
+}
+
+// runGroup runs a program, and returns when the program and all processes that it has started have ended.
+func runGroup(cmd *exec.Cmd) error {
+	g, err := newGroup(cmd)
+	if err != nil {
+		return err
+	}
+	defer g.end()
+	err = cmd.Start()
+	if groupErr := g.started(cmd); err == nil {
+		err = groupErr
+	}
+	if err != nil && cmd.Process != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	if err != nil {
+		return err
+	}
+	return cmd.Wait()
 }
 
 // permanentExit makes an error permanent if the program exited with an error or was not found. The error of a program

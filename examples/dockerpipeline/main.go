@@ -8,7 +8,9 @@
 //
 //	go run ./examples/dockerpipeline -repo https://github.com/you/app -image registry.example.com/you/app:v1
 //
-// The program can be stopped at any point, by Ctrl-C or by kill -9. A program that is started again with the same -data
+// The program can be stopped at any point, by Ctrl-C or by kill -9, and leaves no process of a step behind. (On Windows and
+// macOS, a process that has left its group can stay; see group_windows.go and supervisor_otherunix.go.) The first signal lets
+// the step under way end, and the second one ends the program at once. A program that is started again with the same -data
 // and the same other flags continues with the step that was interrupted, and repeats no finished step. A program that is
 // started again after the end builds again.
 //
@@ -25,8 +27,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 )
 
 //go:embed pipeline.json
@@ -36,15 +36,14 @@ var pipelineDocument []byte
 var resourceDocument []byte
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program immediately
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	superviseIfAsked()
+	os.Exit(run(untilSignal(context.Background()), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// Exit codes.
+// Exit codes. A program that the signal n has stopped exits with 128+n.
 const (
 	exitSucceeded = 0
-	exitFailed    = 1 // the run failed, was interrupted, or could not be started
+	exitFailed    = 1 // the run failed, or could not be started
 	exitUsage     = 2
 )
 
@@ -65,9 +64,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitSucceeded
 	}
 	fmt.Fprintln(stderr, "dockerpipeline:", printableLines(err.Error()))
-	if errors.As(err, new(usageError)) {
+	code := exitCodeOf(ctx, err)
+	if code == exitUsage {
 		fmt.Fprintln(stderr, "See dockerpipeline -help.")
-		return exitUsage
 	}
-	return exitFailed
+	return code
 }

@@ -9,6 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	superviseIfAsked()
+	if os.Getenv(childMain) != "" {
+		main()
+	}
 	if os.Getenv(childLedger) != "" {
 		os.Exit(child(context.Background()))
 	}

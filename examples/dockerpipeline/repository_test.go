@@ -40,11 +40,17 @@ type blocking struct {
 
 func newBlocking(t *testing.T) blocking {
 	t.Helper()
+	return newBlockingOn(t, blockingTest)
+}
+
+// newBlockingOn makes a repository whose test is a text, and connects to the address in BLOCK.
+func newBlockingOn(t *testing.T, test string) blocking {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	t.Setenv("BLOCK", listener.Addr().String())
-	return blocking{repository: newRepository(t, map[string]string{"main_test.go": blockingTest}), listener: listener.(*net.TCPListener)}
+	return blocking{repository: newRepository(t, map[string]string{"main_test.go": test}), listener: listener.(*net.TCPListener)}
 }
 
 // await waits until the test is running, and returns the connection of the test. Closing the connection ends the test.
