@@ -25,6 +25,7 @@ type app struct {
 
 const (
 	storeFile   = "conveyor.db"
+	keptRuns    = 20 // runs, and generations, of each resource that are kept with their logs
 	stepTimeout = 30 * time.Minute
 	stopTime    = 4 * time.Second // how long a running step has to end when the program is stopped
 )
@@ -55,7 +56,10 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 
 // engine returns an engine with the drivers and the pipeline. The engine is not started.
 func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, error) {
-	e, err := conveyor.New(st, conveyor.Options{StepTimeout: stepTimeout})
+	e, err := conveyor.New(st, conveyor.Options{
+		StepTimeout: stepTimeout,
+		Retention:   conveyor.Retention{Runs: keptRuns, Revisions: keptRuns},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +68,7 @@ func (a *app) engine(ctx context.Context, st store.Store) (*conveyor.Engine, err
 		"git-cloner":      conveyor.For((&gitCloner{work: work, sample: filepath.Join(a.data, "sample")}).Clone),
 		"test-runner":     &testRunner{work: work},
 		"builder":         conveyor.For((&builder{work: work}).Build),
-		"image-generator": &imageGenerator{work: work},
+		"image-generator": conveyor.For((&imageGenerator{work: work}).Generate),
 		"image-pusher":    conveyor.For((&imagePusher{registry: a.registry}).Push),
 	}
 	for _, step := range a.pipeline.Steps {
@@ -128,9 +132,12 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// prune removes the work folders of runs that have ended. The work folder of the last run stays until the next start. A
+// prune removes the runs that are not kept any more, and the work folders of runs that have ended. The work folder of the last run stays until the next start. A
 // folder that cannot be removed is named, and does not hinder this start.
 func (a *app) prune(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
+	if _, err := e.Prune(ctx, conveyor.PruneOptions{}); err != nil {
+		return err
+	}
 	left, err := a.work().prune(func(id string) (bool, error) {
 		run, err := e.GetRun(ctx, id)
 		if errors.Is(err, conveyor.ErrNotFound) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/conveyor-go/conveyor"
 )
 
@@ -23,10 +25,10 @@ type BuildSpec struct {
 	Repository string `json:"repository"`
 	// Ref is a branch, a tag or a commit. Empty means the HEAD of the repository.
 	Ref string `json:"ref,omitempty"`
-	// Package is the main package to build. Empty means the package at the root of the repository.
+	// Package is the main package to build. Empty means the package at the root of the repository, or the only main package.
 	Package string `json:"package,omitempty"`
-	// Arch is the GOARCH of the image. Empty means the GOARCH of this machine.
-	Arch string `json:"arch,omitempty"`
+	// Platform is the platform of the image, as linux/arm64 or linux/arm/v7. Empty means linux and the GOARCH of this machine.
+	Platform string `json:"platform,omitempty"`
 	// Image is host:port/name:tag. An image without a host is pushed to the built-in registry.
 	Image string `json:"image"`
 }
@@ -44,9 +46,8 @@ type source struct {
 
 // A binary is the output of builder.
 type binary struct {
-	Path string `json:"path"`
-	OS   string `json:"os"`
-	Arch string `json:"arch"`
+	Path     string      `json:"path"`
+	Platform v1.Platform `json:"platform"`
 }
 
 // An image is the output of image-generator.

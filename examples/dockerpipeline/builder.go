@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -19,36 +20,29 @@ func (b *builder) Build(ctx context.Context, req *conveyor.Request, build *Docke
 	if err != nil {
 		return conveyor.Result{}, err
 	}
-	bin := binary{OS: "linux", Arch: build.Spec.Arch}
-	if bin.Arch == "" {
-		bin.Arch = runtime.GOARCH
+	platform, err := parsePlatform(build.Spec.Platform)
+	if err != nil {
+		return conveyor.Result{}, conveyor.Permanent(fmt.Errorf("platform: %w", err))
 	}
 	dir, err := b.work.fill(req, func(dir string) error {
 		golang := command{dir: src.Dir, env: goEnv(src.Sample), log: req.Log}
-		return compile(ctx, golang, build.Spec.Package, bin, filepath.Join(dir, "app"))
+		return compile(ctx, golang, build.Spec.Package, platform, filepath.Join(dir, "app"))
 	})
 	if err != nil {
 		return conveyor.Result{}, err
 	}
-	bin.Path = filepath.Join(dir, "app")
-	req.Log.Info("built", "platform", bin.OS+"/"+bin.Arch)
-	return conveyor.DoneWith(bin), nil
+	req.Log.Info("built", "platform", platform.String())
+	return conveyor.DoneWith(binary{Path: filepath.Join(dir, "app"), Platform: platform}), nil
 }
 
-func compile(ctx context.Context, golang command, pkg string, target binary, out string) error {
+func compile(ctx context.Context, golang command, pkg string, target v1.Platform, out string) error {
 	if err := download(ctx, golang); err != nil {
 		return err
 	}
-	if pkg == "" {
-		pkg = "."
-	}
-	golang.env = slices.Concat(buildEnv(), golang.env, []string{"CGO_ENABLED=0", "GOOS=" + target.OS, "GOARCH=" + target.Arch})
-	name, err := golang.output(ctx, "go", "list", "-f", "{{.Name}}", "--", pkg)
+	golang.env = slices.Concat(buildEnv(), golang.env, platformEnv(target))
+	pkg, err := mainPackage(ctx, golang, pkg)
 	if err != nil {
-		return permanentExit(err)
-	}
-	if name != "main" { // go build would write an archive and exit with 0
-		return conveyor.Permanent(fmt.Errorf("%q is package %s; spec.package has to name one main package", pkg, name))
+		return err
 	}
 	return permanentExit(golang.run(ctx, "go", "build", "-trimpath", "-o", out, "--", pkg))
 }

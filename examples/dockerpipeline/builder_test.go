@@ -32,7 +32,7 @@ func TestBuilderMakesAStaticProgram(t *testing.T) {
 	t.Setenv("CGO_ENABLED", "1")
 	got, bin := runBuilder(t, BuildSpec{}, nil)
 	require.NoError(t, got.err)
-	require.Equal(t, runtime.GOARCH, bin.Arch)
+	require.Equal(t, runtime.GOARCH, bin.Platform.Architecture)
 	program, err := elf.Open(bin.Path)
 	require.NoError(t, err)
 	defer program.Close()
@@ -53,7 +53,7 @@ func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
 	if runtime.GOARCH == arch {
 		arch, machine = "amd64", elf.EM_X86_64
 	}
-	got, bin := runBuilder(t, BuildSpec{Arch: arch, Package: "./cmd/app"}, map[string]string{
+	got, bin := runBuilder(t, BuildSpec{Platform: "linux/" + arch, Package: "./cmd/app"}, map[string]string{
 		"cmd/app/main.go": "package main\n\nfunc main() {}\n",
 	})
 	require.NoError(t, got.err)
@@ -69,7 +69,7 @@ func TestBuilderIsNotChangedByTheSettingsOfTheUser(t *testing.T) {
 	keepGoCaches(t)
 	t.Setenv("GOENV", "off")
 	build := func() []byte {
-		got, bin := runBuilder(t, BuildSpec{Arch: "amd64"}, nil)
+		got, bin := runBuilder(t, BuildSpec{Platform: "linux/amd64"}, nil)
 		require.NoError(t, got.err)
 		program, err := os.ReadFile(bin.Path)
 		require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestBuilderTakesFaultsOfTheCodeForFinal(t *testing.T) {
 		{name: "a package that is no program", files: map[string]string{"lib/lib.go": "package lib\n"}, spec: BuildSpec{Package: "./lib"}, want: `"./lib" is package lib`},
 		{name: "a package that is not there", spec: BuildSpec{Package: "./absent"}, want: "go list: exit status 1"},
 		{name: "an option for a package", spec: BuildSpec{Package: "-toolexec=true"}, want: "go list: exit status 1"},
-		{name: "an unknown architecture", spec: BuildSpec{Arch: "z80"}, want: "unsupported GOOS/GOARCH"},
+		{name: "an unknown architecture", spec: BuildSpec{Platform: "linux/z80"}, want: "unsupported GOOS/GOARCH"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, _ := runBuilder(t, test.spec, test.files)

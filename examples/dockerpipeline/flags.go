@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -16,7 +17,10 @@ import (
 )
 
 // values are the values of the flags.
-type values struct{ repository, image, data, resource, pipeline string }
+type values struct {
+	repository, ref, pkg, platform, image string // override the resource
+	data, resource, pipeline              string
+}
 
 // parse returns the app that the command line describes.
 func parse(args []string, help io.Writer) (*app, error) {
@@ -41,6 +45,9 @@ func parseFlags(args []string, help io.Writer) (values, error) {
 	flags := flag.NewFlagSet("dockerpipeline", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&v.repository, "repo", "", "git repository to build: a `URL or path` (default: a sample)")
+	flags.StringVar(&v.ref, "ref", "", "`branch, tag or commit` to build (default: the HEAD of the repository)")
+	flags.StringVar(&v.pkg, "package", "", "main `package` to build, as ./cmd/app (default: the root, or the only one)")
+	flags.StringVar(&v.platform, "platform", "", "`platform` of the image, as linux/arm64 or linux/arm/v7 (default: linux on this machine's architecture)")
 	flags.StringVar(&v.image, "image", "", "what to push, as `host:port/name:tag` (default: to a registry that this program starts)")
 	flags.StringVar(&v.data, "data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
 	flags.StringVar(&v.resource, "resource", "", "JSON `file` of the resource (default: resource.json of this example)")
@@ -69,23 +76,32 @@ func (v values) app() (*app, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resource: %w", err)
 	}
-	if v.repository != "" {
-		build.Spec.Repository = v.repository
-	}
-	if v.image != "" {
-		build.Spec.Image = v.image
-	}
+	build.Spec = v.over(build.Spec)
 	if build.Spec.Repository, err = locate(build.Spec.Repository); err != nil {
 		return nil, err
 	}
 	if _, err := parseImage(build.Spec.Image, "localhost"); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	if _, err := parsePlatform(build.Spec.Platform); err != nil {
+		return nil, fmt.Errorf("platform: %w", err)
+	}
 	folder, err := dataFolder(v.data)
 	if err != nil {
 		return nil, err
 	}
 	return &app{data: folder, pipeline: pipeline, build: build}, nil
+}
+
+// over returns spec with the values of the flags that are set.
+func (v values) over(spec BuildSpec) BuildSpec {
+	return BuildSpec{
+		Repository: cmp.Or(v.repository, spec.Repository),
+		Ref:        cmp.Or(v.ref, spec.Ref),
+		Package:    cmp.Or(v.pkg, spec.Package),
+		Platform:   cmp.Or(v.platform, spec.Platform),
+		Image:      cmp.Or(v.image, spec.Image),
+	}
 }
 
 func loadPipeline(path string) (conveyor.PipelineSpec, error) {

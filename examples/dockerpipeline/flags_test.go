@@ -26,6 +26,9 @@ func TestUsage(t *testing.T) {
 		{name: "an argument", args: []string{"build"}, want: `unexpected argument "build"`},
 		{name: "a repository that is not there", args: []string{"-repo", filepath.Join(folder, "absent")}, want: "is neither a folder nor a URL"},
 		{name: "an image that is none", args: []string{"-image", "https://example.com/app"}, want: "image: "},
+		{name: "a platform that is none", args: []string{"-platform", "arm64"}, want: "platform: "},
+		{name: "a platform of another system", args: []string{"-platform", "windows/amd64"}, want: "platform: "},
+		{name: "a platform with an unknown variant", args: []string{"-platform", "linux/arm/v9"}, want: "unknown variant"},
 		{name: "an image by digest", args: []string{"-image", "app@sha256:" + commit}, want: "image: "},
 		{name: "a pipeline file that is not there", args: []string{"-pipeline", filepath.Join(folder, "absent")}, want: "pipeline: open "},
 		{name: "a pipeline with a typo", args: []string{"-pipeline", write("typo.json", `{"name": "p", "resource": "r", "step": []}`)}, want: "step: unknown field"},
@@ -56,9 +59,22 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "-help")
 	require.Equal(t, exitSucceeded, got.code)
-	for _, flag := range []string{"-repo", "-image", "-data", "-resource", "-pipeline"} {
+	for _, flag := range []string{"-repo", "-ref", "-package", "-platform", "-image", "-data", "-resource", "-pipeline"} {
 		require.Contains(t, got.out, "  "+flag+" ")
 	}
+}
+
+func TestFlagsOverrideTheResource(t *testing.T) {
+	resource := filepath.Join(t.TempDir(), "resource.json")
+	require.NoError(t, os.WriteFile(resource, []byte(`{"name": "b", "resource": "docker-resource", "pipeline": "docker-pipeline",
+		"spec": {"repository": "sample", "ref": "old", "package": "./old", "platform": "linux/386", "image": "old"}}`), 0o600))
+	a, err := parse([]string{"-resource", resource, "-data", t.TempDir()}, nil)
+	require.NoError(t, err)
+	require.Equal(t, BuildSpec{Repository: "sample", Ref: "old", Package: "./old", Platform: "linux/386", Image: "old"}, a.build.Spec)
+	a, err = parse([]string{"-resource", resource, "-data", t.TempDir(), "-repo", "https://example.com/app", "-ref", "v1",
+		"-package", "./cmd/app", "-platform", "linux/arm/v6", "-image", "app:v1"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, BuildSpec{Repository: "https://example.com/app", Ref: "v1", Package: "./cmd/app", Platform: "linux/arm/v6", Image: "app:v1"}, a.build.Spec)
 }
 
 func TestDataFolderHasADefault(t *testing.T) {

@@ -23,8 +23,8 @@ import (
 // a tar archive.
 type imageGenerator struct{ work workspace }
 
-// Reconcile writes an OCI image layout to the work folder. Its output is an [image].
-func (g *imageGenerator) Reconcile(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+// Generate writes an OCI image layout to the work folder. Its output is an [image].
+func (g *imageGenerator) Generate(_ context.Context, req *conveyor.Request, build *DockerBuild) (conveyor.Result, error) {
 	src, err := sourceOf(req)
 	if err != nil {
 		return conveyor.Result{}, err
@@ -33,9 +33,13 @@ func (g *imageGenerator) Reconcile(ctx context.Context, req *conveyor.Request) (
 	if err != nil {
 		return conveyor.Result{}, err
 	}
+	tag, err := parseImage(build.Spec.Image, "localhost")
+	if err != nil {
+		return conveyor.Result{}, conveyor.Permanent(err)
+	}
 	var digest v1.Hash
 	dir, err := g.work.fill(req, func(dir string) (err error) {
-		digest, err = writeImage(src, bin, dir)
+		digest, err = writeImage(src, bin, tag.TagStr(), dir)
 		return err
 	})
 	if err != nil {
@@ -46,8 +50,9 @@ func (g *imageGenerator) Reconcile(ctx context.Context, req *conveyor.Request) (
 }
 
 // writeImage makes dir an OCI image layout. The image has one layer with the program at /app. The same commit and the same
-// Go toolchain give the same digest, because the only time in the image is the time of the commit.
-func writeImage(src source, bin binary, dir string) (v1.Hash, error) {
+// Go toolchain give the same digest, because the only time in the image is the time of the commit. The name of the image in
+// the layout is its tag.
+func writeImage(src source, bin binary, tag, dir string) (v1.Hash, error) {
 	created := time.Unix(src.Time, 0).UTC()
 	packed := filepath.Join(dir, "layer.tar")
 	if err := writeLayer(packed, bin.Path, created); err != nil {
@@ -66,7 +71,8 @@ func writeImage(src source, bin binary, dir string) (v1.Hash, error) {
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("image layout: %w", err)
 	}
-	if err := path.AppendImage(img, layout.WithPlatform(v1.Platform{OS: bin.OS, Architecture: bin.Arch})); err != nil {
+	named := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": tag})
+	if err := path.AppendImage(img, layout.WithPlatform(bin.Platform), named); err != nil {
 		return v1.Hash{}, fmt.Errorf("image layout: %w", err)
 	}
 	return img.Digest()
@@ -83,8 +89,9 @@ func assemble(layer v1.Layer, created time.Time, src source, bin binary) (v1.Ima
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	img, err := mutate.ConfigFile(img, &v1.ConfigFile{
-		OS:           bin.OS,
-		Architecture: bin.Arch,
+		OS:           bin.Platform.OS,
+		Architecture: bin.Platform.Architecture,
+		Variant:      bin.Platform.Variant,
 		Created:      v1.Time{Time: created},
 		Config:       v1.Config{Entrypoint: []string{"/app"}, WorkingDir: "/", Labels: labels},
 		RootFS:       v1.RootFS{Type: "layers"},

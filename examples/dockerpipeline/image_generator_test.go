@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
 )
 
 const commit = "0123456789012345678901234567890123456789"
@@ -21,9 +23,9 @@ func generate(t *testing.T) image {
 	program := filepath.Join(t.TempDir(), "app")
 	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho Hello\n"), 0o700))
 	generator := &imageGenerator{work: workspace{root: t.TempDir()}}
-	got := runStep(t, generator, "4", BuildSpec{}, outputs{
+	got := runStep(t, conveyor.For(generator.Generate), "4", BuildSpec{Image: "team/app:v1"}, outputs{
 		"1": source{Dir: filepath.Dir(program), Commit: commit, Time: 1767225600, URL: "https://example.com/app"},
-		"3": binary{Path: program, OS: "linux", Arch: "arm64"},
+		"3": binary{Path: program, Platform: v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}},
 	})
 	require.NoError(t, got.err)
 	var img image
@@ -56,7 +58,7 @@ func TestImageGeneratorWritesAnOCIImage(t *testing.T) {
 
 	config, err := opened.ConfigFile()
 	require.NoError(t, err)
-	require.Equal(t, "linux/arm64", config.Platform().String())
+	require.Equal(t, "linux/arm64/v8", config.Platform().String())
 	require.Equal(t, []string{"/app"}, config.Config.Entrypoint)
 	require.Equal(t, map[string]string{
 		"org.opencontainers.image.revision": commit,
@@ -64,6 +66,16 @@ func TestImageGeneratorWritesAnOCIImage(t *testing.T) {
 		"org.opencontainers.image.source":   "https://example.com/app",
 	}, config.Config.Labels)
 	require.Equal(t, "#!/bin/sh\necho Hello\n", string(appOf(t, opened)))
+}
+
+func TestImageGeneratorNamesTheImageInTheLayout(t *testing.T) {
+	index, err := layout.ImageIndexFromPath(generate(t).Layout)
+	require.NoError(t, err)
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	require.Len(t, manifest.Manifests, 1)
+	require.Equal(t, map[string]string{"org.opencontainers.image.ref.name": "v1"}, manifest.Manifests[0].Annotations)
+	require.Equal(t, "linux/arm64/v8", manifest.Manifests[0].Platform.String())
 }
 
 func TestImageGeneratorGivesEqualInputsEqualDigests(t *testing.T) {
