@@ -18,6 +18,7 @@ type app struct {
 	data     string
 	pipeline conveyor.PipelineSpec
 	build    *DockerBuild
+	log      string // the id of a step; if set, run prints its log and builds nothing
 	registry string // host:port of the built-in registry; set while run is executing
 	// wrap, if set, returns the driver that is registered in place of its argument. Tests use it.
 	wrap func(conveyor.Driver) conveyor.Driver
@@ -32,11 +33,10 @@ const (
 
 // run builds, or continues the run that an earlier start left unfinished.
 func (a *app) run(ctx context.Context, out io.Writer) (err error) {
-	st, err := file.Open(ctx, filepath.Join(a.data, storeFile), file.Options{})
-	if errors.Is(err, store.ErrLocked) {
-		return fmt.Errorf("another dockerpipeline is at work in %s (killing go run leaves its program at work); "+
-			"wait for it, end it, or choose another -data: %w", a.data, err)
+	if a.log != "" {
+		return a.printLog(ctx, out)
 	}
+	st, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -52,6 +52,16 @@ func (a *app) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	return a.drive(ctx, e, out)
+}
+
+// open opens the store in the data folder.
+func (a *app) open(ctx context.Context) (*file.Store, error) {
+	st, err := file.Open(ctx, filepath.Join(a.data, storeFile), file.Options{})
+	if errors.Is(err, store.ErrLocked) {
+		return nil, fmt.Errorf("another dockerpipeline is at work in %s (killing go run leaves its program at work); "+
+			"wait for it, end it, or choose another -data: %w", a.data, err)
+	}
+	return st, err
 }
 
 // engine returns an engine with the drivers and the pipeline. The engine is not started.
@@ -127,7 +137,7 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	if interrupted {
 		err = fmt.Errorf("stopped; started again with the same flags, it goes on where it was (state in %s)", a.data)
 	} else if err == nil {
-		err = a.report(end, e, run, out)
+		err = a.report(run, out)
 	}
 	return errors.Join(err, e.Shutdown(end))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os/exec"
 	"strings"
@@ -38,7 +39,9 @@ func (c command) output(ctx context.Context, name string, args ...string) (strin
 	return strings.TrimSpace(out.String()), err
 }
 
-func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, args ...string) error {
+// exec runs a program, and logs the lines that it writes to its standard error, and to its standard output if stdout is nil.
+// Its error has the lines that it has logged, or an excerpt of them.
+func (c command) exec(ctx context.Context, stdout io.Writer, name string, args ...string) error {
 	lines := &lineWriter{line: func(text string) { c.log.Info(text) }}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = c.dir
@@ -55,10 +58,10 @@ func (c command) exec(ctx context.Context, stdout *bytes.Buffer, name string, ar
 		return nil // a finished program is a success, even if ctx has ended since
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case lines.last == "":
+	case lines.kept.empty():
 		return fmt.Errorf("%s %s: %w", name, args[0], err)
 	default:
-		return fmt.Errorf("%s %s: %w: %s", name, args[0], err, lines.last)
+		return fmt.Errorf("%s %s: %w:%s", name, args[0], err, lines.kept.String())
 	}
 }
 

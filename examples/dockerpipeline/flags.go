@@ -19,7 +19,7 @@ import (
 // values are the values of the flags.
 type values struct {
 	repository, ref, pkg, platform, image string // override the resource
-	data, resource, pipeline              string
+	data, resource, pipeline, log         string
 }
 
 // parse returns the app that the command line describes.
@@ -52,6 +52,7 @@ func parseFlags(args []string, help io.Writer) (values, error) {
 	flags.StringVar(&v.data, "data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
 	flags.StringVar(&v.resource, "resource", "", "JSON `file` of the resource (default: resource.json of this example)")
 	flags.StringVar(&v.pipeline, "pipeline", "", "JSON `file` of the pipeline (default: pipeline.json of this example)")
+	flags.StringVar(&v.log, "log", "", "print the whole log of a `step` of the newest run, by its id, and build nothing")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(help, "Usage: dockerpipeline [flags]")
 		flags.SetOutput(help)
@@ -90,7 +91,7 @@ func (v values) app() (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &app{data: folder, pipeline: pipeline, build: build}, nil
+	return &app{data: folder, pipeline: pipeline, build: build, log: v.log}, nil
 }
 
 // over returns spec with the values of the flags that are set.

@@ -59,7 +59,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "-help")
 	require.Equal(t, exitSucceeded, got.code)
-	for _, flag := range []string{"-repo", "-ref", "-package", "-platform", "-image", "-data", "-resource", "-pipeline"} {
+	for _, flag := range []string{"-repo", "-ref", "-package", "-platform", "-image", "-data", "-resource", "-pipeline", "-log"} {
 		require.Contains(t, got.out, "  "+flag+" ")
 	}
 }

@@ -69,7 +69,7 @@ func TestGitClonerLeavesNothingOfAFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			req, log := newRequest("1")
 			_, err := cloner.Clone(t.Context(), req, &DockerBuild{Spec: test.build})
-			require.ErrorContains(t, err, ": exit status 128: ")
+			require.ErrorContains(t, err, ": exit status 128:")
 			require.Contains(t, log.String(), "fatal: ")
 			left, err := os.ReadDir(filepath.Join(cloner.work.root, "run-1"))
 			require.NoError(t, err)

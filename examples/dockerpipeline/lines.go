@@ -9,7 +9,7 @@ import (
 type lineWriter struct {
 	line func(text string)
 	part []byte // the line that has not ended yet
-	last string // the last line that was not empty
+	kept excerpt
 }
 
 // maxLine is the number of bytes after which a line without an end is broken.
@@ -40,8 +40,7 @@ func (w *lineWriter) flush() {
 
 func (w *lineWriter) emit(line []byte) {
 	text := strings.TrimRight(string(line), "\r\n")
-	if strings.TrimSpace(text) != "" {
-		w.last = strings.TrimSpace(text)
-	}
-	w.line(strings.ToValidUTF8(text, "\uFFFD"))
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	w.kept.add(text)
+	w.line(text)
 }

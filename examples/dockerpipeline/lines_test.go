@@ -17,7 +17,7 @@ func TestLineWriterBreaksLines(t *testing.T) {
 	}
 	w.flush()
 	require.Equal(t, []string{"one", "two", "", "three \uFFFD", "   ", "end"}, got)
-	require.Equal(t, "end", w.last)
+	require.Equal(t, "\n  one\n  two\n  three \uFFFD\n  end", w.kept.String())
 
 	got = nil
 	for range 3 {

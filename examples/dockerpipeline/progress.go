@@ -90,7 +90,7 @@ func (p *progress) setState(at *row, state conveyor.State, attempt int, reason s
 	}
 	at.state, at.attempt = state, attempt
 	if reason != "" {
-		at.last = printable(reason)
+		at.last = summary(reason)
 	}
 	if !p.live {
 		p.printState(at, reason)
@@ -112,7 +112,7 @@ func (p *progress) printState(at *row, reason string) {
 		line += " after " + elapsed(at, time.Time{})
 	}
 	if reason != "" {
-		line += ": " + printable(reason)
+		line += ": " + summary(reason)
 	}
 	fmt.Fprintln(p.out, line)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,10 +37,10 @@ func (a *app) stepsOf(run *conveyor.Run) []conveyor.Step {
 }
 
 // report prints the result of a run that has ended. It returns an error if the run did not succeed.
-func (a *app) report(ctx context.Context, e *conveyor.Engine, run *conveyor.Run, out io.Writer) error {
+func (a *app) report(run *conveyor.Run, out io.Writer) error {
 	failed := (*conveyor.StepError)(nil)
 	if err := run.Err(); errors.As(err, &failed) {
-		return a.failure(ctx, e, run.Step(failed.Step), failed)
+		return failure(run.Step(failed.Step), failed)
 	} else if err != nil {
 		return err
 	}
@@ -74,22 +73,9 @@ func (a *app) reportOutput(out io.Writer, output json.RawMessage) {
 	}
 }
 
-// tailLines is the number of lines that are shown of the failed step's log.
-const tailLines = 20
-
-// failure returns an error that names the failed step and has the end of its log.
-func (a *app) failure(ctx context.Context, e *conveyor.Engine, step *conveyor.StepRun, failed *conveyor.StepError) error {
-	var tail []string
-	for line, err := range e.Logs(ctx, failed.Run, conveyor.LogOptions{Step: failed.Step}) {
-		if err != nil {
-			return err
-		}
-		tail = append(tail[max(len(tail)-tailLines+1, 0):], lineText(line))
-	}
-	text := ""
-	if len(tail) > 0 {
-		text = "; the end of its log:\n  " + strings.Join(tail, "\n  ")
-	}
-	return fmt.Errorf("step %s (%s, driver %s) failed in attempt %d: %w%s",
-		step.ID, step.Name, step.Driver, failed.Attempt, failed.Err, text)
+// failure returns an error that names the failed step and says why it failed. The reason comes last, so that it is the last
+// text on the screen.
+func failure(step *conveyor.StepRun, failed *conveyor.StepError) error {
+	return fmt.Errorf("step %s (%s, driver %s) failed in attempt %d; with the same flags and -log %s, its whole log is shown\n%w",
+		step.ID, step.Name, step.Driver, failed.Attempt, step.ID, failed.Err)
 }

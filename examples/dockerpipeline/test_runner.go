@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -11,7 +13,7 @@ import (
 // testRunner runs the tests of the clone.
 type testRunner struct{ work workspace }
 
-// Reconcile runs "go test ./..." and logs each line of its output. A failing test is a permanent error: a pipeline should
+// Reconcile runs "go test ./..." and logs what it prints. Its error has the lines of the tests that failed. A failing test is a permanent error: a pipeline should
 // not repeat a test until it passes.
 //
 // The tests run in a copy of the clone, so that the later steps build what was committed, whatever a test writes. The copy
@@ -33,5 +35,12 @@ func runTests(ctx context.Context, golang command) error {
 	if err := download(ctx, golang); err != nil {
 		return err
 	}
-	return permanentExit(golang.run(ctx, "go", "test", "./..."))
+	report := newTestReport(func(line string) { golang.log.Info(line) })
+	events := &lineWriter{line: report.add}
+	err := golang.exec(ctx, events, "go", "test", "-json", "./...")
+	events.flush()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("%w:%s", err, report.reason())
+	}
+	return permanentExit(err)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,9 @@ import (
 func lineText(l conveyor.LogLine) string {
 	var attrs map[string]json.RawMessage
 	text := l.Message
+	if l.Dropped > 0 {
+		text = fmt.Sprintf("… %d lines are not kept …", l.Dropped)
+	}
 	if len(l.Attrs) > 0 && json.Unmarshal(l.Attrs, &attrs) == nil {
 		for _, name := range slices.Sorted(maps.Keys(attrs)) {
 			value := string(attrs[name])
