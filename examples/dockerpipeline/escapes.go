@@ -49,9 +49,9 @@ func escapeLen(text []rune) int {
 	case strings.ContainsRune(stringsBegin7, second):
 		return stringLen(text, 2)
 	case within(second, ' ', '/'): // for example the choice of a character set
-		return final(text, skip(text, 1, ' ', '/'), '0', '~')
+		return endOf(text, skip(text, 1, ' ', '/'), '0', '~')
 	default:
-		return final(text, 1, '0', '~')
+		return endOf(text, 1, '0', '~')
 	}
 }
 
@@ -59,7 +59,7 @@ func escapeLen(text []rune) int {
 func controlLen(text []rune, i int) int {
 	i = skip(text, i, '0', '?')
 	i = skip(text, i, ' ', '/')
-	return final(text, i, '@', '~')
+	return endOf(text, i, '@', '~')
 }
 
 // stringLen returns the length of a sequence whose string begins at i.
@@ -83,8 +83,8 @@ func skip(text []rune, i int, low, high rune) int {
 	return i
 }
 
-// final returns the index after the last character of a sequence. A sequence that is broken off ends before the character
+// endOf returns the index after the last character of a sequence. A sequence that is broken off ends before the character
 // that does not belong to it.
-func final(text []rune, i int, low, high rune) int { return min(i+1, skip(text, i, low, high)) }
+func endOf(text []rune, i int, low, high rune) int { return min(i+1, skip(text, i, low, high)) }
 
 func within(r, low, high rune) bool { return low <= r && r <= high }

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/conveyor-go/conveyor"
 )
 
 // gitEnv returns an environment in which git has no settings but its own. The settings of the user of this program could
@@ -63,4 +68,27 @@ func withoutRepository(env []string) []string {
 		name, _, _ := strings.Cut(pair, "=")
 		return slices.Contains(ofAnotherRepository, name)
 	})
+}
+
+// git has one exit code for all faults. Only its words tell a fault that cannot pass from a fault of the network. A fault with
+// words that are not known here is tried again, which is never wrong.
+var (
+	noRepository = regexp.MustCompile(`does not appear to be a git repository|[Rr]epository .*not found|does not exist|` +
+		`couldn't find remote ref|not our ref|strange pathname`)
+	noAccess = regexp.MustCompile(`Authentication failed|could not read (Username|Password)|Permission denied|` +
+		`Host key verification failed|returned error: 40[13]`)
+)
+
+// permanentRemote makes an error of git permanent if the repository or the ref is not there, or is closed to the user.
+func permanentRemote(err error) error {
+	switch {
+	case !errors.As(err, new(*exec.ExitError)):
+		return permanentExit(err)
+	case noAccess.MatchString(err.Error()):
+		return conveyor.Permanent(fmt.Errorf("git found no credentials that the repository accepts; it looks for them in the URL, "+
+			"in its credential helpers and ~/.netrc, and for ssh among the keys of ssh: %w", err))
+	case noRepository.MatchString(err.Error()):
+		return conveyor.Permanent(err)
+	}
+	return err
 }

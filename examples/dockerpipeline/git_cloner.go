@@ -43,7 +43,7 @@ func (g *gitCloner) Clone(ctx context.Context, req *conveyor.Request, build *Doc
 }
 
 // fetch checks out ref, without its history, in the empty folder dir. It uses git init and git fetch, because git clone
-// does not accept a commit as the ref. An error of git is not permanent, because the cause can be the network.
+// does not accept a commit as the ref. Most errors of git are not permanent, because the cause can be the network.
 func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (commit string, at int64, err error) {
 	if ref == "" {
 		ref = "HEAD"
@@ -58,7 +58,7 @@ func fetch(ctx context.Context, log *slog.Logger, repository, ref, dir string) (
 		return "", 0, err
 	}
 	if err := remote.run(ctx, "git", "fetch", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", repository, ref); err != nil {
-		return "", 0, err
+		return "", 0, permanentRemote(err)
 	}
 	if err := local.run(ctx, "git", "checkout", "--quiet", "--detach", "FETCH_HEAD"); err != nil {
 		return "", 0, err
@@ -72,7 +72,7 @@ func objectFormat(ctx context.Context, remote command, repository, ref string) (
 	remote.env = append(remote.env, "GIT_CEILING_DIRECTORIES="+filepath.Dir(remote.dir)) // the folder is no repository yet
 	refs, err := remote.output(ctx, "git", "ls-remote", "--quiet", "--", repository, "HEAD", ref)
 	if err != nil {
-		return "", err
+		return "", permanentRemote(err)
 	}
 	if object, _, _ := strings.Cut(refs, "\t"); len(object) == hex.EncodedLen(sha256.Size) {
 		return "sha256", nil

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"go/version"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,16 +70,38 @@ func writtenGoEnv() map[string]string {
 	return written
 }
 
-// download fetches the modules that the clone depends on. It is a separate command, so that a failure of the network can
-// be told from a failure of the code. A retry can help against a failure of the network only.
+// download fetches the toolchain and the modules that the clone depends on. It is separate from the work on them, so that a
+// failure of the network can be told from a failure of the code. A retry can help against a failure of the network only.
 func download(ctx context.Context, golang command) error {
 	if _, err := os.Stat(filepath.Join(golang.dir, "go.mod")); err != nil {
 		return conveyor.Permanent(errors.New("the repository has no go.mod at its root"))
 	}
-	_, unvendored := os.Stat(filepath.Join(golang.dir, "vendor", "modules.txt"))
-	_, alone := os.Stat(filepath.Join(golang.dir, "go.sum"))
-	if unvendored == nil || alone != nil {
+	if _, err := golang.output(ctx, "go", "version"); err != nil { // fetches the toolchain that go.mod asks for
+		return err
+	}
+	vendored, err := usesVendor(ctx, golang)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(golang.dir, "go.sum")); vendored || err != nil {
 		return nil
 	}
 	return golang.run(ctx, "go", "mod", "download")
+}
+
+// usesVendor reports whether Go takes the modules from the folder vendor. It does so only if go.mod names Go 1.14 or later.
+func usesVendor(ctx context.Context, golang command) (bool, error) {
+	if _, err := os.Stat(filepath.Join(golang.dir, "vendor", "modules.txt")); err != nil {
+		return false, nil
+	}
+	golang.env = append(slices.Clone(golang.env), "GOTOOLCHAIN=local") // needs no network
+	text, err := golang.output(ctx, "go", "mod", "edit", "-json")
+	if err != nil {
+		return false, permanentExit(err)
+	}
+	var mod struct{ Go string }
+	if err := json.Unmarshal([]byte(text), &mod); err != nil {
+		return false, conveyor.Permanent(fmt.Errorf("go mod edit: %w", err))
+	}
+	return version.Compare("go"+mod.Go, "go1.14") >= 0, nil
 }

@@ -7,12 +7,10 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/conveyor-go/conveyor"
 )
@@ -71,26 +69,18 @@ func push(ctx context.Context, img image, tag name.Tag) error {
 	}
 	connections := http.DefaultTransport.(*http.Transport).Clone()
 	defer connections.CloseIdleConnections()
+	credentials, waits := new(keychain), &waitRecorder{RoundTripper: plainLoopback{connections}}
 	err = remote.Write(tag, built,
 		remote.WithContext(ctx),
-		remote.WithTransport(plainLoopback{connections}),
-		remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithTransport(waits),
+		remote.WithAuthFromKeychain(credentials),
 		// The client tries once. The pipeline retries, because its retries are recorded and visible.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return permanentRefusal(err)
-}
-
-// permanentRefusal makes an error permanent if the registry understood the request and rejected it.
-func permanentRefusal(err error) error {
-	var answer *transport.Error
-	if errors.As(err, &answer) && answer.StatusCode < http.StatusInternalServerError && !answer.Temporary() {
-		return conveyor.Permanent(err)
-	}
-	return err
+	return judge(err, credentials.used, waits.longest())
 }
 
 var errPlainHTTP = errors.New("unencrypted http is for registries on this machine")
