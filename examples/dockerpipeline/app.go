@@ -18,8 +18,10 @@ type app struct {
 	data     string
 	pipeline conveyor.PipelineSpec
 	build    *DockerBuild
-	log      string // the id of a step; if set, run prints its log and builds nothing
-	registry string // host:port of the built-in registry; set while run is executing
+	resume   string    // resumeYes, resumeNo, or empty
+	in       io.Reader // where questions are answered; nil if nobody can answer
+	log      string    // the id of a step; if set, run prints its log and builds nothing
+	registry string    // host:port of the built-in registry; set while run is executing
 	// wrap, if set, returns the driver that is registered in place of its argument. Tests use it.
 	wrap func(conveyor.Driver) conveyor.Driver
 }
@@ -112,10 +114,11 @@ func (a *app) work() workspace { return workspace{root: filepath.Join(a.data, "w
 
 // drive starts the engine, applies the build, shows the run until the run ends, and stops the engine.
 func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
-	earlier, err := a.unfinishedRun(ctx, e)
+	resumed, canceled, err := a.settle(ctx, e, out)
 	if err != nil {
 		return err
 	}
+	earlier := a.ofBuild(resumed)
 	if err := a.prune(ctx, e, out); err != nil {
 		return err
 	}
@@ -124,9 +127,15 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
-	run, err := a.apply(ctx, e, earlier)
+	var run *conveyor.Run
+	if err = await(ctx, e, canceled); err == nil {
+		run, err = a.apply(ctx, e, earlier)
+	}
 	if err == nil {
 		run, err = f.follow(ctx, run, a.announce(out, run, earlier))
+	}
+	if err == nil {
+		err = await(ctx, e, resumed)
 	}
 	interrupted := err != nil && ctx.Err() != nil
 	if interrupted {

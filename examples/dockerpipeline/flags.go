@@ -19,7 +19,7 @@ import (
 // values are the values of the flags.
 type values struct {
 	repository, ref, pkg, platform, image string // override the resource
-	data, resource, pipeline, log         string
+	data, resource, pipeline, log, resume string
 }
 
 // parse returns the app that the command line describes.
@@ -52,6 +52,7 @@ func parseFlags(args []string, help io.Writer) (values, error) {
 	flags.StringVar(&v.data, "data", "", "`folder` for the state and the work (default: conveyor-dockerpipeline in the user's cache folder)")
 	flags.StringVar(&v.resource, "resource", "", "JSON `file` of the resource (default: resource.json of this example)")
 	flags.StringVar(&v.pipeline, "pipeline", "", "JSON `file` of the pipeline (default: pipeline.json of this example)")
+	flags.StringVar(&v.resume, "resume", "", "`yes or no`: finish or cancel what an earlier start left unfinished (default: yes if it had the same flags)")
 	flags.StringVar(&v.log, "log", "", "print the whole log of a `step` of the newest run, by its id, and build nothing")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(help, "Usage: dockerpipeline [flags]")
@@ -87,11 +88,14 @@ func (v values) app() (*app, error) {
 	if _, err := parsePlatform(build.Spec.Platform); err != nil {
 		return nil, fmt.Errorf("platform: %w", err)
 	}
+	if v.resume != "" && v.resume != resumeYes && v.resume != resumeNo {
+		return nil, fmt.Errorf("-resume: %q is neither yes nor no", v.resume)
+	}
 	folder, err := dataFolder(v.data)
 	if err != nil {
 		return nil, err
 	}
-	return &app{data: folder, pipeline: pipeline, build: build, log: v.log}, nil
+	return &app{data: folder, pipeline: pipeline, build: build, log: v.log, resume: v.resume}, nil
 }
 
 // over returns spec with the values of the flags that are set.

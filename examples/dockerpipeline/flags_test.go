@@ -26,6 +26,7 @@ func TestUsage(t *testing.T) {
 		{name: "an argument", args: []string{"build"}, want: `unexpected argument "build"`},
 		{name: "a repository that is not there", args: []string{"-repo", filepath.Join(folder, "absent")}, want: "is neither a folder nor a URL"},
 		{name: "an image that is none", args: []string{"-image", "https://example.com/app"}, want: "image: "},
+		{name: "an answer that is none", args: []string{"-resume", "maybe"}, want: "neither yes nor no"},
 		{name: "a platform that is none", args: []string{"-platform", "arm64"}, want: "platform: "},
 		{name: "a platform of another system", args: []string{"-platform", "windows/amd64"}, want: "platform: "},
 		{name: "a platform with an unknown variant", args: []string{"-platform", "linux/arm/v9"}, want: "unknown variant"},
@@ -59,7 +60,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "-help")
 	require.Equal(t, exitSucceeded, got.code)
-	for _, flag := range []string{"-repo", "-ref", "-package", "-platform", "-image", "-data", "-resource", "-pipeline", "-log"} {
+	for _, flag := range []string{"-repo", "-ref", "-package", "-platform", "-image", "-data", "-resource", "-pipeline", "-resume", "-log"} {
 		require.Contains(t, got.out, "  "+flag+" ")
 	}
 }

@@ -8,15 +8,22 @@
 //
 //	go run ./examples/dockerpipeline -repo https://github.com/you/app -image registry.example.com/you/app:v1
 //
-// The program can be stopped at any point, by Ctrl-C or by kill -9, and leaves no process of a step behind. (On Windows and
-// macOS, a process that has left its group can stay; see group_windows.go and supervisor_otherunix.go.) The first signal lets
-// the step under way end, and the second one ends the program at once. A program that is started again with the same -data
-// and the same other flags continues with the step that was interrupted, and repeats no finished step. A program that is
-// started again after the end builds again.
+// The program can be stopped at any point, by Ctrl-C or by kill -9, and leaves no process of a step behind. The first signal
+// lets the step under way end, and the second one ends the program at once. On macOS, a process that has left its process
+// group can stay; on Windows, a process that a program starts in its very first moment (see supervisor_otherunix.go and
+// group_windows.go).
+//
+// A program that is started again with the same -data and the same other flags continues with the step that was interrupted,
+// and repeats no finished step. With other flags it says what it has found, and asks: see -resume. A program that is started
+// again after the end builds again.
+//
+// What is published is what was committed: the tests run in a copy of the clone, and the settings of the user reach neither
+// the clone nor the program that is built. The same commit, flags and Go toolchain give the same image.
 //
 // Read flags.go for the flags, app.go for how an engine is set up, build.go for the resource and for the outputs that
 // steps pass on to later steps, and then one file for each driver: git_cloner.go, test_runner.go, builder.go,
-// image_generator.go and image_pusher.go. What the terminal shows is in follow.go and progress.go.
+// image_generator.go and image_pusher.go. The programs that steps run are in command.go, git.go and golang.go, and what the
+// terminal shows is in follow.go and progress.go.
 package main
 
 import (
@@ -58,6 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitSucceeded
 	}
 	if err == nil {
+		a.in = questioner(stdout)
 		err = a.run(ctx, stdout)
 	}
 	if err == nil {

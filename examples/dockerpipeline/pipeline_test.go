@@ -104,7 +104,7 @@ func TestPipelineFinishesAnInterruptedRunBeforeAnotherSpecification(t *testing.T
 	first := <-ended
 	require.Equal(t, exitFailed, first.code)
 
-	go func() { ended <- start(t.Context(), append(args, registry+"/app:v2")...) }()
+	go func() { ended <- start(t.Context(), append(args, registry+"/app:v2", "-resume", "yes")...) }()
 	require.NoError(t, blocking.await(t).Close())
 	require.NoError(t, blocking.await(t).Close())
 	second := <-ended
