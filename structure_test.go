@@ -22,8 +22,9 @@ const module = "github.com/conveyor-go/conveyor"
 var mayImport = []struct{ name, imports string }{
 	{"store", ""},
 	{"store/internal/keyrange", "store"},
+	{"store/internal/groupcommit", "store"},
 	{"store/memory", "store store/internal/keyrange"},
-	{"store/file", "store store/internal/keyrange"},
+	{"store/file", "store store/internal/groupcommit store/internal/keyrange"},
 	{"store/storetest", "store"},
 
 	{"internal/text", ""},

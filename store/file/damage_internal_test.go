@@ -29,7 +29,7 @@ func OpenRepeatable(path string, pageSize int) (*Store, error) {
 	if err := fill(path, opts); err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
+	s := newStore(path)
 	return s, s.withBolt(opts, func() error {
 		info, err := s.file.Stat()
 		if err != nil {

@@ -11,9 +11,9 @@
 // many concurrent callers are not much slower than one. A reader can see a commit a moment before the commit is on disk
 // and before its caller knows of it.
 //
-// A commit takes this way through the package. [Store.Commit] puts the commit in a queue (queue.go). One of the callers
-// takes all waiting commits and carries them out in one transaction (transaction.go), with a checksum on each value
-// (record.go). After a failed sync, every call returns an error until the store is opened again (failure.go). [Open]
+// A commit takes this way through the package. [Store.Commit] puts the commit in a queue (package groupcommit). One of
+// the callers takes all waiting commits and carries them out in one transaction (transaction.go), with a checksum on
+// each value (record.go). After a failed sync, every call returns an error until the store is opened again (failure.go). [Open]
 // (open.go) makes a new file in one step (create.go), and inspects an existing file (inspect.go) before bbolt may write
 // to it. Reads check every page on their way (tree.go, walk.go, page.go), and so does a commit before bbolt writes a
 // page anew. A panic of bbolt on a damaged page becomes an error (bolt.go).
@@ -46,6 +46,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
 
@@ -64,7 +65,7 @@ import (
 // After Close, [Open] reads what the file has, and returns only once that is on disk. From then on it is settled
 // whether a commit of unknown outcome has happened.
 type Store struct {
-	// Lock order: open, then beginMu. mu is held alone, for a few lines, never while bbolt works.
+	// Lock order: open, then beginMu.
 
 	path string
 	file *os.File // the file of db, for calls that bbolt does not offer; closed by db
@@ -75,9 +76,7 @@ type Store struct {
 
 	durableTx atomic.Uint64 // the newest transaction that is known to be on disk; written by the leader
 
-	mu      sync.Mutex // guards queue and leading
-	queue   []*request // commits that wait to be carried out, the oldest first
-	leading bool       // a caller is carrying out a group of commits, or has been made the leader
+	queue *groupcommit.Queue // the commits under way; the caller that carries out a group of them is the leader
 
 	// Owned by the leader, so unguarded.
 	newest   store.Revision // of the newest transaction
@@ -149,7 +148,7 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	if !slices.ContainsFunc(ops, store.Op.Writes) {
 		return s.check(ops)
 	}
-	return s.enqueue(ctx, ops)
+	return s.queue.Commit(ctx, ops)
 }
 
 // Close implements [store.Store]. When Close returns, the file can be opened again.

@@ -14,6 +14,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 )
 
 // Options says how [Open] and [Check] get hold of a file. The zero value works.
@@ -127,7 +128,7 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 	if err := inspectFile(path, inspectAllUpTo); err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
+	s := newStore(path)
 	err := s.withBolt(boltOptions(), func() error {
 		info, err := s.file.Stat()
 		if err != nil {
@@ -160,6 +161,13 @@ func open(path string, inspectAllUpTo int64) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// newStore returns a store for the file at path, which is not open yet.
+func newStore(path string) *Store {
+	s := &Store{path: path, commitTx: (*bbolt.Tx).Commit}
+	s.queue = groupcommit.New(groupcommit.Options{MaxBytes: maxGroup}, s.commitGroup)
+	return s
 }
 
 // errReplaced reports that, before the file was locked, another file has got its name.

@@ -11,14 +11,19 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 )
 
 // fillPercent is how full bbolt leaves a page that it splits. The engine's keys grow with time within each prefix, so
 // most pages never get another record. bbolt's default, half full, would double the size of the file.
 const fillPercent = 0.9
 
-// commitGroup commits a group in one transaction and puts the outcome in each request. Only the leader calls it.
-func (s *Store) commitGroup(group []*request) {
+// maxGroup is the largest number of bytes of keys and values in a group of more than one commit. The remaining commits
+// are left to the next group.
+const maxGroup = 16 << 20
+
+// commitGroup commits a group in one transaction and puts the outcome in each commit. Only the leader calls it.
+func (s *Store) commitGroup(group []*groupcommit.Commit) {
 	if err := s.usable(); err != nil {
 		failAll(group, err)
 		return
@@ -53,17 +58,17 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// failAll puts one error in all requests of a group, also in those that had a conflict: the conflict may have been with
+// failAll puts one error in all commits of a group, also in those that had a conflict: the conflict may have been with
 // a commit of the same group, which has not happened now.
-func failAll(group []*request, err error) {
-	for _, req := range group {
-		req.rev, req.err = 0, err
+func failAll(group []*groupcommit.Commit, err error) {
+	for _, c := range group {
+		c.Revision, c.Err = 0, err
 	}
 }
 
-// update carries out a group in one write transaction. A request sees the writes of the requests before it. Nobody else
+// update carries out a group in one write transaction. A commit sees the writes of the commits before it. Nobody else
 // sees any of the writes until all pages of the transaction are on disk.
-func (s *Store) update(group []*request) error {
+func (s *Store) update(group []*groupcommit.Commit) error {
 	tx, err := s.beginTx(true)
 	if err != nil {
 		return err
@@ -74,7 +79,7 @@ func (s *Store) update(group []*request) error {
 		return err
 	}
 	written, err := s.write(tx, &known, group)
-	if err != nil || written.ops == 0 { // no ops: every request has failed, and nothing is left to write
+	if err != nil || written.ops == 0 { // no ops: every commit has failed, and nothing is left to write
 		return err
 	}
 	if err := putRevision(tx, s.newest); err != nil {
@@ -112,8 +117,8 @@ func (s *Store) checkTx(tx *bbolt.Tx) (tree, error) {
 // volume is how much a transaction has written: operations, and bytes of records.
 type volume struct{ ops, bytes int }
 
-// write applies the requests of a group whose conditions hold, and puts the outcome in each request.
-func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, err error) {
+// write applies the commits of a group whose conditions hold, and puts the outcome in each commit.
+func (s *Store) write(tx *bbolt.Tx, known *tree, group []*groupcommit.Commit) (w volume, err error) {
 	records := tx.Bucket([]byte(recordsBucket))
 	records.FillPercent = fillPercent
 	s.reserveBuffer(group)
@@ -124,19 +129,19 @@ func (s *Store) write(tx *bbolt.Tx, known *tree, group []*request) (w volume, er
 		}
 		return nil, nil
 	}
-	for _, req := range group {
-		if req.err = s.checkPaths(known, req.ops); req.err != nil {
+	for _, c := range group {
+		if c.Err = s.checkPaths(known, c.Ops); c.Err != nil {
 			continue
 		}
-		if req.err = s.checkConditions(req.ops, lookUp); req.err != nil {
+		if c.Err = s.checkConditions(c.Ops, lookUp); c.Err != nil {
 			continue
 		}
 		s.newest++
-		req.rev = s.newest
-		for _, op := range req.ops {
+		c.Revision = s.newest
+		for _, op := range c.Ops {
 			w.ops++
 			w.bytes += headerSize + len(op.Key()) + len(op.Value())
-			if err := s.apply(records, op, req.rev); err != nil {
+			if err := s.apply(records, op, c.Revision); err != nil {
 				return w, err
 			}
 		}
@@ -209,11 +214,11 @@ func (s *Store) apply(records *bbolt.Bucket, op store.Op, rev store.Revision) er
 
 // reserveBuffer reserves the memory for what a group writes; bbolt refers to this memory until the transaction ends.
 // The memory of the last transaction is used again, unless it is too small, or so large that it is not worth keeping.
-func (s *Store) reserveBuffer(group []*request) {
+func (s *Store) reserveBuffer(group []*groupcommit.Commit) {
 	const large = 1 << 20
 	size := 0
-	for _, req := range group {
-		for _, op := range req.ops {
+	for _, c := range group {
+		for _, op := range c.Ops {
 			size += encodedSize(op.Key(), op.Value())
 		}
 	}

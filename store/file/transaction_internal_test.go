@@ -72,7 +72,6 @@ func TestCommitsThatComeDuringATransactionShareTheNextOne(t *testing.T) {
 		group.Wait()
 
 		require.Equal(t, before+2, transactions(t, s))
-		require.False(t, s.leading)
 	})
 }
 
@@ -155,40 +154,6 @@ func TestLaterCommitsOfAGroupSeeTheEarlierOnes(t *testing.T) {
 	})
 }
 
-func TestNobodyLeadsMoreThanOneTransaction(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := openInternal(t)
-		var steps [4]chan struct{}
-		for i := range steps {
-			steps[i] = make(chan struct{})
-		}
-		n := 0
-		s.commitTx = func(tx *bbolt.Tx) error {
-			n++
-			<-steps[n-1]
-			return tx.Commit()
-		}
-		// Each commit arrives while the commit before it is carried out, so the store is never idle.
-		done := make([]bool, len(steps))
-		var group sync.WaitGroup
-		for i := range steps {
-			group.Go(func() {
-				_, err := s.Commit(t.Context(), store.Put(fmt.Sprint(i), nil))
-				assert.NoError(t, err)
-				done[i] = true
-			})
-			synctest.Wait()
-			if i > 0 {
-				close(steps[i-1])
-				synctest.Wait()
-				require.True(t, done[i-1], "the caller whose commit is done is kept")
-			}
-		}
-		close(steps[len(steps)-1])
-		group.Wait()
-	})
-}
-
 func TestACallerThatLeavesTheQueueHasWrittenNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openInternal(t)
@@ -216,25 +181,6 @@ func TestACallerThatLeavesTheQueueHasWrittenNothing(t *testing.T) {
 		_, err := s.Get(t.Context(), "left")
 		require.ErrorIs(t, err, store.ErrNotFound)
 		_, err = s.Get(t.Context(), "stayed")
-		require.NoError(t, err)
-	})
-}
-
-func TestACallerThatLeavesWhileItsCommitIsCarriedOutLearnsTheOutcome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := openInternal(t)
-		reached, release := hold(s)
-		ctx, leave := context.WithCancel(t.Context())
-		var group sync.WaitGroup
-		group.Go(func() {
-			_, err := s.Commit(ctx, store.Put("key", nil))
-			assert.NoError(t, err)
-		})
-		<-reached
-		leave()
-		close(release)
-		group.Wait()
-		_, err := s.Get(t.Context(), "key")
 		require.NoError(t, err)
 	})
 }

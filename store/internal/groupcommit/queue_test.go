@@ -1,0 +1,294 @@
+package groupcommit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
+)
+
+// slow is a queue in a bubble whose groups are carried out only as far as the test says.
+type slow struct {
+	*groupcommit.Queue
+	groups [][]string    // the commits of each group that has begun, as commit was told them
+	finish chan struct{} // the test sends once for each group, and closes it in the end; the leader receives
+	fails  error         // what the commits of a group get as their error
+	last   func()        // called by each leader when its group is finished
+}
+
+func newSlow(t *testing.T, options groupcommit.Options) *slow {
+	s := &slow{finish: make(chan struct{}), last: func() {}}
+	t.Cleanup(func() { close(s.finish) }) // so that no caller is left, also when the test has failed
+	s.Queue = groupcommit.New(options, func(group []*groupcommit.Commit) {
+		var words []string
+		for _, c := range group {
+			words = append(words, printed(c.Ops))
+		}
+		s.groups = append(s.groups, words)
+		rev := store.Revision(len(s.groups))
+		<-s.finish
+		for _, c := range group {
+			c.Revision, c.Err = rev, s.fails
+		}
+		s.last()
+	})
+	return s
+}
+
+// outcome is what a caller of a queue gets.
+type outcome struct {
+	returned bool
+	rev      store.Revision
+	err      error
+}
+
+// commit starts a caller and returns when the commit of the caller is in a group or waits.
+func (s *slow) commit(ctx context.Context, ops string) *outcome {
+	var o outcome
+	go func() {
+		o.rev, o.err = s.Commit(ctx, parsed(ops))
+		o.returned = true
+	}()
+	synctest.Wait()
+	return &o
+}
+
+// next finishes the group under way, and returns when all have what they can have then.
+func (s *slow) next() {
+	s.finish <- struct{}{}
+	synctest.Wait()
+}
+
+// parsed returns the ops that words stand for: "a" puts a, and "a*100" puts 100 bytes there.
+func parsed(words string) (ops []store.Op) {
+	for word := range strings.FieldsSeq(words) {
+		var size int
+		key, number, _ := strings.Cut(word, "*")
+		_, _ = fmt.Sscan(number, &size)
+		ops = append(ops, store.Put(key, make([]byte, size)))
+	}
+	return ops
+}
+
+// printed returns the words that ops were made of.
+func printed(ops []store.Op) string {
+	var words []string
+	for _, op := range ops {
+		word := op.Key()
+		if n := len(op.Value()); n > 0 {
+			word = fmt.Sprint(word, "*", n)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+func TestALoneCommitIsAGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t, groupcommit.Options{})
+		for i := range 3 {
+			o := s.commit(t.Context(), "a")
+			require.Len(t, s.groups, i+1)
+			require.False(t, o.returned)
+			s.next()
+			require.Equal(t, outcome{returned: true, rev: store.Revision(i + 1)}, *o)
+		}
+	})
+}
+
+func TestALoneCommitNeedsNoChannelAndNoGoroutine(t *testing.T) {
+	var caller, leader string
+	q := groupcommit.New(groupcommit.Options{}, func([]*groupcommit.Commit) { leader = goroutine() })
+	caller = goroutine()
+	ops := parsed("a")
+	_, err := q.Commit(t.Context(), ops)
+	require.NoError(t, err)
+	require.Equal(t, caller, leader)
+
+	q = groupcommit.New(groupcommit.Options{}, func([]*groupcommit.Commit) {})
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = q.Commit(t.Context(), ops) }), 2.0, "a Commit and a group of one")
+}
+
+// goroutine returns the name of the goroutine of its caller.
+func goroutine() string {
+	var buf [64]byte
+	name, _, _ := strings.Cut(string(buf[:runtime.Stack(buf[:], false)]), " [")
+	return name
+}
+
+func TestCommitsThatComeWhileAGroupIsCarriedOutAreTheNextGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t, groupcommit.Options{})
+		first := s.commit(t.Context(), "first")
+		var later []*outcome
+		var words []string
+		for i := range 100 {
+			words = append(words, fmt.Sprint("later", i))
+			later = append(later, s.commit(t.Context(), words[i]))
+		}
+		require.Equal(t, [][]string{{"first"}}, s.groups)
+		s.next()
+		require.Equal(t, [][]string{{"first"}, words}, s.groups)
+		require.Equal(t, outcome{returned: true, rev: 1}, *first)
+		s.next()
+		for _, o := range later {
+			require.Equal(t, outcome{returned: true, rev: 2}, *o)
+		}
+
+		s.commit(t.Context(), "last") // finds the store idle again
+		require.Len(t, s.groups, 3)
+	})
+}
+
+func TestEveryCallerGetsTheErrorOfItsCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t, groupcommit.Options{})
+		s.fails = errors.New("full")
+		outcomes := []*outcome{s.commit(t.Context(), "a"), s.commit(t.Context(), "b"), s.commit(t.Context(), "c")}
+		s.next()
+		s.next()
+		for _, o := range outcomes {
+			require.True(t, o.returned)
+			require.Same(t, s.fails, o.err)
+		}
+	})
+}
+
+func TestNobodyLeadsMoreThanOneGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t, groupcommit.Options{})
+		// Each commit comes while the commit before it is carried out, so the store is never idle.
+		before := s.commit(t.Context(), "0")
+		for i := range 4 {
+			o := s.commit(t.Context(), fmt.Sprint(i+1))
+			s.next()
+			require.True(t, before.returned, "the caller whose commit is done is kept")
+			require.Len(t, s.groups, i+2)
+			before = o
+		}
+	})
+}
+
+// TestThoseWhoWereAnsweredComeBackInTimeForTheNextGroup has callers that commit again as soon as they are answered, while
+// as many others wait. If the next leader did not let them come, the two halves would take turns for ever.
+func TestThoseWhoWereAnsweredComeBackInTimeForTheNextGroup(t *testing.T) {
+	const half = 50
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the others run if the leader lets them, and only then
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t, groupcommit.Options{})
+		s.commit(t.Context(), "first")
+		for range half {
+			go func() {
+				_, _ = s.Commit(t.Context(), parsed("once"))
+				_, _ = s.Commit(t.Context(), parsed("again"))
+			}()
+		}
+		synctest.Wait()
+		s.next()
+		require.Len(t, s.groups[1], half)
+		for range half {
+			s.commit(t.Context(), "other")
+		}
+		s.next()
+		require.Len(t, s.groups[2], 2*half)
+	})
+}
+
+func TestACallerCanLeaveUntilItsCommitIsTaken(t *testing.T) {
+	gone := errors.New("gone")
+	for _, c := range []struct {
+		name   string
+		before int // the groups that are finished before the caller leaves
+		groups [][]string
+		want   outcome
+	}{
+		{"while it waits", 0, [][]string{{"first"}, {"second"}, {"third"}}, outcome{returned: true, err: gone}},
+		{"while it waits for the group after the next one", 1, [][]string{{"first"}, {"second"}, {"third"}}, outcome{returned: true, err: gone}},
+		{"while its commit is carried out", 2, [][]string{{"first"}, {"second"}, {"left", "third"}}, outcome{returned: true, rev: 3}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSlow(t, groupcommit.Options{MaxBytes: len("left") + len("third")})
+				ctx, leave := context.WithCancelCause(t.Context())
+				s.commit(t.Context(), "first")
+				s.commit(t.Context(), "second")
+				o := s.commit(ctx, "left")
+				s.commit(t.Context(), "third")
+				for range c.before {
+					s.next()
+				}
+				leave(gone)
+				synctest.Wait()
+				require.Equal(t, c.want.err != nil, o.returned)
+				for range len(c.groups) - c.before {
+					s.next()
+				}
+				require.Equal(t, c.groups, s.groups)
+				require.Equal(t, c.want, *o)
+			})
+		})
+	}
+}
+
+// TestACallerThatIsMadeTheLeaderLeads has the context of a caller end just before the caller is made the leader. If such
+// a caller left, nobody would lead those who wait.
+func TestACallerThatIsMadeTheLeaderLeads(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the caller that is to leave finds out when it already leads
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		s := newSlow(t, groupcommit.Options{})
+		s.last = leave
+		first, second, third := s.commit(t.Context(), "first"), s.commit(ctx, "second"), s.commit(t.Context(), "third")
+		s.next()
+		require.True(t, first.returned)
+		require.False(t, second.returned)
+		s.next()
+		require.Equal(t, [][]string{{"first"}, {"second", "third"}}, s.groups)
+		require.Equal(t, outcome{returned: true, rev: 2}, *second)
+		require.Equal(t, outcome{returned: true, rev: 2}, *third)
+	})
+}
+
+// TestAGroupIsMadeInTheOrderOfArrivalWithinItsLimits has all commits of a case wait before the first group of them is made.
+func TestAGroupIsMadeInTheOrderOfArrivalWithinItsLimits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		options groupcommit.Options
+		commits []string
+		groups  [][]string
+	}{
+		{"no limit", groupcommit.Options{}, []string{"a*1000", "a b c", "a*1000"}, [][]string{{"a*1000", "a b c", "a*1000"}}},
+		{
+			"bytes of keys and values", groupcommit.Options{MaxBytes: 12},
+			[]string{"a*5 b*4", "c", "d", "e*11", "f"},
+			[][]string{{"a*5 b*4", "c"}, {"d"}, {"e*11"}, {"f"}},
+		},
+		{
+			"a commit that is larger than a group", groupcommit.Options{MaxBytes: 12},
+			[]string{"a*100", "b", "c*100", "d"},
+			[][]string{{"a*100"}, {"b"}, {"c*100"}, {"d"}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSlow(t, c.options)
+				s.commit(t.Context(), "first")
+				for _, ops := range c.commits {
+					s.commit(t.Context(), ops)
+				}
+				for range len(c.groups) + 1 {
+					s.next()
+				}
+				require.Equal(t, c.groups, s.groups[1:])
+			})
+		})
+	}
+}
