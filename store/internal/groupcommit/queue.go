@@ -31,7 +31,9 @@ type Commit struct {
 
 // Options limit what a group has. A limit of zero is no limit. A group always has at least one commit, however large.
 type Options struct {
-	MaxBytes int // the largest number of bytes of keys and values in a group
+	MaxBytes   int // the largest number of bytes of keys and values in a group
+	MaxOps     int // the largest number of ops in a group
+	MaxCommits int // the largest number of commits in a group
 }
 
 // Queue makes groups of commits and has them carried out one after the other. Make one with [New].
@@ -138,12 +140,10 @@ func (q *Queue) length() int {
 func (q *Queue) take() []*Commit {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n, size := 0, 0
+	n, size := 0, extent{}
 	for ; n < len(q.waiting); n++ {
-		for _, op := range q.waiting[n].Ops {
-			size += len(op.Key()) + len(op.Value())
-		}
-		if n > 0 && q.options.MaxBytes > 0 && size > q.options.MaxBytes {
+		size = size.with(q.waiting[n])
+		if n > 0 && size.exceeds(q.options) {
 			break
 		}
 	}
@@ -163,4 +163,21 @@ func (q *Queue) promoteNext() {
 	next := q.waiting[0]
 	next.leads = true
 	close(next.ready)
+}
+
+// extent is how much a group has of what [Options] limit.
+type extent struct{ bytes, ops, commits int }
+
+func (e extent) with(c *Commit) extent {
+	e.commits++
+	e.ops += len(c.Ops)
+	for _, op := range c.Ops {
+		e.bytes += len(op.Key()) + len(op.Value())
+	}
+	return e
+}
+
+func (e extent) exceeds(o Options) bool {
+	over := func(n, limit int) bool { return limit > 0 && n > limit }
+	return over(e.bytes, o.MaxBytes) || over(e.ops, o.MaxOps) || over(e.commits, o.MaxCommits)
 }

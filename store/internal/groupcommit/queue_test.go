@@ -61,9 +61,12 @@ func (s *slow) commit(ctx context.Context, ops string) *outcome {
 	return &o
 }
 
-// next finishes the group under way, and returns when all have what they can have then.
+// next finishes the group under way, if there is one, and returns when the next group is under way.
 func (s *slow) next() {
-	s.finish <- struct{}{}
+	select {
+	case s.finish <- struct{}{}:
+	default:
+	}
 	synctest.Wait()
 }
 
@@ -272,9 +275,24 @@ func TestAGroupIsMadeInTheOrderOfArrivalWithinItsLimits(t *testing.T) {
 			[][]string{{"a*5 b*4", "c"}, {"d"}, {"e*11"}, {"f"}},
 		},
 		{
-			"a commit that is larger than a group", groupcommit.Options{MaxBytes: 12},
-			[]string{"a*100", "b", "c*100", "d"},
-			[][]string{{"a*100"}, {"b"}, {"c*100"}, {"d"}},
+			"ops", groupcommit.Options{MaxOps: 3},
+			[]string{"a b", "c", "d e", "f g", "h*100"},
+			[][]string{{"a b", "c"}, {"d e"}, {"f g", "h*100"}},
+		},
+		{
+			"commits", groupcommit.Options{MaxCommits: 2},
+			[]string{"a*100 b c d", "e", "f"},
+			[][]string{{"a*100 b c d", "e"}, {"f"}},
+		},
+		{
+			"all limits", groupcommit.Options{MaxBytes: 100, MaxOps: 4, MaxCommits: 3},
+			[]string{"a", "b", "c*90", "d*90", "e*90", "f g", "h i j", "k"},
+			[][]string{{"a", "b", "c*90"}, {"d*90"}, {"e*90", "f g"}, {"h i j", "k"}},
+		},
+		{
+			"commits that are larger than a group", groupcommit.Options{MaxBytes: 12, MaxOps: 2},
+			[]string{"a*100", "b", "c*100", "d", "e f g", "h"},
+			[][]string{{"a*100"}, {"b"}, {"c*100"}, {"d"}, {"e f g"}, {"h"}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
