@@ -29,13 +29,6 @@ type Commit struct {
 	leads bool // the caller has waited and is now the leader
 }
 
-// Options limit what a group has. A limit of zero is no limit. A group always has at least one commit, however large.
-type Options struct {
-	MaxBytes   int // the largest number of bytes of keys and values in a group
-	MaxOps     int // the largest number of ops in a group
-	MaxCommits int // the largest number of commits in a group
-}
-
 // Queue makes groups of commits and has them carried out one after the other. Make one with [New].
 type Queue struct {
 	options Options
@@ -51,7 +44,7 @@ type Queue struct {
 // The queue calls commit for each group. commit carries out the group and puts the outcome in each Commit. When it
 // returns, each caller returns with the outcome of its commit. There is one call of commit at a time, each in the
 // goroutine of a caller of [Queue.Commit], and each call happens before the next one. commit must return and must not
-// panic, because other callers wait for it. It must not keep the group or any part of it.
+// panic, because other callers wait for it. It must not keep any part of the group.
 func New(options Options, commit func(group []*Commit)) *Queue {
 	return &Queue{options: options, commit: commit}
 }
@@ -60,7 +53,7 @@ func New(options Options, commit func(group []*Commit)) *Queue {
 //
 // A caller that finds the store idle becomes the leader: it carries out its own commit. Callers that arrive meanwhile
 // wait. When the commit is done, the leader makes the caller that has waited longest the next leader. The next leader
-// carries out the waiting commits as one group, and so on until nobody waits. The commits that a limit keeps out of a
+// carries out the waiting commits as one group, and so on until nobody waits. The commits that [Options] keep out of a
 // group are left to the next one. No caller leads more than one group, and the queue needs no goroutine of its own.
 //
 // If ctx ends while the commit is still in the queue, Commit returns the cause and the commit is not carried out. A
@@ -136,19 +129,11 @@ func (q *Queue) length() int {
 	return len(q.waiting)
 }
 
-// take removes a group from the front of the queue. The first commit of the queue is the leader's own.
-func (q *Queue) take() []*Commit {
+// take removes the next group from the queue. The first commit of the queue is the leader's own.
+func (q *Queue) take() (group []*Commit) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n, size := 0, extent{}
-	for ; n < len(q.waiting); n++ {
-		size = size.with(q.waiting[n])
-		if n > 0 && size.exceeds(q.options) {
-			break
-		}
-	}
-	group := slices.Clone(q.waiting[:n])
-	q.waiting = slices.Delete(q.waiting, 0, n)
+	group, q.waiting = q.options.divide(q.waiting)
 	return group
 }
 
@@ -163,21 +148,4 @@ func (q *Queue) promoteNext() {
 	next := q.waiting[0]
 	next.leads = true
 	close(next.ready)
-}
-
-// extent is how much a group has of what [Options] limit.
-type extent struct{ bytes, ops, commits int }
-
-func (e extent) with(c *Commit) extent {
-	e.commits++
-	e.ops += len(c.Ops)
-	for _, op := range c.Ops {
-		e.bytes += len(op.Key()) + len(op.Value())
-	}
-	return e
-}
-
-func (e extent) exceeds(o Options) bool {
-	over := func(n, limit int) bool { return limit > 0 && n > limit }
-	return over(e.bytes, o.MaxBytes) || over(e.ops, o.MaxOps) || over(e.commits, o.MaxCommits)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -125,6 +126,17 @@ func goroutine() string {
 	var buf [64]byte
 	name, _, _ := strings.Cut(string(buf[:runtime.Stack(buf[:], false)]), " [")
 	return name
+}
+
+func TestTheQueueKeepsNothingOfACommitThatIsDone(t *testing.T) {
+	q := groupcommit.New(groupcommit.Options{}, func([]*groupcommit.Commit) {})
+	value := new([100]byte)
+	kept := weak.Make(value)
+	_, err := q.Commit(t.Context(), []store.Op{store.Put("key", value[:])})
+	require.NoError(t, err)
+	runtime.GC()
+	require.Nil(t, kept.Value())
+	runtime.KeepAlive(q)
 }
 
 func TestCommitsThatComeWhileAGroupIsCarriedOutAreTheNextGroup(t *testing.T) {
