@@ -54,7 +54,8 @@ func New(options Options, commit func(group []*Commit)) *Queue {
 // A caller that finds the store idle becomes the leader: it carries out its own commit. Callers that arrive meanwhile
 // wait. When the commit is done, the leader makes the caller that has waited longest the next leader. The next leader
 // carries out the waiting commits as one group, and so on until nobody waits. The commits that [Options] keep out of a
-// group are left to the next one. No caller leads more than one group, and the queue needs no goroutine of its own.
+// group wait on. The commit that has waited longest is always part of the next group. No caller leads more than one
+// group, and the queue needs no goroutine of its own.
 //
 // If ctx ends while the commit is still in the queue, Commit returns the cause and the commit is not carried out. A
 // commit that has been taken from the queue is finished, and Commit returns its outcome. Commit can be called
