@@ -20,6 +20,8 @@ end:
   /* A driver returns. */
   :: atomic { up[e] && !frozen[e] && call[e] > 0 && back[e] == 0 && (call[e] != HANGING+1 || call_ends[e]) ->
        back[e] = call[e]; call[e] = 0 }
+  /* It finds that the generation of the pauses has changed, and reads them. */
+  :: atomic { CONNECTED(e) && view[e] != pse && !PLANTED(RESUME) -> view[e] = pse }
   od
 }
 
@@ -29,11 +31,11 @@ end:
   do
   /* A claim is decided. It is not made if it can neither start a step nor end the run. */
   :: atomic { FREE(e) && want[e] == 0 && eng[ID(e)] == LIVE && UNFINISHED(r) && owner[r] == 0 && rdy[r] && HINTED(e,r) &&
-       (stop[r] || HASDRIVER(e,r)) -> decide(e,r) }
+       (stop[r] || HASDRIVER(e,r) && !HELD(e,r)) -> decide(e,r) }
   /* The claim is committed, together with the start of the step. */
   :: atomic { CONNECTED(e) && want[e] == r+1 && want_of[e] == 0 ->
        if
-       :: FREE(e) && (UNCHANGED(e,r) && rdy[r] && ENGHOLDS(e) ||
+       :: FREE(e) && (UNCHANGED(e,r) && rdy[r] && ENGHOLDS(e) && (stop[r] || PSEHOLDS(r,want_view[e])) ||
           PLANTED(CLAIM) && !over[r]) ->
             forbid(started_again, ONCE, step[r] > want_step[e]);
             owner[r] = ID(e); rdy[r] = 0; SIGNALSEEN(e,r) = want_signal[e];
@@ -46,7 +48,7 @@ end:
                :: KNOWN(e,r) = 1; call_driver(e,r)
                fi
             fi
-       :: else
+       :: else -> conflict(e)
        fi;
        decided(e) }
   /* A takeover is decided. */
@@ -64,16 +66,20 @@ end:
   /* The owner ends a run that is to be canceled. */
   :: atomic { FREE(e) && OWNS(e,r) && stop[r] -> end_run(e,r) }
   /* The owner starts a step. A step that awaits a signal takes the one that is there, or waits. */
-  :: atomic { FREE(e) && OWNS(e,r) && !stop[r] && HASDRIVER(e,r) &&
+  :: atomic { FREE(e) && OWNS(e,r) && !stop[r] && HASDRIVER(e,r) && !HELD(e,r) &&
        (!AWAITS(r) || !waits[r] || SIGNALSEEN(e,r)) ->
-       record_start(e,r);
        if
-       :: !AWAITS(r) -> call_driver(e,r)
-       :: AWAITS(r) && SIGNALSEEN(e,r) -> step[r] = STEPS; end_run(e,r)
-       :: AWAITS(r) && !SIGNALSEEN(e,r) -> SIGNALSEEN(e,r) = signal[r]; waits[r] = 1
+       :: PSEHOLDS(r,view[e]) ->
+            record_start(e,r);
+            if
+            :: !AWAITS(r) -> call_driver(e,r)
+            :: AWAITS(r) && SIGNALSEEN(e,r) -> step[r] = STEPS; end_run(e,r)
+            :: AWAITS(r) && !SIGNALSEEN(e,r) -> SIGNALSEEN(e,r) = signal[r]; waits[r] = 1
+            fi
+       :: else -> conflict(e)
        fi }
   /* The owner releases a run whose driver is missing here. */
-  :: atomic { FREE(e) && OWNS(e,r) && !stop[r] && !HASDRIVER(e,r) ->
+  :: atomic { FREE(e) && OWNS(e,r) && !stop[r] && !HASDRIVER(e,r) && !HELD(e,r) ->
        owner[r] = 0; waits[r] = 0; KNOWN(e,r) = 0; SIGNALSEEN(e,r) = 0;
        if
        :: !PLANTED(RELEASE) -> rdy[r] = 1; hint(r)
@@ -87,7 +93,7 @@ end:
             :: call_ends[e] && stop[r] -> end_run(e,r)
             :: call_ends[e] && !stop[r] /* an interruption; the step is started again */
             :: !call_ends[e] ->
-               step[r]++;
+               step[r]++; begun[r] = 0;
                if
                :: step[r] == STEPS -> end_run(e,r)
                :: else
@@ -179,28 +185,29 @@ end:
 
 /* The clients. Each request is made at any time. */
 proctype client() {
-  byte e, id;  /* the engine of the create, and its id */
+  byte e, id, seen;  /* the engine of the create, its id, and the generation of the pauses with which it was decided */
 end:
   do
   /* A create of run 0 is decided. Its commit is under way while anything happens to the engine. */
-  :: atomic { !made[0] && id == 0 && CONNECTED(0) && eng[ID(0)] == LIVE -> e = 0; id = ID(0) }
-  :: atomic { !made[0] && id == 0 && CONNECTED(1) && eng[ID(1)] == LIVE -> e = 1; id = ID(1) }
+  :: atomic { !made[0] && id == 0 && CONNECTED(0) && eng[ID(0)] == LIVE -> e = 0; id = ID(0); seen = view[0] }
+  :: atomic { !made[0] && id == 0 && CONNECTED(1) && eng[ID(1)] == LIVE -> e = 1; id = ID(1); seen = view[1] }
   :: atomic { !made[0] && id != 0 ->
        if
        /* The create starts the first step and makes the engine the owner. */
-       :: eng[id] == LIVE || PLANTED(ZOMBIE) ->
+       :: seen != 1 && (eng[id] == LIVE || PLANTED(ZOMBIE)) && PSEHOLDS(0,seen) ->
             made[0] = 1; owner[0] = id; record_start(e,0);
             if
             :: up[e] && ID(e) == id && lost > 0 -> lost--
             :: up[e] && ID(e) == id -> KNOWN(e,0) = 1
             :: !(up[e] && ID(e) == id)
             fi
-       /* No worker is free there. */
+       /* No worker is free there, or a pause holds the run. */
        :: made[0] = 1; rdy[0] = 1; hint(0)
        /* The create meets a conflict. It is decided anew. */
        :: eng[id] != LIVE && !PLANTED(ZOMBIE)
+       :: seen != 1 && !PSEHOLDS(0,seen) -> conflict(e)
        fi;
-       e = 0; id = 0 }
+       e = 0; id = 0; seen = 0 }
   /* Signal */
   :: atomic { !signaled && UNFINISHED(0) ->
        signaled = 1; signal[0] = 1;
@@ -219,6 +226,9 @@ end:
        fi;
        hint(1) }
 #endif
+  /* Pause and Resume. Both rewrite pse. */
+  :: atomic { PAUSES > 0 && pse == 0 && !EVERYRUN(OVER) -> pse = 1 }
+  :: atomic { pse == 1 -> pse = 2 }
   od
 }
 
@@ -236,7 +246,7 @@ end:
   :: CHECKED(SERVICE) && !EVERYRUN(SERVED) -> unserved = 1; assert(!unserved)
   :: CHECKED(DRIVERS) && ANYTWO(CLASH) -> two_drivers = 1; assert(!two_drivers)
   :: timeout ->
-       forbid(unfinished, REST, !(EVERYRUN(CLEAN) && canceled && signaled && EVERYID(SETTLED)));
+       forbid(unfinished, REST, !(EVERYRUN(CLEAN) && canceled && signaled && pse != 1 && EVERYID(SETTLED)));
        break
   od
 }

@@ -14,6 +14,9 @@
 #ifndef LOST
 #define LOST 0          /* answers of the store that do not arrive */
 #endif
+#ifndef PAUSES
+#define PAUSES 0        /* 1: a client pauses everything once, at any time, and resumes it, at any time */
+#endif
 #define STEPS 2         /* steps of a run */
 #define LIVES 2         /* ids of a process: the first, and one more after a fault */
 #define IDS (ENGINES*LIVES)
@@ -33,7 +36,10 @@
 #define CKP 11          /* a checkpoint has the step as its condition, but not the run */
 #define PENDING 12      /* the end of a run wakes the next one in memory, where the wake-up gets lost */
 #define FORGET 13       /* own/ME is not compared with memory */
-#define ASK 14          /* a dead engine is removed when ask/ID is empty too */
+#define PAUSE 14        /* a start has no Check of pse */
+#define RESUME 15       /* an engine reads the pauses only after a conflict */
+#define ASK 16          /* a dead engine is removed when ask/ID is empty too */
+#define LOOP 17         /* after a conflict, the pauses are not read again */
 #ifndef BUG
 #define BUG NONE
 #endif
@@ -46,7 +52,8 @@
 #define DRIVERS 3       /* a resource has one driver at a time, unless a process was frozen past its lease */
 #define ONCE 4          /* a step that has ended is not started again */
 #define WRITER 5        /* a checkpoint comes from the owner */
-#define REST 6          /* where nothing can happen any more, all runs have ended, all requests were made, and the engine
+#define HOLD 6          /* a step that a pause holds is not started between Pause and Resume */
+#define REST 7          /* where nothing can happen any more, all runs have ended, all requests were made, and the engine
                          * ids that no process has are removed */
 #ifndef CHECK
 #define CHECK ALL
@@ -64,6 +71,7 @@ bit over[RUNS];         /* the run has ended */
 byte owner[RUNS];       /* an engine id, or 0 */
 bit rdy[RUNS];          /* the run stands in rdy/ */
 byte step[RUNS];        /* the number of steps that have ended */
+bit begun[RUNS];        /* the current step was started before, so that no pause holds it */
 bit waits[RUNS];        /* the current step waits for a signal */
 bit stop[RUNS];         /* the run is to be canceled */
 bit signal[RUNS];       /* a signal is there */
@@ -73,11 +81,13 @@ byte eng[IDS+1];        /* eng/ID: one of the following, or 0 if the id was not 
 #define DEAD 2          /* marked dead */
 #define GONE 3          /* removed */
 byte age[IDS+1];        /* the age of hbt/ID: 0 fresh, 1 two thirds of a lease, 2 a lease */
+byte pse;               /* the generation of the pauses: 0 before Pause, 1 until Resume, 2 afterwards */
 bit canceled, signaled; /* the client has made the request */
 
 #define RESOURCE(r) ((r) == 0 -> 0 : 1)
 #define HANGING 1       /* the run whose driver does not return */
 #define AWAITS(r) ((r) == 0 && step[r] == 1)
+#define OVER(r) over[r]
 #define UNFINISHED(r) (made[r] && !over[r])
 #define BIT(id) (1 << (id))
 
@@ -89,6 +99,7 @@ bit buried[ENGINES];    /* the process will not be started again */
 byte life[ENGINES];     /* how often the process has taken a new id */
 bit fenced[ENGINES];    /* the engine calls no driver and starts nothing until it has renewed itself */
 bit late[ENGINES];      /* the process was frozen for a lease and has not renewed since: the window of rule 7 */
+byte view[ENGINES];     /* the generation of the pauses that the engine has read */
 byte dead_seen[ENGINES];/* an engine id whose heartbeat the engine has seen unchanged for a lease, or 0 */
 bit known[ENGINES*RUNS];       /* the engine has the run in memory */
 bit signal_seen[ENGINES*RUNS]; /* the engine has read the signal of the run */
@@ -108,6 +119,7 @@ byte want_of[ENGINES];  /* its owner: 0 for a claim, a dead engine for a takeove
 byte want_step[ENGINES];
 bit want_signal[ENGINES];
 bit want_stop[ENGINES];
+byte want_view[ENGINES];
 
 byte faults = FAULTS;   /* faults that can still happen */
 byte lost = LOST;       /* answers that can still get lost */
@@ -122,6 +134,7 @@ hidden byte i, j;       /* counters within one atomic step */
 #define FREE(e) (CONNECTED(e) && !fenced[e] && call[e] == 0 && back[e] == 0)
 #define OWNS(e,r) (owner[r] == ID(e) && KNOWN(e,r) && !over[r])
 #define HASDRIVER(e,r) ((e) != 0 || step[r] == 0)  /* the driver of the second step is missing in engine 0 */
+#define HELD(e,r) (view[e] == 1 && !begun[r])     /* as far as the engine knows */
 
 #if RUNS > 1
 #define EVERYRUN(is) (is(0) && is(1) && is(2))
@@ -143,6 +156,8 @@ hidden byte i, j;       /* counters within one atomic step */
   (signal[r] == want_signal[e] || PLANTED(SIGNAL)))
 /* Check(eng/ME): the engine that becomes the owner is live. */
 #define ENGHOLDS(e) (eng[ID(e)] == LIVE || PLANTED(ACQUIRE))
+/* Check(pse): the pauses are as they were when the start was decided. A step that was started before needs no Check. */
+#define PSEHOLDS(r,seen) (pse == (seen) || begun[r] || PLANTED(PAUSE))
 /* Check(run) and step.If of a checkpoint: the engine is the owner, and its call is the newest of the step. */
 #define CKPHOLDS(e,r) (call_same[e] && (owner[r] == ID(e) || PLANTED(CKP)))
 /* Check(hbt/ID): the heartbeat has not changed since it was seen unchanged for a lease. */
@@ -152,7 +167,7 @@ hidden byte i, j;       /* counters within one atomic step */
 /* ---- Parts of commits and of other steps ---- */
 
 /* What the model has found: a variable for each property. */
-bit misplaced, unserved, two_drivers, started_again, foreign_checkpoint, unfinished;
+bit misplaced, unserved, two_drivers, started_again, foreign_checkpoint, started_held, unfinished;
 
 /* An event that breaks a property. */
 inline forbid(event, property, condition) {
@@ -171,16 +186,24 @@ inline hint(r) {
 }
 
 inline decide(e, r) {
-  want[e] = r+1; want_of[e] = owner[r]; want_step[e] = step[r]; want_signal[e] = signal[r]; want_stop[e] = stop[r]
+  want[e] = r+1; want_of[e] = owner[r]; want_step[e] = step[r]; want_signal[e] = signal[r]; want_stop[e] = stop[r];
+  want_view[e] = view[e]
 }
 
 inline decided(e) {
-  want[e] = 0; want_of[e] = 0; want_step[e] = 0; want_signal[e] = 0; want_stop[e] = 0
+  want[e] = 0; want_of[e] = 0; want_step[e] = 0; want_signal[e] = 0; want_stop[e] = 0; want_view[e] = 0
+}
+
+/* A commit met a conflict. What it was decided on is read again before the next decision. */
+inline conflict(e) {
+  view[e] = (PLANTED(LOOP) -> view[e] : pse)
 }
 
 /* The start of a step is recorded. The revision of its record changes. Therefore the checkpoint of an older call is refused. */
 inline record_start(e, r) {
+  forbid(started_held, HOLD, pse == 1 && !begun[r]);
   d_step {
+    begun[r] = 1;
     for (i : 0 .. ENGINES-1) { call_same[i] = call_same[i] && (i == e || call[i] != r+1) }
   }
 }
@@ -195,7 +218,7 @@ inline call_recorded(e) {
 
 /* The run ends. The same commit puts the run that waits behind it into rdy/. */
 inline end_run(e, r) {
-  over[r] = 1; owner[r] = 0; rdy[r] = 0; waits[r] = 0; ask[r] = ask[r] & ~BIT(ID(e));
+  over[r] = 1; owner[r] = 0; rdy[r] = 0; begun[r] = 0; waits[r] = 0; ask[r] = ask[r] & ~BIT(ID(e));
   KNOWN(e,r) = 0; SIGNALSEEN(e,r) = 0;
 #if RUNS > 1
   if
@@ -207,13 +230,13 @@ inline end_run(e, r) {
 
 /* The process loses what is in its memory. */
 inline lose_memory(e) {
-  decided(e); call[e] = 0; call_recorded(e); fenced[e] = 0; late[e] = 0; dead_seen[e] = 0;
+  decided(e); call[e] = 0; call_recorded(e); fenced[e] = 0; late[e] = 0; view[e] = 0; dead_seen[e] = 0;
   d_step {
     for (i : 0 .. RUNS-1) { known[e*RUNS+i] = 0; signal_seen[e*RUNS+i] = 0; hinted[e*RUNS+i] = 0 }
   }
 }
 
-/* The engine starts with a new id. */
+/* The engine starts with a new id. It reads the pauses. */
 inline start_engine(e) {
-  lose_memory(e); life[e]++; eng[ID(e)] = LIVE; age[ID(e)] = 0
+  lose_memory(e); life[e]++; eng[ID(e)] = LIVE; age[ID(e)] = 0; view[e] = pse
 }
