@@ -19,8 +19,22 @@ type Keep struct {
 	Revisions int           // generations, the newest included
 }
 
-// RemoveBatch is the largest number of records that one commit removes.
+// RemoveBatch is the largest number of records that one commit removes in any store.
 const RemoveBatch = 256
+
+// removeBatch returns how many records one commit removes in a store with these limits: as many as the store accepts ops, and
+// bytes of their keys. The largest commit that cannot be divided removes a run with its plan and its entry in the index.
+func removeBatch(limits store.Limits) int {
+	const least = 3
+	batch := RemoveBatch
+	if limits.Ops > 0 {
+		batch = min(batch, limits.Ops)
+	}
+	if limits.Bytes > 0 {
+		batch = min(batch, limits.Bytes/store.MaxKey)
+	}
+	return max(batch, least)
+}
 
 // Removed counts what was removed.
 type Removed struct{ Runs, Revisions, Definitions int }
@@ -96,7 +110,7 @@ func (p *Pruner) PruneAll(ctx context.Context, pause func()) error {
 			if err != nil && damage == nil {
 				damage = err
 			}
-			if n++; n%RemoveBatch == 0 && pause != nil {
+			if n++; n%p.ledger.batch == 0 && pause != nil {
 				pause()
 			}
 		}
@@ -150,7 +164,7 @@ func (p *Pruner) commit(ctx context.Context) error {
 
 // add adds removals to the group, all of them to the same commit.
 func (p *Pruner) add(ctx context.Context, k record.Key, counts Removed, ops ...store.Op) error {
-	if len(p.group)+len(ops) > RemoveBatch {
+	if len(p.group)+len(ops) > p.ledger.batch {
 		if err := p.commit(ctx); err != nil {
 			return err
 		}
@@ -287,8 +301,8 @@ func (p *past) pruneRuns(ctx context.Context) error {
 	return nil
 }
 
-// maxPastRuns is the number of runs that pastRuns returns at once.
-const maxPastRuns = RemoveBatch / 4
+// maxPastRuns returns the number of runs that pastRuns returns at once.
+func (p *past) maxPastRuns() int { return max(p.ledger.batch/4, 1) }
 
 // pastRuns returns the oldest runs that the limits do not cover, behind a key of the index. If there can be more of them,
 // next is the key behind which they are. The reading ends at the first run that the limits cover.
@@ -333,7 +347,7 @@ func (p *past) pastRuns(ctx context.Context, after string) (runs []pastRun, next
 				return runs, "", nil
 			}
 		}
-		if runs = append(runs, pastRun{id, r, rec, rev}); len(runs) == maxPastRuns {
+		if runs = append(runs, pastRun{id, r, rec, rev}); len(runs) == p.maxPastRuns() {
 			return runs, r.Key, nil
 		}
 	}
@@ -422,7 +436,7 @@ func (p *past) removeRun(ctx context.Context, r pastRun) error {
 			if err != nil {
 				return err
 			}
-			if len(ops) == RemoveBatch {
+			if len(ops) == p.ledger.batch {
 				return p.removeLargeRun(ctx, r)
 			}
 			ops = append(ops, store.Delete(found.Key))
@@ -642,7 +656,7 @@ func (l *Ledger) RemoveLeftovers(ctx context.Context) error {
 func (l *Ledger) RemoveAll(ctx context.Context, prefixes ...string) error {
 	for len(prefixes) > 0 {
 		var ops []store.Op
-		for r, err := range l.Store.List(ctx, store.Query{Prefix: prefixes[0], Limit: RemoveBatch}) {
+		for r, err := range l.Store.List(ctx, store.Query{Prefix: prefixes[0], Limit: l.batch}) {
 			if err != nil {
 				return err
 			}
@@ -653,7 +667,7 @@ func (l *Ledger) RemoveAll(ctx context.Context, prefixes ...string) error {
 				return err
 			}
 		}
-		if len(ops) < RemoveBatch {
+		if len(ops) < l.batch {
 			prefixes = prefixes[1:]
 		}
 	}

@@ -440,3 +440,57 @@ func TestLog(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(11), last)
 }
+
+// strict is a store that states limits, and refuses what passes them.
+type strict struct {
+	store.Store
+	limits store.Limits
+	most   int // ops in a commit
+}
+
+func (s *strict) Limits() store.Limits { return s.limits }
+
+func (s *strict) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if err := s.limits.Check(ops); err != nil {
+		return 0, err
+	}
+	s.most = max(s.most, len(ops))
+	return s.Store.Commit(ctx, ops...)
+}
+
+func TestRemovalsAreAsLargeAsTheStoreAccepts(t *testing.T) {
+	cases := []struct {
+		name   string
+		limits store.Limits
+		batch  int
+	}{
+		{"no limits", store.Limits{}, RemoveBatch},
+		{"more ops than a batch", store.Limits{Ops: 1000}, RemoveBatch},
+		{"fewer ops than a batch", store.Limits{Ops: 128}, 128},
+		{"few bytes", store.Limits{Ops: 128, Bytes: 100 << 10}, 100},
+		{"hardly any ops", store.Limits{Ops: 3}, 3},
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			wide := newBook(t)
+			history(wide, 3, now)
+			for i := range 2 * RemoveBatch {
+				wide.put(record.StepKey("r1", fmt.Sprint("s", i)), []byte(`{}`), record.CheckpointKey("r2", fmt.Sprint("s", i)), []byte(`1`))
+			}
+			st := &strict{Store: wide.Store, limits: c.limits}
+			b := &book{Ledger: New(st), t: t}
+			require.Equal(t, c.batch, b.batch)
+			keys, more, err := b.View(t.Context()).Leftovers("r2")
+			require.NoError(t, err)
+			require.True(t, more)
+			require.Len(t, keys, c.batch)
+
+			b.prune(Keep{Runs: 1, Revisions: 1}, now)
+			for _, key := range b.keys() {
+				require.False(t, strings.Contains(key, "/r1") || strings.Contains(key, "/r2"), "%s is left", key)
+			}
+			require.Equal(t, c.batch, st.most)
+		})
+	}
+}

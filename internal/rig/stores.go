@@ -28,6 +28,9 @@ type Tap struct {
 	reads   map[string]int // by the key of a Get or the prefix of a List
 }
 
+// Limits implements [store.Limited] with the limits of the store behind.
+func (s *Tap) Limits() store.Limits { return store.LimitsOf(s.Store) }
+
 // Get implements [store.Store].
 func (s *Tap) Get(ctx context.Context, key string) (store.Record, error) {
 	if s.read(key) {
