@@ -753,6 +753,7 @@ func TestHostileValuesAreRefusedWhereverJSONIsTaken(t *testing.T) {
 			o.Spec = value
 			e.MustApply(o)
 			require.Equal(t, compact.String(), string(e.MustGet(o).Spec))
+			synctest.Wait() // the driver is called for one resource at a time
 			p := rig.PipelineOf("save")
 			p.Steps[0].With, p.Version = value, fmt.Sprint(i)
 			if nested(7) != accepted { // settings are deeper in their document
