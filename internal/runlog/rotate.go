@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -85,6 +86,7 @@ func (t *tally) add(lines int, marked bool) {
 // chunk is a record of lines, without the lines.
 type chunk struct {
 	key   string
+	size  int    // bytes of the lines, or a few more
 	parts []part // one for each step that has a line in the record
 }
 
@@ -109,6 +111,7 @@ func (c *chunk) part(id string) *part {
 func chunkOf(key string, lines []record.LogLine) chunk {
 	c := chunk{key: key}
 	for i := range lines {
+		c.size += sizeOf(&lines[i])
 		p := c.part(lines[i].Step)
 		if p == nil {
 			c.parts = append(c.parts, part{step: lines[i].Step})
@@ -130,56 +133,92 @@ func chunkOf(key string, lines []record.LogLine) chunk {
 type change struct {
 	reader Reader
 	limit  int
+	room   Room                        // what is left of the room of a commit; not bounded if Chunk is 0
 	lines  []record.LogLine            // the new lines
 	index  []chunk                     // of the log after the change; nil if it is not known
 	edited map[string][]record.LogLine // the records that are written again, by key; a record without lines is removed
 	kept   map[string]int              // the lines of each step after the change
 	marked map[string]bool             // the steps of which lines are dropped
-	ops    []store.Op
-	last   int64
+	// emptied are the steps of which only the mark is on record, because everything else had to go for the new lines.
+	emptied []string
+	ops     []store.Op
+	last    int64
 }
 
 // Prepare makes the writes that bring all lines on record, and keep each step within its limit. After an error of the
 // reader, the lines stay as they are. If the writes are not committed, Prepare can be called again.
+//
+// If one commit cannot make all these writes (see Within), Prepare makes the writes for the first lines. If even the lines that
+// must go for their sake are too many, the writes only drop some of those. Written must then be called, and Prepare again.
 func (l *Log) Prepare(reader Reader) error {
-	l.next = nil
-	c := &change{
-		reader: reader, limit: l.limit, index: l.index,
-		edited: map[string][]record.LogLine{}, kept: map[string]int{}, marked: map[string]bool{},
+	again, err := l.prepare(reader, math.MaxInt)
+	for err == nil && again {
+		again, err = l.prepare(reader, max(len(l.writing)/2, 1))
 	}
+	return err
+}
+
+// prepare does what Prepare does, for most lines at most. It reports whether it must be called again, for fewer lines.
+func (l *Log) prepare(reader Reader, most int) (again bool, err error) {
+	l.next = nil
+	c := l.newChange(reader)
 	l.mu.Lock()
 	recount := l.recount
-	l.moveLocked()
+	l.moveLocked(most)
 	c.lines = l.writing
 	l.mu.Unlock()
 	if recount {
 		if err := l.count(c); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if len(c.lines) == 0 {
-		return nil
+		return false, nil
 	}
 	c.last = c.lines[len(c.lines)-1].Seq
 	l.mu.Lock()
 	for i := range c.lines {
 		s := l.steps[c.lines[i].Step]
 		c.kept[c.lines[i].Step] = s.written + s.writing
+		if s.written == 0 && s.old && !slices.Contains(c.emptied, c.lines[i].Step) {
+			c.emptied = append(c.emptied, c.lines[i].Step)
+		}
 	}
 	l.mu.Unlock()
+	c.room.Records--
+	c.room.Bytes -= sizeOfAll(c.lines)
 	for _, id := range slices.Sorted(maps.Keys(c.kept)) {
-		if err := c.bound(l.Run, id); err != nil {
-			return err
+		fits, more, err := c.bound(l.Run, id)
+		if err != nil {
+			return false, err
 		}
+		if fits {
+			continue
+		}
+		if more == 0 && len(l.writing) > 1 {
+			return true, nil
+		}
+		c = l.newChange(reader)
+		if err := c.dropSome(l.Run, id, more); err != nil {
+			return false, err
+		}
+		break
 	}
 	c.write(l.Run)
 	l.next = c
-	return nil
+	return false, nil
+}
+
+func (l *Log) newChange(reader Reader) *change {
+	return &change{
+		reader: reader, limit: l.limit, room: l.room, index: l.index,
+		edited: map[string][]record.LogLine{}, kept: map[string]int{}, marked: map[string]bool{},
+	}
 }
 
 // moveLocked moves the waiting lines to those that are written. Lines that a failed commit was to write wait again before,
 // so that they are bounded together with those that came after them.
-func (l *Log) moveLocked() {
+func (l *Log) moveLocked(most int) {
 	if len(l.writing) > 0 {
 		l.waiting, l.writing = append(l.writing, l.waiting...), nil
 		for id, s := range l.steps {
@@ -191,6 +230,10 @@ func (l *Log) moveLocked() {
 			}
 		}
 	}
+	if l.room.Chunk > 0 {
+		l.moveSomeLocked(most)
+		return
+	}
 	l.writing, l.waiting = l.waiting, nil
 	for i := range l.writing {
 		line := &l.writing[i]
@@ -199,6 +242,24 @@ func (l *Log) moveLocked() {
 		s.waiting, s.last = 0, 0
 		s.ended = s.ended || line.Dropped > 0
 	}
+}
+
+// moveSomeLocked does what moveLocked does, for the first of the waiting lines: as many as Room.Chunk allows, and most at most.
+func (l *Log) moveSomeLocked(most int) {
+	n, size := 0, 0
+	for n < min(len(l.waiting), most) && (n == 0 || size+sizeOf(&l.waiting[n]) <= l.room.Chunk) {
+		line := &l.waiting[n]
+		s := l.steps[line.Step]
+		if line.Dropped > 0 {
+			s.ended = true
+		} else {
+			s.writing, s.waiting = s.writing+1, s.waiting-1
+		}
+		s.size, s.last = s.size+sizeOf(line), s.last-sizeOf(line)
+		size += sizeOf(line)
+		n++
+	}
+	l.writing, l.waiting = slices.Clone(l.waiting[:n]), slices.Clone(l.waiting[n:])
 }
 
 // count replaces the numbers of the lines on record by what the store says.
@@ -240,7 +301,10 @@ func (c *change) read(run string) error {
 // bound drops lines of a step between its head and its newest lines, so that it keeps to the limit and has one mark at
 // most. If lines on record have to go, more of them go than must, so that the records need not be read and written for
 // every line.
-func (c *change) bound(run, id string) error {
+//
+// If the change has no room for what has to be changed on record, fits is false, and the change cannot be used. must is then the
+// number of lines on record that have to go. It is 0 if only a mark would have to.
+func (c *change) bound(run, id string) (fits bool, must int, err error) {
 	var fresh, old tally
 	for i := range c.lines {
 		switch line := &c.lines[i]; {
@@ -252,17 +316,11 @@ func (c *change) bound(run, id string) error {
 		}
 	}
 	if c.kept[id] <= c.limit && !fresh.marked {
-		return nil
+		return true, 0, nil
 	}
-	if c.kept[id] > fresh.lines {
-		if err := c.read(run); err != nil {
-			return err
-		}
-		for i := range c.index {
-			if p := c.index[i].part(id); p != nil {
-				old.add(p.before, false)
-				old.add(p.after, p.drops > 0)
-			}
+	if c.kept[id] > fresh.lines || slices.Contains(c.emptied, id) {
+		if old, err = c.recorded(run, id); err != nil {
+			return false, 0, err
 		}
 	}
 	oldHead, freshHead := min(old.before, c.limit/2), 0
@@ -276,20 +334,98 @@ func (c *change) bound(run, id string) error {
 	}
 	c.kept[id] = old.lines + fresh.lines
 	if n == 0 && !(fresh.marked && old.marked) {
-		return nil
+		return true, 0, nil
 	}
 	amongFresh := fresh.marked || n > oldTail // where the mark will be
+	must = min(n, oldTail)
 	if !amongFresh {
 		n = min(n+c.limit/8, oldTail)
+	}
+	if can, all := c.affordable(id, oldHead, min(n, oldTail)); !all {
+		if amongFresh || can < must {
+			return false, must, nil
+		}
+		if n, all = c.affordable(id, oldHead, can); !all {
+			return false, must, nil
+		}
 	}
 	c.kept[id] -= n
 	c.marked[id] = true
 	var m mark
 	if err := c.thinOld(id, oldHead, min(n, oldTail), &m, !amongFresh); err != nil || !amongFresh {
-		return err
+		return err == nil, 0, err
 	}
 	c.lines = m.placed(thin(c.lines, id, freshHead, n-min(n, oldTail), &m))
-	return nil
+	return true, 0, nil
+}
+
+// recorded counts the lines of a step that are on record.
+func (c *change) recorded(run, id string) (old tally, err error) {
+	if err := c.read(run); err != nil {
+		return old, err
+	}
+	for i := range c.index {
+		if p := c.index[i].part(id); p != nil {
+			old.add(p.before, false)
+			old.add(p.after, p.drops > 0)
+		}
+	}
+	return old, nil
+}
+
+// dropSome drops up to n lines of a step that are on record, as many as the change has room for.
+func (c *change) dropSome(run, id string, n int) error {
+	old, err := c.recorded(run, id)
+	if err != nil {
+		return err
+	}
+	head := min(old.before, c.limit/2)
+	n, _ = c.affordable(id, head, n)
+	c.kept[id], c.marked[id] = old.lines-n, true
+	return c.thinOld(id, head, n, new(mark), true)
+}
+
+// markSize is the number of bytes that a record can have more after a mark was put into it.
+const markSize = 1 << 10
+
+// affordable returns how many of n lines on record behind the head of a step the change has room to drop, and whether these
+// are all. It takes the room if they are. It returns some lines in any case.
+func (c *change) affordable(id string, head, n int) (lines int, all bool) {
+	if c.room.Chunk == 0 {
+		return n, true
+	}
+	records, bytes := 0, 0
+	for i := range c.index {
+		p := c.index[i].part(id)
+		if p == nil {
+			continue
+		}
+		stay := min(head, p.before)
+		head -= stay
+		drop := min(n-lines, p.before+p.after-stay)
+		if drop == 0 && p.drops == 0 {
+			continue
+		}
+		if _, edited := c.edited[c.index[i].key]; edited { // for another step
+			lines += drop
+			continue
+		}
+		cost := c.index[i].size
+		if len(c.index[i].parts) == 1 && drop == p.before+p.after {
+			cost = len(c.index[i].key) // the record goes as a whole, or only the mark is left of it
+		}
+		if lines > 0 && (records+1 > c.room.Records || bytes+cost+markSize > c.room.Bytes) {
+			return lines, false
+		}
+		records, bytes = records+1, bytes+cost
+		lines += drop
+	}
+	if records > c.room.Records || bytes+markSize > c.room.Bytes {
+		return lines, false
+	}
+	c.room.Records -= records
+	c.room.Bytes -= bytes + markSize
+	return lines, true
 }
 
 // thinOld does for the lines on record what thin does. If place is set, the mark is put in the place of the last line that

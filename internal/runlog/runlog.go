@@ -29,11 +29,12 @@ const (
 // those that were dropped between them. Lines are dropped when there are more than limit. They are also dropped in
 // memory if a step logs faster than the store writes.
 //
-// A Log is safe for concurrent use, with two exceptions. SetKept and Recount must be called before the Log is shared.
+// A Log is safe for concurrent use, with two exceptions. SetKept, Recount and Within must be called before the Log is shared.
 // Prepare, Ops, Kept and Written are called by one goroutine at a time.
 type Log struct {
 	Run   string
 	limit int // lines kept of a step
+	room  Room
 
 	// index is what the store holds. It is nil until it is needed: most steps never reach the limit. It is owned by the
 	// goroutine that calls Prepare.
@@ -46,7 +47,7 @@ type Log struct {
 	waiting []record.LogLine // lines that came after them
 	steps   map[string]*step
 	recount bool          // the numbers of the lines on record are not known
-	room    chan struct{} // closed when lines were written; nil if nobody waits
+	space   chan struct{} // closed when lines were written; nil if nobody waits
 	stuck   bool          // a logger has waited in vain since lines were written last
 }
 
@@ -67,6 +68,16 @@ type step struct {
 func New(run string, seq int64, limit int) *Log {
 	return &Log{Run: run, limit: limit, seq: seq, steps: map[string]*step{}}
 }
+
+// Room is how much of a log one commit can write. The zero value means that a commit can write everything.
+type Room struct {
+	Records int // that the commit writes or removes
+	Bytes   int // of them
+	Chunk   int // bytes of the new lines, unless there is only one; at most half of Bytes, less the largest line
+}
+
+// Within has Prepare make writes that one commit can make. What does not fit is left to the next call of Prepare.
+func (l *Log) Within(room Room) { l.room = room }
 
 // SetKept sets the number of lines that are on record of a step.
 func (l *Log) SetKept(id string, n int) { l.stepLocked(id).written = n }
@@ -95,10 +106,10 @@ func (l *Log) Add(line record.LogLine, force bool) (wait <-chan struct{}, full b
 	whole := !s.marked && s.written+s.writing+s.waiting < l.limit // no line of the step is dropped for its limit
 	if s.size+s.last > 0 && s.size+s.last+size > heldSize {
 		if whole && !force && !l.stuck {
-			if l.room == nil {
-				l.room = make(chan struct{})
+			if l.space == nil {
+				l.space = make(chan struct{})
 			}
-			return l.room, true
+			return l.space, true
 		}
 		if s.last+size > heldLast {
 			l.thinLocked(line.Step, s, size)
@@ -169,6 +180,21 @@ func sizeOf(line *record.LogLine) int {
 	return text.Size(line.Message) + len(line.Attrs) + len(line.Step) + names
 }
 
+// Newest returns the Seq of the newest line.
+func (l *Log) Newest() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seq
+}
+
+// sizeOfAll returns the number of bytes that lines need in records.
+func sizeOfAll(lines []record.LogLine) (size int) {
+	for i := range lines {
+		size += sizeOf(&lines[i])
+	}
+	return size
+}
+
 // Unprepared reports whether Prepare has something to do.
 func (l *Log) Unprepared() bool {
 	l.mu.Lock()
@@ -176,7 +202,8 @@ func (l *Log) Unprepared() bool {
 	return len(l.writing)+len(l.waiting) > 0 || l.recount
 }
 
-// Ops returns the writes that Prepare has made, and the Seq of the last line. It returns 0 if there are none.
+// Ops returns the writes that Prepare has made, and the Seq of the last line. It returns 0 if there are none. It also returns 0
+// if the writes only make room for lines, which the next Prepare writes.
 func (l *Log) Ops() (ops []store.Op, last int64) {
 	if l.next == nil {
 		return nil, 0
@@ -198,15 +225,19 @@ func (l *Log) Written(last int64) {
 			s.marked, s.ended, s.old = true, true, true
 		}
 	}
+	if last == 0 { // the lines are still to be written
+		l.index, l.next = l.next.index, nil
+		return
+	}
 	for i := range l.writing {
 		s := l.steps[l.writing[i].Step]
 		s.writing, s.size = 0, 0
 	}
 	l.index, l.writing, l.next = l.next.index, nil, nil
 	l.stuck = false
-	if l.room != nil {
-		close(l.room)
-		l.room = nil
+	if l.space != nil {
+		close(l.space)
+		l.space = nil
 	}
 }
 
