@@ -50,6 +50,9 @@ type Run struct {
 	Concluded Time `json:"concluded,omitempty"`
 	// Number counts the runs of the resource from 1. It is 0 in a run that was made before runs had numbers.
 	Number int64 `json:"number,omitempty"`
+	// Copying means that the run still takes over steps of the run Of, in several commits because the store accepts no larger
+	// ones. No step starts until then.
+	Copying bool `json:"copying,omitempty"`
 	Origin
 	StopBy string `json:"stopBy,omitempty"` // who has asked for Stop, or for CutShort
 	Failure
@@ -144,6 +147,7 @@ func (r *Run) AppendJSON(b []byte) []byte {
 	w.bool("cutShort", r.CutShort)
 	w.int("concluded", int64(r.Concluded), false)
 	w.int("number", r.Number, false)
+	w.bool("copying", r.Copying)
 	r.Origin.append(&w)
 	w.text("stopBy", r.StopBy, false)
 	r.Failure.append(&w)

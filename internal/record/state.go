@@ -111,7 +111,7 @@ func (r *RunState) SleepsUntil(now Time) Time {
 			return 0
 		}
 	}
-	if r.Rec.RunsFromLater(r.Plan, now) {
+	if r.Rec.RunsFromLater(r.Plan, now) || r.Rec.Copying {
 		return 0
 	}
 	if start, over := r.Plan.Next(states, r.Rec.Stop != plan.StopNone, r.Rec.CutShort); over || len(start) > 0 {

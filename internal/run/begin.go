@@ -169,9 +169,12 @@ func (t *Transition) pinDefinition() (err error) {
 // very many drivers listen to the type of the resource, pinPlan ends the run.
 func (t *Transition) pinPlan(p *plan.Plan) error {
 	doc := record.Encode(p)
-	if len(doc) > store.MaxValue {
-		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes as a record, %s",
-			p.Len(), len(doc), text.MoreThan(store.MaxValue, text.FixedLimit)))
+	most, limit := store.MaxValue, text.FixedLimit
+	if t.limits.Plan > 0 {
+		most, limit = t.limits.Plan, "a limit of this store"
+	}
+	if len(doc) > most {
+		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes as a record, %s", p.Len(), len(doc), text.MoreThan(most, limit)))
 	}
 	t.plan, t.rec.Hash = p, ""
 	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), doc))

@@ -16,6 +16,9 @@ func (t *Transition) correctTimes(set time.Duration) {
 	}
 	for i := t.firstOpen(); i < len(t.states); i++ {
 		if was := &t.was(i).Rec; was.WaitsFromLater(t.now) {
+			if t.full() {
+				break
+			}
 			t.step(i).WaitFor(t.now, was.Delay)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 // Idle reports whether the run would begin without starting a step or changing one. Then the run stays queued and
 // nothing but lines of its log is recorded, so that the run still takes up the changes that are applied before it begins.
 func (t *Transition) Idle() bool {
-	return t.begun && !t.over && len(t.starts) == 0 && len(t.steps) == 0
+	return t.begun && !t.over && len(t.starts) == 0 && len(t.steps) == 0 && !t.rec.Copying && !t.removing
 }
 
 // Ops returns the writes. The first write with a condition is on a record of this run or of one of its steps, which

@@ -81,7 +81,20 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	if err := t.readResource(); err != nil {
 		return err
 	}
-	if err := t.deleteLeftovers(); err != nil {
+	room := t.removals()
+	var revisions []string
+	remove := t.removesResource(end)
+	if remove {
+		var err error
+		if revisions, err = t.reader.RevisionKeys(t.key); err != nil {
+			return err
+		}
+		if len(revisions) > room {
+			t.removeFirst(revisions, room)
+			return nil
+		}
+	}
+	if err := t.deleteLeftovers(room - len(revisions)); err != nil {
 		return err
 	}
 	t.over, t.rewrite = true, true
@@ -109,8 +122,9 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 			head.Status.Message = reason
 		}
 	}
-	if t.plan != nil && t.plan.Finalize && end == plan.Succeeded {
-		return t.remove()
+	if remove {
+		t.remove(revisions)
+		return nil
 	}
 	head.Status.ObservedGeneration = max(head.Status.ObservedGeneration, t.rec.Generation)
 	t.planResync(end)
@@ -134,15 +148,18 @@ func (t *Transition) classify(end plan.State) {
 	}
 }
 
-// deleteLeftovers removes the checkpoints and signals of the run in the commit in which the run ends. What one commit
-// cannot remove is removed after the commit.
-func (t *Transition) deleteLeftovers() error {
+// deleteLeftovers removes the checkpoints and signals of the run in the commit in which the run ends, up to a number of them.
+// What one commit cannot remove is removed after the commit.
+func (t *Transition) deleteLeftovers(most int) error {
 	if !t.mayHaveLeftovers {
 		return nil
 	}
 	keys, more, err := t.reader.Leftovers(t.run.ID)
 	if err != nil {
 		return err
+	}
+	if len(keys) > most {
+		keys, more = keys[:most], true
 	}
 	t.leftovers = more
 	for _, key := range keys {
@@ -167,18 +184,35 @@ func (t *Transition) planResync(end plan.State) {
 	t.extra = append(t.extra, store.Put(key, record.Encode(record.Resync{Delay: delay})))
 }
 
+// removesResource reports whether the resource is removed if the run ends in this way.
+func (t *Transition) removesResource(end plan.State) bool {
+	return t.plan != nil && t.plan.Finalize && end == plan.Succeeded && t.head != nil && t.head.ID == t.rec.ResourceID
+}
+
 // remove removes the resource and its revisions. A tombstone keeps the generation, so that a later resource of the same
 // name goes on from it.
-func (t *Transition) remove() error {
+func (t *Transition) remove(revisions []string) {
 	k := t.key
 	t.removed = true
 	t.extra = append(t.extra, store.Put(record.TombstoneKey(k), record.Encode(&record.Tombstone{Generation: t.head.Generation, LastRun: t.head.LastRun})), store.Delete(record.UnlistenedKey(k)))
-	revisions, err := t.reader.RevisionKeys(k)
-	if err != nil {
-		return err
-	}
 	for _, key := range revisions {
 		t.extra = append(t.extra, store.Delete(key))
 	}
-	return nil
+}
+
+// removeFirst removes the first of more revisions than one commit can remove, and leaves the end of the run to a later
+// transition. The resource, its newest generation and the one that the run has pinned stay until then, so that the next process
+// continues the run if this one ends.
+func (t *Transition) removeFirst(revisions []string, most int) {
+	t.more, t.removing = true, true
+	pinned, newest := record.RevisionKey(t.key, t.rec.Generation), record.RevisionKey(t.key, t.head.Generation)
+	if !t.begun {
+		t.head = nil // it does not change yet
+	}
+	for _, key := range revisions {
+		if most > 0 && key != pinned && key != newest {
+			t.extra = append(t.extra, store.Delete(key))
+			most--
+		}
+	}
 }

@@ -79,6 +79,7 @@ type change struct {
 	ops           []store.Op
 	before, after map[string]store.Record
 	over, idle    bool
+	more          bool // another decision follows at once
 	starts        []string // ids of the steps that start
 	due           record.Time
 }
@@ -481,6 +482,7 @@ type result struct {
 	stop        error
 	preempts    *run.Preemption
 	leftovers   bool
+	more        bool
 	due         record.Time
 	changes     []run.Change
 	head        *record.Resource
@@ -513,8 +515,11 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 	w.Helper()
 	ops := t.Ops()
 	r := &result{
-		ops: keys(ops), over: t.Over(), begun: t.Begun(), idle: t.Idle(), needsWorker: t.NeedsWorker(), stop: t.Stop(),
+		ops: keys(ops), over: t.Over(), begun: t.Begun(), idle: t.Idle(), needsWorker: t.NeedsWorker(), more: t.More(), stop: t.Stop(),
 		preempts: t.Preempts(), leftovers: t.LeavesLeftovers(),
+	}
+	if most := w.limits.Changes; most > 0 {
+		require.LessOrEqual(w, len(ops), most*run.OpsOfStep+run.OpsOfRest+1, "and one record of log lines: %v", r.ops)
 	}
 	before := w.records()
 	w.checkFenced(k, ops)
@@ -560,7 +565,7 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 		}
 	}
 	w.checkState(k, r.over)
-	c := &change{run: k, in: in, ops: slices.Clone(ops), before: before, after: w.records(), over: r.over, idle: r.idle, starts: r.starts, due: r.due}
+	c := &change{run: k, in: in, ops: slices.Clone(ops), before: before, after: w.records(), over: r.over, idle: r.idle, more: r.more, starts: r.starts, due: r.due}
 	if r.over {
 		require.Empty(w, k.calls, "a run ends without a call under way")
 		w.host.leave(k.pipeline)

@@ -64,6 +64,7 @@ func newChaosOn(rt *rapid.T, change func(c *chaos)) *chaos {
 		called: map[string]bool{},
 	}
 	c.limits.Interruptions = 2
+	c.limits.Changes = rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(rt, "changes")
 	c.policy = rapid.SampledFrom([]record.ChangePolicy{record.Coalesce, record.Supersede, record.Queue}).Draw(rt, "policy")
 	c.world.check = c.checkRules
 	c.host.register(drivers...)
@@ -194,12 +195,30 @@ func (c *chaos) look(k *heldRun) {
 }
 
 // send drives a run until its decision is on record, and then those whose turn comes because of it.
+//
+// If a transition can only have so many changes, the run gets that many outcomes at once, and then the rest. The process can die
+// in between.
 func (c *chaos) send(k *heldRun, in run.Input) {
-	r := c.drive(k, in)
-	for r == nil { // the resource has changed
-		r = c.drive(k, in)
+	rest := in.Outcomes
+	for again := true; again; {
+		most := len(rest)
+		if c.limits.Changes > 0 {
+			most = min(most, c.limits.Changes)
+		}
+		in.Outcomes, rest = rest[:most], rest[most:]
+		r := c.drive(k, in)
+		for r == nil { // the resource has changed
+			r = c.drive(k, in)
+		}
+		again = c.runs[k.id] == k && (r.more || len(rest) > 0)
+		if again && !c.calm && rapid.IntRange(0, 9).Draw(c.rt, "dies") == 0 {
+			c.crash()
+			return
+		}
+		c.carryOut(r)
+		again = again && c.runs[k.id] == k
+		in.Stops = nil
 	}
-	c.carryOut(r)
 }
 
 func (c *chaos) carryOut(r *result) {
@@ -463,6 +482,9 @@ func (c *chaos) newRun(head *record.Resource, rev store.Revision, cause record.C
 	r := c.commit(k, in, t)
 	require.NotNil(c, r)
 	c.carryOut(r)
+	if r.more {
+		c.look(k)
+	}
 	if pending := c.head(); pending != nil && pending.Deleted != 0 && pending.Pending != "" && pending.Pending != id {
 		c.look(c.runs[pending.Pending])
 	}
@@ -808,7 +830,7 @@ func firstFailure(is *recorded) int {
 // checkAwake checks that a run that goes on has something to wait for, and has started what could start.
 func (c *chaos) checkAwake(m *change, is *recorded) {
 	k := m.run
-	if m.due != 0 && m.due <= c.now {
+	if m.more || m.due != 0 && m.due <= c.now {
 		return // it goes on at once
 	}
 	if c.memberOf != nil && is.rec.Owner == "" {

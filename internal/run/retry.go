@@ -68,25 +68,47 @@ func (t *Transition) placeGone(p *plan.Plan) string {
 	return fmt.Sprintf("pipeline %q has no step %q any more", t.rec.Pipeline, t.rec.From)
 }
 
-// keep takes over the records of the steps that an old run has done and that need not be repeated.
+// keep takes over the records of the steps that an old run has done and that need not be repeated. What is too much for one
+// transition is left to the next ones: until then the run is Copying, and nothing else becomes of it.
 func (t *Transition) keep(old *record.RunState) {
-	for i, done := range keptSteps(old, t.plan, t.rec.From) {
-		if done != nil {
-			*t.step(i) = *done
-			t.states[i] = done.State
+	copying := false
+	for i, done := range keptSteps(old, t.plan, t.rec.From, t.rec.Newest) {
+		if done == nil || t.recorded(i).State != plan.Unset {
+			continue
 		}
+		if copying = t.full() || t.begun && len(t.steps)+1 >= t.limits.Changes && t.limits.Changes > 0; copying {
+			t.more = true
+			break
+		}
+		*t.step(i) = *done
+		t.states[i] = done.State
+	}
+	if copying != t.rec.Copying {
+		t.rec.Copying, t.rewrite = copying, true
 	}
 }
 
+// keepRest goes on with keep. The old run is on record, because this one has not ended.
+func (t *Transition) keepRest() error {
+	old, err := t.reader.Run(t.rec.Of)
+	if errors.Is(err, fault.NotFound) {
+		return t.finishWith(plan.Failed, originalGone(t.rec.Of))
+	}
+	if err == nil {
+		t.keep(old)
+	}
+	return err
+}
+
 // keptSteps returns the records of the steps of p that a retry of the run r from a step need not repeat. The records
-// have the positions of their steps in p. The record of any other step is nil.
+// have the positions of their steps in p. The record of any other step is nil. newest is set if p need not be the plan of r.
 //
 // Invariant: no step is kept that comes after a step that is not kept.
-func keptSteps(r *record.RunState, p *plan.Plan, from string) []*record.Step {
+func keptSteps(r *record.RunState, p *plan.Plan, from string, newest bool) []*record.Step {
 	kept := make([]*record.Step, len(p.Steps))
 	again := make([]bool, len(p.Steps))
 	for i := range kept {
-		if p.Plans(i) && p != r.Plan {
+		if p.Plans(i) && newest {
 			continue // the steps are planned anew, and the steps of p are here because they have been
 		}
 		kept[i] = doneBefore(r, p, i)

@@ -47,7 +47,17 @@ type Limits struct {
 	Attempts      int // a failed attempt is kept while it is among this many last attempts of its step
 	Interruptions int // maximum number of times that the process can die during a step before the step fails
 	Steps         int // maximum number of drivers that listen to one type
+	Plan          int // maximum number of bytes of a plan as a record
+	// Changes is how many steps one transition changes at most. What is left is decided right after its commit. 0 means any
+	// number. A step that changes needs at most OpsOfStep ops, and the rest of a transition OpsOfRest.
+	Changes int
 }
+
+// The ops of a transition under [Limits].Changes.
+const (
+	OpsOfStep = 3  // the record of the step, that of a failed attempt, and the removal of an old one; or a signal that was taken
+	OpsOfRest = 16 // the records of the run and the resource, the plan, the index, and what goes with a begin, an end or a change
+)
 
 // Reader reads the records that a decision depends on. The returned records belong to the Reader and are not changed.
 type Reader interface {

@@ -16,6 +16,9 @@ func (t *Transition) deliver() error {
 		if t.states[i] != plan.Waiting || t.recorded(i).Await == "" {
 			continue
 		}
+		if t.full() {
+			return nil
+		}
 		signal, err := t.takeSignal(t.recorded(i).Await)
 		if err != nil {
 			return err

@@ -30,11 +30,19 @@ func (t *Transition) goOn() error {
 	if t.over {
 		return nil
 	}
+	if t.full() {
+		return nil // what follows from the changes is decided right after their commit
+	}
 	if t.plan == nil {
 		if t.rec.Stop != plan.StopNone {
 			return t.finish()
 		}
 		return nil
+	}
+	if t.rec.Copying {
+		if err := t.keepRest(); err != nil || t.rec.Copying || t.full() {
+			return err
+		}
 	}
 	if t.late() {
 		t.timeUp()
@@ -50,6 +58,9 @@ func (t *Transition) goOn() error {
 		return nil
 	}
 	for _, i := range starts {
+		if t.full() {
+			return nil
+		}
 		if ended := t.start(i); ended {
 			return t.goOn()
 		}
@@ -116,7 +127,7 @@ func (t *Transition) holds(i int) bool {
 
 // block records that a step waits until something is corrected, unless this is on record already.
 func (t *Transition) block(i int, reason string) {
-	if was := &t.was(i).Rec; was.State == plan.Blocked && was.Reason == reason {
+	if was := &t.was(i).Rec; was.State == plan.Blocked && was.Reason == reason || t.full() {
 		return
 	}
 	rec := t.step(i)

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"math"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/plan"
@@ -23,6 +24,23 @@ func (t *Transition) readStates(steps []record.StepState) {
 func (t *Transition) blankStates(n int) {
 	t.states = slices.Grow(t.states[:0], n)[:n]
 	clear(t.states)
+}
+
+// full reports whether the transition must not change another step. What is left is then decided right after its commit.
+func (t *Transition) full() bool {
+	if t.limits.Changes == 0 || len(t.steps) < t.limits.Changes {
+		return false
+	}
+	t.more = true
+	return true
+}
+
+// removals returns how many records the transition can remove at the end of the run, beside the changes of steps that it has.
+func (t *Transition) removals() int {
+	if t.limits.Changes == 0 {
+		return math.MaxInt
+	}
+	return OpsOfStep * max(t.limits.Changes-len(t.steps), 1)
 }
 
 // step returns the record of a step, to be changed by the transition. The record can be used until step is called for

@@ -11,6 +11,9 @@ import (
 
 // requestStop makes the steps end or, if the steps have ended, the Finally steps.
 func (t *Transition) requestStop(r *StopRequest) {
+	if t.rec.Outcome == plan.Succeeded && t.plan.Finalize {
+		return // the removal of the resource has begun; see removeFirst
+	}
 	if r.Gently && (t.rec.Outcome != plan.Unset || t.rec.Stop != plan.StopNone) {
 		return
 	}

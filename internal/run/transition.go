@@ -53,6 +53,8 @@ type Transition struct {
 	preempt     *Preemption
 	logged      int64 // what Logged returns
 
+	more             bool // something is left to decide because of Limits.Changes
+	removing         bool // the first generations of the resource are removed, and the run ends in a later transition
 	mayHaveLeftovers bool // as in Input.Leftovers
 	leftovers        bool // what LeavesLeftovers returns
 
@@ -115,6 +117,9 @@ func (t *Transition) Step(i int) *record.Step { return t.recorded(i) }
 
 // StepID returns the id of the step at a position.
 func (t *Transition) StepID(i int) string { return t.stepID(i) }
+
+// More reports whether another transition must follow at once, because this one has as many changes as it can have.
+func (t *Transition) More() bool { return t.more && !t.over }
 
 // Rec returns the record of the run after the transition. The caller must not change the record.
 func (t *Transition) Rec() *record.Run { return &t.rec }
