@@ -187,14 +187,14 @@ func (o Options) validate(f *fault.Fields) {
 	o.Retention.validate(f)
 }
 
-func (o Options) withDefaults() Options {
+func (o Options) withDefaults(accepts store.Limits) Options {
 	if o.Workers == 0 {
 		o.Workers = defaultWorkers
 	}
 	if o.ShutdownGrace == 0 {
 		o.ShutdownGrace = defaultShutdownGrace
 	}
-	o.Limits = o.Limits.withDefaults()
+	o.Limits = o.Limits.withDefaults(accepts)
 	return o
 }
 
@@ -204,15 +204,19 @@ func (o Options) withDefaults() Options {
 // Two engines must not use the same store at the same time: they do not know of each other's runs.
 func New(st store.Store, opts Options) (*Engine, error) {
 	var f fault.Fields
+	var accepts store.Limits
 	if isNilPointer(st) {
 		f.Add(fault.Invalidf("store", "is nil"))
+	} else {
+		accepts = store.LimitsOf(st)
 	}
 	opts.validate(&f)
+	opts.Limits.validateStore(accepts, &f)
 	wrapped := wrap(opts.Wrap, &f)
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: opts.withDefaults(), ledger: ledger.New(st)}
+	e := &Engine{opts: opts.withDefaults(accepts), ledger: ledger.New(st)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(st, e.opts, e.ledger, e.events)
 	e.sched.wrapped = wrapped

@@ -12,7 +12,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
-	"github.com/conveyor-go/conveyor/internal/runlog"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
@@ -22,7 +21,8 @@ import (
 // transition that follows.
 type decision struct {
 	runner    *runner
-	inbox     []message
+	inbox     []message // what the decision handles
+	part      part
 	in        run.Input
 	moment    time.Time     // of in.Now, for measuring what lasts
 	outcomes  []run.Outcome // those that in refers to
@@ -274,12 +274,11 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	lane := laneOf(next.Pipeline, k)
 	r := s.createRunner(id, k, lane, rec)
 	ownWorker := next.Active == "" && next.Pending == id && s.pool.Reserve()
-	d := s.newDecision(r, nil, ownWorker)
-	d.t, err = run.New(&r.held, &run.Wanted{
-		Head: next, Rev: rev, Pipeline: want.pipeline, Spec: want.spec, Extra: want.extra, Start: ownWorker,
-	}, &d.in, s.view, &d.host, s.limits)
-	if err == nil {
-		err = d.commit()
+	d, err := s.decideNewRun(r, want, rev, ownWorker, ownWorker)
+	if errors.Is(err, errTooMuch) { // it begins in a commit of its own
+		d.host.Release()
+		d.recycle()
+		d, err = s.decideNewRun(r, want, rev, ownWorker, false)
 	}
 	var first *attempt
 	var created *Run
@@ -291,6 +290,11 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		r.unload() // otherwise a message that came in the meantime would be handled as if the run existed
 	}
 	ownWorker = d.host.ownWorker
+	if err == nil && d.t.More() {
+		r.mu.Lock()
+		r.inbox = append(r.inbox, message{})
+		r.mu.Unlock()
+	}
 	d.recycle()
 	if first != nil {
 		s.startWorker(first)
@@ -306,6 +310,20 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		s.enqueue(s.take(id, k, lane)) // the run may be recorded
 	}
 	return created, err
+}
+
+// decideNewRun decides how a new run comes to exist, and commits the decision. starts reports whether the run can start in this
+// commit.
+func (s *scheduler) decideNewRun(r *runner, want *submission, rev store.Revision, ownWorker, starts bool) (d *decision, err error) {
+	d = s.newDecision(r, nil, ownWorker)
+	d.part.divisible = starts
+	d.t, err = run.New(&r.held, &run.Wanted{
+		Head: want.next, Rev: rev, Pipeline: want.pipeline, Spec: want.spec, Extra: want.extra, Start: starts,
+	}, &d.in, s.view, &d.host, s.limits)
+	if err == nil {
+		err = d.commit()
+	}
+	return d, err
 }
 
 // enqueueNewRun returns the record of a new run, and makes the run the newest one in the resource's record want.next.
@@ -332,7 +350,7 @@ func (s *scheduler) createRunner(id string, k record.Key, lane string, rec recor
 	r.mu.Lock()
 	r.busy, r.leftovers = true, 0
 	r.wakeLocked()
-	r.log, r.outputs = runlog.New(id, 0, s.opts.Limits.LogLines), map[string]json.RawMessage{}
+	r.log, r.outputs = s.newLog(id, 0), map[string]json.RawMessage{}
 	r.mu.Unlock()
 	r.held.Run = &record.RunState{ID: id, Rec: rec}
 	return r
@@ -349,7 +367,7 @@ func (e *Engine) dispatchNewRun(d *decision, want *submission, now time.Time) (c
 	if !d.t.Begun() {
 		e.events.publish(runEvent(d.runner, d.t.Rec(), clock.Now()))
 	}
-	return created, d.dispatch()
+	return created, d.dispatch(d.t.More())
 }
 
 // endCreation ends the time in which a runner is busy with the creation of its run, and has the messages handled that

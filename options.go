@@ -1,15 +1,20 @@
 package conveyor
 
 import (
+	"fmt"
 	"math"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/store"
 )
 
-// Limits bound what the engine accepts and keeps. A field that is zero has its default. [New] rejects a negative
-// value and a value that a record of a store, or the memory, could never hold: more than 2 MiB for ErrorText, 3 MiB for
-// Spec, 4 MiB for the other bytes, 9,990 for Depth, and 1,048,576 for the rest. Input over a limit is rejected with an
+// Limits bound what the engine accepts and keeps. A field that is zero has its default, or what the store accepts if this is
+// smaller: a store can state limits of its own (see [store.Limited]), and what the engine writes together must fit into one
+// commit. [New] rejects a value that does not. It also rejects a negative value and a value that a record of a store, or the
+// memory, could never hold: more than 2 MiB for ErrorText, 3 MiB for Spec, 4 MiB for the other bytes, 9,990 for Depth, and
+// 1,048,576 for the rest. Input over a limit is rejected with an
 // [ErrTooLarge] that names the limit, or is cut if the field says so. Names have a fixed limit of 253 bytes.
 //
 // Bytes are counted as they are recorded, which is as JSON. A line end in an error, a reason or a log line therefore
@@ -67,14 +72,88 @@ const (
 	defaultCarried       = 4 << 10
 )
 
-// withDefaults returns l with the default in each field that is zero.
-func (l Limits) withDefaults() Limits {
+// withDefaults returns l with the default in each field that is zero, or with what a store of these limits accepts if this is
+// smaller.
+func (l Limits) withDefaults(accepts store.Limits) Limits {
+	if record.Bounded(accepts) {
+		filled, _ := l.fill(accepts)
+		for _, f := range l.sized(&filled) {
+			*f.limit = *f.size
+		}
+	}
 	for _, f := range l.fields() {
 		if *f.value == 0 {
 			*f.value = f.standard
 		}
 	}
 	return l
+}
+
+// standardLimits returns the defaults.
+func standardLimits() Limits { return Limits{}.withDefaults(store.Limits{}) }
+
+// sizedField is a limit that decides how large records become.
+type sizedField struct {
+	name        string
+	limit, size *int
+}
+
+// sized returns the limits that decide how large records become, with pointers to the fields of l and of s.
+func (l *Limits) sized(s *record.Sizes) []sizedField {
+	return []sizedField{
+		{"Document", &l.Document, &s.Document},
+		{"Spec", &l.Spec, &s.Spec},
+		{"Output", &l.Output, &s.Output},
+		{"ErrorText", &l.ErrorText, &s.ErrorText},
+		{"LogLine", &l.LogLine, &s.LogLine},
+		{"Carried", &l.Carried, &s.Carried},
+	}
+}
+
+// fill returns the sizes of records with the defaults, and the largest ones that a store of these limits accepts.
+func (l Limits) fill(accepts store.Limits) (filled, most record.Sizes) {
+	var s record.Sizes
+	for _, f := range l.sized(&s) {
+		*f.size = *f.limit
+	}
+	return s.Fill(accepts, record.Sizes{
+		Document: defaultDocument, Spec: defaultSpec, Output: defaultOutput, ErrorText: defaultErrorText, LogLine: defaultLogLine,
+		Carried: defaultCarried,
+	})
+}
+
+// validateStore adds a fault to f if a store accepts too little for any engine, and for each limit that is larger than the store
+// accepts.
+func (l Limits) validateStore(accepts store.Limits, f *fault.Fields) {
+	if !record.Bounded(accepts) || f.Any() {
+		return
+	}
+	for _, least := range []struct {
+		of, least int
+		what      string
+	}{
+		{accepts.Ops, record.LeastOps, "ops in a commit"},
+		{accepts.Bytes, record.LeastBytes, "bytes in a commit"},
+		{accepts.Value, record.LeastValue, "bytes in a value"},
+	} {
+		if least.of > 0 && least.of < least.least {
+			f.Add(fault.Invalidf("store", "accepts %d %s, fewer than the %d that an engine needs; raise the limit of the server", least.of, least.what, least.least))
+		}
+	}
+	if f.Any() {
+		return
+	}
+	together := fmt.Sprintf("a commit of %d bytes", accepts.Bytes)
+	if accepts.Bytes == 0 {
+		together = fmt.Sprintf("a value of %d bytes", accepts.Value)
+	}
+	_, most := l.fill(accepts)
+	for _, field := range l.sized(&most) {
+		if *field.limit > *field.size {
+			f.Add(fault.Invalidf("Limits."+field.name, "%d, more than this store accepts (%d, so that all that is written together fits into %s); lower it or raise the limit of the server",
+				*field.limit, *field.size, together))
+		}
+	}
 }
 
 // limitField is one limit: its name, a pointer to its value, its default and its maximum.

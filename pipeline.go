@@ -195,7 +195,7 @@ func (s PipelineSpec) Spec() PipelineSpec { return s }
 // fault is reported. ParsePipeline returns an [ErrInvalid] or [ErrTooLarge], or the error of r. A step without an id
 // gets its position as its id.
 func ParsePipeline(r io.Reader) (PipelineSpec, error) {
-	limits := Limits{}.withDefaults()
+	limits := standardLimits()
 	var s PipelineSpec
 	err := readDocument(r, &s, limits, func() []fault.Field {
 		s = s.normalized()
@@ -209,7 +209,7 @@ func ParsePipeline(r io.Reader) (PipelineSpec, error) {
 
 // Validate returns all faults at once, joined. Each fault is a [FieldError]. Validate uses the default [Limits].
 func (s PipelineSpec) Validate() error {
-	return fieldErrors(s.normalized().validate(Limits{}.withDefaults(), false))
+	return fieldErrors(s.normalized().validate(standardLimits(), false))
 }
 
 // normalized returns a copy of s that shares nothing with s. Steps without an id have their position as their id.

@@ -200,7 +200,7 @@ func cloneJSON(m map[string]json.RawMessage) map[string]json.RawMessage {
 // position. All faults are reported at once. Of a text that is not JSON, only the first fault is reported.
 // ParseResource returns an [ErrInvalid] or [ErrTooLarge], or the error of r.
 func ParseResource(r io.Reader) (*Object, error) {
-	limits := Limits{}.withDefaults()
+	limits := standardLimits()
 	var o *Object
 	doc := new(objectDocument)
 	err := readDocument(r, doc, limits, func() []fault.Field {

@@ -112,20 +112,74 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	return next
 }
 
+// part is how much one decision about a run takes of what there is to decide.
+type part struct {
+	changes   int  // of steps, and outcomes of attempts; 0 means any number
+	divisible bool // a smaller part can be taken
+	logFirst  bool // the log is written in commits of its own before
+}
+
+// errTooMuch means that the commit of a decision is larger than the store accepts, and that a smaller part can be decided.
+var errTooMuch = errors.New("conveyor: the commit of a decision is too large for the store")
+
+// smaller returns the part to take after errTooMuch: the same without the log, or half of it.
+func (p part) smaller(logged bool) part {
+	if logged && !p.logFirst {
+		p.logFirst = true
+		return p
+	}
+	p.changes = max(p.changes/2, 1)
+	p.divisible = p.changes > 1
+	return p
+}
+
+// of returns the first of the messages, those that the part has room for.
+func (p part) of(inbox []message) []message {
+	outcomes := 0
+	for i, m := range inbox {
+		if m.outcome == nil {
+			continue
+		}
+		if outcomes++; p.changes > 0 && outcomes > p.changes {
+			return inbox[:i]
+		}
+	}
+	return inbox
+}
+
 // advance records what the messages report, and the starts that follow from it. If the store fails, advance tries
 // again until everything is recorded or the scheduler stops retrying. ownWorker reports whether the caller is a worker
 // that can make an attempt itself.
+//
+// If a store bounds its commits, one decision takes a part of the messages and of what follows. The next one follows at once.
 func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *attempt) {
+	p := part{changes: s.limits.Changes, divisible: s.limits.Changes > 1}
 	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
-		d := s.newDecision(r, inbox, ownWorker)
+		d := s.newDecision(r, p.of(inbox), ownWorker && next == nil)
+		d.part = p
 		err := d.decide()
 		if err == nil {
 			err = d.commit()
 		}
 		if err == nil {
-			next = d.dispatch()
+			inbox = inbox[len(d.inbox):]
+			again := d.t.More() || len(inbox) > 0
+			if a := d.dispatch(again); a != nil {
+				next = a
+			}
 			d.recycle()
-			return next
+			if !again {
+				return next
+			}
+			pause, p.logFirst = firstDelay/2, false
+			continue
+		}
+		if errors.Is(err, errTooMuch) {
+			p = p.smaller(d.t.Logged() > 0)
+			d.host.Release()
+			d.recycle()
+			pause = firstDelay / 2
+			continue
 		}
 		d.host.Release()
 		d.recycle()
@@ -134,7 +188,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
 			s.forget(r)
 			s.upkeep.deleteLeftovers(r.ID) // the runner may have been woken by a signal that was recorded as the run ended
-			return nil
+			return next
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(r) {
 				pause = firstDelay / 2
@@ -142,7 +196,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			}
 			s.loseOwnership(r, err)
 			s.answer(inbox, err)
-			return nil
+			return next
 		case ledger.Permanent(err) && r.held.Rev != 0 && s.changed(r):
 			// A record that the resource's record refers to, such as that of a pending run, was gone when it was read.
 			// The reason is that the resource's record had changed in the meantime.
@@ -155,7 +209,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			if errors.Is(err, store.ErrClosed) {
 				s.failWaiters(r)
 			}
-			return nil
+			return next
 		}
 		s.log.Warn("store failed; trying again", "run", r.ID, "error", err, "after", pause)
 		if !s.sleep(pause) {
@@ -165,7 +219,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 				s.unrecordedRuns = append(s.unrecordedRuns, unrecordedRun{r, err})
 				s.mu.Unlock()
 			}
-			return nil
+			return next
 		}
 	}
 }
@@ -189,18 +243,45 @@ func (d *decision) decide() (err error) {
 	}
 	if r.log != nil {
 		d.in.Lines = r.log
-		if r.log.Unprepared() {
-			if err := r.log.Prepare(s.ledger.View(s.base)); err != nil {
-				return err
-			}
+		if err := d.prepareLog(); err != nil {
+			return err
 		}
 	}
 	r.mu.Lock()
 	d.leftovers = r.leftovers
 	r.mu.Unlock()
 	d.in.Leftovers = d.leftovers > 0
-	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, s.limits)
+	limits := s.limits
+	limits.Changes = d.part.changes
+	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, limits)
 	return err
+}
+
+// prepareLog prepares the writes of the lines that were logged so far, for the commit of the decision. What the commit has no
+// room for is written before. So the lines of a step are on record before its outcome.
+//
+// A crash between these commits leaves the first lines on record.
+func (d *decision) prepareLog() error {
+	s, l := d.host.s, d.runner.log
+	if !l.Unprepared() {
+		return nil
+	}
+	for newest := l.Newest(); ; {
+		if err := l.Prepare(s.ledger.View(s.base)); err != nil {
+			return err
+		}
+		ops, last := l.Ops()
+		if len(ops) == 0 || last >= newest && !d.part.logFirst {
+			return nil
+		}
+		state := d.runner.held.Run
+		if _, err := s.ledger.Commit(s.base, append(slices.Clip(ops), store.Check(state.Key(), state.Rev))); err != nil {
+			return err
+		}
+		if l.Written(last); last >= newest {
+			return nil
+		}
+	}
 }
 
 // commit writes a transition. Either the whole transition is written, or nothing.
@@ -214,6 +295,9 @@ func (d *decision) commit() error {
 	ops := d.t.Ops()
 	if len(ops) == 0 {
 		return nil
+	}
+	if (d.part.divisible || d.t.Logged() > 0) && s.accepts != (store.Limits{}) && s.accepts.Check(ops) != nil {
+		return errTooMuch
 	}
 	rev, err := s.ledger.Commit(s.base, ops)
 	for pause := firstDelay; errors.Is(err, store.ErrUnknown) && !ledger.Permanent(err); pause = min(2*pause, longestDelay) {
@@ -233,8 +317,9 @@ func (d *decision) commit() error {
 }
 
 // dispatch carries out a committed transition, and gives the attempts that start to workers. If the caller is a worker
-// that must make one of these attempts itself, dispatch returns this attempt instead.
-func (d *decision) dispatch() (next *attempt) {
+// that must make one of these attempts itself, dispatch returns this attempt instead. again reports whether another decision about
+// the run follows at once.
+func (d *decision) dispatch(again bool) (next *attempt) {
 	s := d.host.s
 	t := d.t
 	stopped, inFlight := d.updateRunner()
@@ -249,7 +334,7 @@ func (d *decision) dispatch() (next *attempt) {
 	for _, a := range stopped {
 		a.End(t.Stop())
 	}
-	d.suspend(inFlight)
+	d.suspend(inFlight, again)
 	s.answer(d.inbox, nil) // after suspend, so that a caller that gets its answer finds the run where it now belongs
 	d.notifyOthers()
 	for k, a := range d.made {
@@ -317,7 +402,7 @@ func (d *decision) notifyOthers() {
 
 // suspend removes the runner of a run that has ended. Otherwise suspend arranges that the runner is driven again when
 // the run can continue, and unloads the records if nobody works on the run.
-func (d *decision) suspend(inFlight bool) {
+func (d *decision) suspend(inFlight, again bool) {
 	s := d.host.s
 	r, t := d.runner, d.t
 	if t.Over() {
@@ -355,7 +440,7 @@ func (d *decision) suspend(inFlight bool) {
 	if t.NeedsWorker() || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
 		s.enqueue(r)
 	}
-	if !inFlight && (!t.NeedsWorker() || s.crowded()) {
+	if !inFlight && !again && (!t.NeedsWorker() || s.crowded()) {
 		r.unload()
 	}
 }
@@ -406,7 +491,7 @@ func (s *scheduler) load(r *runner) error {
 			return err
 		}
 	}
-	log := runlog.New(r.ID, record.FirstLine(last, state.LogEpoch), s.opts.Limits.LogLines)
+	log := s.newLog(r.ID, record.FirstLine(last, state.LogEpoch))
 	for i := range state.Steps {
 		log.SetKept(state.Plan.Step(i).ID, state.Steps[i].Rec.Lines)
 	}
@@ -418,6 +503,13 @@ func (s *scheduler) load(r *runner) error {
 	r.log, r.outputs = log, outputs
 	r.mu.Unlock()
 	return nil
+}
+
+// newLog returns the log of a run whose lines are numbered after last.
+func (s *scheduler) newLog(run string, last int64) *runlog.Log {
+	l := runlog.New(run, last, s.opts.Limits.LogLines)
+	l.Within(s.logRoom)
+	return l
 }
 
 // loadSteps collects the outputs of the steps that were read, and corrects the steps during which an earlier process has

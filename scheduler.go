@@ -31,6 +31,8 @@ type scheduler struct {
 	ledger      *ledger.Ledger
 	view        run.Reader // the ledger, for decisions
 	limits      run.Limits
+	accepts     store.Limits // of the store; a decision is divided if its commit would pass them
+	logRoom     runlog.Room
 	events      *feed
 	log         *asynclog.Logger
 	followers   runlog.Followers
@@ -79,6 +81,7 @@ func newScheduler(st store.Store, opts Options, l *ledger.Ledger, events *feed) 
 		ErrorText: opts.Limits.ErrorText, Attempts: opts.Limits.Attempts,
 		Interruptions: opts.Limits.Interruptions, Steps: opts.Limits.Steps,
 	}
+	s.obey(store.LimitsOf(st))
 	s.pool = sched.NewPool[record.Key, *runner](opts.Workers, func() int64 { return clock.Now().UnixNano() }, func() { s.startWorker(nil) }, s.drivers.forgetPlanner)
 	s.drivers.pool = s.pool
 	s.pauses.init(s.pool)
@@ -86,6 +89,24 @@ func newScheduler(st store.Store, opts Options, l *ledger.Ledger, events *feed) 
 	s.background = &background{pool: s.pool}
 	s.flusher.init(s)
 	return s
+}
+
+// obey bounds the decisions about runs and the writes of logs by what the store accepts.
+func (s *scheduler) obey(accepts store.Limits) {
+	if !record.Bounded(accepts) {
+		return
+	}
+	s.accepts = accepts
+	const inPlan = 64 // bytes that a plan has more than the document it comes from
+	_, most := s.opts.Limits.fill(accepts)
+	s.limits.Plan = most.Document + inPlan
+	ops := s.ledger.Batch
+	if accepts.Ops > 0 {
+		ops = accepts.Ops - run.OpsOfRest - 1 // one record of log lines
+	}
+	s.limits.Changes = max(ops/run.OpsOfStep, 1)
+	s.logRoom.Chunk, s.logRoom.Bytes = record.LogChunk(accepts, s.opts.Limits.LogLine)
+	s.logRoom.Records = s.ledger.Batch - 1 // one op checks the run
 }
 
 // loop gives runs their turn when their due times have come. It returns when the scheduler has stopped.

@@ -18,7 +18,7 @@ import (
 // form. A Ledger is safe for concurrent use.
 type Ledger struct {
 	Store store.Store // opened and closed by the caller of New
-	batch int         // how many records one commit removes at most
+	Batch int         // the largest number of records that one commit removes; never changed
 
 	mu        sync.Mutex               // guards what follows; held for a look-up and never during a call of the store
 	plans     map[string]*plan.Plan    // by the key of their definition; a plan is shared and never changed
@@ -67,7 +67,7 @@ func needed(err error) error {
 // New returns a ledger on a store. The caller opens and closes the store.
 func New(st store.Store) *Ledger {
 	return &Ledger{
-		Store: open{st}, batch: removeBatch(store.LimitsOf(st)),
+		Store: open{st}, Batch: removeBatch(store.LimitsOf(st)),
 		plans: map[string]*plan.Plan{}, pipelines: map[string]pipelineState{}, returned: map[uint64]struct{}{},
 	}
 }

@@ -110,7 +110,7 @@ func (p *Pruner) PruneAll(ctx context.Context, pause func()) error {
 			if err != nil && damage == nil {
 				damage = err
 			}
-			if n++; n%p.ledger.batch == 0 && pause != nil {
+			if n++; n%p.ledger.Batch == 0 && pause != nil {
 				pause()
 			}
 		}
@@ -164,7 +164,7 @@ func (p *Pruner) commit(ctx context.Context) error {
 
 // add adds removals to the group, all of them to the same commit.
 func (p *Pruner) add(ctx context.Context, k record.Key, counts Removed, ops ...store.Op) error {
-	if len(p.group)+len(ops) > p.ledger.batch {
+	if len(p.group)+len(ops) > p.ledger.Batch {
 		if err := p.commit(ctx); err != nil {
 			return err
 		}
@@ -302,7 +302,7 @@ func (p *past) pruneRuns(ctx context.Context) error {
 }
 
 // maxPastRuns returns the number of runs that pastRuns returns at once.
-func (p *past) maxPastRuns() int { return max(p.ledger.batch/4, 1) }
+func (p *past) maxPastRuns() int { return max(p.ledger.Batch/4, 1) }
 
 // pastRuns returns the oldest runs that the limits do not cover, behind a key of the index. If there can be more of them,
 // next is the key behind which they are. The reading ends at the first run that the limits cover.
@@ -436,7 +436,7 @@ func (p *past) removeRun(ctx context.Context, r pastRun) error {
 			if err != nil {
 				return err
 			}
-			if len(ops) == p.ledger.batch {
+			if len(ops) == p.ledger.Batch {
 				return p.removeLargeRun(ctx, r)
 			}
 			ops = append(ops, store.Delete(found.Key))
@@ -651,12 +651,12 @@ func (l *Ledger) RemoveLeftovers(ctx context.Context) error {
 	return nil
 }
 
-// RemoveAll removes every record whose key has one of the prefixes, in commits of at most [RemoveBatch] records. A crash
+// RemoveAll removes every record whose key has one of the prefixes, in commits of at most [Ledger].Batch records. A crash
 // in between leaves the remaining records.
 func (l *Ledger) RemoveAll(ctx context.Context, prefixes ...string) error {
 	for len(prefixes) > 0 {
 		var ops []store.Op
-		for r, err := range l.Store.List(ctx, store.Query{Prefix: prefixes[0], Limit: l.batch}) {
+		for r, err := range l.Store.List(ctx, store.Query{Prefix: prefixes[0], Limit: l.Batch}) {
 			if err != nil {
 				return err
 			}
@@ -667,7 +667,7 @@ func (l *Ledger) RemoveAll(ctx context.Context, prefixes ...string) error {
 				return err
 			}
 		}
-		if len(ops) < l.batch {
+		if len(ops) < l.Batch {
 			prefixes = prefixes[1:]
 		}
 	}

@@ -480,7 +480,7 @@ func TestRemovalsAreAsLargeAsTheStoreAccepts(t *testing.T) {
 			}
 			st := &strict{Store: wide.Store, limits: c.limits}
 			b := &book{Ledger: New(st), t: t}
-			require.Equal(t, c.batch, b.batch)
+			require.Equal(t, c.batch, b.Batch)
 			keys, more, err := b.View(t.Context()).Leftovers("r2")
 			require.NoError(t, err)
 			require.True(t, more)

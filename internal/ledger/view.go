@@ -74,7 +74,7 @@ func (v View) RevisionKeys(k record.Key) ([]string, error) {
 // are more.
 func (v View) Leftovers(run string) (keys []string, more bool, err error) {
 	for _, prefix := range Leftovers(run) {
-		left := v.l.batch - len(keys)
+		left := v.l.Batch - len(keys)
 		found, err := v.l.keys(v.ctx, store.Query{Prefix: prefix, Limit: left + 1})
 		if err != nil {
 			return nil, false, err

@@ -169,12 +169,12 @@ func (t *Transition) pinDefinition() (err error) {
 // very many drivers listen to the type of the resource, pinPlan ends the run.
 func (t *Transition) pinPlan(p *plan.Plan) error {
 	doc := record.Encode(p)
-	most, limit := store.MaxValue, text.FixedLimit
+	most := store.MaxValue
 	if t.limits.Plan > 0 {
-		most, limit = t.limits.Plan, "a limit of this store"
+		most = t.limits.Plan
 	}
 	if len(doc) > most {
-		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes as a record, %s", p.Len(), len(doc), text.MoreThan(most, limit)))
+		return t.finishWith(plan.Failed, fmt.Sprintf("the %d steps of the run have %d bytes as a record, %s", p.Len(), len(doc), text.MoreThan(most, text.FixedLimit)))
 	}
 	t.plan, t.rec.Hash = p, ""
 	t.extra = append(t.extra, store.Put(record.PlanKey(t.run.ID), doc))

@@ -79,7 +79,7 @@ type change struct {
 	ops           []store.Op
 	before, after map[string]store.Record
 	over, idle    bool
-	more          bool // another decision follows at once
+	more          bool     // another decision follows at once
 	starts        []string // ids of the steps that start
 	due           record.Time
 }
