@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -319,6 +320,48 @@ func TestDeletionWithoutDriversIsOneCommit(t *testing.T) {
 	require.True(t, r.over)
 	require.Nil(t, w.head())
 	require.Equal(t, []run.Change{{State: plan.Running}, {State: plan.Succeeded}, {Removed: true}}, r.changes)
+}
+
+// A deletion of a resource with more generations than one commit removes takes several, and the resource goes in the last one. A
+// process that dies in between goes on, and nobody stops the deletion any more.
+func TestEndOfADeletionTakesAsManyCommitsAsTheStoreNeeds(t *testing.T) {
+	const generations = 20
+	for _, dies := range []bool{false, true} {
+		t.Run(fmt.Sprint("dies ", dies), func(t *testing.T) {
+			w := newWorld(t)
+			w.limits.Changes = 2
+			k := w.queuedRun("", record.Deleted, func(rec *record.Run, head *record.Resource) {
+				rec.Generation, head.Generation = generations, generations
+				for i := range int64(generations - 1) {
+					w.put(record.RevisionKey(resource, i+1), &record.Revision{Version: 1, At: start, Spec: []byte(`{"a":1}`)})
+				}
+			})
+			var changes []run.Change
+			parts := 0
+			for over := false; !over; parts++ {
+				r := w.drive(k, run.Input{})
+				require.NotEqual(t, r.over, r.more)
+				require.Equal(t, r.over, w.head() == nil)
+				require.Equal(t, !r.over, w.has(record.RevisionKey(resource, generations)))
+				changes = append(changes, r.changes...)
+				if over = r.over; over {
+					break
+				}
+				if dies {
+					w.crash()
+				}
+				r = w.drive(k, run.Input{Stops: []*run.StopRequest{{Kind: plan.StopCancel, Reason: "too late", Cause: fault.Canceled}}})
+				require.NoError(t, r.stop)
+				changes = append(changes, r.changes...)
+				over = r.over
+			}
+			require.GreaterOrEqual(t, parts, 2)
+			require.Equal(t, []run.Change{{State: plan.Running}, {State: plan.Succeeded}, {Removed: true}}, changes)
+			for i := range int64(generations) {
+				require.False(t, w.has(record.RevisionKey(resource, i+1)), "generation %d", i+1)
+			}
+		})
+	}
 }
 
 func TestEndRemovesLeftovers(t *testing.T) {
