@@ -74,7 +74,7 @@ func (t *Transition) settleOwner(m *Member) {
 // releases reports whether the run is given up, because the next steps need drivers that this engine has not, and nothing of the
 // run is under way here or can go on here by itself.
 func (t *Transition) releases() bool {
-	if len(t.elsewhere)+len(t.nowhere) == 0 || len(t.starts) > 0 {
+	if len(t.elsewhere)+len(t.nowhere) == 0 || len(t.starts) > 0 || t.more {
 		return false
 	}
 	here := false // something goes on here by itself

@@ -71,11 +71,13 @@ type tally struct {
 	before int // up to the first mark; all if there is no mark
 	until  int // up to the last mark; 0 if there is no mark
 	marked bool
+	marks  int // several can come together, if a commit that was to write one of them has failed
 }
 
 func (t *tally) add(lines int, marked bool) {
 	if marked {
 		t.marked, t.until = true, t.lines
+		t.marks++
 	}
 	t.lines += lines
 	if !t.marked {
@@ -139,7 +141,7 @@ type change struct {
 	edited map[string][]record.LogLine // the records that are written again, by key; a record without lines is removed
 	kept   map[string]int              // the lines of each step after the change
 	marked map[string]bool             // the steps of which lines are dropped
-	// emptied are the steps of which only the mark is on record, because everything else had to go for the new lines.
+	// emptied are the steps of which only the mark can be on record, because everything else had to go for the new lines.
 	emptied []string
 	ops     []store.Op
 	last    int64
@@ -180,7 +182,8 @@ func (l *Log) prepare(reader Reader, most int) (again bool, err error) {
 	for i := range c.lines {
 		s := l.steps[c.lines[i].Step]
 		c.kept[c.lines[i].Step] = s.written + s.writing
-		if s.written == 0 && s.old && !slices.Contains(c.emptied, c.lines[i].Step) {
+		// A mark alone can be on record if a process has ended between two commits that belong together.
+		if s.written == 0 && (s.old || l.room.Chunk > 0) && !slices.Contains(c.emptied, c.lines[i].Step) {
 			c.emptied = append(c.emptied, c.lines[i].Step)
 		}
 	}
@@ -333,7 +336,7 @@ func (c *change) bound(run, id string) (fits bool, must int, err error) {
 		n = max(n, oldTail+fresh.until-freshHead)
 	}
 	c.kept[id] = old.lines + fresh.lines
-	if n == 0 && !(fresh.marked && old.marked) {
+	if n == 0 && fresh.marks < 2 && !(fresh.marked && old.marked) {
 		return true, 0, nil
 	}
 	amongFresh := fresh.marked || n > oldTail // where the mark will be

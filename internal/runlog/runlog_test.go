@@ -151,6 +151,14 @@ func TestALogKeepsTheBeginningAndTheEnd(t *testing.T) {
 			if crash {
 				l.Recount()
 				for id, lines := range all {
+					if room.Chunk > 0 {
+						// Of a step whose lines were dropped before they were written, the mark can be lost although newer lines
+						// of other steps are on record: one commit need not write all lines.
+						last = 0
+						if of := byStep(d.lines(), id); len(of) > 0 {
+							last = of[len(of)-1].Seq
+						}
+					}
 					for len(lines) > 0 && lines[len(lines)-1].seq > last {
 						lines = lines[:len(lines)-1]
 					}
