@@ -447,33 +447,49 @@ func TestRetryKeepsWhatWasDone(t *testing.T) {
 		{"along the newest definition, from the start", listOf("a", "b"), []record.Step{was(plan.Succeeded), was(plan.Failed)},
 			record.Run{Newest: true, From: run.FromStart}, listOf("a", "c"), []string{"a"}, nil},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.host.register("a", "b", "c", "d", "f", plan.PlannerName("p"))
-			w.savePipeline("p", listOf("z"))
-			if c.now != nil {
-				w.savePipeline("p", c.now)
-			}
-			w.endedRun("old", c.old, nil, c.steps...)
-			k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) {
-				rec.Of, rec.From, rec.Newest = "old", c.of.From, c.of.Newest
-			})
-			require.Equal(t, c.starts, w.drive(k, run.Input{}).starts)
-			is := w.recOf(k)
-			require.Equal(t, "old", is.Rec.Of)
-			var kept []string
-			for i := range is.Steps {
-				if s := is.Steps[i].Rec; s.State.Final() {
-					kept = append(kept, is.Plan.Step(i).ID)
-					old := w.oldStep("old", is.Plan.Step(i).ID)
-					require.Equal(t, old, s)
-				} else if s.State == plan.Running {
-					require.Equal(t, 1, s.Attempt, "attempts are counted from 1 again")
+		for _, changes := range []int{0, 1, 2} {
+			t.Run(fmt.Sprint(c.name, ", ", changes), func(t *testing.T) {
+				w := newWorld(t)
+				w.limits.Changes = changes
+				w.host.register("a", "b", "c", "d", "f", plan.PlannerName("p"))
+				w.savePipeline("p", listOf("z"))
+				if c.now != nil {
+					w.savePipeline("p", c.now)
 				}
-			}
-			require.Equal(t, c.kept, kept)
-		})
+				w.endedRun("old", c.old, nil, c.steps...)
+				k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) {
+					rec.Of, rec.From, rec.Newest = "old", c.of.From, c.of.Newest
+				})
+				require.Equal(t, c.starts, w.driveAll(k))
+				is := w.recOf(k)
+				require.Equal(t, "old", is.Rec.Of)
+				var kept []string
+				for i := range is.Steps {
+					if s := is.Steps[i].Rec; s.State.Final() {
+						kept = append(kept, is.Plan.Step(i).ID)
+						old := w.oldStep("old", is.Plan.Step(i).ID)
+						require.Equal(t, old, s)
+					} else if s.State == plan.Running {
+						require.Equal(t, 1, s.Attempt, "attempts are counted from 1 again")
+					}
+				}
+				require.Equal(t, c.kept, kept)
+			})
+		}
 	}
+}
+
+// driveAll drives a run until nothing is left to decide, and returns the steps that start. The process dies in between.
+func (w *world) driveAll(k *heldRun) (starts []string) {
+	w.Helper()
+	for more := true; more; {
+		r := w.drive(k, run.Input{})
+		starts, more = append(starts, r.starts...), r.more
+		if more && len(k.calls) == 0 {
+			w.crash()
+		}
+	}
+	return starts
 }
 
 func (w *world) oldStep(run, step string) record.Step {
@@ -531,27 +547,35 @@ func TestRetryOfNewestPlanKeepsWhatIsPlannedAgain(t *testing.T) {
 		{"the old run is there", false, []string{"b"}, plan.Succeeded},
 		{"the old run is gone", true, nil, plan.Failed},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.host.register("a", "b", plan.PlannerName("p"))
-			w.savePipeline("p", &plan.Plan{}, func(rec *record.Pipeline) { rec.Planned = true })
-			old := listOf(plan.PlannerStep, "a", "b")
-			old.Planned = true
-			w.endedRun("old", old, nil, record.Step{State: plan.Succeeded}, record.Step{State: plan.Succeeded, Attempt: 1}, record.Step{State: plan.Failed})
-			k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of, rec.Newest = "old", true })
-			require.Equal(t, []string{plan.PlannerStep}, w.drive(k, run.Input{}).starts, "the steps are planned again")
-			if c.gone {
-				w.write(store.Delete(record.RunKey("old")))
-			}
-			r := w.answer(k, 0, func(o *run.Outcome) {
-				whole := *k.state.Run.Plan
-				whole.Steps = append(append([]plan.Step{}, whole.Steps...), listOf("a", "b").Steps...)
-				o.Kind, o.Plan = run.Planned, &whole
+		for _, changes := range []int{0, 1} {
+			t.Run(fmt.Sprint(c.name, ", ", changes), func(t *testing.T) {
+				w := newWorld(t)
+				w.limits.Changes = changes
+				w.host.register("a", "b", plan.PlannerName("p"))
+				w.savePipeline("p", &plan.Plan{}, func(rec *record.Pipeline) { rec.Planned = true })
+				old := listOf(plan.PlannerStep, "a", "b")
+				old.Planned = true
+				w.endedRun("old", old, nil, record.Step{State: plan.Succeeded}, record.Step{State: plan.Succeeded, Attempt: 1}, record.Step{State: plan.Failed})
+				k := w.queuedRun("p", record.Retried, func(rec *record.Run, _ *record.Resource) { rec.Of, rec.Newest = "old", true })
+				require.Equal(t, []string{plan.PlannerStep}, w.drive(k, run.Input{}).starts, "the steps are planned again")
+				if c.gone {
+					w.write(store.Delete(record.RunKey("old")))
+				}
+				r := w.answer(k, 0, func(o *run.Outcome) {
+					whole := *k.state.Run.Plan
+					whole.Steps = append(append([]plan.Step{}, whole.Steps...), listOf("a", "b").Steps...)
+					o.Kind, o.Plan = run.Planned, &whole
+				})
+				if changes > 0 && !c.gone {
+					require.True(t, r.more)
+					require.Equal(t, c.starts, w.driveAll(k))
+				} else if !r.more {
+					require.Equal(t, c.starts, r.starts)
+					require.Equal(t, c.gone, r.over)
+				}
+				require.Equal(t, c.state, w.recOf(k).Steps[0].Rec.State)
 			})
-			require.Equal(t, c.starts, r.starts)
-			require.Equal(t, c.gone, r.over)
-			require.Equal(t, c.state, w.recOf(k).Steps[0].Rec.State)
-		})
+		}
 	}
 }
 

@@ -201,18 +201,14 @@ func (t *Transition) remove(revisions []string) {
 }
 
 // removeFirst removes the first of more revisions than one commit can remove, and leaves the end of the run to a later
-// transition. The resource, its newest generation and the one that the run has pinned stay until then, so that the next process
-// continues the run if this one ends.
+// transition. The resource and its newest generation, which the run has pinned and which is the last one, stay until then, so that
+// the next process continues the run if this one ends.
 func (t *Transition) removeFirst(revisions []string, most int) {
 	t.more, t.removing = true, true
-	pinned, newest := record.RevisionKey(t.key, t.rec.Generation), record.RevisionKey(t.key, t.head.Generation)
 	if !t.begun {
 		t.head = nil // it does not change yet
 	}
-	for _, key := range revisions {
-		if most > 0 && key != pinned && key != newest {
-			t.extra = append(t.extra, store.Delete(key))
-			most--
-		}
+	for _, key := range revisions[:most] {
+		t.extra = append(t.extra, store.Delete(key))
 	}
 }

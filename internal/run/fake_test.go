@@ -520,6 +520,13 @@ func (w *world) commit(k *heldRun, in *run.Input, t *run.Transition) *result {
 	}
 	if most := w.limits.Changes; most > 0 {
 		require.LessOrEqual(w, len(ops), most*run.OpsOfStep+run.OpsOfRest+1, "and one record of log lines: %v", r.ops)
+		steps := 0
+		for _, op := range ops {
+			if strings.HasPrefix(op.Key(), record.StepsOf(k.id)) {
+				steps++
+			}
+		}
+		require.LessOrEqual(w, steps, most, "the steps that change: %v", r.ops)
 	}
 	before := w.records()
 	w.checkFenced(k, ops)

@@ -141,10 +141,8 @@ type change struct {
 	edited map[string][]record.LogLine // the records that are written again, by key; a record without lines is removed
 	kept   map[string]int              // the lines of each step after the change
 	marked map[string]bool             // the steps of which lines are dropped
-	// emptied are the steps of which only the mark can be on record, because everything else had to go for the new lines.
-	emptied []string
-	ops     []store.Op
-	last    int64
+	ops    []store.Op
+	last   int64
 }
 
 // Prepare makes the writes that bring all lines on record, and keep each step within its limit. After an error of the
@@ -182,10 +180,6 @@ func (l *Log) prepare(reader Reader, most int) (again bool, err error) {
 	for i := range c.lines {
 		s := l.steps[c.lines[i].Step]
 		c.kept[c.lines[i].Step] = s.written + s.writing
-		// A mark alone can be on record if a process has ended between two commits that belong together.
-		if s.written == 0 && (s.old || l.room.Chunk > 0) && !slices.Contains(c.emptied, c.lines[i].Step) {
-			c.emptied = append(c.emptied, c.lines[i].Step)
-		}
 	}
 	l.mu.Unlock()
 	c.room.Records--
@@ -321,7 +315,7 @@ func (c *change) bound(run, id string) (fits bool, must int, err error) {
 	if c.kept[id] <= c.limit && !fresh.marked {
 		return true, 0, nil
 	}
-	if c.kept[id] > fresh.lines || slices.Contains(c.emptied, id) {
+	if c.kept[id] > fresh.lines {
 		if old, err = c.recorded(run, id); err != nil {
 			return false, 0, err
 		}

@@ -316,6 +316,17 @@ func TestEverythingAtItsLargestFitsIntoTheStore(t *testing.T) {
 				require.Equal(t, conveyor.StateCanceled, s.State)
 			}
 		}},
+		{"a line, an error and the end of the run come together", func(t *testing.T, e *rig.Engine, l conveyor.Limits) {
+			line := min(l.LogLine, 200<<10) // a larger one would be written at once
+			e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				req.Log.Info(fill(line))
+				return conveyor.Done(), conveyor.Permanent(errors.New(worst(l.ErrorText)))
+			}))
+			e.Save(fillDocument(wide(1, "d"), l.Document))
+			run := e.Finish(full(l, "a"))
+			require.Equal(t, conveyor.StateFailed, run.State)
+			require.Len(t, e.AllLogs(run.ID, conveyor.LogOptions{}), 1)
+		}},
 		{"all steps are blocked at once, are paused, and go on", func(t *testing.T, e *rig.Engine, l conveyor.Limits) {
 			e.Save(fillDocument(wide(many(l), "d"), l.Document))
 			run := e.MustApply(full(l, "a"))
