@@ -757,3 +757,38 @@ func TestFinalizationPassesOverDriversThatCannot(t *testing.T) {
 	require.Equal(t, record.Step{State: plan.Skipped, Ended: start, Reason: `driver "a" has nothing to finalize`}, w.recOf(k).Steps[1].Rec)
 	require.Nil(t, w.head())
 }
+
+// Steps that wake up at once are woken in several transitions if one can only change so many steps.
+func TestStepsThatWakeUpAtOnceAreDivided(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a", "b", "c")
+	w.limits.Changes = 2
+	p := listOf("a", "b", "c")
+	p.Independent = true
+	waiting := record.Step{State: plan.Waiting, Attempt: 1, Again: true, Await: "go", Started: start, Due: w.now.Add(time.Minute)}
+	k := w.activeRun(p, []record.Step{waiting, waiting, waiting})
+	w.now = w.now.Add(time.Hour)
+	var starts []string
+	for _, more := range []bool{true, true, false} {
+		r := w.drive(k, run.Input{})
+		require.Equal(t, more, r.more)
+		starts = append(starts, r.starts...)
+	}
+	require.Equal(t, []string{"a", "b", "c"}, starts)
+}
+
+// The end of a run is not in the commit of an outcome if this has as many changes as it can have.
+func TestTheEndOfARunIsDivided(t *testing.T) {
+	w := newWorld(t)
+	w.host.register("a")
+	w.limits.Changes = 1
+	k := w.activeRun(listOf("a"), []record.Step{{State: plan.Running, Attempt: 1, Started: start}})
+	r := w.answer(k, 0, done)
+	require.False(t, r.over)
+	require.True(t, r.more)
+	require.Equal(t, []run.Change{{Step: "a", Driver: "a", State: plan.Succeeded, Attempt: 1}}, r.changes)
+	w.crash()
+	r = w.drive(k, run.Input{})
+	require.True(t, r.over)
+	require.Equal(t, []run.Change{{State: plan.Succeeded}}, r.changes)
+}

@@ -372,6 +372,28 @@ func TestEverythingAtItsLargestFitsIntoTheStore(t *testing.T) {
 				require.Fail(t, "a generation is left", r.Key)
 			}
 		}},
+		{"planned steps have large outputs, and a retry keeps them", func(t *testing.T, e *rig.Engine, l conveyor.Limits) {
+			e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				if req.Step.Name == "last" && req.Cause != conveyor.CauseRetried {
+					return conveyor.Done(), conveyor.Permanent(errors.New(worst(l.ErrorText)))
+				}
+				return conveyor.DoneWith(fill(l.Output)), nil
+			}))
+			planner := rig.NewFanOut()
+			planner.Func = func(context.Context, *conveyor.Object) ([]conveyor.Step, error) {
+				p := wide(3, "d")
+				p.Steps = append(p.Steps, conveyor.Step{ID: "last", Name: "last", Driver: "d"})
+				return fillDocument(p, l.Document-400).Steps, nil
+			}
+			e.SavePlanned(planner)
+			run := e.Finish(full(l, "a"))
+			require.Equal(t, conveyor.StateFailed, run.State)
+			for _, newest := range []bool{false, true} {
+				again, err := e.Retry(t.Context(), run.ID, conveyor.RetryFrom{Newest: newest})
+				require.NoError(t, err)
+				require.NoError(t, e.Ended(again.ID).Err())
+			}
+		}},
 		{"drivers that listen, and long logs that are cut", func(t *testing.T, e *rig.Engine, l conveyor.Limits) {
 			for i := range 6 {
 				e.Driver(longName(i), rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
