@@ -315,7 +315,7 @@ func (c *change) bound(run, id string) (fits bool, must int, err error) {
 	if c.kept[id] <= c.limit && !fresh.marked {
 		return true, 0, nil
 	}
-	if c.kept[id] > fresh.lines {
+	if c.kept[id] > fresh.lines || c.room.Chunk > 0 { // in the second case, the mark alone can be on record
 		if old, err = c.recorded(run, id); err != nil {
 			return false, 0, err
 		}

@@ -430,3 +430,38 @@ func TestALogIsWrittenInCommitsOfABoundedSize(t *testing.T) {
 		})
 	}
 }
+
+// TestAMarkThatIsAloneOnRecordIsNotForgotten drops all lines on record to make room for new ones, in a commit before that of the
+// new ones.
+func TestAMarkThatIsAloneOnRecordIsNotForgotten(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {
+			room := Room{Records: 2, Bytes: 4 * heldSize, Chunk: heldSize / 2}
+			l, d := New("r", 0, 3), disk{}
+			l.Within(room)
+			var all []logged
+			add := func(text string) {
+				l.Add(record.LogLine{Step: "a", Message: text}, true)
+				all = append(all, logged{l.seq, text})
+			}
+			add("0" + strings.Repeat("x", heldSize*2/3))
+			add("1" + strings.Repeat("x", heldSize*2/3)) // the first one is dropped
+			d.save(t, l)
+			require.Len(t, d, 2)
+			for i := range 5 {
+				add(fmt.Sprint(i + 2))
+			}
+			if last, _ := d.saveSome(t, l); restart {
+				require.Zero(t, last, "the first commit only makes room")
+				waiting := l.Unwritten()
+				l = New("r", waiting[0].Seq-1, 3)
+				l.Within(room)
+				for _, line := range waiting {
+					l.Add(line, true)
+				}
+			}
+			d.save(t, l)
+			require.Equal(t, 3, requireEnds(t, all, d.lines()))
+		})
+	}
+}
