@@ -71,7 +71,7 @@ type tally struct {
 	before int // up to the first mark; all if there is no mark
 	until  int // up to the last mark; 0 if there is no mark
 	marked bool
-	marks  int // several can come together, if a commit that was to write one of them has failed
+	marks  int
 }
 
 func (t *tally) add(lines int, marked bool) {
@@ -330,7 +330,7 @@ func (c *change) bound(run, id string) (fits bool, must int, err error) {
 		n = max(n, oldTail+fresh.until-freshHead)
 	}
 	c.kept[id] = old.lines + fresh.lines
-	if n == 0 && fresh.marks < 2 && !(fresh.marked && old.marked) {
+	if n == 0 && !(fresh.marked && old.marks+fresh.marks > 1) {
 		return true, 0, nil
 	}
 	amongFresh := fresh.marked || n > oldTail // where the mark will be

@@ -465,3 +465,21 @@ func TestAMarkThatIsAloneOnRecordIsNotForgotten(t *testing.T) {
 		})
 	}
 }
+
+// TestTwoMarksAmongNewLinesBecomeOne drops lines in memory before and after a commit that fails.
+func TestTwoMarksAmongNewLinesBecomeOne(t *testing.T) {
+	l, d := New("r", 0, 1), disk{}
+	var all []logged
+	add := func(size int) {
+		text := strings.Repeat("x", size)
+		l.Add(record.LogLine{Step: "a", Message: text}, true)
+		all = append(all, logged{l.seq, text})
+	}
+	add(heldSize + 1)
+	add(heldSize + 1)
+	require.NoError(t, l.Prepare(d))
+	add(heldSize * 2 / 3)
+	add(heldSize * 2 / 3)
+	d.save(t, l)
+	require.Equal(t, 1, requireEnds(t, all, d.lines()))
+}
