@@ -18,10 +18,6 @@ func (t *Transition) Ops() (ops []store.Op) {
 	ops = t.ops[:0]
 	idle := t.Idle()
 	if !idle {
-		if t.member != nil && !t.settled && t.changesOwner() {
-			t.settleOwner(t.member)
-			t.settled = true
-		}
 		for i := range t.steps {
 			c := &t.steps[i]
 			if c.key = t.was(c.index).Key; c.key == "" {
@@ -40,7 +36,6 @@ func (t *Transition) Ops() (ops []store.Op) {
 		}
 		ops = append(ops, t.attempts...)
 		ops = append(ops, t.extra...)
-		ops = append(ops, t.index...)
 		if t.over && !t.created {
 			ops = append(ops, store.Delete(record.ActiveKey(id)))
 		}

@@ -19,56 +19,46 @@ type Member struct {
 	Live store.Op // a condition that holds unless the engine is marked dead
 }
 
-// changesOwner reports whether the transition writes anything but lines of the log, or gives the run up.
-func (t *Transition) changesOwner() bool {
-	return t.created || t.begun || t.over || t.rewrite || t.head != nil || len(t.steps)+len(t.attempts)+len(t.extra) > 0 ||
-		t.rec.Owner == t.member.ID && t.releases()
-}
-
-// settleOwner decides who owns the run after the transition, and appends the changes of the index to ops.
+// settleOwner decides who owns the run after the transition, and appends to extra what makes the index show it. It is called
+// once, when everything else is decided, and does nothing unless the store is shared.
 //
 // A transition that changes nothing of a run without an owner leaves it so: a claim starts a step, ends the run, or releases it
 // with other needs, or is not made.
-func (t *Transition) settleOwner(m *Member) {
-	before := t.entriesBefore()
-	was := t.rec.Owner
+func (t *Transition) settleOwner() {
+	m, was := t.member, t.rec.Owner
+	if m == nil || t.Idle() {
+		return
+	}
+	release := t.releases()
+	if !t.writes() && !(was == m.ID && release) {
+		return
+	}
 	switch {
-	case t.over:
+	case t.over || release:
 		t.rec.Owner = ""
-	case t.rec.State == plan.Queued:
-		// It can be begun by whoever has what it needs.
-	case t.releases():
-		t.rec.Owner = ""
-	default:
+	case t.rec.State != plan.Queued: // a queued run can be begun by whoever has what it needs
 		t.rec.Owner = m.ID
 	}
 	if was != m.ID && t.rec.State != plan.Queued {
 		t.rec.Claims++
 		t.rewrite = true
 	}
-	if t.rec.Owner != was {
-		t.rewrite = true
-	}
+	t.rewrite = t.rewrite || t.rec.Owner != was
 	if t.rewrite && (t.rec.Owner == m.ID || was == m.ID) {
 		t.rec.Turn++
 	}
-	after := t.entriesAfter()
-	for _, key := range before {
-		if !slices.Contains(after, key) {
-			t.index = append(t.index, store.Delete(key))
-		}
-	}
-	for _, key := range after {
-		if !slices.Contains(before, key) {
-			t.index = append(t.index, store.Put(key, nil))
-		}
-	}
+	t.extra = append(t.extra, moveEntries(t.entriesBefore(), t.entriesAfter())...)
 	switch {
 	case t.rec.Owner == m.ID && was != m.ID:
-		t.index = append(t.index, m.Live)
+		t.extra = append(t.extra, m.Live)
 	case t.over && was == m.ID:
-		t.index = append(t.index, store.Delete(record.AskKey(was, t.run.ID)))
+		t.extra = append(t.extra, store.Delete(record.AskKey(was, t.run.ID)))
 	}
+}
+
+// writes reports whether the transition writes anything but lines of the log.
+func (t *Transition) writes() bool {
+	return t.rewrite || t.head != nil || len(t.steps)+len(t.attempts)+len(t.extra) > 0
 }
 
 // releases reports whether the run is given up, because the next steps need drivers that this engine has not, and nothing of the
@@ -77,13 +67,13 @@ func (t *Transition) releases() bool {
 	if len(t.elsewhere)+len(t.nowhere) == 0 || len(t.starts) > 0 || t.more {
 		return false
 	}
-	here := false // something goes on here by itself
+	here, open := false, t.firstOpen() // here: something goes on here by itself
 	for i, state := range t.states {
 		switch {
 		case state == plan.Running:
 			return false
 		case slices.Contains(t.elsewhere, i), slices.Contains(t.nowhere, i):
-		case i >= t.firstOpen() && (state == plan.Retrying || state == plan.Waiting || state == plan.Queued):
+		case i >= open && (state == plan.Retrying || state == plan.Waiting || state == plan.Queued):
 			here = true
 		}
 	}
@@ -95,63 +85,65 @@ func (t *Transition) entriesBefore() (keys []string) {
 	if t.created {
 		return nil
 	}
-	keys = entries(t.run.ID, &t.run.Rec, t.headBefore(), t.run)
-	return append(keys, otherPending(t.run.ID, t.headBefore())...)
+	return entries(t.run.ID, &t.run.Rec, t.state.Head, func() *record.RunState { return t.run })
 }
 
 // entriesAfter returns what entriesBefore returns after the transition.
 func (t *Transition) entriesAfter() (keys []string) {
-	head := t.headBefore()
+	head := t.state.Head
 	switch {
 	case t.removed:
 		head = nil
 	case t.head != nil:
 		head = t.head
 	}
-	is := &record.RunState{ID: t.run.ID, Rec: t.rec, Plan: t.plan, Steps: make([]record.StepState, len(t.states))}
-	if t.plan != nil {
+	if t.created && t.head.Pending != t.run.ID {
+		head = nil // whoever is pending was so before
+	}
+	return entries(t.run.ID, &t.rec, head, func() *record.RunState {
+		is := &record.RunState{ID: t.run.ID, Rec: t.rec, Plan: t.plan, Steps: make([]record.StepState, len(t.states))}
 		for i := range is.Steps {
 			is.Steps[i].Rec = *t.recorded(i)
 		}
-	}
-	keys = entries(t.run.ID, &t.rec, head, is)
-	if t.created {
-		return keys // whoever was pending before is so still
-	}
-	return append(keys, otherPending(t.run.ID, head)...)
+		return is
+	})
 }
 
-// headBefore returns the record of the resource before the transition, or nil if the transition does not depend on it.
-func (t *Transition) headBefore() *record.Resource { return t.state.Head }
-
-// entries returns the keys under which an unfinished run is found, given the record of its resource.
-func entries(id string, rec *record.Run, head *record.Resource, is *record.RunState) []string {
+// entries returns the keys under which an unfinished run is found, and that of the first pending run of the resource, given the
+// record of the resource. state returns the run; it is called only if the run has begun and has no owner.
+func entries(id string, rec *record.Run, head *record.Resource, state func() *record.RunState) (keys []string) {
 	switch {
-	case rec.State.Final():
-		return nil
+	case rec.State.Final(), rec.State == plan.Queued: // a queued run is the first pending one, or stands in line
 	case rec.Owner != "":
-		return []string{record.OwnedKey(rec.Owner, id)}
-	case rec.State == plan.Queued:
-		if head == nil || head.ID != rec.ResourceID || head.Pending != id || head.Active != "" {
-			return nil // it stands in line
-		}
-		return []string{pendingEntry(id, head)}
+		keys = append(keys, record.OwnedKey(rec.Owner, id))
+	default:
+		keys = needs(state())
 	}
-	return needs(is)
+	return append(keys, pendingEntry(head)...)
 }
 
-// otherPending returns the entry of the first pending run of a resource, unless that is the given run or an active run comes
-// before it.
-func otherPending(id string, head *record.Resource) []string {
-	if head == nil || head.Active != "" || head.Pending == "" || head.Pending == id {
+// pendingEntry returns the key of the entry of the first pending run of a resource. It returns none if there is no such run, or if
+// an active run comes before it.
+func pendingEntry(head *record.Resource) []string {
+	if head == nil || head.Active != "" || head.Pending == "" {
 		return nil
 	}
-	return []string{pendingEntry(head.Pending, head)}
+	return []string{record.ReadyKey(record.Ready{Lane: head.Lane, Run: head.Pending})}
 }
 
-// pendingEntry returns the key of the entry of a run that is the first pending run of its resource while no run is active.
-func pendingEntry(id string, head *record.Resource) string {
-	return record.ReadyKey(record.Ready{Lane: head.Lane, Run: id})
+// moveEntries returns the writes that make the entries before those after.
+func moveEntries(before, after []string) (ops []store.Op) {
+	for _, key := range before {
+		if !slices.Contains(after, key) {
+			ops = append(ops, store.Delete(key))
+		}
+	}
+	for _, key := range after {
+		if !slices.Contains(before, key) {
+			ops = append(ops, store.Put(key, nil))
+		}
+	}
+	return ops
 }
 
 // needs returns the entries of a run that has begun and has no owner: one for each driver that a step which can start needs,
@@ -195,16 +187,6 @@ func TakeOver(r *record.RunState, by *Member) []store.Op {
 
 // MoveEntry returns the writes that move the entry of the first pending run of a resource when a change that the run takes up gives
 // the resource another lane. before is the record of the resource that the commit replaces.
-func MoveEntry(before, after *record.Resource) (ops []store.Op) {
-	from, to := otherPending("", before), otherPending("", after)
-	if slices.Equal(from, to) {
-		return nil
-	}
-	for _, key := range from {
-		ops = append(ops, store.Delete(key))
-	}
-	for _, key := range to {
-		ops = append(ops, store.Put(key, nil))
-	}
-	return ops
+func MoveEntry(before, after *record.Resource) []store.Op {
+	return moveEntries(pendingEntry(before), pendingEntry(after))
 }

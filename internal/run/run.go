@@ -154,7 +154,11 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 			return t, err
 		}
 	}
-	return t, t.proceed()
+	err := t.proceed()
+	if err == nil {
+		t.settleOwner()
+	}
+	return t, err
 }
 
 // Wanted is what is committed together with a new run.
@@ -202,6 +206,7 @@ func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*T
 	if !t.over {
 		t.extra = append(t.extra, store.Put(record.ActiveKey(s.Run.ID), []byte("{}")))
 	}
+	t.settleOwner()
 	return t, nil
 }
 

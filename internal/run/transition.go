@@ -37,11 +37,9 @@ type Transition struct {
 	attempts []store.Op
 	extra    []store.Op
 
-	member    *Member    // nil unless the store is shared
-	index     []store.Op // what settleOwner writes
-	settled   bool       // settleOwner was called
-	elsewhere []int      // the steps whose driver another engine has
-	nowhere   []int      // the steps whose driver no engine has
+	member    *Member // nil unless the store is shared
+	elsewhere []int   // the steps whose driver another engine has
+	nowhere   []int   // the steps whose driver no engine has
 
 	starts      []int // the steps that start, in the order in which the host has granted them
 	needsWorker bool
@@ -97,7 +95,7 @@ func (t *Transition) Recycle() {
 	}
 	*t = Transition{
 		states: t.states[:0], steps: empty(t.steps), attempts: empty(t.attempts), extra: empty(t.extra), starts: t.starts[:0],
-		held: empty(t.held), index: empty(t.index), elsewhere: t.elsewhere[:0], nowhere: t.nowhere[:0],
+		held: empty(t.held), elsewhere: t.elsewhere[:0], nowhere: t.nowhere[:0],
 		ops: empty(t.ops), values: t.values[:0], changes: empty(t.changes),
 	}
 	transitions.Put(t)
