@@ -545,7 +545,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		if by := run.Preempt(next); by != nil && err == nil {
 			e.sched.preempt(k, by)
 		}
-		e.sched.enqueue(e.sched.take(next.Pending, k, laneOf(next.Pipeline, k)))
+		e.sched.enqueue(e.sched.take(next.Pending, k, record.Lane(next.Pipeline, k)))
 	}
 	if err != nil {
 		return nil, err

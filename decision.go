@@ -271,7 +271,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	now := clock.Now()
 	id := e.ids.Next(now)
 	rec := enqueueNewRun(k, id, now, want)
-	lane := laneOf(next.Pipeline, k)
+	lane := record.Lane(next.Pipeline, k)
 	r := s.createRunner(id, k, lane, rec)
 	ownWorker := next.Active == "" && next.Pending == id && s.pool.Reserve()
 	d, err := s.decideNewRun(r, want, rev, ownWorker, ownWorker)

@@ -37,7 +37,7 @@ func (s *scheduler) start(ctx context.Context) error {
 		running += f.running
 	}
 	for _, f := range found {
-		lane := laneOf(f.pipeline, f.key)
+		lane := record.Lane(f.pipeline, f.key)
 		r := s.take(f.id, f.key, lane)
 		r.mu.Lock()
 		r.diedAlone = f.running == 1 && running == 1

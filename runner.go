@@ -417,7 +417,7 @@ func (d *decision) suspend(inFlight, again bool) {
 			s.upkeep.deleteLeftovers(r.ID)
 		}
 		if head := t.Head(); head != nil && head.Pending != "" {
-			s.enqueue(s.take(head.Pending, r.Key, laneOf(head.Pipeline, r.Key)))
+			s.enqueue(s.take(head.Pending, r.Key, record.Lane(head.Pipeline, r.Key)))
 		}
 		s.upkeep.prune(r.Key)
 		return
@@ -664,7 +664,7 @@ func (s *scheduler) preempt(k record.Key, by *run.Preemption) {
 // stopRun asks a run to end, and waits until the request is recorded.
 func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, stop run.StopRequest) error {
 	answer := make(chan error, 1)
-	r := s.take(of.ID, of.Rec.Key(), laneOf(of.Rec.Pipeline, of.Rec.Key()))
+	r := s.take(of.ID, of.Rec.Key(), record.Lane(of.Rec.Pipeline, of.Rec.Key()))
 	ask := message{stop: &stopRequest{stop, answer}}
 	if !s.background.Go(func() { s.drive(r, ask, false) }) {
 		return ErrClosed
@@ -683,13 +683,4 @@ func runEvent(r *runner, rec *record.Run, now time.Time) Event {
 		Time: now, Kind: EventRun, Resource: Key(r.Key), Pipeline: rec.Pipeline, Run: r.ID, Cause: Cause(rec.Cause), By: rec.By,
 		State: State(rec.State), Reason: rec.Reason,
 	}
-}
-
-// laneOf returns the name of the lane in which a run waits for a worker: its pipeline, or the type of a resource
-// without a pipeline.
-func laneOf(pipeline string, k record.Key) string {
-	if pipeline == "" {
-		return "/" + k.Type
-	}
-	return pipeline
 }

@@ -82,7 +82,7 @@ func (e *Engine) recordSignal(ctx context.Context, runID, name string, signal *r
 		case err != nil:
 			return err
 		}
-		r := e.sched.take(runID, rec.Key(), laneOf(rec.Pipeline, rec.Key()))
+		r := e.sched.take(runID, rec.Key(), record.Lane(rec.Pipeline, rec.Key()))
 		r.noteLeftovers()
 		e.sched.enqueue(r)
 		e.logUnawaited(ctx, runID, name)

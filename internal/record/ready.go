@@ -26,8 +26,8 @@ const Urgent = "!"
 // Never is the time of a run that waits for a signal alone.
 const Never = Time(1<<63 - 1)
 
-// Lane returns the lane of a run: its pipeline, or a dot and the type of its resource if it has none. No name begins with a
-// dot.
+// Lane returns the lane of a run, in which it waits for a worker: its pipeline, or a dot and the type of its resource if it has
+// none. No name begins with a dot. The lanes take turns.
 func Lane(pipeline string, k Key) string {
 	if pipeline == "" {
 		return "." + k.Type
