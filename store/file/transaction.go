@@ -140,7 +140,7 @@ func (s *Store) write(tx *bbolt.Tx, known *tree, group []*groupcommit.Commit) (w
 		c.Revision = s.newest
 		for _, op := range c.Ops {
 			w.ops++
-			w.bytes += headerSize + len(op.Key()) + len(op.Value())
+			w.bytes += headerSize + op.Size()
 			if err := s.apply(records, op, c.Revision); err != nil {
 				return w, err
 			}

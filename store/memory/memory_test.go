@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,10 +44,10 @@ func TestSharedStoreBehindANetwork(t *testing.T) {
 		Forget: func(_ testing.TB, s store.Store) { s.(*remote).Forget() },
 		Lose: func(t testing.TB, s store.Store) (heal func()) {
 			of := s.(*remote).losing
-			of.set(true)
+			of.on.Store(true)
 			t.Cleanup(of.late.Wait)
 			return func() {
-				of.set(false)
+				of.on.Store(false)
 				of.late.Wait()
 			}
 		},
@@ -61,21 +62,8 @@ type remote struct {
 
 // losing is whether the answers of commits get lost. All handles have it in common.
 type losing struct {
-	mu   sync.Mutex // guards on
-	on   bool
+	on   atomic.Bool
 	late sync.WaitGroup // commits that happen after their callers have given up
-}
-
-func (l *losing) set(on bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.on = on
-}
-
-func (l *losing) isOn() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.on
 }
 
 const unknownFor = time.Millisecond
@@ -91,7 +79,7 @@ func (r *remote) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 	if err := r.Limits().Check(ops); err != nil {
 		return 0, err
 	}
-	if !r.losing.isOn() {
+	if !r.losing.on.Load() {
 		return r.Shared.Commit(ctx, ops...)
 	}
 	switch rand.IntN(5) {

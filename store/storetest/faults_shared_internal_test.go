@@ -159,6 +159,27 @@ func changed(f *faultyShared, pass func(c store.Change) []store.Change) watchFun
 	}
 }
 
+// firstPage returns a watch that ends when it has told what there was at its begin. If spent is set, the next range goes on where
+// the last one has ended.
+func firstPage(f *faultyShared, spent bool) watchFunc {
+	return func(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+		return func(yield func(store.Change, error) bool) {
+			for c, err := range f.Shared.Watch(ctx, prefix, after) {
+				if spent {
+					after = max(after, c.Revision)
+				}
+				if !yield(c, err) {
+					return
+				}
+				if c.Key == "" {
+					yield(store.Change{}, errors.New("the page is over"))
+					return
+				}
+			}
+		}
+	}
+}
+
 type sharedFault struct {
 	name     string
 	caughtBy string
@@ -345,34 +366,10 @@ var sharedFaults = []sharedFault{
 		})
 	}},
 	{"a watch can be ranged over once", "each range over a watch starts anew", func(f *faultyShared) {
-		f.watch = func(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
-			return func(yield func(store.Change, error) bool) {
-				for c, err := range f.Shared.Watch(ctx, prefix, after) {
-					if after = max(after, c.Revision); !yield(c, err) {
-						return
-					}
-					if after > 0 && c.Key == "" {
-						yield(store.Change{}, errors.New("nothing more"))
-						return
-					}
-				}
-			}
-		}
+		f.watch = firstPage(f, true)
 	}},
 	{"a watch tells no more after its first page", "the body of a watch may call the store", func(f *faultyShared) {
-		f.watch = func(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
-			return func(yield func(store.Change, error) bool) {
-				for c, err := range f.Shared.Watch(ctx, prefix, after) {
-					if !yield(c, err) {
-						return
-					}
-					if c.Key == "" {
-						yield(store.Change{}, errors.New("the page is over"))
-						return
-					}
-				}
-			}
-		}
+		f.watch = firstPage(f, false)
 	}},
 	{"a watch ends with canceled", "a watch ends with its context and yields the cause", func(f *faultyShared) {
 		f.watch = func(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {

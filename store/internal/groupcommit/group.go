@@ -48,7 +48,7 @@ func (e extent) with(c *Commit) extent {
 	e.commits++
 	e.ops += len(c.Ops)
 	for _, op := range c.Ops {
-		e.bytes += len(op.Key()) + len(op.Value())
+		e.bytes += op.Size()
 	}
 	return e
 }

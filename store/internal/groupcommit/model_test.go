@@ -251,7 +251,7 @@ func (m *model) exceeds(group []*caller) bool {
 	bytes, ops := 0, 0
 	for _, c := range group {
 		for _, op := range c.ops {
-			bytes += len(op.Key()) + len(op.Value())
+			bytes += op.Size()
 			ops++
 		}
 	}
