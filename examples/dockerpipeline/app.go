@@ -151,8 +151,8 @@ func (a *app) drive(ctx context.Context, e *conveyor.Engine, out io.Writer) erro
 	return errors.Join(err, e.Shutdown(end))
 }
 
-// prune removes the runs that are not kept any more, and the work folders of runs that have ended. The work folder of the last run stays until the next start. A
-// folder that cannot be removed is named, and does not hinder this start.
+// prune removes the runs that are not kept any more, and the work folders of runs that have ended. The work folder of the last
+// run stays until the next start. A folder that cannot be removed is named, and does not hinder this start.
 func (a *app) prune(ctx context.Context, e *conveyor.Engine, out io.Writer) error {
 	if _, err := e.Prune(ctx, conveyor.PruneOptions{}); err != nil {
 		return err

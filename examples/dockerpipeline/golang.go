@@ -73,7 +73,7 @@ func writtenGoEnv() map[string]string {
 // download fetches the toolchain and the modules that the clone depends on. It is separate from the work on them, so that a
 // failure of the network can be told from a failure of the code. A retry can help against a failure of the network only.
 func download(ctx context.Context, golang command) error {
-	if _, err := os.Stat(filepath.Join(golang.dir, "go.mod")); err != nil {
+	if !exists(filepath.Join(golang.dir, "go.mod")) {
 		return conveyor.Permanent(errors.New("the repository has no go.mod at its root"))
 	}
 	if _, err := golang.output(ctx, "go", "version"); err != nil { // fetches the toolchain that go.mod asks for
@@ -83,7 +83,7 @@ func download(ctx context.Context, golang command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(golang.dir, "go.sum")); vendored || err != nil {
+	if vendored || !exists(filepath.Join(golang.dir, "go.sum")) {
 		return nil
 	}
 	return golang.run(ctx, "go", "mod", "download")
@@ -91,7 +91,7 @@ func download(ctx context.Context, golang command) error {
 
 // usesVendor reports whether Go takes the modules from the folder vendor. It does so only if go.mod names Go 1.14 or later.
 func usesVendor(ctx context.Context, golang command) (bool, error) {
-	if _, err := os.Stat(filepath.Join(golang.dir, "vendor", "modules.txt")); err != nil {
+	if !exists(filepath.Join(golang.dir, "vendor", "modules.txt")) {
 		return false, nil
 	}
 	golang.env = append(slices.Clone(golang.env), "GOTOOLCHAIN=local") // needs no network

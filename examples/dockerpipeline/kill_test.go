@@ -80,6 +80,7 @@ func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGKILL")
 	}
+	t.Parallel()
 	blocking := newBlocking(t)
 	ledger := filepath.Join(t.TempDir(), "ledger")
 	args := []string{"-data", t.TempDir(), "-image", newRegistry(t) + "/app:v1", "-repo", blocking.repository}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -14,7 +13,7 @@ import (
 
 // printLog prints the whole log that is kept of a step of the newest run. It changes nothing.
 func (a *app) printLog(ctx context.Context, out io.Writer) (err error) {
-	if _, err := os.Stat(filepath.Join(a.data, storeFile)); err != nil {
+	if !exists(filepath.Join(a.data, storeFile)) {
 		return usageError{fmt.Errorf("-log: nothing was built in %s yet", a.data)}
 	}
 	st, err := a.open(ctx)

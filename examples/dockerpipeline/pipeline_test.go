@@ -67,6 +67,7 @@ func TestPipelineEndsAtAFailingTest(t *testing.T) {
 }
 
 func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
+	t.Parallel()
 	blocking := newBlocking(t)
 	data := t.TempDir()
 	args := []string{"-data", data, "-repo", blocking.repository}
@@ -94,6 +95,7 @@ func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
 }
 
 func TestPipelineFinishesAnInterruptedRunBeforeAnotherSpecification(t *testing.T) {
+	t.Parallel()
 	blocking, registry := newBlocking(t), newRegistry(t)
 	args := []string{"-data", t.TempDir(), "-repo", blocking.repository, "-image"}
 	ctx, interrupt := context.WithCancel(t.Context())

@@ -50,6 +50,7 @@ func TestTheReasonIsTheLastThingOnTheScreen(t *testing.T) {
 			files: map[string]string{"main_test.go": inTest("thereason()"), "z/z_test.go": loud}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			test.files["go.mod"] = mod
 			got := start(t.Context(), "-data", t.TempDir(), "-repo", newRepository(t, test.files))
 			require.Equal(t, exitFailed, got.code)

@@ -43,13 +43,13 @@ func newBlocking(t *testing.T) blocking {
 	return newBlockingOn(t, blockingTest)
 }
 
-// newBlockingOn makes a repository whose test is a text, and connects to the address in BLOCK.
+// newBlockingOn makes a repository whose test is a text. The test connects to ADDRESS, which stands for a listener.
 func newBlockingOn(t *testing.T, test string) blocking {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
-	t.Setenv("BLOCK", listener.Addr().String())
+	test = strings.ReplaceAll(test, "ADDRESS", listener.Addr().String())
 	return blocking{repository: newRepository(t, map[string]string{"main_test.go": test}), listener: listener.(*net.TCPListener)}
 }
 
@@ -63,18 +63,17 @@ func (b blocking) await(t *testing.T) net.Conn {
 	return conn
 }
 
-// blockingTest connects to the address in BLOCK, and blocks until the connection is closed.
+// blockingTest connects to the listener, and blocks until the connection is closed.
 const blockingTest = `package main
 
 import (
 	"io"
 	"net"
-	"os"
 	"testing"
 )
 
 func TestGreeting(t *testing.T) {
-	conn, err := net.Dial("tcp", os.Getenv("BLOCK"))
+	conn, err := net.Dial("tcp", "ADDRESS")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func (b interrupted) requirePushed(t *testing.T, want ...string) {
 }
 
 func TestResumeIsAskedForIfTheFlagsAreOthers(t *testing.T) {
+	t.Parallel()
 	b := interrupt(t)
 	found := "run " + b.first.run(t) + " of an earlier start, of "
 	got := start(t.Context(), b.args("v2")...)
@@ -81,6 +82,7 @@ func TestResumeIsAskedForIfTheFlagsAreOthers(t *testing.T) {
 }
 
 func TestResumeIsAskedForAnotherResourceAndOtherSteps(t *testing.T) {
+	t.Parallel()
 	b := interrupt(t)
 	folder := t.TempDir()
 	resource, pipeline := filepath.Join(folder, "resource.json"), filepath.Join(folder, "pipeline.json")
@@ -97,11 +99,13 @@ func TestResumeIsAskedForAnotherResourceAndOtherSteps(t *testing.T) {
 }
 
 func TestResumeNoCancels(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, tag string }{
 		{name: "with other flags", tag: "v2"},
 		{name: "with the same flags", tag: "v1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			b := interrupt(t)
 			got := b.restart(t, 1, b.args(test.tag, "-resume", "no")...)
 			require.Equal(t, exitSucceeded, got.code, "%s%s", got.out, got.errors)
@@ -114,6 +118,7 @@ func TestResumeNoCancels(t *testing.T) {
 }
 
 func TestResumeIsAskedOnATerminal(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, answer string
 		tests        int
@@ -124,6 +129,7 @@ func TestResumeIsAskedOnATerminal(t *testing.T) {
 		{name: "nothing", answer: "\n", tests: 1, pushed: []string{"v2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			b := interrupt(t)
 			a, err := parse(b.args("v2"), nil)
 			require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leavingTest starts a process of a session of its own, which connects to the address in BLOCK and blocks. Then the test
+// leavingTest starts a process of a session of its own, which connects to the listener and blocks. Then the test
 // does the same if the greeting is to block, and passes otherwise.
 const leavingTest = `package main
 
@@ -33,7 +33,7 @@ func TestServer(t *testing.T) {
 	if os.Getenv("SERVER") == "" {
 		return
 	}
-	conn, err := net.Dial("tcp", os.Getenv("BLOCK"))
+	conn, err := net.Dial("tcp", "ADDRESS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestGreeting(t *testing.T) {
 	if os.Getenv("PASS") != "" {
 		return
 	}
-	conn, err := net.Dial("tcp", os.Getenv("BLOCK"))
+	conn, err := net.Dial("tcp", "ADDRESS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +113,7 @@ func shellCode(t *testing.T, err error) int {
 }
 
 func TestStoppedInAnyWayItLeavesNoProcess(t *testing.T) {
+	t.Parallel()
 	send := func(sig syscall.Signal) func(*testing.T, *exec.Cmd, *bufio.Reader) {
 		return func(t *testing.T, cmd *exec.Cmd, _ *bufio.Reader) { require.NoError(t, cmd.Process.Signal(sig)) }
 	}
@@ -138,6 +139,7 @@ func TestStoppedInAnyWayItLeavesNoProcess(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			blocking := newBlockingOn(t, leavingTest)
 			cmd := newMain(t, blocking.repository)
 			pipe, err := cmd.StdoutPipe()
@@ -166,6 +168,7 @@ func awaitLine(t *testing.T, out *bufio.Reader, word string) {
 }
 
 func TestWithoutAReaderItLeavesNoProcess(t *testing.T) {
+	t.Parallel()
 	blocking := newBlockingOn(t, leavingTest)
 	cmd := newMain(t, blocking.repository)
 	read, write, err := os.Pipe()
@@ -181,6 +184,7 @@ func TestWithoutAReaderItLeavesNoProcess(t *testing.T) {
 }
 
 func TestWithItsTerminalClosedItLeavesNoProcess(t *testing.T) {
+	t.Parallel()
 	blocking := newBlockingOn(t, leavingTest)
 	window, programs := openTerminal(t)
 	cmd := newMain(t, blocking.repository)
@@ -195,6 +199,7 @@ func TestWithItsTerminalClosedItLeavesNoProcess(t *testing.T) {
 }
 
 func TestIgnoredSignalStaysIgnored(t *testing.T) {
+	t.Parallel()
 	blocking := newBlockingOn(t, leavingTest)
 	program := newMain(t, blocking.repository)
 	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `trap "" HUP; exec "$@"`, "sh", program.Path}, program.Args[1:]...)...)

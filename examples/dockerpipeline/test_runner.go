@@ -13,8 +13,8 @@ import (
 // testRunner runs the tests of the clone.
 type testRunner struct{ work workspace }
 
-// Reconcile runs "go test ./..." and logs what it prints. Its error has the lines of the tests that failed. A failing test is a permanent error: a pipeline should
-// not repeat a test until it passes.
+// Reconcile runs "go test ./..." and logs what it prints. Its error has the lines of the tests that failed. A failing test is a
+// permanent error: a pipeline should not repeat a test until it passes.
 //
 // The tests run in a copy of the clone, so that the later steps build what was committed, whatever a test writes. The copy
 // is removed when the tests have ended.
