@@ -267,8 +267,8 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 // once. A step that was running when the former process ended is called again.
 //
 // Start returns [ErrClosed] after Shutdown, [ErrConflict] if the engine has been started already or if another engine that was
-// started on the same store has not been shut down, or an error of the store. After an error of the store, Start can be called again. Records with a newer format than this program knows
-// are a [store.ErrCorrupt].
+// started on the same store has not been shut down, or an error of the store. After an error of the store, Start can be called
+// again. Records with a newer format than this program knows are a [store.ErrCorrupt].
 func (e *Engine) Start(ctx context.Context) (err error) {
 	if err := e.sched.own(); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
