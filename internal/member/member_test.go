@@ -148,6 +148,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world { return &world{t, memory.NewShared(), time.Now()} }
 
+// join returns when the engine has renewed its lease and looked at the others for the first time.
 func (w *world) join(id string, lease time.Duration) *engine {
 	w.t.Helper()
 	e := &engine{line: &line{Store: w.disk.Join()}, t: w.t, began: w.began, done: make(chan struct{})}
@@ -164,6 +165,7 @@ func (w *world) join(id string, lease time.Duration) *engine {
 		cancel()
 		<-e.done
 	})
+	synctest.Wait()
 	return e
 }
 
@@ -195,6 +197,7 @@ func TestEngines06AnEngineThatIsKilledIsMarkedAfterItsLease(t *testing.T) {
 		after(usual/3 + 1)
 		require.NotZero(t, onRecord(t, w.disk, "b").Dead)
 		require.Contains(t, []string{"a", "c"}, onRecord(t, w.disk, "b").By)
+		after(usual / 3) // the one whose mark came second learns it when it looks again
 		for _, e := range []*engine{a, c} {
 			told := e.notes()
 			require.Len(t, told, 1, "once")
