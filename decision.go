@@ -259,7 +259,7 @@ func (h *host) Release() {
 }
 
 // Listeners returns the names of the drivers that listen to a type, sorted.
-func (h *host) Listeners(kind string) []string { return h.s.drivers.listeners(kind) }
+func (h *host) Listeners(kind string) ([]string, error) { return h.s.drivers.listeners(kind), nil }
 
 // Draining reports whether nothing new must start.
 func (h *host) Draining() bool { return h.s.draining() }

@@ -70,6 +70,23 @@ func (v View) RevisionKeys(k record.Key) ([]string, error) {
 	return v.l.keys(v.ctx, store.Query{Prefix: record.RevisionsOf(k)})
 }
 
+// Slots returns the places among the active runs of a pipeline that are taken.
+func (v View) Slots(pipeline string) (map[int64]bool, error) {
+	used := map[int64]bool{}
+	prefix := record.SlotsOf(pipeline)
+	for r, err := range v.l.Store.List(v.ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		slot, ok := record.ParseNumber(r.Key[len(prefix):])
+		if !ok {
+			return nil, record.BadKey(r.Key)
+		}
+		used[slot] = true
+	}
+	return used, nil
+}
+
 // Leftovers returns the keys of the checkpoints and signals of a run, as many as one commit removes, and whether there
 // are more.
 func (v View) Leftovers(run string) (keys []string, more bool, err error) {

@@ -82,7 +82,7 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 				Of: text.Draw(t, ""), From: text.Draw(t, ""), Newest: rapid.Bool().Draw(t, ""), Position: number.Draw(t, ""),
 				Outcome: state.Draw(t, ""), CutShort: rapid.Bool().Draw(t, ""),
 				UpdatedBy: text.Draw(t, ""), Origin: origin.Draw(t, ""), StopBy: text.Draw(t, ""), Failure: failure.Draw(t, ""),
-				Ownership: Ownership{Owner: text.Draw(t, ""), Claims: number.Draw(t, ""), Turn: number.Draw(t, ""), Signals: number.Draw(t, "")},
+				Ownership: Ownership{Owner: text.Draw(t, ""), Claims: number.Draw(t, ""), Turn: number.Draw(t, ""), Signals: number.Draw(t, ""), Slot: number.Draw(t, "")},
 			}
 		}).Draw(t, "run")
 		resource := rapid.Custom(func(t *rapid.T) *Resource {

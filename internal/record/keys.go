@@ -54,6 +54,8 @@ const Version = 3
 //	rdy/drv/DRIVER/LANE/DUE/RUN a run without an owner that has begun, and needs a driver: empty
 //	ask/ENGINE/RUN              a run of which somebody asks something: empty. It wakes the owner; what is asked is in the
 //	                            record of the run.
+//	slt/PIPELINE/N              a place among the runs of a pipeline that can be active: the run that has it
+//	lst/TYPE/DRIVER             a driver that listens to a type, of whatever engine: empty
 //
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
 const (
@@ -81,6 +83,8 @@ const (
 	OwnedPrefix      = "own/"
 	ReadyPrefix      = "rdy/"
 	AskPrefix        = "ask/"
+	slotPrefix       = "slt/"
+	ListenerPrefix   = "lst/"
 )
 
 // ResourceKey returns the key of a [Resource].

@@ -79,3 +79,15 @@ func ParseOwnedKey(key string) (engine, run string, err error) {
 	}
 	return engine, run, nil
 }
+
+// SlotsOf returns the prefix of the keys of the places among the active runs of a pipeline.
+func SlotsOf(pipeline string) string { return slotPrefix + pipeline + "/" }
+
+// SlotKey returns the key of a place, which is counted from 1.
+func SlotKey(pipeline string, slot int64) string { return SlotsOf(pipeline) + hex16(slot) }
+
+// ListenersOf returns the prefix of the keys of the drivers that listen to a type.
+func ListenersOf(kind string) string { return ListenerPrefix + kind + "/" }
+
+// ListenerKey returns the key that lists a driver among those that listen to a type.
+func ListenerKey(kind, driver string) string { return ListenersOf(kind) + driver }

@@ -65,6 +65,7 @@ type Ownership struct {
 	Claims  int64  `json:"claims,omitempty"`  // how often an engine has become the owner
 	Turn    int64  `json:"turn,omitempty"`    // how often an owner has written the record
 	Signals int64  `json:"signals,omitempty"` // how many signals were ever sent to the run
+	Slot    int64  `json:"slot,omitempty"`    // the place among the active runs of the pipeline, counted from 1; 0 for none
 }
 
 func (o *Ownership) append(w *writer) {
@@ -72,6 +73,7 @@ func (o *Ownership) append(w *writer) {
 	w.int("claims", o.Claims, false)
 	w.int("turn", o.Turn, false)
 	w.int("signals", o.Signals, false)
+	w.int("slot", o.Slot, false)
 }
 
 // Key returns the key of the resource of the run.

@@ -3,6 +3,8 @@ package run
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -69,7 +71,44 @@ func (t *Transition) enterPipeline(name string) (entered bool, err error) {
 		return true, nil
 	}
 	entered, t.pipeline, err = t.host.Enter(name, t.pipeline)
-	return entered, err
+	if err != nil || !entered || t.member == nil || t.pipeline == nil || t.pipeline.MaxRuns == 0 {
+		return entered, err
+	}
+	return t.takeSlot(name, int64(t.pipeline.MaxRuns))
+}
+
+// takeSlot takes one of the places among the active runs of a pipeline, which hold over all engines on the store. Runs look for a
+// free place at different ones first, so that those that begin at the same time seldom want the same.
+func (t *Transition) takeSlot(pipeline string, limit int64) (taken bool, err error) {
+	used, err := t.reader.Slots(pipeline)
+	if err != nil {
+		return false, err
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(t.run.ID))
+	for i, first := int64(0), int64(h.Sum32()); i < limit; i++ {
+		slot := (first+i)%limit + 1
+		if used[slot] {
+			continue
+		}
+		t.rec.Slot = slot
+		t.extra = append(t.extra, store.Put(record.SlotKey(pipeline, slot), []byte(t.run.ID)).IfAbsent())
+		return true, nil
+	}
+	return false, nil
+}
+
+// leaveSlot gives the place up that the run has among the active runs of its pipeline.
+func (t *Transition) leaveSlot() {
+	if t.rec.Slot == 0 {
+		return
+	}
+	key := record.SlotKey(t.rec.Pipeline, t.rec.Slot)
+	if t.rec.Slot = 0; !t.begun {
+		t.extra = append(t.extra, store.Delete(key))
+		return
+	}
+	t.extra = slices.DeleteFunc(t.extra, func(op store.Op) bool { return op.Key() == key }) // it was taken in this transition
 }
 
 // readResource copies the record of the resource of the run into the transition. The copy is nil if there is no such
@@ -183,7 +222,10 @@ func (t *Transition) pinPlan(p *plan.Plan) error {
 
 // pinListeners pins a step for each driver that listens to the type of the resource.
 func (t *Transition) pinListeners() error {
-	names := t.host.Listeners(t.key.Type)
+	names, err := t.host.Listeners(t.key.Type)
+	if err != nil {
+		return err
+	}
 	limit := t.limits.Steps
 	switch {
 	case len(names) == 0:

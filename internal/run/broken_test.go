@@ -99,6 +99,13 @@ func (r *brokenReader) RevisionKeys(k record.Key) ([]string, error) {
 	return r.reader.RevisionKeys(k)
 }
 
+func (r *brokenReader) Slots(pipeline string) (map[int64]bool, error) {
+	if err := r.fails(); err != nil {
+		return nil, err
+	}
+	return r.reader.Slots(pipeline)
+}
+
 func (r *brokenReader) Leftovers(run string) ([]string, bool, error) {
 	if err := r.fails(); err != nil {
 		return nil, false, err

@@ -181,8 +181,8 @@ func (h *fakeHost) Release() {
 	h.entered = ""
 }
 
-func (h *fakeHost) Listeners(string) []string { return h.listeners }
-func (h *fakeHost) Draining() bool            { return h.draining }
+func (h *fakeHost) Listeners(string) ([]string, error) { return h.listeners, nil }
+func (h *fakeHost) Draining() bool                     { return h.draining }
 
 // returned gives back what a call has held.
 func (h *fakeHost) returned(driver string) {
@@ -379,6 +379,9 @@ func (w *world) input(k *heldRun, in run.Input) *run.Input {
 	if w.memberOf != nil {
 		w.acting = w.memberOf(k)
 		in.Member = w.acting
+		if urgent := record.ReadyKey(record.Ready{Lane: record.Urgent, Run: k.id}); w.has(urgent) {
+			in.Found = urgent
+		}
 	}
 	if k.lines != nil {
 		in.Lines = k.lines

@@ -43,6 +43,9 @@ func (t *Transition) settleOwner() {
 		t.rec.Claims++
 		t.rewrite = true
 	}
+	if t.over {
+		t.leaveSlot()
+	}
 	t.rewrite = t.rewrite || t.rec.Owner != was
 	if t.rewrite && (t.rec.Owner == m.ID || was == m.ID) {
 		t.rec.Turn++
@@ -83,9 +86,13 @@ func (t *Transition) releases() bool {
 // entriesBefore returns the keys of the entries that the run has on record, and those of the first pending run of the resource.
 func (t *Transition) entriesBefore() (keys []string) {
 	if t.created {
-		return nil
+		return pendingEntry(t.before)
 	}
-	return entries(t.run.ID, &t.run.Rec, t.state.Head, func() *record.RunState { return t.run })
+	keys = entries(t.run.ID, &t.run.Rec, t.state.Head, func() *record.RunState { return t.run })
+	if t.found != "" && !slices.Contains(keys, t.found) {
+		keys = append(keys, t.found)
+	}
+	return keys
 }
 
 // entriesAfter returns what entriesBefore returns after the transition.
@@ -96,9 +103,6 @@ func (t *Transition) entriesAfter() (keys []string) {
 		head = nil
 	case t.head != nil:
 		head = t.head
-	}
-	if t.created && t.head.Pending != t.run.ID {
-		head = nil // whoever is pending was so before
 	}
 	return entries(t.run.ID, &t.rec, head, func() *record.RunState {
 		is := &record.RunState{ID: t.run.ID, Rec: t.rec, Plan: t.plan, Steps: make([]record.StepState, len(t.states))}
@@ -128,7 +132,11 @@ func pendingEntry(head *record.Resource) []string {
 	if head == nil || head.Active != "" || head.Pending == "" {
 		return nil
 	}
-	return []string{record.ReadyKey(record.Ready{Lane: head.Lane, Run: head.Pending})}
+	lane := head.Lane
+	if head.Deleted != 0 {
+		lane = record.Urgent // any engine can end a run that the deletion cancels, and a deletion needs other drivers than its lane
+	}
+	return []string{record.ReadyKey(record.Ready{Lane: lane, Run: head.Pending})}
 }
 
 // moveEntries returns the writes that make the entries before those after.
@@ -168,7 +176,10 @@ func needs(r *record.RunState) (keys []string) {
 			keys = append(keys, key)
 		}
 	}
-	if due := r.Rec.Deadline; due != 0 || len(keys) == 0 { // a run that only has to end needs no driver
+	switch due := r.Rec.Deadline; {
+	case len(keys) == 0: // a run that only has to end needs no driver
+		return []string{record.ReadyKey(record.Ready{Lane: record.Urgent, Run: r.ID})}
+	case due != 0:
 		keys = append(keys, record.ReadyKey(record.Ready{Lane: record.Urgent, Due: due, Run: r.ID}))
 	}
 	return keys

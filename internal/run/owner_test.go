@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -75,6 +76,9 @@ func (e *engines) die(id string) {
 	require.Empty(w, brokenInvariant(w.records()))
 }
 
+// slots is the prefix of the keys of the places among the active runs of pipelines.
+const slots = "slt/"
+
 // brokenInvariant returns the unfinished runs that nobody would look through, and why.
 func brokenInvariant(all map[string]store.Record) (broken []string) {
 	decode := func(key string, into any) bool {
@@ -88,6 +92,13 @@ func brokenInvariant(all map[string]store.Record) (broken []string) {
 		}
 	}
 	for key := range all {
+		if pipeline, number, isSlot := strings.Cut(strings.TrimPrefix(key, slots), "/"); strings.HasPrefix(key, slots) && isSlot {
+			var of record.Run
+			slot, _ := record.ParseNumber(number)
+			if !decode(record.RunKey(string(all[key].Value)), &of) || of.State.Final() || of.Slot != slot || of.Pipeline != pipeline {
+				broken = append(broken, key+" is the place of no run that has it")
+			}
+		}
 		id, is := strings.CutPrefix(key, record.ActivePrefix)
 		if !is {
 			continue
@@ -96,6 +107,9 @@ func brokenInvariant(all map[string]store.Record) (broken []string) {
 		if !decode(record.RunKey(id), &rec) || rec.State.Final() {
 			broken = append(broken, id+" is listed, and no unfinished run")
 			continue
+		}
+		if _, taken := all[record.SlotKey(rec.Pipeline, rec.Slot)]; rec.Slot != 0 && !taken {
+			broken = append(broken, id+" has a place that is free")
 		}
 		if rec.Owner != "" {
 			var of record.Engine
@@ -137,7 +151,7 @@ func brokenInvariant(all map[string]store.Record) (broken []string) {
 // TestEngines01RunsOfSeveralEnginesKeepTheInvariant is TestRunsKeepTheRules on a shared store: engines come and die, each has other
 // drivers, and after each commit every unfinished run has an owner, is in the index of ready runs, or stands in line.
 func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
-	claims, releases, takeovers := 0, 0, 0
+	claims, releases, takeovers, asked := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		c := newSharedChaos(t, func(c *chaos, m *change) {
 			if left := brokenInvariant(m.after); len(left) > 0 {
@@ -162,7 +176,9 @@ func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
 		})
 		e := c.engines
 		for range rapid.IntRange(0, 60).Draw(t, "inputs") {
-			switch rapid.SampledFrom([]string{"act", "act", "act", "act", "act", "act", "join", "die", "drivers", "turn"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"act", "act", "act", "act", "act", "act", "join", "die", "drivers", "turn", "ask"}).Draw(t, "what") {
+			case "ask":
+				asked += c.ask(c.anyRun())
 			case "join":
 				if len(e.live) < 3 {
 					e.join()
@@ -184,7 +200,7 @@ func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
 		c.settle()
 		require.Empty(c, brokenInvariant(c.records()))
 		for key := range c.records() {
-			for _, prefix := range []string{record.OwnedPrefix, record.ReadyPrefix, record.AskPrefix} {
+			for _, prefix := range []string{record.OwnedPrefix, record.ReadyPrefix, record.AskPrefix, slots} {
 				require.False(c, strings.HasPrefix(key, prefix), "%s is left", key)
 			}
 		}
@@ -192,6 +208,41 @@ func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
 	require.Positive(t, claims)
 	require.Positive(t, releases)
 	require.Positive(t, takeovers)
+	require.Positive(t, asked)
+}
+
+// ask lets another than the owner of a run ask something of it. It returns 1 if there was something to ask.
+func (c *chaos) ask(k *heldRun) int {
+	if k == nil {
+		return 0
+	}
+	r := c.recOf(k)
+	var ops []store.Op
+	if rapid.Bool().Draw(c.rt, "signal") {
+		c.signals++
+		put := store.Put(record.SignalKey(k.id, "go", fmt.Sprintf("%04d", c.signals)), record.Encode(&record.Signal{Payload: []byte("1")})).IfAbsent()
+		ops = run.Send(k.id, r.Rec, r.Rev, put)
+		k.leftovers = true
+	} else {
+		stop := &run.StopRequest{Kind: plan.StopCancel, Reason: "asked", Cause: fault.Canceled}
+		ops = run.Ask(r, stop, c.limits)
+	}
+	if len(ops) == 0 {
+		return 0
+	}
+	c.write(ops...)
+	require.Empty(c, brokenInvariant(c.records()))
+	if k.state.Run != nil {
+		is := c.recOf(k)
+		k.state.Run.Rec, k.state.Run.Rev = is.Rec, is.Rev
+	}
+	c.look(k)
+	for _, op := range ops {
+		if strings.HasPrefix(op.Key(), record.AskPrefix) && c.has(op.Key()) {
+			c.write(store.Delete(op.Key())) // as the owner does when it has read the run
+		}
+	}
+	return 1
 }
 
 // sharedChaos is a chaos with several engines.
@@ -215,4 +266,36 @@ func newSharedChaos(rt *rapid.T, check func(c *chaos, m *change)) *chaos {
 			return c.engines.live[rapid.SampledFrom(slices.Sorted(maps.Keys(c.engines.live))).Draw(rt, "engine")]
 		}
 	})
+}
+
+func TestEngines10RunsTakePlacesThatHoldOverAllEngines(t *testing.T) {
+	w := newWorld(t)
+	w.share(1)
+	w.savePipeline("p", listOf("a"), func(rec *record.Pipeline) { rec.MaxRuns = 2 })
+	w.host.register("a")
+	k := w.queuedRun("p", record.Created)
+	first := w.put(record.SlotKey("p", 1), "another")
+	second := w.put(record.SlotKey("p", 2), "a third one")
+	in := w.input(k, run.Input{})
+	tr := w.next(k, in)
+	require.Empty(t, tr.Ops(), "there is no place, and the run stays as it is")
+	w.host.Release()
+	tr.Recycle()
+	k.state.Head, k.state.Rev = nil, 0
+
+	w.write(store.Delete(record.SlotKey("p", 2)).If(second))
+	w.commit(k, in, w.next(k, in))
+	require.Equal(t, int64(2), w.recOf(k).Rec.Slot)
+	slots, err := w.ledger.View(ctx).Slots("p")
+	require.NoError(t, err)
+	require.Equal(t, map[int64]bool{1: true, 2: true}, slots)
+
+	given := run.Input{Outcomes: []*run.Outcome{w.outcome(k, 0, done)}}
+	in = w.input(k, given)
+	w.commit(k, in, w.next(k, in))
+	require.Zero(t, w.recOf(k).Rec.Slot)
+	slots, err = w.ledger.View(ctx).Slots("p")
+	require.NoError(t, err)
+	require.Equal(t, map[int64]bool{1: true}, slots)
+	w.write(store.Delete(record.SlotKey("p", 1)).If(first))
 }

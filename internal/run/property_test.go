@@ -84,6 +84,9 @@ func (c *chaos) savePlan(name string) {
 	p := drawPlan(c.rt, name == "planned")
 	c.savePipeline(name, p, func(rec *record.Pipeline) {
 		rec.OnChange, rec.Resync, rec.Planned = c.policy, p.Resync, name == "planned"
+		if c.engines != nil {
+			rec.MaxRuns = rapid.IntRange(0, 2).Draw(c.rt, "max runs")
+		}
 	})
 }
 
@@ -476,7 +479,7 @@ func (c *chaos) newRun(head *record.Resource, rev store.Revision, cause record.C
 	begins := head.Active == "" && head.Pending == id && c.host.workers > 0 && !c.host.draining
 	in := c.input(k, run.Input{})
 	t := c.twice(&k.state, func() (*run.Transition, error) {
-		want := &run.Wanted{Head: head, Rev: rev, Spec: spec, Extra: extra, Start: begins}
+		want := &run.Wanted{Head: head, Rev: rev, Spec: spec, Extra: extra, Start: begins, Before: c.head()}
 		return run.New(&k.state, want, in, c.ledger.View(ctx), c.host, c.limits)
 	})
 	r := c.commit(k, in, t)

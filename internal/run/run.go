@@ -30,6 +30,7 @@ type Input struct {
 	Lines     Lines   // nil if the run has no log
 	Leftovers bool    // the run can have checkpoints, or signals that no step has taken
 	Member    *Member // nil unless the store is shared
+	Found     string  // the key of the entry by which a run without an owner was found; empty for none
 }
 
 // StopRequest asks that a run end before its steps are done.
@@ -82,6 +83,8 @@ type Reader interface {
 	Signal(run, name string, taken func(key string) bool) (store.Record, error)
 	// RevisionKeys returns the keys of the revisions of a resource.
 	RevisionKeys(record.Key) ([]string, error)
+	// Slots returns the places among the active runs of a pipeline that are taken.
+	Slots(pipeline string) (map[int64]bool, error)
 	// Leftovers returns the keys of the checkpoints and signals of a run, at most as many as one commit can remove. It
 	// reports whether there are more.
 	Leftovers(run string) (keys []string, more bool, err error)
@@ -105,7 +108,7 @@ type Host interface {
 	// place among the active runs of a pipeline for the next decision about the run.
 	Release()
 	// Listeners returns the names of the drivers that listen to a type of resource, in order.
-	Listeners(kind string) []string
+	Listeners(kind string) ([]string, error)
 	// Draining reports whether the engine shuts down, so that no step and no run can start.
 	Draining() bool
 }
@@ -165,6 +168,7 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 type Wanted struct {
 	Head     *record.Resource // the record of the resource with the new run among its pending runs; New changes a copy
 	Rev      store.Revision   // the revision that Head replaces; 0 if the resource is new
+	Before   *record.Resource // what Head replaces, on a shared store; nil if the resource is new
 	Pipeline *record.Pipeline // the pipeline of the resource; nil if its record was not read
 	Spec     json.RawMessage
 	Extra    []store.Op
@@ -213,6 +217,6 @@ func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*T
 // create begins the transition of a new run with the writes that every new run needs.
 func (t *Transition) create(want *Wanted) {
 	head := *want.Head
-	t.rec, t.head, t.rev, t.created, t.rewrite = t.run.Rec, &head, want.Rev, true, true
+	t.rec, t.head, t.rev, t.before, t.created, t.rewrite = t.run.Rec, &head, want.Rev, want.Before, true, true
 	t.extra = append(append(t.extra, store.Put(record.RunIndexKey(t.key, t.rec.Number, t.run.ID), []byte("{}"))), want.Extra...)
 }

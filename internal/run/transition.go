@@ -31,6 +31,7 @@ type Transition struct {
 	steps    []stepChange
 	head     *record.Resource // changed copy of the record of the resource; nil if it does not change
 	rev      store.Revision   // the revision that head replaces
+	before   *record.Resource // what head replaces, if the run is new and the store is shared
 	begun    bool             // the run begins in this transition
 	extended bool             // the steps of the run were planned in this transition
 	created  bool             // the run is new
@@ -38,6 +39,7 @@ type Transition struct {
 	extra    []store.Op
 
 	member    *Member // nil unless the store is shared
+	found     string  // as in Input.Found
 	elsewhere []int   // the steps whose driver another engine has
 	nowhere   []int   // the steps whose driver no engine has
 
@@ -82,7 +84,8 @@ func newTransition(s *State, in *Input, r Reader, h Host, limits Limits) *Transi
 	t := transitions.Get().(*Transition)
 	t.reader, t.host, t.limits = r, h, limits
 	t.state, t.run, t.key = s, s.Run, s.Run.Rec.Key()
-	t.now, t.lines, t.mayHaveLeftovers, t.member = in.Now, in.Lines, in.Leftovers, in.Member
+	t.now, t.lines, t.mayHaveLeftovers = in.Now, in.Lines, in.Leftovers
+	t.member, t.found = in.Member, in.Found
 	return t
 }
 
