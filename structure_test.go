@@ -47,6 +47,8 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/runlog", "internal/clock internal/record internal/text store"},
 	{"internal/run", "internal/fault internal/plan internal/record internal/retry internal/text store"},
 
+	{"internal/handover", "internal/fault internal/ledger internal/record internal/run store"},
+
 	{".", "internal/asynclog internal/call internal/chart internal/clock internal/document internal/fault internal/ids internal/ledger internal/plan " +
 		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/text store"},
 	{"conveyortest", ". store store/memory"},

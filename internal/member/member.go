@@ -33,6 +33,8 @@ type Host interface {
 	Dead(id string)
 	// Lost is called when the engine itself was marked dead. What it owned is not its own any more. Run returns afterwards.
 	Lost()
+	// Seen is called with the other engines that are live, at each look at them.
+	Seen(others []Peer)
 	// Load returns what a heartbeat tells of the engine. Count and Clock are filled in.
 	Load() record.Heartbeat
 }
@@ -242,7 +244,7 @@ func (m *Member) look(ctx context.Context) {
 		return // the next look comes soon
 	}
 	now := m.now().Mono
-	byID := map[string]Peer{}
+	byID, others := map[string]Peer{}, []Peer(nil)
 	var live []lease.Seen
 	for _, p := range peers {
 		switch {
@@ -251,10 +253,12 @@ func (m *Member) look(ctx context.Context) {
 			m.tellDead(p.ID)
 		default:
 			byID[p.ID] = p
+			others = append(others, p)
 			live = append(live, lease.Seen{ID: p.ID, Lease: p.Engine.Lease, Heartbeat: int64(p.heartbeatRev)})
 		}
 	}
 	m.others.Look(now, live)
+	m.tell(func() bool { return !m.over }, func() { m.host.Seen(others) })
 	for _, s := range m.others.Silent(m.now().Mono) {
 		if m.mark(ctx, byID[s.ID], store.Revision(s.Heartbeat)) {
 			m.tellDead(s.ID)

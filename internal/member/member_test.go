@@ -120,6 +120,7 @@ func (e *engine) Fenced()                { e.note("fenced") }
 func (e *engine) Renewed()               { e.note("renewed") }
 func (e *engine) Dead(id string)         { e.note("dead " + id) }
 func (e *engine) Lost()                  { e.note("lost") }
+func (e *engine) Seen([]Peer)            {}
 func (e *engine) Load() record.Heartbeat { return record.Heartbeat{Drivers: []string{"d"}, Free: 2} }
 
 // notes returns what the engine was told since the last call.

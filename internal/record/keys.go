@@ -15,7 +15,11 @@ import (
 //	2  a plan and a definition have the rule by which After orders their steps: plan.Rule
 //	   the index of the runs of a resource is in the order of their numbers; see [RunIndexKey]
 //	3  pauses hold what they name: [Pause]; a signal is recorded with its origin: [Signal]
+//	4  runs have owners: [Ownership]. Only shared stores have it.
 const Version = 3
+
+// SharedVersion is the version of the records on a shared store. A program that does not know of other engines must not open it.
+const SharedVersion = 4
 
 // The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in
 // one way only, and the prefix of the keys of one resource, run or step is never a prefix of a key of another one. Run
@@ -55,6 +59,7 @@ const Version = 3
 //	ask/ENGINE/RUN              a run of which somebody asks something: empty. It wakes the owner; what is asked is in the
 //	                            record of the run.
 //	slt/PIPELINE/N              a place among the runs of a pipeline that can be active: the run that has it
+//	pse                         empty. Each change of a pause writes it, so that its revision is the generation of the pauses.
 //	lst/TYPE/DRIVER             a driver that listens to a type, of whatever engine: empty
 //
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
@@ -78,6 +83,7 @@ const (
 	SignalPrefix     = "sig/"
 	logPrefix        = "log/"
 	PausePrefix      = "pse/"
+	PausesKey        = "pse"
 	EnginePrefix     = "eng/"
 	HeartbeatPrefix  = "hbt/"
 	OwnedPrefix      = "own/"

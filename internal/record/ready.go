@@ -35,14 +35,22 @@ func Lane(pipeline string, k Key) string {
 	return pipeline
 }
 
+// ReadyOf returns the prefix of the keys of the entries of a lane that need the driver of e, or of all lanes if e has no lane.
+func ReadyOf(e Ready) string {
+	prefix := ReadyPrefix + "any/"
+	if e.Driver != "" {
+		prefix = ReadyPrefix + "drv/" + e.Driver + "/"
+	}
+	if e.Lane == "" {
+		return prefix
+	}
+	return prefix + e.Lane + "/"
+}
+
 // ReadyKey returns the key of an entry: rdy/any/LANE/DUE/RUN or rdy/drv/DRIVER/LANE/DUE/RUN. The entries of a lane sort by the
 // time at which there is something to do, and then by the age of the run.
 func ReadyKey(e Ready) string {
-	key := ReadyPrefix + "any/"
-	if e.Driver != "" {
-		key = ReadyPrefix + "drv/" + e.Driver + "/"
-	}
-	return key + e.Lane + "/" + hex16(int64(e.Due)) + "/" + e.Run
+	return ReadyOf(e) + hex16(int64(e.Due)) + "/" + e.Run
 }
 
 // ParseReadyKey returns the entry of a key that [ReadyKey] has made. For any other key, it returns an error that wraps

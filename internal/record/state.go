@@ -83,6 +83,16 @@ func (r *RunState) IsBlockedBy(driver string) bool {
 	return false
 }
 
+// Running returns the number of steps that are at work.
+func (r *RunState) Running() (n int) {
+	for i := range r.Steps {
+		if r.Steps[i].Rec.State == plan.Running {
+			n++
+		}
+	}
+	return n
+}
+
 // Awaits reports whether a step waits for a signal.
 func (r *RunState) Awaits() bool { return len(r.Awaited()) > 0 }
 

@@ -17,6 +17,9 @@ import (
 type Member struct {
 	ID   string
 	Live store.Op // a condition that holds unless the engine is marked dead
+	// Unpaused is a condition that holds as long as the pauses are those that the engine knows. Whatever starts a step for the first
+	// time has it. The zero Op is no condition.
+	Unpaused store.Op
 }
 
 // settleOwner decides who owns the run after the transition, and appends to extra what makes the index show it. It is called
@@ -57,6 +60,14 @@ func (t *Transition) settleOwner() {
 	case t.over && was == m.ID:
 		t.extra = append(t.extra, store.Delete(record.AskKey(was, t.run.ID)))
 	}
+	if m.Unpaused.Key() != "" && t.startsAnew() {
+		t.extra = append(t.extra, m.Unpaused)
+	}
+}
+
+// startsAnew reports whether the transition starts a step that a pause could hold.
+func (t *Transition) startsAnew() bool {
+	return slices.ContainsFunc(t.starts, func(i int) bool { return t.canBeHeld(i) && !t.was(i).Rec.Called() })
 }
 
 // writes reports whether the transition writes anything but lines of the log.
@@ -185,13 +196,14 @@ func needs(r *record.RunState) (keys []string) {
 	return keys
 }
 
-// TakeOver returns the writes that make a run of an engine that is marked dead the run of another engine.
+// TakeOver returns the writes that make a run of an engine that is marked dead the run of another engine. The commit must have the
+// condition by.Live besides.
 func TakeOver(r *record.RunState, by *Member) []store.Op {
 	rec := r.Rec
 	from := rec.Owner
 	rec.Owner, rec.Claims, rec.Turn = by.ID, rec.Claims+1, rec.Turn+1
 	return []store.Op{
-		store.Put(record.RunKey(r.ID), record.Encode(&rec)).If(r.Rev), by.Live,
+		store.Put(record.RunKey(r.ID), record.Encode(&rec)).If(r.Rev),
 		store.Delete(record.OwnedKey(from, r.ID)), store.Put(record.OwnedKey(by.ID, r.ID), nil), store.Delete(record.AskKey(from, r.ID)),
 	}
 }

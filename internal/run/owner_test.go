@@ -63,7 +63,7 @@ func (e *engines) die(id string) {
 	by := e.live[slices.Sorted(maps.Keys(e.live))[0]]
 	for _, k := range w.runs {
 		if r := w.recOf(k); r.Rec.Owner == id {
-			w.write(run.TakeOver(r, by)...)
+			w.write(append(run.TakeOver(r, by), by.Live)...)
 			k.state = run.State{}
 			for _, c := range k.calls {
 				w.host.returned(c.driver)

@@ -113,7 +113,7 @@ func (t *Transition) start(i int) (ended bool) {
 // holds reports whether a pause keeps a step from starting. A step that has begun goes on to its end, and neither Finally nor
 // a deletion is held.
 func (t *Transition) holds(i int) bool {
-	if i >= len(t.plan.Steps) || t.plan.Finalize || t.recorded(i).Called() {
+	if !t.canBeHeld(i) || t.recorded(i).Called() {
 		return false
 	}
 	why := t.host.Paused(t.rec.Pipeline, t.plan.Step(i).Driver)
@@ -124,6 +124,9 @@ func (t *Transition) holds(i int) bool {
 	t.held = append(t.held, heldStep{i, why})
 	return true
 }
+
+// canBeHeld reports whether a step can be held by a pause: neither Finally nor a deletion can.
+func (t *Transition) canBeHeld(i int) bool { return i < len(t.plan.Steps) && !t.plan.Finalize }
 
 // block records that a step waits until something is corrected, unless this is on record already.
 func (t *Transition) block(i int, reason string) {

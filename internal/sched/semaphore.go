@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"math"
 	"slices"
 
 	"github.com/conveyor-go/conveyor/internal/fair"
@@ -46,6 +47,16 @@ func (p *Pool[K, T]) Show(driver string, s *Semaphore[K, T]) {
 	s.driver = driver
 	p.drivers[driver] = s
 	p.mu.Unlock()
+}
+
+// Spare returns how many places a semaphore has left.
+func (p *Pool[K, T]) Spare(s *Semaphore[K, T]) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.limit == 0 {
+		return math.MaxInt
+	}
+	return max(s.limit-s.inUse-s.granted, 0)
 }
 
 // Claim is the answer to a task that asks for what a call needs.

@@ -126,6 +126,16 @@ func (p *Pool[K, T]) Wake(by int64) {
 	p.spawnWorkers()
 }
 
+// Free returns the number of workers that are free and for which no task waits.
+func (p *Pool[K, T]) Free() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.phase != Running {
+		return 0
+	}
+	return max(p.free-p.ready.Len(), 0)
+}
+
 // Waiting returns the number of tasks that wait for a worker.
 func (p *Pool[K, T]) Waiting() int {
 	p.mu.Lock()
