@@ -367,6 +367,7 @@ func (e *Engine) rerun(ctx context.Context, k record.Key, cause record.Cause, or
 // submission is the change that a call of the program makes to a resource, and the run that the call needs.
 type submission struct {
 	next          *record.Resource // the resource's record after the change
+	before        *record.Resource // the record before the change; nil if there is none
 	write         bool             // next differs from what is recorded
 	extra         []store.Op       // writes and checks for the same commit
 	cause         record.Cause     // of the run that is needed; 0 if no run is needed
@@ -490,12 +491,21 @@ func (e *Engine) submit(ctx context.Context, k record.Key, origin record.Origin,
 			return nil, nil, err
 		}
 		want.origin = origin
+		if head != nil && e.sched.fleet != nil {
+			was := *head
+			want.before = &was
+		}
 		run, err := e.carryOut(ctx, k, want, rev)
 		if !errors.Is(err, store.ErrConflict) && !e.ledger.Stale(ctx, k, rev, err) {
 			if err == nil && want.cause == record.Updated && want.next.Generation%pruneEvery == 0 {
 				e.upkeep.prune(k) // a run may take longer than many changes, and its end would prune too late
 			}
 			return run, want.next, err
+		}
+		if e.sched.fleet != nil {
+			if _, err := e.sched.fleet.readPauses(); err != nil {
+				return nil, nil, err
+			}
 		}
 		before := existing
 		if existing, err = e.ledger.Taken(ctx, want.extra); err != nil {
@@ -533,12 +543,21 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 		newest.Generation, newest.Pipeline, newest.Cause, newest.By = next.Generation, next.Pipeline, Cause(next.Cause), want.origin.By
 		newest.Carried = maps.Clone(want.origin.Carried)
 	}
+	if e.sched.fleet != nil {
+		if err := e.sched.fleet.requests().takeUpChange(ctx, k, want); err != nil {
+			return nil, err
+		}
+	}
 	ops := append([]store.Op{store.Put(record.ResourceKey(k), record.Encode(next)).If(rev)}, want.extra...)
 	_, err = e.ledger.Commit(ctx, ops)
 	if err == nil {
 		e.events.publish(Event{Time: clock.Now(), Kind: EventResource, Resource: Key(k), By: want.origin.By})
 	}
-	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) {
+	if e.sched.fleet != nil {
+		e.sched.fleet.recheck(next.Pending)
+		e.sched.fleet.look("")
+	}
+	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) && e.sched.fleet == nil {
 		// After the change, the pending run may not have to wait any more, for the end of the active run or for the run
 		// limit of its pipeline. The active run is ended here and not by the pending run, because the pending run would
 		// need a worker for this, and the active run may hold the last one.

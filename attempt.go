@@ -79,7 +79,7 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 		Run: r.ID, Step: fromStep(*a.step),
 		Attempt: step.Attempt, Resumed: step.Resumed, Outcome: State(rec.Outcome), OutcomeReason: rec.OutcomeReason(),
 		Log: &a.logger, resourceID: rec.ResourceID, attempt: a, signal: bytes.Clone(step.Signal), timedOut: step.TimedOut,
-		signalFrom: step.SignalFrom,
+		signalFrom: step.SignalFrom, token: rec.Claims,
 	}
 	switch {
 	case p.Plans(i):
@@ -255,9 +255,11 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
 		s.pool.Done(a.driver.calls, 1, nil)
+		s.fleet.lookIfLeft("")
 		return nil, true
 	}
 	s.pool.Done(a.driver.calls, 1, &r.task)
+	s.fleet.lookIfLeft("")
 	return s.drive(r, message{outcome: o}, worker), false
 }
 
@@ -360,7 +362,7 @@ func (o *outcome) value(engine RetryPolicy) run.Outcome {
 	}
 	switch {
 	case o.err == nil:
-	case errors.Is(o.cause, ErrShutdown), errors.Is(o.cause, ErrSuperseded):
+	case errors.Is(o.cause, ErrShutdown), errors.Is(o.cause, ErrSuperseded), errors.Is(o.cause, ErrLeaseLost):
 		v.Kind = run.Cut
 	default:
 		v.Kind, v.Failure = run.Failed, failureOf(o.err)
@@ -426,7 +428,8 @@ func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) erro
 	}
 	a.runner.noteLeftovers()
 	run, step := a.runner.ID, a.step.ID
-	_, err := a.sched.ledger.Commit(ctx, []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)})
+	ops := []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)}
+	_, err := a.sched.fleet.requests().commitOwned(ctx, a, ops)
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrConflict
 	}

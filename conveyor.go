@@ -61,6 +61,8 @@ package conveyor
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -72,9 +74,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/ids"
 	"github.com/conveyor-go/conveyor/internal/ledger"
-	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
-	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
@@ -109,6 +109,17 @@ type Options struct {
 	// ShutdownGrace is the time that [Engine.Run] has to shut down after its context has ended. It is also the time
 	// that [Engine.Shutdown] waits for the store if its context has no deadline. 0 means 10s.
 	ShutdownGrace time.Duration
+	// Name tells people which engine is which, where several work on a shared store (see [Engine.Engines]). It need not be
+	// unique. It is a name of at most 253 bytes, such as that of a host or a pod; empty means none.
+	Name string
+	// Lease is how long an engine on a shared store must have been silent before another engine takes its runs over. An engine
+	// renews its lease every sixth of this time. If it cannot for two thirds of it, it starts nothing any more, and the contexts
+	// of its attempts end with [ErrLeaseLost]. Choose it longer than the longest failover of the store. The engines on a store
+	// can have different leases. 0 means 30s. It has no effect on a store that is not shared.
+	Lease time.Duration
+	// Poll is how often an engine on a shared store looks for changes while the watch of the store does not work, and for runs that
+	// it had to leave alone. 0 means 1s. It has no effect on a store that is not shared.
+	Poll time.Duration
 	// Limits bound what the engine accepts and keeps.
 	Limits Limits
 	// Retention bounds how many ended runs and earlier generations are kept. The zero value keeps everything.
@@ -170,6 +181,11 @@ const (
 	defaultWorkers       = 32
 	maxWorkers           = 1 << 20
 	defaultShutdownGrace = 10 * time.Second
+	defaultLease         = 30 * time.Second
+	leastLease           = time.Second
+	longestLease         = time.Hour
+	defaultPoll          = time.Second
+	leastPoll            = 10 * time.Millisecond
 )
 
 func (o Options) validate(f *fault.Fields) {
@@ -181,6 +197,15 @@ func (o Options) validate(f *fault.Fields) {
 	}
 	if o.ShutdownGrace < 0 {
 		f.Add(fault.Invalidf("ShutdownGrace", "%s is negative", o.ShutdownGrace))
+	}
+	if o.Name != "" {
+		f.Name("Name", o.Name)
+	}
+	if o.Lease != 0 && (o.Lease < leastLease || o.Lease > longestLease) {
+		f.Add(fault.Invalidf("Lease", "%s is not between %s and %s", o.Lease, leastLease, longestLease))
+	}
+	if o.Poll != 0 && (o.Poll < leastPoll || o.Poll > longestLease) {
+		f.Add(fault.Invalidf("Poll", "%s is not between %s and %s", o.Poll, leastPoll, longestLease))
 	}
 	validateRetry(o.Retry, "Retry", f)
 	o.Limits.validate(f)
@@ -194,8 +219,20 @@ func (o Options) withDefaults(accepts store.Limits) Options {
 	if o.ShutdownGrace == 0 {
 		o.ShutdownGrace = defaultShutdownGrace
 	}
+	if o.Lease == 0 {
+		o.Lease = defaultLease
+	}
+	if o.Poll == 0 {
+		o.Poll = defaultPoll
+	}
 	o.Limits = o.Limits.withDefaults(accepts)
 	return o
+}
+
+// meaning returns a hash of the options that give runs a meaning: engines on one store should have the same.
+func (o Options) meaning() string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%+v %v %+v %+v", o.Retry, o.StepTimeout, o.Limits, o.Retention))
+	return hex.EncodeToString(h[:8])
 }
 
 // New returns an engine that uses the store st. New starts nothing and reads nothing. It returns an [ErrInvalid] that
@@ -220,6 +257,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(st, e.opts, e.ledger, e.events)
 	e.sched.wrapped = wrapped
+	e.sched.joinFleet(func() string { return e.ids.Next(clock.Now()) })
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
 	return e, nil
@@ -257,6 +295,10 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 	}
 	if len(o.listen) > 0 {
 		e.sched.pauses.recheck()
+	}
+	if e.sched.fleet != nil {
+		e.sched.fleet.registered(name, func() { e.upkeep.reconcileUnlistened(o.listen...) })
+		return nil
 	}
 	e.upkeep.reconcileUnlistened(o.listen...)
 	return nil
@@ -316,17 +358,21 @@ func (e *Engine) followIDs(ctx context.Context, prefix string, idOf func(key str
 // checkFormat checks that this program knows the format of the records. An empty store gets the format of this
 // program, and so does a store with an older one, which this program reads and an older program must not continue.
 func (e *Engine) checkFormat(ctx context.Context) error {
+	version := record.Version
+	if e.sched.fleet != nil {
+		version = record.SharedVersion
+	}
 	format, rev, err := ledger.Load[record.Format](ctx, e.ledger, record.FormatKey)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		return err
-	case format.Format > record.Version:
-		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, record.Version)
-	case format.Format == record.Version:
+	case format.Format > version:
+		return fmt.Errorf("%w: records have format %d, and this program knows %d", store.ErrCorrupt, format.Format, version)
+	case format.Format == version:
 		return nil
 	}
-	_, err = e.ledger.Commit(ctx, []store.Op{store.Put(record.FormatKey, record.Encode(record.Format{Format: record.Version})).If(rev)})
+	_, err = e.ledger.Commit(ctx, []store.Op{store.Put(record.FormatKey, record.Encode(record.Format{Format: version})).If(rev)})
 	if errors.Is(err, store.ErrConflict) {
 		return e.checkFormat(ctx)
 	}
@@ -375,35 +421,4 @@ func (e *Engine) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opts.ShutdownGrace)
 	defer cancel()
 	return e.Shutdown(end)
-}
-
-// Cancel ends a run. When it returns nil, the cancellation is recorded and survives a crash. The contexts of running
-// attempts end with [ErrCanceled]. No other step of the run starts any more, except for its Finally steps. The
-// Finally steps start when the running attempts have returned, or at once if there are none. When the Finally steps
-// have ended, the run is canceled. The reason is for people.
-//
-// Cancel can be called again as long as the run has not ended. Until the Finally steps start, a second call changes
-// nothing, and the reason of the first call counts. A call while Finally steps run ends these steps too.
-// Cancel returns [ErrConflict] if the run has ended, [ErrNotFound] if there is no such run, and [ErrClosed] after
-// Shutdown. If ctx ends first, Cancel returns the cause of ctx, and the run may or may not be canceled.
-func (e *Engine) Cancel(ctx context.Context, runID, reason string) error {
-	if err := e.sched.accepting(); err != nil {
-		return err
-	}
-	actor, err := actorOf(ctx)
-	if err != nil {
-		return err
-	}
-	of, err := e.ledger.Run(ctx, runID)
-	if err != nil {
-		return err
-	}
-	if of.Rec.State.Final() {
-		return fmt.Errorf("%w: run %s is %s", ErrConflict, runID, of.Rec.State)
-	}
-	cause := fmt.Errorf("%w: %s", ErrCanceled, text.Plain(text.Truncate(reason, e.opts.Limits.ErrorText)))
-	if reason == "" {
-		cause = ErrCanceled
-	}
-	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
 }

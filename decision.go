@@ -49,6 +49,7 @@ func (s *scheduler) newDecision(r *runner, inbox []message, ownWorker bool) *dec
 			break
 		}
 	}
+	d.in.Member = s.fleet.member()
 	d.host.s, d.host.runner, d.host.ownWorker = s, r, ownWorker
 	return d
 }
@@ -156,6 +157,7 @@ type host struct {
 	newlyHeld bool     // the run was not held by a pause before
 	held      bool     // a step must wait for an abandoned call
 	waits     bool     // a step must wait for a worker or for a place of its driver
+	noRoom    bool     // the run must wait for a place within the run limit of its pipeline
 }
 
 // grant is what was taken for one step that starts.
@@ -168,7 +170,10 @@ type grant struct {
 func (h *host) Start(name string, finalize bool) run.Grant {
 	s := h.s
 	driver := s.drivers.driver(name, h.runner)
-	if driver == nil {
+	switch {
+	case driver == nil && s.fleet != nil && s.fleet.claimer().hasElsewhere(name):
+		return run.Elsewhere
+	case driver == nil:
 		return run.NoDriver
 	}
 	if _, ok := driver.impl.(Finalizer); finalize && !ok {
@@ -227,6 +232,7 @@ func (h *host) Enter(name string, rec *record.Pipeline) (entered bool, now *reco
 		limit, asOf = rec.MaxRuns, int64(rec.Rev)
 	}
 	entered, first := s.pool.AcquireRun(name, known, limit, asOf, &h.runner.task)
+	h.noRoom = !entered
 	if first && known {
 		// The pipeline may have been deleted since it was read. Its run limit and its Planner were then dropped. If the
 		// pipeline is deleted after this point, the pool keeps both as long as this run is active.
@@ -259,10 +265,15 @@ func (h *host) Release() {
 }
 
 // Listeners returns the names of the drivers that listen to a type, sorted.
-func (h *host) Listeners(kind string) ([]string, error) { return h.s.drivers.listeners(kind), nil }
+func (h *host) Listeners(kind string) ([]string, error) {
+	if f := h.s.fleet; f != nil {
+		return f.claimer().listeners(h.s.base, kind)
+	}
+	return h.s.drivers.listeners(kind), nil
+}
 
 // Draining reports whether nothing new must start.
-func (h *host) Draining() bool { return h.s.draining() }
+func (h *host) Draining() bool { return h.s.draining() || h.s.fleet.fenced() }
 
 // newRun commits a new run together with the change that the run is for. The same commit starts the run if the run can
 // start at once.
@@ -270,10 +281,17 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	s, next := e.sched, want.next
 	now := clock.Now()
 	id := e.ids.Next(now)
-	rec := enqueueNewRun(k, id, now, want)
+	rec := s.enqueueNewRun(k, id, now, want)
 	lane := record.Lane(next.Pipeline, k)
+	if s.fleet != nil {
+		asked, err := s.fleet.requests().preemption(s.base, next)
+		if err != nil {
+			return nil, err
+		}
+		want.extra = append(want.extra, asked...)
+	}
 	r := s.createRunner(id, k, lane, rec)
-	ownWorker := next.Active == "" && next.Pending == id && s.pool.Reserve()
+	ownWorker := next.Active == "" && next.Pending == id && !s.fleet.fenced() && s.pool.Reserve()
 	d, err := s.decideNewRun(r, want, rev, ownWorker, ownWorker)
 	if errors.Is(err, errTooMuch) { // it begins in a commit of its own
 		d.host.Release()
@@ -303,7 +321,11 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		s.pool.Release() // no attempt needs the reserved worker
 	}
 	s.endCreation(r)
-	if err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id {
+	switch {
+	case s.fleet != nil:
+		s.fleet.recheck(next.Pending)
+		s.fleet.look("")
+	case err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id:
 		s.enqueue(s.take(next.Pending, k, lane)) // it must end without beginning, because of the deletion behind it
 	}
 	if errors.Is(err, store.ErrUnknown) {
@@ -318,7 +340,7 @@ func (s *scheduler) decideNewRun(r *runner, want *submission, rev store.Revision
 	d = s.newDecision(r, nil, ownWorker)
 	d.part.divisible = starts
 	d.t, err = run.New(&r.held, &run.Wanted{
-		Head: want.next, Rev: rev, Pipeline: want.pipeline, Spec: want.spec, Extra: want.extra, Start: starts,
+		Head: want.next, Rev: rev, Before: want.before, Pipeline: want.pipeline, Spec: want.spec, Extra: want.extra, Start: starts,
 	}, &d.in, s.view, &d.host, s.limits)
 	if err == nil {
 		err = d.commit()
@@ -328,7 +350,7 @@ func (s *scheduler) decideNewRun(r *runner, want *submission, rev store.Revision
 
 // enqueueNewRun returns the record of a new run, and makes the run the newest one in the resource's record want.next.
 // It adds to want.extra what must be written for this.
-func enqueueNewRun(k record.Key, id string, now time.Time, want *submission) record.Run {
+func (s *scheduler) enqueueNewRun(k record.Key, id string, now time.Time, want *submission) record.Run {
 	next := want.next
 	next.LastRun++
 	rec := record.Run{
@@ -337,7 +359,7 @@ func enqueueNewRun(k record.Key, id string, now time.Time, want *submission) rec
 		Of: want.repeat.Of, From: want.repeat.From, Newest: want.repeat.Newest,
 		Number: next.LastRun, Origin: want.origin,
 	}
-	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration, "")...)
+	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration, s.fleet.lane(next, k))...)
 	want.extra = append(want.extra, next.CancelResync(k)...)
 	next.Status.Phase, next.Status.Run, next.Status.Message = plan.Queued, id, ""
 	return rec

@@ -132,7 +132,13 @@ type Request struct {
 	signal     json.RawMessage // payload of the delivered signal; nil if no signal was delivered
 	signalFrom *record.Origin  // of the delivered signal; nil if nobody was named and nothing is carried
 	timedOut   bool            // the wait for a signal ended without one
+	token      int64           // what Token returns
 }
+
+// Token returns a number that grows each time another engine on a shared store goes on with the run. An external service that
+// remembers the highest token of a run, and refuses a request with a lower one, is never changed by a process that was taken for
+// dead and comes back (a fencing token). On a store that is not shared the token is always 0.
+func (r *Request) Token() int64 { return r.token }
 
 // IdempotencyKey returns the same key for every call of this step in this run. The key differs between steps, between
 // runs, and between incarnations of a name. Pass it to external services that can recognise a repeated request. Its

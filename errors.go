@@ -42,6 +42,12 @@ var (
 // program or in another one.
 var ErrShutdown = fault.Shutdown
 
+// ErrLeaseLost is the cause of the contexts of attempts that end because the engine cannot be sure any more that its runs are its
+// own: it could not renew its lease on a shared store in time, or another engine has taken its runs over (see [Options].Lease).
+// What a driver returns after that may be discarded, and the driver is called again with [Request].Resumed set, in this process or
+// in another one.
+var ErrLeaseLost = fault.LeaseLost
+
 // FieldError reports which field of a document or of a value is wrong, and why. It is an [ErrInvalid] or, if a limit
 // was exceeded, an [ErrTooLarge]. Several of them are joined (see [errors.Join]). In Field, a name of a document is in
 // quotes if it has a character that has a meaning in Field, such as a dot, or that is not printed.

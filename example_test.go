@@ -727,6 +727,29 @@ func ExampleRequest_IdempotencyKey() {
 	// true
 }
 
+// On a shared store, several processes work on the runs. An external service that keeps the highest token of each run can refuse a
+// process that was taken for dead, and does not know it yet.
+func ExampleRequest_Token() {
+	highest := map[string]int64{} // what the external service keeps
+	deploy := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		if req.Token() < highest[req.Run] {
+			return conveyor.Result{}, conveyor.Permanent(errors.New("another process has taken this run over"))
+		}
+		highest[req.Run] = req.Token()
+		fmt.Println("deploy with token", req.Token())
+		return conveyor.Done(), nil
+	}
+	ctx := context.Background()
+	engine, err := conveyor.New(memory.NewShared(), conveyor.Options{})
+	check(err)
+	defer func() { check(engine.Shutdown(ctx)) }()
+	check(engine.Register("driver-1", conveyor.DriverFunc(deploy)))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "driver-1"}}}))
+	check(engine.Start(ctx))
+	runOnce(engine, newBuild("app", ""))
+	// Output: deploy with token 1
+}
+
 // What a driver logs is kept with its step, and is passed on to the engine's logger.
 func ExampleRequest_log() {
 	ctx := context.Background()

@@ -37,19 +37,34 @@ func (s *scheduler) start(ctx context.Context) error {
 		running += f.running
 	}
 	for _, f := range found {
-		lane := record.Lane(f.pipeline, f.key)
-		r := s.take(f.id, f.key, lane)
-		r.mu.Lock()
-		r.diedAlone = f.running == 1 && running == 1
-		r.mu.Unlock()
-		s.pool.Restore(&r.task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due), int64(f.deadline))
+		s.takeUp(f, f.running == 1 && running == 1)
+	}
+	if s.fleet != nil {
+		if err := s.fleet.start(ctx); err != nil {
+			return err
+		}
 	}
 	return startable(s.pool.Begin(func() {
 		s.observer = s.observe()
 		s.upkeep.start()
+		if s.fleet != nil {
+			s.fleet.work()
+		}
 		s.background.running.Go(s.loop) // the lock that Enter would take is held
 		s.background.running.Go(s.upkeep.takeUpLeftovers)
 	}))
+}
+
+// takeUp makes the pool know an unfinished run. diedAlone reports whether an engine has died while a step of this run was the only
+// one at work.
+func (s *scheduler) takeUp(f foundRun, diedAlone bool) *runner {
+	lane := record.Lane(f.pipeline, f.key)
+	r := s.take(f.id, f.key, lane)
+	r.mu.Lock()
+	r.diedAlone = diedAlone
+	r.mu.Unlock()
+	s.pool.Restore(&r.task, lane, f.pipeline, f.begun, uint8(f.state), int64(f.due), int64(f.deadline))
+	return r
 }
 
 // working are the schedulers that work in this process, by their stores. A store that is no pointer is not in it: nothing
@@ -97,6 +112,9 @@ type foundRun struct {
 // recover reads the unfinished runs, and no others. A run whose records are damaged is logged and left as it is. It
 // does not stop the other runs.
 func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
+	if s.fleet != nil {
+		return nil, nil // it owns no run yet
+	}
 	now, _ := s.now()
 	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.ActivePrefix}) {
 		if err != nil {
@@ -106,27 +124,9 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 		run, err := s.ledger.Run(ctx, id)
 		switch {
 		case err == nil:
-			due := run.SleepsUntil(now)
-			if due != 0 && run.Awaits() {
-				signaled, err := s.ledger.Signaled(ctx, id)
-				if err != nil {
-					return nil, err
-				}
-				if signaled {
-					due = 0
-				}
-			}
-			found := foundRun{
-				id: id, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
-				deadline: run.Rec.Deadline,
-			}
-			if run.Plan != nil && run.Rec.RunsFromLater(run.Plan, now) {
-				found.deadline = now // it is corrected at once, whether a worker is free or not
-			}
-			for i := range run.Steps {
-				if run.Steps[i].Rec.State == plan.Running {
-					found.running++
-				}
+			found, err := s.found(ctx, run, now)
+			if err != nil {
+				return nil, err
 			}
 			runs = append(runs, found)
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
@@ -136,6 +136,28 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 		}
 	}
 	return runs, nil
+}
+
+// found returns what the pool must know of an unfinished run.
+func (s *scheduler) found(ctx context.Context, run *record.RunState, now record.Time) (foundRun, error) {
+	due := run.SleepsUntil(now)
+	if due != 0 && run.Awaits() {
+		signaled, err := s.ledger.Signaled(ctx, run.ID)
+		if err != nil {
+			return foundRun{}, err
+		}
+		if signaled {
+			due = 0
+		}
+	}
+	found := foundRun{
+		id: run.ID, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
+		deadline: run.Rec.Deadline, running: run.Running(),
+	}
+	if run.Plan != nil && run.Rec.RunsFromLater(run.Plan, now) {
+		found.deadline = now // it is corrected at once, whether a worker is free or not
+	}
+	return found, nil
 }
 
 // shutdownReserve bounds the reserve of Shutdown: the time in which drivers can return after their contexts have ended.
@@ -258,6 +280,9 @@ func (s *shutdown) stop(ctx context.Context) error {
 		s.log.Info("engine has stopped", "runs", s.pool.Stats().Tasks)
 		s.disown()
 		close(s.done)
+		if s.fleet != nil {
+			s.fleet.end()
+		}
 		s.flusher.alarm.stop()
 	}
 	if s.own == nil {
@@ -374,6 +399,9 @@ func (s *shutdown) join(ctx, until context.Context) (recorded bool) {
 			_ = s.workers.Wait() // all workers return nil
 		}
 	})
+	if recorded {
+		s.fleet.leave(until)
+	}
 	s.events.Close() // after all goroutines that publish events have ended
 	s.observer.finish(until)
 	s.log.Finish(until)

@@ -216,7 +216,7 @@ func (e *Engine) pause(ctx context.Context, t Target, p *record.Pause) error {
 	for {
 		r, err := e.ledger.Store.Get(ctx, key)
 		if err == nil || errors.Is(err, store.ErrNotFound) {
-			_, err = e.ledger.Commit(ctx, []store.Op{store.Put(key, record.Encode(p)).If(r.Revision)})
+			_, err = e.ledger.Commit(ctx, append(e.sched.fleet.ofPauses(), store.Put(key, record.Encode(p)).If(r.Revision)))
 		}
 		if errors.Is(err, store.ErrConflict) {
 			continue
@@ -240,7 +240,7 @@ func (e *Engine) resume(ctx context.Context, t Target) error {
 	for {
 		r, err := e.ledger.Store.Get(ctx, key)
 		if err == nil {
-			_, err = e.ledger.Commit(ctx, []store.Op{store.Delete(key).If(r.Revision)})
+			_, err = e.ledger.Commit(ctx, append(e.sched.fleet.ofPauses(), store.Delete(key).If(r.Revision)))
 		}
 		switch {
 		case errors.Is(err, store.ErrConflict):
@@ -375,6 +375,14 @@ func (s *scheduler) loadPauses(ctx context.Context) error {
 		return err
 	}
 	defer s.pauses.unlock()
+	gone := maps.Clone(*s.pauses.active.Load())
+	if f := s.fleet; f != nil {
+		r, err := s.ledger.Store.Get(ctx, record.PausesKey) // before the pauses: they are at least as new
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		defer f.pausesAsOf.Store(int64(r.Revision))
+	}
 	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.PausePrefix}) {
 		if err != nil {
 			return err
@@ -389,7 +397,11 @@ func (s *scheduler) loadPauses(ctx context.Context) error {
 			s.log.Error("pause cannot be read; it holds its target", "target", fromHeld(held).String(), "error", err)
 			p = &record.Pause{Reason: "its record is damaged"}
 		}
+		delete(gone, held)
 		s.pauses.set(held, p)
+	}
+	for held := range gone { // another engine has ended it
+		s.pauses.set(held, nil)
 	}
 	return nil
 }

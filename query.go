@@ -154,7 +154,7 @@ func (e *Engine) GetRun(ctx context.Context, runID string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.sched.describe(run)
+	e.sched.describe(ctx, run)
 	return run, nil
 }
 
@@ -245,7 +245,7 @@ func (e *Engine) listRuns(ctx context.Context, f RunFilter, q store.Query, idOf 
 			}
 			run, err := describeRun(ctx, e.ledger, id)
 			if err == nil {
-				e.sched.describe(run)
+				e.sched.describe(ctx, run)
 			}
 			if errors.Is(err, ErrNotFound) || err == nil && !f.wants(run) {
 				continue // the run was removed in the meantime (see [Retention]), or f does not select it
@@ -302,9 +302,12 @@ type PipelineStats struct {
 }
 
 // describe completes a run that was read from the store by what holds it up in this engine.
-func (s *scheduler) describe(r *Run) {
+func (s *scheduler) describe(ctx context.Context, r *Run) {
 	if r.State.Final() {
 		return
+	}
+	if s.fleet != nil {
+		s.fleet.claimer().describe(ctx, r)
 	}
 	w := s.pool.WaitsFor(r.ID)
 	if w.Held {

@@ -80,6 +80,13 @@ func (r *registry) listeners(kind string) (names []string) {
 	return names
 }
 
+// all returns the names of the drivers, and of the drivers that plan the runs of pipelines, in order.
+func (r *registry) all() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Sorted(maps.Keys(r.names))
+}
+
 // listened returns the types to which at least one driver listens, sorted.
 func (r *registry) listened() (types []string) {
 	r.mu.RLock()

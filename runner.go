@@ -15,6 +15,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/runlog"
+	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -29,6 +30,7 @@ type runner struct {
 
 	mu        sync.Mutex // guards what follows, up to the next blank line, and what loaded says
 	busy      bool       // a goroutine handles the messages, or creates the run
+	gone      bool       // the run is not of this engine any more, and another runner may be made for it
 	diedAlone bool       // the earlier process ended while a step of this run was the only one at work
 	leftovers int32      // counts the signals and checkpoints to delete when the run ends; 0 if there is none for certain
 	*loaded              // nil while nothing happens to the run
@@ -74,6 +76,8 @@ func (r *runner) restLocked() {
 type message struct {
 	outcome *outcome
 	stop    *stopRequest
+	found   string       // the key of the entry by which the run, which had no owner, was found
+	refresh bool         // somebody has changed the record of the run
 	handled chan<- error // receives a value when the message was handled; size 1, so that the sender never blocks; can be nil
 }
 
@@ -98,8 +102,11 @@ func (s *scheduler) drive(r *runner, m message, worker bool) (next *attempt) {
 	for len(r.inbox) > 0 {
 		inbox := r.inbox
 		r.inbox, r.spareInbox = r.spareInbox[:0], nil
+		gone := r.gone
 		r.mu.Unlock()
-		if a := s.advance(r, inbox, worker && next == nil); a != nil {
+		if gone {
+			s.answer(inbox, errForeign)
+		} else if a := s.advance(r, inbox, worker && next == nil); a != nil {
 			next = a
 		}
 		clear(inbox)
@@ -157,7 +164,10 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
 		d := s.newDecision(r, p.of(inbox), ownWorker && next == nil)
 		d.part = p
-		err := d.decide()
+		err := d.refresh()
+		if err == nil {
+			err = d.decide()
+		}
 		if err == nil {
 			err = d.commit()
 		}
@@ -184,11 +194,23 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 		d.host.Release()
 		d.recycle()
 		switch {
+		case errors.Is(err, errForeign):
+			s.answer(inbox, err)
+			s.dropForeign(r)
+			return next
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
 			s.forget(r)
 			s.upkeep.deleteLeftovers(r.ID) // the runner may have been woken by a signal that was recorded as the run ended
 			return next
+		case errors.Is(err, store.ErrConflict) && s.fleet != nil:
+			if err := s.fleet.requests().conflict(r); errors.Is(err, errForeign) || errors.Is(err, errEnded) {
+				s.answer(inbox, errForeign)
+				s.dropForeign(r)
+				return next
+			}
+			pause = firstDelay / 2
+			continue
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(r) {
 				pause = firstDelay / 2
@@ -222,6 +244,25 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			return next
 		}
 	}
+}
+
+// refresh reads the run again if somebody else has changed its record.
+func (d *decision) refresh() error {
+	f := d.host.s.fleet
+	if f == nil {
+		return nil
+	}
+	for _, m := range d.inbox {
+		if m.found != "" {
+			d.in.Found = m.found
+		}
+		if m.refresh {
+			if err := f.requests().reread(d.runner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // decide computes the transition that follows from the messages. If decide returns an error, the caller must release
@@ -306,6 +347,9 @@ func (d *decision) commit() error {
 		}
 		rev, err = s.ledger.FindOut(s.base, ops, err)
 	}
+	if s.fleet != nil && errors.Is(err, store.ErrConflict) {
+		rev, err = s.fleet.requests().settled(d, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -326,6 +370,11 @@ func (d *decision) dispatch(again bool) (next *attempt) {
 	if s.ending.Load() {
 		for _, a := range d.made {
 			a.Cancel(ErrShutdown)
+		}
+	}
+	if s.fleet.fenced() { // during the commit
+		for _, a := range d.made {
+			a.Cancel(ErrLeaseLost)
 		}
 	}
 
@@ -391,7 +440,7 @@ func (d *decision) notifyOthers() {
 			s.upkeep.clockSet()
 		}
 	}
-	if by := t.Preempts(); by != nil {
+	if by := t.Preempts(); by != nil && s.fleet == nil { // on a shared store it is asked in the commit that makes this run wait
 		s.preempt(r.Key, by)
 	}
 	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
@@ -420,6 +469,12 @@ func (d *decision) suspend(inFlight, again bool) {
 			s.enqueue(s.take(head.Pending, r.Key, record.Lane(head.Pipeline, r.Key)))
 		}
 		s.upkeep.prune(r.Key)
+		s.fleet.lookIfLeft("")
+		return
+	}
+	if s.fleet != nil && !again && !s.fleet.owns(&r.held.Run.Rec) && !d.standsInLine() {
+		s.fleet.leaveRun()
+		s.letGo(r)
 		return
 	}
 	switch {
@@ -440,9 +495,16 @@ func (d *decision) suspend(inFlight, again bool) {
 	if t.NeedsWorker() || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
 		s.enqueue(r)
 	}
-	if !inFlight && !again && (!t.NeedsWorker() || s.crowded()) {
+	if !inFlight && !again && (!t.NeedsWorker() || s.crowded() || s.fleet != nil && !s.fleet.owns(&r.held.Run.Rec)) {
 		r.unload()
 	}
+}
+
+// standsInLine reports whether a run that has not begun waits here for its turn, although any engine can begin it meanwhile.
+func (d *decision) standsInLine() bool {
+	h, s := &d.host, d.host.s
+	return d.runner.held.Run.Rec.State == plan.Queued && s.pool.Phase() != sched.New && !h.held &&
+		(h.waits || h.noRoom || len(h.pauses) > 0 || d.t.NeedsWorker())
 }
 
 // maxLoaded bounds the runs that stay loaded while they wait for a worker. All others are read again when they
@@ -475,6 +537,9 @@ func (s *scheduler) load(r *runner) error {
 	}
 	if state.Rec.State.Final() {
 		return errEnded
+	}
+	if err := s.fleet.claims(&state.Rec); err != nil {
+		return err
 	}
 	outputs := map[string]json.RawMessage{}
 	last, died := int64(0), false

@@ -45,6 +45,7 @@ type scheduler struct {
 	driverWaits driverWaits
 	flusher     flusher
 	upkeep      *upkeep
+	fleet       *fleet // nil unless the store is shared
 	clock       *clock.Watch
 
 	// workers call drivers. There are at most Options.Workers of them. A worker works on one run after the other and ends

@@ -3,6 +3,7 @@ package conveyor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,7 +34,8 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	s := e.sched
 	ended, known, giveUp := s.wait(runID)
 	defer giveUp()
-	if !known {
+	defer s.fleet.followRuns()()
+	if !known || s.fleet != nil {
 		if text.NameFault(runID) != "" {
 			return e.GetRun(ctx, runID)
 		}
@@ -201,6 +203,21 @@ func (w *waiters) take(run string) (all []chan *Run) {
 		all, of.ended = of.ended, nil
 	}
 	return all
+}
+
+// has reports whether callers wait for the end of a run.
+func (w *waiters) has(run string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	of := w.runs[run]
+	return of != nil && len(of.ended) > 0
+}
+
+// all returns the runs for whose ends callers wait.
+func (w *waiters) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.runs))
 }
 
 // delay reports whether callers wait for a run, or are about to read it because it has ended. If so, then is called when

@@ -26,7 +26,7 @@ func ClassOf(first Kind, others []Kind) Class {
 		return ClassError
 	case is(KindTimeout):
 		return ClassTimeout
-	case is(KindCanceled, "superseded", "shutdown"):
+	case is(KindCanceled, "superseded", "shutdown", "lease-lost"):
 		return ClassCancellation
 	case is("store-conflict", "store-closed", "store-locked", "store-corrupt", "store-unknown"):
 		return ClassError

@@ -17,6 +17,7 @@ var (
 	Timeout    = errors.New("conveyor: timed out")
 	Gap        = errors.New("conveyor: events are missing")
 	Shutdown   = errors.New("conveyor: shutting down")
+	LeaseLost  = errors.New("conveyor: lease lost")
 )
 
 // Text is the error of a text that is not a value of its type. It is an [Invalid].

@@ -33,7 +33,7 @@ var kinds = []struct {
 	{KindTooLarge, TooLarge}, {KindInvalid, Invalid}, {KindTimeout, Timeout},
 	{KindCanceled, Canceled}, {KindNotFound, NotFound},
 	{"exists", Exists}, {"conflict", Conflict}, {"closed", Closed}, {"superseded", Superseded},
-	{"gap", Gap}, {"shutdown", Shutdown},
+	{"gap", Gap}, {"shutdown", Shutdown}, {"lease-lost", LeaseLost},
 	{"context-canceled", context.Canceled}, {"context-deadline", context.DeadlineExceeded},
 	{"store-not-found", store.ErrNotFound}, {"store-conflict", store.ErrConflict}, {"store-closed", store.ErrClosed},
 	{"store-locked", store.ErrLocked}, {"store-corrupt", store.ErrCorrupt}, {"store-unknown", store.ErrUnknown},

@@ -59,7 +59,7 @@ func TestEachSentinelHasAKindOfItsOwn(t *testing.T) {
 		require.False(t, seen[k.kind])
 		seen[k.kind] = true
 	}
-	for _, sentinel := range []error{NotFound, Exists, Conflict, Invalid, TooLarge, Closed, Canceled, Superseded, Timeout, Gap, Shutdown} {
+	for _, sentinel := range []error{NotFound, Exists, Conflict, Invalid, TooLarge, Closed, Canceled, Superseded, Timeout, Gap, Shutdown, LeaseLost} {
 		kind, _ := KindsOf(sentinel, false)
 		require.NotEqual(t, KindPlain, kind, "%v", sentinel)
 	}

@@ -120,16 +120,18 @@ var bugs = []bug{
 	},
 	{
 		name: "a cancel is acknowledged before it is on record",
-		file: "conveyor.go",
-		old:  "	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})\n",
+		file: "requests.go",
+		old:  "	return e.sched.stopRun(ctx, of, stop)\n",
 		new: `	if $BUG {
 		go func() {
-			time.Sleep(20 * time.Millisecond)
-			_ = e.sched.stopRun(context.WithoutCancel(ctx), of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
+			later, cancel := context.WithTimeout(context.Background(), 20e6)
+			defer cancel()
+			<-later.Done()
+			_ = e.sched.stopRun(context.WithoutCancel(ctx), of, stop)
 		}()
 		return nil
 	}
-	return e.sched.stopRun(ctx, of, run.StopRequest{Kind: plan.StopCancel, Reason: reason, By: actor, Cause: cause})
+	return e.sched.stopRun(ctx, of, stop)
 `,
 		in: "tests/kill", by: killed, says: "was canceled, and is",
 	},

@@ -32,8 +32,12 @@ func New(t *testing.T, opts conveyor.Options) *Engine {
 func NewOn(t *testing.T, st store.Store, opts conveyor.Options) *Engine {
 	t.Helper()
 	r := &Engine{T: t, Store: &Tap{Store: st}}
+	var through store.Store = r.Store
+	if _, shared := st.(store.Watcher); shared {
+		through = sharedTap{r.Store}
+	}
 	var err error
-	r.Engine, err = conveyor.New(r.Store, opts)
+	r.Engine, err = conveyor.New(through, opts)
 	require.NoError(t, err)
 	t.Cleanup(r.Stop)
 	return r

@@ -31,6 +31,14 @@ type Tap struct {
 // Limits implements [store.Limited] with the limits of the store behind.
 func (s *Tap) Limits() store.Limits { return store.LimitsOf(s.Store) }
 
+// sharedTap is a Tap of a shared store.
+type sharedTap struct{ *Tap }
+
+// Watch implements [store.Watcher].
+func (s sharedTap) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return s.Store.(store.Watcher).Watch(ctx, prefix, after)
+}
+
 // Get implements [store.Store].
 func (s *Tap) Get(ctx context.Context, key string) (store.Record, error) {
 	if s.read(key) {

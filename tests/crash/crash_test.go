@@ -202,7 +202,13 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 	life, die := context.WithCancelCause(timed)
 	defer die(nil)
 	st := &mortal{Store: disk, fault: f, die: func() { w.witness.close(); die(rig.ErrDied) }}
-	e, err := conveyor.New(st, w.load.opts)
+	var through store.Store = st
+	if _, is := disk.(store.Watcher); is {
+		through = shared{st}
+	}
+	opts := w.load.opts
+	opts.Lease = time.Second // if the store is shared
+	e, err := conveyor.New(through, opts)
 	require.NoError(t, err)
 
 	var watching sync.WaitGroup
@@ -214,7 +220,7 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 			}
 		}
 	})
-	err = w.run(life, e)
+	err = w.run(life, e, disk)
 	require.NoError(t, timed.Err(), context.Cause(timed))
 	if life.Err() == nil {
 		require.NoError(t, err)
@@ -235,7 +241,7 @@ func (w *world) live(t *testing.T, f mishap) (struck bool) {
 }
 
 // run is the program.
-func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
+func (w *world) run(ctx context.Context, e *conveyor.Engine, disk store.Store) error {
 	register := func(name string, opts ...conveyor.DriverOption) error {
 		var d conveyor.Driver = rig.DriverOf(w.witness.around(w.load.steps, nil))
 		if w.load.undo != nil {
@@ -270,6 +276,9 @@ func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
 			if err := w.insist(ctx, e, start); err != nil {
 				return err
 			}
+			if err := w.insist(ctx, e, takeover(disk)); err != nil {
+				return err
+			}
 		}
 		if i < w.next || i == len(w.load.program) {
 			continue
@@ -288,6 +297,22 @@ func (w *world) run(ctx context.Context, e *conveyor.Engine) error {
 		}
 	}
 	return w.insist(ctx, e, settle)
+}
+
+// takeover waits until the runs of the engines of earlier lives are taken over, if there are any on record.
+func takeover(disk store.Store) operation {
+	return func(ctx context.Context, _ *world, _ *conveyor.Engine) error {
+		for {
+			engines := 0
+			for range disk.List(context.Background(), store.Query{Prefix: "eng/"}) {
+				engines++
+			}
+			if engines <= 1 || ctx.Err() != nil {
+				return nil
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 }
 
 // insist makes a call until it succeeds or the process is dead; a store goes wrong once.

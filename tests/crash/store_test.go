@@ -85,7 +85,31 @@ func (m *mortal) strikes(kinds ...faultKind) (faultKind, error) {
 
 var errBadDay = errors.New("the disk is having a bad day")
 
+// shared is a mortal store that is shared.
+type shared struct{ *mortal }
+
+// Watch implements [store.Watcher].
+func (s shared) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for c, err := range s.Store.(store.Watcher).Watch(ctx, prefix, after) {
+			if s.isDead() {
+				yield(store.Change{}, rig.ErrDied)
+				return
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if len(ops) == 0 || ops[0].Key()[:3] == "hbt" { // a heartbeat, of which there are many, and nothing follows from one
+		if m.isDead() {
+			return 0, rig.ErrDied
+		}
+		return m.Store.Commit(ctx, ops...)
+	}
 	kind, err := m.strikes(diesBefore, diesAfter, refuses, unknownUndone, unknownDone)
 	if err != nil {
 		return 0, err
@@ -191,6 +215,11 @@ var disks = []disk{
 			return st
 		}
 	}, []faultKind{diesBefore, diesAfter, unknownDone}, []faultKind{diesAfter}, []faultKind{diesAfter}},
+	// The next life begins with another engine, which waits until the lease of the dead one is over.
+	{"shared", func(testing.TB) func() store.Store {
+		st := memory.NewShared()
+		return func() store.Store { return st.Join() }
+	}, []faultKind{diesBefore, diesAfter, refuses, unknownUndone, unknownDone}, []faultKind{diesBefore, diesAfter}, []faultKind{diesAfter, unknownDone}},
 }
 
 // downtime passes between two lives.

@@ -218,6 +218,8 @@ func (w *witness) ended(req *conveyor.Request, result conveyor.Result, err error
 		s.attempt = req.Attempt + 1 // if there is a next one
 	case result == conveyor.RequeueAfter(time.Second):
 		s.due = time.Now().Add(time.Second)
+	case result == conveyor.RequeueAfter(time.Minute):
+		s.due = time.Now().Add(time.Minute)
 	case result == conveyor.Await("go", 0), result == conveyor.Await("go", 5*time.Second):
 	default:
 		s.over = true

@@ -1,0 +1,866 @@
+package conveyor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/conveyor-go/conveyor/internal/clock"
+	"github.com/conveyor-go/conveyor/internal/handover"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/member"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/run"
+	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// fleet is what a scheduler does because other engines work on the same store. A scheduler has one only if its store is shared.
+//
+// On a shared store the pool has a task for each run that this engine owns, and for the runs without an owner that it is about to
+// make its own. Everything else is in the store: what an engine does for the runs of others are commits, and the others notice.
+type fleet struct {
+	sched   *scheduler
+	watcher store.Watcher
+	newID   func() string
+
+	// ctx ends when the scheduler has stopped.
+	ctx context.Context
+	end context.CancelFunc
+
+	seat   atomic.Pointer[seat] // nil while the engine is not one of those on record
+	others atomic.Pointer[[]member.Peer]
+	// pausesAsOf is the revision of the generation of the pauses that this engine knows.
+	pausesAsOf atomic.Int64
+	left       atomic.Bool   // there can be runs without an owner that this engine can go on with, and has left alone
+	nudge      chan struct{} // anybody sends, the loop receives; size 1
+	later      chan struct{} // the same, for a look after Options.Poll
+	deaf       atomic.Int32  // how many watches do not work at the moment
+	follow     follow
+}
+
+// seat is the place of an engine among the engines on record, from Join until the engine leaves or is marked dead.
+type seat struct {
+	*member.Member
+	fleet *fleet
+	by    run.Member
+	lost  atomic.Bool
+}
+
+// joinFleet makes the scheduler one of several, if its store is shared.
+func (s *scheduler) joinFleet(newID func() string) {
+	watcher, shared := s.store.(store.Watcher)
+	if !shared {
+		return
+	}
+	f := &fleet{sched: s, watcher: watcher, newID: newID, nudge: make(chan struct{}, 1), later: make(chan struct{}, 1)}
+	f.ctx, f.end = context.WithCancel(s.base)
+	f.others.Store(new([]member.Peer))
+	s.fleet = f
+}
+
+// errForeign means that a run is none of this engine's.
+var errForeign = errors.New("conveyor: the run belongs to another engine")
+
+// start puts the engine on record. The pool must not run yet.
+func (f *fleet) start(ctx context.Context) error {
+	if err := f.listen(ctx, f.sched.drivers.all()...); err != nil {
+		return err
+	}
+	return f.join(ctx)
+}
+
+// join puts the engine on record under a new id.
+func (f *fleet) join(ctx context.Context) error {
+	s := f.sched
+	p := &seat{fleet: f}
+	m, err := member.Join(ctx, s.ledger, f.newID(), record.Engine{
+		Name: s.opts.Name, Started: record.TimeOf(clock.Now()), Format: record.SharedVersion, Lease: s.opts.Lease, Options: s.opts.meaning(),
+	}, p)
+	if err != nil {
+		return err
+	}
+	p.Member, p.by = m, run.Member{ID: m.ID, Live: m.Live()}
+	f.seat.Store(p)
+	return nil
+}
+
+// work begins with the work on the runs of the store. It is called with the lock of the pool held.
+func (f *fleet) work() {
+	running := &f.sched.background.running
+	running.Go(func() { f.seat.Load().Run(f.ctx) })
+	running.Go(f.loop)
+	running.Go(func() { f.hint(record.EnginePrefix, f.wakeMember) })
+	running.Go(func() { f.hint(record.ReadyPrefix, f.readyChanged) })
+	running.Go(func() { f.hint(record.AskPrefix, f.look) })
+	running.Go(func() { f.hint(record.SlotsOf("")[:4], f.lookIfLeft) })
+	running.Go(func() { f.hint(record.PausesKey, f.pausesChanged) })
+}
+
+// member returns who decides about runs. An engine that is not on record can own nothing, and makes runs that have no owner.
+func (f *fleet) member() *run.Member {
+	if f == nil {
+		return nil
+	}
+	if p := f.seat.Load(); p != nil {
+		by := p.by
+		by.Unpaused = store.Check(record.PausesKey, store.Revision(f.pausesAsOf.Load()))
+		return &by
+	}
+	return &nobody
+}
+
+// nobody is who decides in an engine that is not on record.
+var nobody = run.Member{ID: "-"}
+
+// works reports whether the engine can own runs now.
+func (f *fleet) works() bool {
+	p := f.seat.Load()
+	return p != nil && !p.Member.Fenced()
+}
+
+// fenced reports whether nothing may start because the engine could not renew its lease.
+func (f *fleet) fenced() bool { return f != nil && !f.works() }
+
+// owns reports whether a record of a run says that this engine owns the run.
+func (f *fleet) owns(rec *record.Run) bool {
+	p := f.seat.Load()
+	return p != nil && rec.Owner == p.ID
+}
+
+// claims returns nil if the engine owns a run, or can make it its own, and errForeign otherwise.
+func (f *fleet) claims(rec *record.Run) error {
+	switch {
+	case f == nil, f.owns(rec):
+		return nil
+	case rec.Owner == "" && (f.works() || rec.State == plan.Queued): // a run that has not begun can be ended by anybody
+		return nil
+	}
+	return errForeign
+}
+
+// Fenced implements [member.Host].
+func (p *seat) Fenced() {
+	s := p.fleet.sched
+	s.log.Warn("the lease could not be renewed; nothing starts until it is", "engine", p.ID, "lease", s.opts.Lease)
+	s.background.Go(s.loseAttempts)
+}
+
+// loseAttempts ends the contexts of all attempts because the lease is lost, or about to be.
+func (s *scheduler) loseAttempts() {
+	for _, a := range s.runningAttempts() {
+		a.End(ErrLeaseLost)
+	}
+}
+
+// Renewed implements [member.Host].
+func (p *seat) Renewed() {
+	s := p.fleet.sched
+	s.log.Info("the lease is renewed", "engine", p.ID)
+	for _, r := range s.pool.Owners() {
+		s.enqueue(r)
+	}
+	p.fleet.look("")
+}
+
+// Lost implements [member.Host].
+func (p *seat) Lost() {
+	f, s := p.fleet, p.fleet.sched
+	p.lost.Store(true)
+	f.seat.CompareAndSwap(p, nil)
+	s.log.Warn("another engine has marked this one dead, because its lease was over; it begins anew", "engine", p.ID)
+	s.background.Go(func() {
+		s.loseAttempts()
+		for _, r := range s.pool.Owners() {
+			s.background.Go(func() { s.drive(r, message{refresh: true}, false) })
+		}
+		for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
+			if s.draining() {
+				return
+			}
+			err := f.join(f.ctx)
+			if err == nil {
+				break
+			}
+			s.log.Warn("store failed; trying again", "work", "join the other engines", "error", err, "after", pause)
+			if !s.sleep(pause) {
+				return
+			}
+		}
+		s.background.Go(func() { f.seat.Load().Run(f.ctx) })
+		f.look("")
+	})
+}
+
+// Dead implements [member.Host].
+func (p *seat) Dead(id string) {
+	f := p.fleet
+	f.sched.background.goBefore(sched.Draining, func() {
+		f.sched.upkeep.retryStore("take over the runs of engine "+id, func() error { return f.heir().takeOver(id) })
+	})
+}
+
+// Seen implements [member.Host].
+func (p *seat) Seen(others []member.Peer) {
+	f := p.fleet
+	before := f.others.Swap(&others)
+	if driversOf(*before) != driversOf(others) {
+		f.look("") // a run can go on here that waited for another engine, or the other way round
+	}
+}
+
+// driversOf returns the drivers of engines as one text.
+func driversOf(peers []member.Peer) string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.Heartbeat.Drivers...)
+		all = append(all, p.Heartbeat.Planned...)
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), "/")
+}
+
+// Load implements [member.Host].
+func (p *seat) Load() record.Heartbeat {
+	s := p.fleet.sched
+	st := s.pool.Stats()
+	h := record.Heartbeat{Owned: st.Tasks, Busy: st.Busy, Free: st.Workers - st.Busy}
+	for _, name := range s.drivers.all() {
+		if pipeline, planned := strings.CutPrefix(name, plan.PlannerName("")); planned {
+			h.Planned = append(h.Planned, pipeline)
+		} else {
+			h.Drivers = append(h.Drivers, name)
+		}
+	}
+	return h
+}
+
+// listen puts the drivers that listen to a type on record, so that an engine that is down is waited for and not forgotten.
+func (f *fleet) listen(ctx context.Context, drivers ...string) error {
+	var ops []store.Op
+	for _, name := range drivers {
+		if d := f.sched.drivers.get(name); d != nil {
+			for _, kind := range d.opts.listen {
+				ops = append(ops, store.Put(record.ListenerKey(kind, name), nil))
+			}
+		}
+	}
+	for some := range slices.Chunk(ops, max(f.sched.ledger.Batch, 1)) {
+		if _, err := f.sched.ledger.Commit(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// registered puts a driver on record that begins to listen after the start, and has the runs looked at that wait for it. What Start
+// puts on record is not there before. If the store fails, it is tried again in the background. then is called when the driver is
+// on record: a run that another engine skips before is found then.
+func (f *fleet) registered(driver string, then func()) {
+	s := f.sched
+	if s.pool.Phase() != sched.Running {
+		return
+	}
+	if f.listen(s.base, driver) == nil {
+		then()
+	} else {
+		s.background.goBefore(sched.Draining, func() {
+			s.upkeep.retryStore("put the listener "+driver+" on record", func() error { return f.listen(f.ctx, driver) })
+			then()
+		})
+	}
+	f.wakeMember("")
+	f.look("")
+}
+
+// readyChanged has the loop look at the runs without an owner, and gives the run its turn whose entry has changed if it waits here:
+// it may not need any more for what it waits.
+func (f *fleet) readyChanged(key string) {
+	if e, err := record.ParseReadyKey(key); err == nil {
+		f.recheck(e.Run)
+	}
+	f.look("")
+}
+
+// recheck gives a run its turn if it waits here.
+func (f *fleet) recheck(run string) {
+	if t := f.sched.pool.Find(run); t != nil {
+		f.sched.enqueue(t.Owner)
+	}
+}
+
+// wakeMember has the other engines looked at.
+func (f *fleet) wakeMember(string) {
+	if p := f.seat.Load(); p != nil {
+		p.Wake()
+	}
+}
+
+// look has the loop look at what there is to do, because of a change of a record.
+func (f *fleet) look(string) {
+	if f == nil {
+		return
+	}
+	select {
+	case f.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// lookIfLeft is look if runs were left alone.
+func (f *fleet) lookIfLeft(string) {
+	if f != nil && f.left.Load() {
+		f.look("")
+	}
+}
+
+// leaveRun notes that a run without an owner was left alone, although this engine can perhaps go on with it some time.
+func (f *fleet) leaveRun() {
+	f.left.Store(true)
+	select {
+	case f.later <- struct{}{}:
+	default:
+	}
+}
+
+// hint calls do for each change of a record under a prefix, until the scheduler has stopped. A change is only a hint: what there
+// is to do is found without it too.
+func (f *fleet) hint(prefix string, do func(key string)) {
+	f.deaf.Add(1)
+	for f.ctx.Err() == nil {
+		rev, err := f.sched.ledger.Commit(f.ctx, nil)
+		if err == nil {
+			f.deaf.Add(-1)
+			do("") // for what has changed before
+			for c, err := range f.watcher.Watch(f.ctx, prefix, rev) {
+				if err != nil {
+					break
+				}
+				if c.Key != "" {
+					do(c.Key)
+				}
+			}
+			f.deaf.Add(1)
+		}
+		select {
+		case <-time.After(f.sched.opts.Poll):
+		case <-f.ctx.Done():
+		}
+	}
+}
+
+// loop looks at what there is to do for the runs of the store, until the scheduler has stopped.
+func (f *fleet) loop() {
+	lease := f.sched.opts.Lease
+	var whole time.Time // when everything was looked at
+	var due time.Time   // when timer fires
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-f.nudge:
+		case <-timer.C:
+		case <-f.later:
+			if left := time.Until(due); left > f.sched.opts.Poll {
+				due = time.Now().Add(f.sched.opts.Poll)
+				timer.Reset(f.sched.opts.Poll)
+			}
+			continue
+		}
+		now := time.Now()
+		everything := now.Sub(whole) >= lease
+		next, err := f.lookOnce(everything)
+		pause := lease
+		switch {
+		case err != nil:
+			if f.ctx.Err() == nil {
+				f.sched.log.Warn("store failed; trying again", "work", "look for runs", "error", err, "after", f.sched.opts.Poll)
+			}
+			pause = f.sched.opts.Poll
+		case f.deaf.Load() > 0, f.left.Load():
+			pause = f.sched.opts.Poll
+		}
+		if everything && err == nil {
+			whole = now
+		}
+		if next != 0 {
+			pause = min(pause, max(clock.Until(next.Time()), 0))
+		}
+		due = time.Now().Add(pause)
+		timer.Reset(pause)
+	}
+}
+
+// lookOnce looks at what other engines ask, and at the runs without an owner. It returns when the next of these is due. If
+// everything is set, it also looks for runs of this engine that it does not know.
+func (f *fleet) lookOnce(everything bool) (next record.Time, err error) {
+	p := f.seat.Load()
+	if p == nil || p.Member.Fenced() {
+		return record.TimeOf(clock.Now().Add(f.sched.opts.Poll)), nil
+	}
+	if err := f.requests().answerAsked(p); err != nil {
+		return 0, err
+	}
+	if f.sched.draining() {
+		return 0, nil
+	}
+	if everything {
+		if err := f.heir().adoptUnknown(p); err != nil {
+			return 0, err
+		}
+		f.sched.upkeep.ring()
+	}
+	return f.claimer().claim()
+}
+
+// leave takes the engine off the record when it has stopped. The others take over what it still owns. While a call that was given
+// up has not returned, the engine stays on record until its lease is over, so that no other calls a driver for the same resource.
+func (f *fleet) leave(ctx context.Context) {
+	if f == nil {
+		return
+	}
+	p := f.seat.Load()
+	if p == nil || len(f.sched.abandoned.list()) > 0 {
+		return
+	}
+	if err := p.Leave(ctx); err != nil {
+		f.sched.log.Warn("engine could not leave; the others wait until its lease is over", "engine", p.ID, "error", err)
+	}
+}
+
+// lane returns the lane in which a new run of a resource waits, and nothing if the store is not shared.
+func (f *fleet) lane(next *record.Resource, k record.Key) string {
+	if f == nil {
+		return ""
+	}
+	return record.Lane(next.Pipeline, k)
+}
+
+// pausesChanged reads the pauses, because somebody has changed one.
+func (f *fleet) pausesChanged(string) {
+	if _, err := f.readPauses(); err != nil && f.ctx.Err() == nil {
+		f.sched.log.Warn("pauses cannot be read; those that are known stay", "error", err) // no step starts before they are read
+	}
+}
+
+// readPauses reads the pauses if their generation is not the one that is known, and reports whether it did.
+func (f *fleet) readPauses() (changed bool, err error) {
+	r, err := f.sched.ledger.Store.Get(f.sched.base, record.PausesKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, err
+	}
+	if int64(r.Revision) == f.pausesAsOf.Load() {
+		return false, nil
+	}
+	return true, f.sched.loadPauses(f.sched.base)
+}
+
+// ofPauses returns the write that a change of a pause makes besides, so that no engine starts a step that does not know the change.
+func (f *fleet) ofPauses() []store.Op {
+	if f == nil {
+		return nil
+	}
+	return []store.Op{store.Put(record.PausesKey, nil)}
+}
+
+// follow tells the callers that wait for the ends of runs of other engines.
+type follow struct {
+	mu      sync.Mutex // guards what follows
+	callers int
+	end     context.CancelFunc // ends the watch; nil if there is none
+}
+
+// followRuns has the callers of Wait told about the ends of runs of other engines, until the returned function is called.
+func (f *fleet) followRuns() (leave func()) {
+	if f == nil {
+		return func() {}
+	}
+	w := &f.follow
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.callers++; w.callers == 1 {
+		ctx, cancel := context.WithCancel(f.ctx)
+		if f.sched.background.Go(func() { f.watchRuns(ctx) }) {
+			w.end = cancel
+		} else {
+			cancel()
+		}
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.callers--; w.callers == 0 && w.end != nil {
+			w.end()
+			w.end = nil
+		}
+	}
+}
+
+// watchRuns wakes the callers that wait for the ends of runs, or follow their logs, until ctx ends.
+func (f *fleet) watchRuns(ctx context.Context) {
+	s := f.sched
+	for ctx.Err() == nil {
+		rev, err := s.ledger.Commit(ctx, nil)
+		for _, id := range s.waiters.all() {
+			f.runChanged(ctx, id) // it can have ended before
+		}
+		if err == nil {
+			for c, err := range f.watcher.Watch(ctx, record.RunPrefix, rev) {
+				if err != nil {
+					break
+				}
+				if id, is := strings.CutPrefix(c.Key, record.RunPrefix); is {
+					f.runChanged(ctx, id)
+				}
+			}
+		}
+		select {
+		case <-time.After(s.opts.Poll):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// runChanged wakes who waits for the end of a run, if it has ended.
+func (f *fleet) runChanged(ctx context.Context, id string) {
+	s := f.sched
+	if !s.waiters.has(id) {
+		return
+	}
+	rec, _, err := ledger.Load[record.Run](ctx, s.ledger, record.RunKey(id))
+	if err == nil && !rec.State.Final() || err != nil && !errors.Is(err, store.ErrNotFound) {
+		return
+	}
+	for _, w := range s.waiters.take(id) {
+		w <- nil
+	}
+}
+
+// claimer makes runs without an owner those of this engine.
+type claimer struct{ *fleet }
+
+func (f *fleet) claimer() claimer { return claimer{f} }
+
+// hasElsewhere reports whether another engine that is live has a driver.
+func (c claimer) hasElsewhere(driver string) bool {
+	pipeline, planned := strings.CutPrefix(driver, plan.PlannerName(""))
+	return slices.ContainsFunc(*c.others.Load(), func(p member.Peer) bool {
+		if planned {
+			return slices.Contains(p.Heartbeat.Planned, pipeline)
+		}
+		return slices.Contains(p.Heartbeat.Drivers, driver)
+	})
+}
+
+// claim makes runs without an owner its own that this engine can go on with. It returns when the next one is due.
+func (c claimer) claim() (next record.Time, err error) {
+	s := c.sched
+	now, _ := s.now()
+	c.left.Store(false)
+	search := handover.Search{
+		Ledger: s.ledger, Now: now, Drivers: s.drivers.all(), Serves: c.serves, Others: len(*c.others.Load()),
+		Skip:    func(run string) bool { return s.pool.Find(run) != nil },
+		Damaged: func(err error) { s.log.Error("entry of a run cannot be read; leaving it alone", "error", err) },
+	}
+	found, err := search.Look(c.ctx, s.pool.Free())
+	if err != nil {
+		return 0, err
+	}
+	if found.Left {
+		c.left.Store(true)
+	}
+	for _, e := range found.Urgent {
+		if err := c.take(e, false); err != nil {
+			return 0, err
+		}
+	}
+	for _, e := range found.Entries {
+		if err := c.take(e, true); err != nil {
+			return 0, err
+		}
+	}
+	return found.Next, nil
+}
+
+// take gives a run without an owner its turn, or removes an entry that is for nothing. If worker is set, the turn needs a worker.
+func (c claimer) take(e handover.Entry, worker bool) error {
+	s := c.sched
+	rec, _, err := ledger.Load[record.Run](c.ctx, s.ledger, record.RunKey(e.Run))
+	switch {
+	case errors.Is(err, store.ErrCorrupt):
+		s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(e.Run), "error", err)
+		return nil
+	case errors.Is(err, store.ErrNotFound), err == nil && (rec.Owner != "" || rec.State.Final()):
+		return handover.Discard(c.ctx, s.ledger, e)
+	case err != nil:
+		return err
+	}
+	r := s.take(e.Run, rec.Key(), e.Lane)
+	m := message{found: e.Key}
+	if !worker {
+		s.background.goBefore(sched.Draining, func() { s.drive(r, m, false) })
+		return nil
+	}
+	r.mu.Lock()
+	r.wakeLocked()
+	r.inbox = append(r.inbox, m)
+	r.mu.Unlock()
+	s.enqueue(r)
+	return nil
+}
+
+// serves returns how many runs of a lane this engine can begin now.
+func (c claimer) serves(ctx context.Context, lane string) (room int, err error) {
+	s := c.sched
+	if kind, none := strings.CutPrefix(lane, "."); none {
+		listeners, err := c.listeners(ctx, kind)
+		if err == nil && len(listeners) == 0 {
+			return math.MaxInt, nil // a run to which nobody listens is skipped, by any engine
+		}
+		return c.canStart(listeners), err
+	}
+	rec, _, err := s.ledger.Pipeline(ctx, lane)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return math.MaxInt, nil // the run fails, by any engine
+	case errors.Is(err, store.ErrCorrupt):
+		return 0, nil // whoever asks for the pipeline is told
+	case err != nil:
+		return 0, err
+	}
+	first, err := c.firstDrivers(ctx, lane)
+	if errors.Is(err, store.ErrCorrupt) {
+		return 0, nil
+	}
+	if room = c.canStart(first); err != nil || room == 0 || rec.MaxRuns == 0 {
+		return room, err
+	}
+	used, err := s.view.Slots(lane)
+	if free := rec.MaxRuns - len(used); free < room {
+		room = max(free, 0)
+		c.left.Store(true)
+	}
+	return room, err
+}
+
+// describe says of a run that goes on nowhere, because no engine that is live has the driver of its next step, that it is blocked.
+func (c claimer) describe(ctx context.Context, r *Run) {
+	nowhere := func(driver string) bool { return c.sched.drivers.get(driver) == nil && !c.hasElsewhere(driver) }
+	if len(r.Steps) == 0 {
+		if c.sched.pool.Phase() == sched.New {
+			return // nothing is known of other engines
+		}
+		first, err := c.firstDrivers(ctx, r.Pipeline)
+		if err == nil && len(first) > 0 && !slices.ContainsFunc(first, func(d string) bool { return !nowhere(d) }) {
+			r.State, r.Reason = StateBlocked, run.Missing(first[0]) // as long as it has not begun, it has no step
+		}
+		return
+	}
+	for i := range r.Steps {
+		switch s := &r.Steps[i]; {
+		case s.State.Final():
+		case s.State == StateQueued && r.State == StateQueued && nowhere(s.Driver):
+			s.State, s.Reason = StateBlocked, run.Missing(s.Driver)
+			r.State, r.Reason = s.State, fmt.Sprintf("step %s: %s", s.ID, s.Reason)
+			return
+		default:
+			return
+		}
+	}
+}
+
+// firstDrivers returns the drivers of the steps with which a run of a pipeline begins, and none if there is no such pipeline.
+func (c claimer) firstDrivers(ctx context.Context, pipeline string) (drivers []string, err error) {
+	if pipeline == "" {
+		return nil, nil
+	}
+	rec, _, err := c.sched.ledger.Pipeline(ctx, pipeline)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if rec.Planned {
+		return []string{plan.PlannerName(pipeline)}, nil
+	}
+	p, err := c.sched.ledger.Plan(ctx, "", &record.Run{Pipeline: pipeline, Hash: rec.Hash})
+	if err != nil {
+		return nil, err
+	}
+	starts, _ := p.Next(make([]plan.State, p.Len()), false, false)
+	for _, i := range starts {
+		drivers = append(drivers, p.Step(i).Driver)
+	}
+	return drivers, nil
+}
+
+// canStart returns how many calls this engine can make now of one of several drivers.
+func (c claimer) canStart(drivers []string) (room int) {
+	for _, name := range drivers {
+		if d := c.sched.drivers.get(name); d != nil {
+			room = max(room, c.sched.pool.Spare(d.calls), 1) // one waits in line, so that each lane has its turn
+		}
+	}
+	return room
+}
+
+// listeners returns the drivers that listen to a type, of whatever engine.
+func (c claimer) listeners(ctx context.Context, kind string) (drivers []string, err error) {
+	prefix := record.ListenersOf(kind)
+	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		drivers = append(drivers, r.Key[len(prefix):])
+	}
+	return drivers, nil
+}
+
+// heir takes up the runs of engines that have died, and those of this engine that it does not know.
+type heir struct{ *fleet }
+
+func (f *fleet) heir() heir { return heir{f} }
+
+// adoptUnknown takes up the runs that are listed under this engine and that it does not know. The answer to the commit that made
+// them its own was lost.
+func (h heir) adoptUnknown(p *seat) error {
+	owned, err := handover.Owned(h.ctx, h.sched.ledger, p.ID)
+	if err != nil {
+		return err
+	}
+	for _, id := range owned {
+		if h.sched.pool.Find(id) == nil {
+			if err := h.adopt(p, id, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// adopt takes up a run if this engine owns it.
+func (h heir) adopt(p *seat, id string, diedAlone bool) error {
+	s := h.sched
+	state, err := s.ledger.Run(h.ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case errors.Is(err, store.ErrCorrupt):
+		s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
+		return nil
+	case err != nil:
+		return err
+	case state.Rec.Owner != p.ID || state.Rec.State.Final():
+		return nil
+	}
+	now, _ := s.now()
+	found, err := s.found(h.ctx, state, now)
+	if err != nil {
+		return err
+	}
+	r := s.takeUp(found, diedAlone)
+	if found.due == 0 {
+		s.enqueue(r)
+	}
+	s.wakeLoop()
+	return nil
+}
+
+// takeOver makes the runs of an engine that is marked dead those of this engine: at first those that fall to this one, and after a
+// third of a lease what is left.
+func (h heir) takeOver(id string) error {
+	s := h.sched
+	alone := h.diedAlone(id)
+	for first := true; ; first = false {
+		p := h.seat.Load()
+		if p == nil || p.ID == id {
+			return nil
+		}
+		owned, err := handover.Owned(h.ctx, s.ledger, id)
+		if err != nil {
+			return err
+		}
+		if len(owned) == 0 {
+			break
+		}
+		mine := owned
+		if engines := h.engines(p); first && len(engines) > 1 {
+			mine = nil
+			for _, run := range owned {
+				if handover.FallsTo(run, engines) == p.ID {
+					mine = append(mine, run)
+				}
+			}
+		}
+		taken, err := handover.TakeOver(h.ctx, s.ledger, id, mine, &p.by, func(run string, err error) {
+			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(run), "error", err)
+		})
+		running := 0
+		for _, r := range taken {
+			running += r.Running()
+		}
+		for _, r := range taken {
+			if err := h.adopt(p, r.ID, alone && running == 1 && r.Running() == 1); err != nil {
+				return err // the run is found as one of this engine that it does not know
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(taken) > 0 {
+			s.log.Info("runs of another engine are taken over", "engine", id, "runs", len(taken))
+		}
+		if len(mine) == len(owned) && len(taken) == 0 && !first {
+			break // what is left cannot be read
+		}
+		select {
+		case <-time.After(s.opts.Lease / 3):
+		case <-s.upkeep.ctx.Done():
+			return nil
+		}
+	}
+	return h.bury(id)
+}
+
+// bury removes the records of an engine that is marked dead and owns nothing any more.
+func (h heir) bury(id string) error {
+	l := h.sched.ledger
+	if owned, err := handover.Owned(h.ctx, l, id); err != nil || len(owned) > 0 {
+		return err
+	}
+	if err := l.RemoveAll(h.ctx, record.AskKey(id, "")); err != nil {
+		return err
+	}
+	return member.Remove(h.ctx, l, id)
+}
+
+// engines returns the ids of the engines that are live.
+func (h heir) engines(p *seat) []string {
+	ids := []string{p.ID}
+	for _, other := range *h.others.Load() {
+		ids = append(ids, other.ID)
+	}
+	return ids
+}
+
+// diedAlone reports whether an engine that is marked dead can have died of a step that was the only one at work: it was not shut
+// down, and had no more than one call under way when its heart beat last.
+func (h heir) diedAlone(id string) bool {
+	rec, _, err := ledger.Load[record.Engine](h.ctx, h.sched.ledger, record.EngineKey(id))
+	if err != nil || rec.By == id {
+		return false
+	}
+	beat, _, err := ledger.Load[record.Heartbeat](h.ctx, h.sched.ledger, record.HeartbeatKey(id))
+	return err == nil && beat.Busy <= 1
+}
