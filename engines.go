@@ -101,7 +101,7 @@ func (f *fleet) work() {
 	running.Go(func() { f.hint(record.EnginePrefix, f.wakeMember) })
 	running.Go(func() { f.hint(record.ReadyPrefix, f.readyChanged) })
 	running.Go(func() { f.hint(record.AskPrefix, f.look) })
-	running.Go(func() { f.hint(record.SlotsOf("")[:4], f.lookIfLeft) })
+	running.Go(func() { f.hint(record.SlotPrefix, f.lookIfLeft) })
 	running.Go(func() { f.hint(record.PausesKey, f.pausesChanged) })
 }
 

@@ -57,11 +57,12 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/testenv", ""},
 	{"internal/baddisk", ""},
 	{"internal/rig", ". store store/memory"},
+	{"internal/invariant", "internal/plan internal/record store"},
 	{"internal/reliability", ""},
 }
 
 // forTests are the packages that no program links: only _test.go files, and each other, import them.
-var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/planted", "internal/reliability", "store/storetest"}
+var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/invariant", "internal/planted", "internal/reliability", "store/storetest"}
 
 // goFile is a Go file of this module.
 type goFile struct {

@@ -89,7 +89,7 @@ const (
 	OwnedPrefix      = "own/"
 	ReadyPrefix      = "rdy/"
 	AskPrefix        = "ask/"
-	slotPrefix       = "slt/"
+	SlotPrefix       = "slt/"
 	ListenerPrefix   = "lst/"
 )
 

@@ -89,7 +89,7 @@ func ParseOwnedKey(key string) (engine, run string, err error) {
 }
 
 // SlotsOf returns the prefix of the keys of the places among the active runs of a pipeline.
-func SlotsOf(pipeline string) string { return slotPrefix + pipeline + "/" }
+func SlotsOf(pipeline string) string { return SlotPrefix + pipeline + "/" }
 
 // SlotKey returns the key of a place, which is counted from 1.
 func SlotKey(pipeline string, slot int64) string { return SlotsOf(pipeline) + hex16(slot) }

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/invariant"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -73,79 +74,7 @@ func (e *engines) die(id string) {
 		}
 	}
 	w.write(store.Delete(record.EngineKey(id)))
-	require.Empty(w, brokenInvariant(w.records()))
-}
-
-// slots is the prefix of the keys of the places among the active runs of pipelines.
-const slots = "slt/"
-
-// brokenInvariant returns the unfinished runs that nobody would look through, and why.
-func brokenInvariant(all map[string]store.Record) (broken []string) {
-	decode := func(key string, into any) bool {
-		r, ok := all[key]
-		return ok && record.Decode(r, into) == nil
-	}
-	ready := map[string][]record.Ready{}
-	for key := range all {
-		if e, err := record.ParseReadyKey(key); err == nil {
-			ready[e.Run] = append(ready[e.Run], e)
-		}
-	}
-	for key := range all {
-		if pipeline, number, isSlot := strings.Cut(strings.TrimPrefix(key, slots), "/"); strings.HasPrefix(key, slots) && isSlot {
-			var of record.Run
-			slot, _ := record.ParseNumber(number)
-			if !decode(record.RunKey(string(all[key].Value)), &of) || of.State.Final() || of.Slot != slot || of.Pipeline != pipeline {
-				broken = append(broken, key+" is the place of no run that has it")
-			}
-		}
-		id, is := strings.CutPrefix(key, record.ActivePrefix)
-		if !is {
-			continue
-		}
-		var rec record.Run
-		if !decode(record.RunKey(id), &rec) || rec.State.Final() {
-			broken = append(broken, id+" is listed, and no unfinished run")
-			continue
-		}
-		if _, taken := all[record.SlotKey(rec.Pipeline, rec.Slot)]; rec.Slot != 0 && !taken {
-			broken = append(broken, id+" has a place that is free")
-		}
-		if rec.Owner != "" {
-			var of record.Engine
-			if !decode(record.EngineKey(rec.Owner), &of) {
-				broken = append(broken, id+" is owned by an engine that is not on record")
-			}
-			if _, listed := all[record.OwnedKey(rec.Owner, id)]; !listed {
-				broken = append(broken, id+" is not listed under its owner")
-			}
-			continue
-		}
-		var head record.Resource
-		if !decode(record.ResourceKey(rec.Key()), &head) {
-			broken = append(broken, id+" has no resource")
-			continue
-		}
-		if rec.State == plan.Queued && (head.Active != "" || head.Pending != id && head.Pending != "") {
-			continue // it stands in line
-		}
-		if len(ready[id]) == 0 {
-			broken = append(broken, fmt.Sprintf("%s has no owner, is %s, and is in no index", id, rec.State))
-		}
-		lane := record.Lane(head.Pipeline, rec.Key())
-		if head.FixedGeneration != 0 {
-			var of record.Revision
-			if decode(record.RevisionKey(rec.Key(), head.FixedGeneration), &of) {
-				lane = record.Lane(of.Pipeline, rec.Key())
-			}
-		}
-		for _, e := range ready[id] {
-			if rec.State == plan.Queued && e.Driver == "" && e.Lane != record.Urgent && e.Lane != lane {
-				broken = append(broken, id+" is in the wrong lane")
-			}
-		}
-	}
-	return broken
+	require.Empty(w, invariant.Broken(w.records()))
 }
 
 // TestEngines01RunsOfSeveralEnginesKeepTheInvariant is TestRunsKeepTheRules on a shared store: engines come and die, each has other
@@ -154,7 +83,7 @@ func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
 	claims, releases, takeovers, asked := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		c := newSharedChaos(t, func(c *chaos, m *change) {
-			if left := brokenInvariant(m.after); len(left) > 0 {
+			if left := invariant.Broken(m.after); len(left) > 0 {
 				require.Fail(c, "the invariant is broken", "%v after %v", left, keys(m.ops))
 			}
 			var was, is record.Run
@@ -198,9 +127,9 @@ func TestEngines01RunsOfSeveralEnginesKeepTheInvariant(t *testing.T) {
 		}
 		clear(c.host.lacks)
 		c.settle()
-		require.Empty(c, brokenInvariant(c.records()))
+		require.Empty(c, invariant.Broken(c.records()))
 		for key := range c.records() {
-			for _, prefix := range []string{record.OwnedPrefix, record.ReadyPrefix, record.AskPrefix, slots} {
+			for _, prefix := range []string{record.OwnedPrefix, record.ReadyPrefix, record.AskPrefix, record.SlotPrefix} {
 				require.False(c, strings.HasPrefix(key, prefix), "%s is left", key)
 			}
 		}
@@ -231,7 +160,7 @@ func (c *chaos) ask(k *heldRun) int {
 		return 0
 	}
 	c.write(ops...)
-	require.Empty(c, brokenInvariant(c.records()))
+	require.Empty(c, invariant.Broken(c.records()))
 	if k.state.Run != nil {
 		is := c.recOf(k)
 		k.state.Run.Rec, k.state.Run.Rev = is.Rec, is.Rev
