@@ -255,6 +255,7 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
 		s.pool.Done(a.driver.calls, 1, nil)
+		s.fleet.requests().strayReturned(r.Key)
 		s.fleet.lookIfLeft("")
 		return nil, true
 	}
@@ -298,7 +299,7 @@ func (a *attempt) abandon() {
 	}
 	cause := context.Cause(a.Context())
 	s.drive(a.runner, message{outcome: &outcome{
-		attempt: a, cause: cause, ended: record.TimeOf(clock.Now()), err: fmt.Errorf("%w, and the driver did not return", cause),
+		attempt: a, stray: true, cause: cause, ended: record.TimeOf(clock.Now()), err: fmt.Errorf("%w, and the driver did not return", cause),
 	}}, false)
 }
 
@@ -351,6 +352,7 @@ type outcome struct {
 	err     error
 	cause   error // why the context of the attempt had ended; nil if it had not ended
 	ended   record.Time
+	stray   bool // the call was given up, and has not returned
 }
 
 // value returns the outcome in the form that a decision about the run needs.
@@ -358,7 +360,7 @@ func (o *outcome) value(engine RetryPolicy) run.Outcome {
 	a := o.attempt
 	v := run.Outcome{
 		Step: a.index, Attempt: a.number, Kind: o.result.kind, Output: o.output, Plan: o.plan,
-		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended,
+		Reason: o.result.reason, Delay: o.result.delay, Ended: o.ended, Stray: o.stray,
 	}
 	switch {
 	case o.err == nil:

@@ -272,6 +272,12 @@ func (h *host) Listeners(kind string) ([]string, error) {
 	return h.s.drivers.listeners(kind), nil
 }
 
+// Stray reports whether a call for the resource of the run that was given up has not returned.
+func (h *host) Stray() bool { return h.s.pool.IsAway(h.runner.Key) }
+
+// IsLive reports whether an engine is live.
+func (h *host) IsLive(engine string) (bool, error) { return h.s.fleet.heir().isLive(engine) }
+
 // Draining reports whether nothing new must start.
 func (h *host) Draining() bool { return h.s.draining() || h.s.fleet.fenced() }
 

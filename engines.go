@@ -666,16 +666,19 @@ func (c claimer) describe(ctx context.Context, r *Run) {
 		}
 		return
 	}
+	var first *StepRun // that is missing its driver
 	for i := range r.Steps {
 		switch s := &r.Steps[i]; {
 		case s.State.Final():
-		case s.State == StateQueued && r.State == StateQueued && nowhere(s.Driver):
-			s.State, s.Reason = StateBlocked, run.Missing(s.Driver)
-			r.State, r.Reason = s.State, fmt.Sprintf("step %s: %s", s.ID, s.Reason)
+		case s.State == StateRunning, s.State == StateRetrying, s.State == StateWaiting, s.State == StateBlocked:
 			return
-		default:
-			return
+		case first == nil && nowhere(s.Driver):
+			first = s
 		}
+	}
+	if first != nil {
+		first.State, first.Reason = StateBlocked, run.Missing(first.Driver)
+		r.State, r.Reason = first.State, fmt.Sprintf("step %s: %s", first.ID, first.Reason)
 	}
 }
 
@@ -852,6 +855,15 @@ func (h heir) engines(p *seat) []string {
 		ids = append(ids, other.ID)
 	}
 	return ids
+}
+
+// isLive reports whether an engine is on record and not marked dead.
+func (h heir) isLive(id string) (bool, error) {
+	rec, _, err := ledger.Load[record.Engine](h.sched.base, h.sched.ledger, record.EngineKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && rec.Dead == 0, err
 }
 
 // diedAlone reports whether an engine that is marked dead can have died of a step that was the only one at work: it was not shut

@@ -264,6 +264,29 @@ func (q requests) settled(d *decision, conflict error) (store.Revision, error) {
 	return rev, nil
 }
 
+// strayReturned takes off the record that this engine has a call for a resource which it has given up, if it has none any more.
+func (q requests) strayReturned(k record.Key) {
+	if q.fleet == nil || q.sched.pool.IsAway(k) {
+		return
+	}
+	s := q.sched
+	s.background.Go(func() {
+		s.upkeep.retryStore("note the return of a call that was given up", func() error {
+			for {
+				head, rev, err := s.ledger.Resource(q.ctx, k)
+				if err != nil || head == nil || head.Stray == "" || head.Stray != q.member().ID || s.pool.IsAway(k) {
+					return err
+				}
+				next := *head
+				next.Stray = ""
+				if _, err = s.ledger.Commit(q.ctx, []store.Op{store.Put(record.ResourceKey(k), record.Encode(&next)).If(rev)}); !errors.Is(err, store.ErrConflict) {
+					return err
+				}
+			}
+		})
+	})
+}
+
 // commitOwned commits writes of an attempt, such as a checkpoint, under the condition that the run is still this engine's. Requests of
 // others change the record of the run meanwhile, and are no reason to refuse.
 func (q requests) commitOwned(ctx context.Context, a *attempt, ops []store.Op) (store.Revision, error) {
@@ -292,8 +315,13 @@ func (q requests) commitOwned(ctx context.Context, a *attempt, ops []store.Op) (
 	}
 }
 
-// letGo removes the runner of a run that has not ended and is not this engine's. Who waits for the end of the run goes on waiting.
-func (s *scheduler) letGo(r *runner) {
+// dropForeign gives up a run that has not ended and is not this engine's. Its attempts end, and what they return is discarded. Who waits
+// for the end of the run goes on waiting.
+func (s *scheduler) dropForeign(r *runner) {
+	for _, a := range r.underWay() {
+		a.Cancel(ErrLeaseLost)
+		a.abandonCall()
+	}
 	r.mu.Lock()
 	r.gone = true
 	r.mu.Unlock()
@@ -303,15 +331,6 @@ func (s *scheduler) letGo(r *runner) {
 	}
 	r.unload()
 	s.followers.Wake(r.ID)
-}
-
-// dropForeign gives up a run that is another engine's. Its attempts end, and what they return is discarded.
-func (s *scheduler) dropForeign(r *runner) {
-	for _, a := range r.underWay() {
-		a.Cancel(ErrLeaseLost)
-		a.abandonCall()
-	}
-	s.letGo(r)
 }
 
 // preemption returns the writes by which the active run of a resource is asked to end for the sake of the run that waits behind it.

@@ -443,6 +443,9 @@ func (d *decision) notifyOthers() {
 	if by := t.Preempts(); by != nil && s.fleet == nil { // on a shared store it is asked in the commit that makes this run wait
 		s.preempt(r.Key, by)
 	}
+	if s.fleet != nil && slices.ContainsFunc(d.in.Outcomes, func(o *run.Outcome) bool { return o.Stray }) {
+		s.fleet.requests().strayReturned(r.Key) // perhaps during the commit
+	}
 	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
 		// A driver was registered in the meantime. The search that followed its registration has not found this run.
 		s.upkeep.reconcileUnlistened(r.Key.Type)
@@ -474,7 +477,7 @@ func (d *decision) suspend(inFlight, again bool) {
 	}
 	if s.fleet != nil && !again && !s.fleet.owns(&r.held.Run.Rec) && !d.standsInLine() {
 		s.fleet.leaveRun()
-		s.letGo(r)
+		s.dropForeign(r) // nothing of a run that was released is under way, but this engine can be marked dead at any time
 		return
 	}
 	switch {

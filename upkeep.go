@@ -348,6 +348,9 @@ const pruneEvery = 256
 // newPruner returns a pruner that leaves alone the runs for which callers wait, and whose logs are read.
 func (u *upkeep) newPruner(keep Retention) *ledger.Pruner {
 	p := u.sched.ledger.NewPruner(ledger.Keep(keep), clock.Now())
+	if u.sched.fleet != nil {
+		p.Linger = 2 * u.sched.opts.Lease
+	}
 	p.Spare = func(k record.Key, run string) bool {
 		later := func() { u.prune(k) }
 		return u.sched.waiters.delay(run, later) || u.sched.followers.Delay(run, later)

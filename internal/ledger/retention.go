@@ -54,6 +54,8 @@ type Removed struct{ Runs, Revisions, Definitions int }
 type Pruner struct {
 	// Spare, if set, reports whether a run must be left alone for now, because somebody reads it.
 	Spare func(k record.Key, run string) bool
+	// Linger is how long a run that has ended is kept in any case, so that who waits for it elsewhere finds it.
+	Linger time.Duration
 	// Removed counts what was removed by commits.
 	Removed Removed
 	// Next is the earliest time at which Age covers another run of the resources that were looked at; 0 means never.
@@ -335,6 +337,12 @@ func (p *past) pastRuns(ctx context.Context, after string) (runs []pastRun, next
 			continue
 		case !rec.State.Final():
 			return runs, "", nil // those behind it have not ended either, unless they were canceled before they began
+		}
+		if due := rec.Ended.Add(p.Linger).Add(1); p.Linger > 0 && p.now < due && (tooMany || p.keep.Age > 0) {
+			if p.Next == 0 || due < p.Next {
+				p.Next = due
+			}
+			continue
 		}
 		if !tooMany {
 			if p.keep.Age == 0 {

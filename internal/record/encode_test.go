@@ -87,8 +87,8 @@ func TestRecordsAreEncodedAsTheLibraryWould(t *testing.T) {
 		}).Draw(t, "run")
 		resource := rapid.Custom(func(t *rapid.T) *Resource {
 			return &Resource{
-				Lane: text.Draw(t, ""),
-				ID:   text.Draw(t, ""), Pipeline: text.Draw(t, ""), Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""),
+				Lane: text.Draw(t, ""), Stray: text.Draw(t, ""),
+				ID: text.Draw(t, ""), Pipeline: text.Draw(t, ""), Metadata: labels.Draw(t, ""), Version: number.Draw(t, ""),
 				Generation: number.Draw(t, ""), First: number.Draw(t, ""), Created: when.Draw(t, ""), Updated: when.Draw(t, ""),
 				Deleted: when.Draw(t, ""), Active: text.Draw(t, ""), Pending: text.Draw(t, ""), Cause: cause.Draw(t, ""),
 				Supersede: rapid.Bool().Draw(t, ""), FixedGeneration: number.Draw(t, ""), Queued: count.Draw(t, ""), LastPosition: number.Draw(t, ""),

@@ -33,6 +33,7 @@ type Resource struct {
 	LastPosition    int64    `json:"lastPlace,omitempty"` // the highest position that was ever given to such a run
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 	Lane            string   `json:"lane,omitempty"`      // of Pending on a shared store; see Lane
+	Stray           string   `json:"stray,omitempty"`     // the engine on a shared store that has given up a call for the resource which has not returned
 	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
 	UpdatedBy       string   `json:"updatedBy,omitempty"` // who has made the last change, or has asked for the deletion
 	// Change is the origin of the change that Pending takes up, if Pending was there before the change. It is nil
@@ -103,6 +104,7 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.int("lastPlace", int64(r.LastPosition), false)
 	w.int("resync", int64(r.Resync), false)
 	w.text("lane", r.Lane, false)
+	w.text("stray", r.Stray, false)
 	w.int("lastRun", r.LastRun, false)
 	w.text("updatedBy", r.UpdatedBy, false)
 	if r.Change != nil {

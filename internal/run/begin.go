@@ -39,6 +39,9 @@ func (t *Transition) begin() (proceed bool, err error) {
 		return false, nil
 	case head.Deleted != 0 && head.Cause != record.Deleted:
 		return true, t.finishWith(plan.Canceled, toBeDeleted)
+	case t.hasStray:
+		t.head = nil
+		return false, nil
 	}
 	w, err := t.reader.Target(t.key, head)
 	if err != nil {

@@ -182,7 +182,11 @@ func (h *fakeHost) Release() {
 }
 
 func (h *fakeHost) Listeners(string) ([]string, error) { return h.listeners, nil }
-func (h *fakeHost) Draining() bool                     { return h.draining }
+func (h *fakeHost) Stray() bool                        { return h.held }
+func (h *fakeHost) IsLive(engine string) (bool, error) {
+	return h.world.has(record.EngineKey(engine)), nil
+}
+func (h *fakeHost) Draining() bool { return h.draining }
 
 // returned gives back what a call has held.
 func (h *fakeHost) returned(driver string) {

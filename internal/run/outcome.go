@@ -29,6 +29,7 @@ type Outcome struct {
 	Failure *Failure        // of Failed
 	Policy  retry.Policy    // of the step; it decides whether and when a failure is retried
 	Ended   record.Time
+	Stray   bool // the call was given up, and has not returned
 }
 
 // Kind is the kind of answer that a driver has given.
@@ -83,10 +84,10 @@ func (t *Transition) recordOutcome(o *Outcome) error {
 			t.rec.Stop, t.rec.StopReason, t.rewrite = plan.StopHalt, rec.Reason, true
 		}
 	}
-	if o.Kind == Planned {
-		return t.addPlannedSteps(o.Plan)
+	if err := t.noteStray(o); err != nil || o.Kind != Planned {
+		return err
 	}
-	return nil
+	return t.addPlannedSteps(o.Plan)
 }
 
 // apply changes the record of a step by an outcome, and returns the record of the attempt if the attempt failed.

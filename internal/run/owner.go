@@ -78,7 +78,7 @@ func (t *Transition) writes() bool {
 // releases reports whether the run is given up, because the next steps need drivers that this engine has not, and nothing of the
 // run is under way here or can go on here by itself.
 func (t *Transition) releases() bool {
-	if len(t.elsewhere)+len(t.nowhere) == 0 || len(t.starts) > 0 || t.more {
+	if len(t.elsewhere)+len(t.nowhere) == 0 || len(t.starts) > 0 || t.more || t.host.Stray() {
 		return false
 	}
 	here, open := false, t.firstOpen() // here: something goes on here by itself

@@ -109,6 +109,11 @@ type Host interface {
 	Release()
 	// Listeners returns the names of the drivers that listen to a type of resource, in order.
 	Listeners(kind string) ([]string, error)
+	// Stray reports whether a call for the resource of the run that this engine has given up may still be under way. It is called only
+	// if the store is shared.
+	Stray() bool
+	// IsLive reports whether an engine is live. It is called only if the store is shared.
+	IsLive(engine string) (bool, error)
 	// Draining reports whether the engine shuts down, so that no step and no run can start.
 	Draining() bool
 }
@@ -149,6 +154,9 @@ func Next(s *State, in *Input, r Reader, h Host, limits Limits) (*Transition, er
 	for _, stop := range in.Stops {
 		t.requestStop(stop)
 	}
+	if err := t.lookForStray(); err != nil {
+		return t, err
+	}
 	if err := t.deliver(); err != nil {
 		return t, err
 	}
@@ -181,7 +189,11 @@ type Wanted struct {
 func New(s *State, want *Wanted, in *Input, r Reader, h Host, limits Limits) (*Transition, error) {
 	t := newTransition(s, in, r, h, limits)
 	t.create(want)
+	if err := t.lookForStray(); err != nil {
+		return t, err
+	}
 	switch {
+	case want.Start && t.hasStray:
 	case want.Start && t.holdsBegin(t.head.Pipeline):
 	case want.Start:
 		t.pipeline = want.Pipeline

@@ -75,7 +75,7 @@ func (t *Transition) start(i int) (ended bool) {
 	if t.interruptedTooOften(i) {
 		return true
 	}
-	if t.holds(i) {
+	if t.hasStray || t.holds(i) {
 		return false
 	}
 	g := t.host.Start(step.Driver, t.plan.Finalize && !t.plan.Plans(i))

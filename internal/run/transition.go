@@ -40,6 +40,7 @@ type Transition struct {
 
 	member    *Member // nil unless the store is shared
 	found     string  // as in Input.Found
+	hasStray  bool    // another engine has given up a call for the resource, which may still be under way; no step can start here
 	elsewhere []int   // the steps whose driver another engine has
 	nowhere   []int   // the steps whose driver no engine has
 

@@ -72,6 +72,13 @@ func (p *Pool[K, T]) Abandoned(key K) {
 	p.spawnWorkers()
 }
 
+// IsAway reports whether an abandoned call with a key has not returned.
+func (p *Pool[K, T]) IsAway(key K) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.away[key] > 0
+}
+
 // Returned records that an abandoned call with a key has returned. If it was the last one with the key, the tasks that have
 // waited for it get their turn. Returned must be called before Done: until it is called, the pool counts the call
 // as abandoned.

@@ -92,6 +92,14 @@ var loads = []load{
 		end: allSucceeded,
 	},
 	{
+		name: "steps that are longer than a lease", drivers: alike(2, map[string]rig.Func{"a": rig.Taking(4 * lease)}),
+		save: []conveyor.PipelineSpec{rig.PipelineOf("a", "a")},
+		program: func(first, second *process) []func(context.Context) error {
+			return []func(context.Context) error{applying(first, "x", 1), applying(second, "y", 1)}
+		},
+		end: allSucceeded,
+	},
+	{
 		name:    "changes that come while a run is at work",
 		drivers: alike(2, map[string]rig.Func{"a": rig.Taking(100 * time.Millisecond)}),
 		save:    []conveyor.PipelineSpec{rig.PipelineOf("a", "a")},
@@ -233,7 +241,7 @@ func newestRun(ctx context.Context, p *process, name string) (string, error) {
 }
 
 // faults are tried at each commit of the first process.
-var faults = []fault{diesBefore, diesAfter, refused, unknownUndone, unknownDone, unknownLater, pauses, cutOff}
+var faults = []fault{diesBefore, diesAfter, refused, unknownUndone, unknownDone, unknownLater, pauses, cutOff, slow, answersLate}
 
 // endure plays a load with a fault at commit n of the first process, and with a second one at commit m of the second process
 // after that. It reports whether each was reached.

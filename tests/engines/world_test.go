@@ -83,6 +83,8 @@ const (
 	unknownLater  fault = "does not know, and commits a second later"
 	pauses        fault = "stands still for three leases before the commit"
 	cutOff        fault = "cannot reach the store for three leases"
+	slow          fault = "the commit takes a fifth of a lease"
+	answersLate   fault = "the answer comes after three leases"
 )
 
 // line is the way of a process to the store.
@@ -168,11 +170,14 @@ func (l line) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 	case unknownUndone:
 		return 0, fmt.Errorf("%w: no", store.ErrUnknown)
 	case unknownLater:
+		ops = cloned(ops)
 		go func() {
 			time.Sleep(time.Second)
 			_, _ = l.commit(context.Background(), ops...)
 		}()
 		return 0, fmt.Errorf("%w: later", store.ErrUnknown)
+	case slow:
+		time.Sleep(lease / 5)
 	case pauses, cutOff:
 		l.hold(3 * lease)
 		if err := l.pass(); err != nil {
@@ -187,10 +192,35 @@ func (l line) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 	case strikes == diesAfter:
 		l.kill()
 		return 0, rig.ErrDied
+	case strikes == answersLate:
+		l.hold(3 * lease)
+		if err := l.pass(); err != nil {
+			return 0, err
+		}
 	case strikes == unknownDone && err == nil:
 		return 0, fmt.Errorf("%w: yes", store.ErrUnknown)
 	}
 	return rev, err
+}
+
+// cloned returns ops that keep their values when the caller has written over them.
+func cloned(ops []store.Op) (all []store.Op) {
+	for _, op := range ops {
+		clone := store.Put(op.Key(), slices.Clone(op.Value()))
+		rev, conditional := op.Condition()
+		switch {
+		case !op.Writes():
+			all = append(all, store.Check(op.Key(), rev))
+			continue
+		case op.Removes():
+			clone = store.Delete(op.Key())
+		}
+		if conditional {
+			clone = clone.If(rev)
+		}
+		all = append(all, clone)
+	}
+	return all
 }
 
 // commit commits, and looks at all records afterwards.

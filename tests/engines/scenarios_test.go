@@ -1,0 +1,465 @@
+package engines_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// untilEnded waits until a run has ended, at most for some time.
+func untilEnded(t *testing.T, e *conveyor.Engine, run string, within time.Duration) *conveyor.Run {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	ended, err := e.Wait(ctx, run)
+	require.NoError(t, err)
+	return ended
+}
+
+// inWorld runs a test with a world in a bubble. Processes are stopped at the end.
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		test(t, w)
+		time.Sleep(2 * time.Second)
+		w.check()
+	})
+}
+
+// begin starts a process that is stopped at the end of the test.
+func (w *world) begin(name string, drivers map[string]rig.Func) *process {
+	p := w.start(name, conveyor.Options{}, drivers, nil)
+	w.t.Cleanup(func() { require.NoError(w.t, p.stop()) })
+	return p
+}
+
+func (p *process) mustApply(o conveyor.Resource) *conveyor.Run {
+	p.w.t.Helper()
+	run, err := p.Apply(context.Background(), o)
+	require.NoError(p.w.t, err)
+	return run
+}
+
+func (p *process) mustSave(spec conveyor.PipelineSpec) {
+	p.w.t.Helper()
+	require.NoError(p.w.t, p.SavePipeline(context.Background(), spec))
+}
+
+// caused is a driver that keeps the cause with which its context ends.
+func caused(cause *atomic.Value, d time.Duration) rig.Func {
+	return func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+		select {
+		case <-ctx.Done():
+			cause.Store(context.Cause(ctx))
+			return conveyor.Result{}, context.Cause(ctx)
+		case <-time.After(d):
+			return conveyor.Done(), nil
+		}
+	}
+}
+
+func TestEngines07AnEngineThatIsCutOffStopsBeforeAnotherTakesOver(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var cause atomic.Value
+		first := w.begin("first", map[string]rig.Func{"a": caused(&cause, time.Hour)})
+		second := w.begin("second", map[string]rig.Func{"a": quick})
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		synctest.Wait()
+		first.hold(4 * lease)
+		time.Sleep(lease)
+		require.ErrorIs(t, cause.Load().(error), conveyor.ErrLeaseLost)
+		ended := untilEnded(t, second.Engine, run.ID, 2*lease)
+		require.NoError(t, ended.Err())
+		require.Equal(t, 1, ended.Steps[0].Attempt, "an interruption uses no attempt")
+		time.Sleep(10 * lease)
+		next := first.mustApply(rig.Object("y", 1))
+		require.NoError(t, untilEnded(t, second.Engine, next.ID, 2*time.Hour).Err(), "it goes on under another id")
+	})
+}
+
+func TestEngines06AStoreThatIsAwayInterruptsAndNothingElse(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var calls atomic.Int64
+		long := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return rig.Taking(time.Hour)(ctx, req)
+		}
+		opts := conveyor.Options{Limits: conveyor.Limits{Interruptions: 1}}
+		var all []*process
+		for i := range 2 {
+			p := w.start(fmt.Sprint("process-", i), opts, map[string]rig.Func{"a": long}, nil)
+			t.Cleanup(func() { require.NoError(t, p.stop()) })
+			all = append(all, p)
+		}
+		time.Sleep(5 * lease)
+		all[0].mustSave(rig.PipelineOf("a"))
+		runs := []*conveyor.Run{all[0].mustApply(rig.Object("x", 1)), all[1].mustApply(rig.Object("y", 1))}
+		for range 6 {
+			time.Sleep(10 * lease)
+			for _, p := range all {
+				p.hold(3 * lease)
+			}
+			time.Sleep(10 * lease)
+		}
+		for i, run := range runs {
+			ended := untilEnded(t, all[i].Engine, run.ID, 2*time.Hour)
+			require.NoError(t, ended.Err(), "nothing counts as a death")
+			require.Equal(t, 1, ended.Steps[0].Attempt)
+		}
+		require.EqualValues(t, 2*7, calls.Load())
+		engines := 0
+		for range w.disk.List(t.Context(), store.Query{Prefix: "eng/"}) {
+			engines++
+		}
+		require.Equal(t, 2, engines)
+		for key := range w.records() {
+			require.False(t, strings.HasPrefix(key, "own/"), key)
+		}
+	})
+}
+
+func TestEngines17ACreateWhoseAnswerIsLostGoesOn(t *testing.T) {
+	for _, f := range []fault{unknownDone, unknownLater} {
+		t.Run(string(f), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				var struck, armed atomic.Bool
+				first := w.start("first", conveyor.Options{}, map[string]rig.Func{"a": quick}, func(*process, int) fault {
+					if armed.Load() && struck.CompareAndSwap(false, true) {
+						return f
+					}
+					return fine
+				})
+				t.Cleanup(func() { require.NoError(t, first.stop()) })
+				first.mustSave(rig.PipelineOf("a"))
+				armed.Store(true)
+				_, err := first.Apply(t.Context(), rig.Object("x", 1)) // and it is not called again
+				if f == unknownLater {
+					require.Error(t, err)
+				} else {
+					require.NoError(t, err)
+				}
+				time.Sleep(4 * lease)
+				o, err := first.Get(t.Context(), rig.Object("x", nil).Key())
+				require.NoError(t, err)
+				require.Equal(t, conveyor.StateSucceeded, o.Status.Phase)
+			})
+		})
+	}
+}
+
+func TestEngines06ATakenOverRunKeepsItsDueTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.start("first", conveyor.Options{}, map[string]rig.Func{"a": rig.Always(conveyor.RequeueAfter(time.Minute), nil)}, nil)
+		second := w.begin("second", map[string]rig.Func{"a": quick})
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		began := time.Now()
+		synctest.Wait()
+		first.kill()
+		require.NoError(t, first.stop())
+		require.NoError(t, untilEnded(t, second.Engine, run.ID, time.Hour).Err())
+		require.InDelta(t, time.Minute, time.Since(began), float64(100*time.Millisecond))
+	})
+}
+
+func TestEngines05AListenerThatIsDownIsWaitedFor(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var deleted atomic.Int64
+		first := w.begin("first", map[string]rig.Func{"listens to loose": quick})
+		second := w.start("second", conveyor.Options{}, map[string]rig.Func{"b": quick}, nil)
+		third := w.start("third", conveyor.Options{}, nil, nil)
+		listener := rig.Undoing(rig.Recording(nil), rig.Recording(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			deleted.Add(1)
+			return conveyor.Done(), nil
+		}))
+		require.NoError(t, third.Register("late", listener, conveyor.Listen("loose")))
+		time.Sleep(5 * lease)
+		require.NoError(t, third.stop()) // it restarts, and its listener is not forgotten
+		run := first.mustApply(rig.Loose("loose", "x", 1))
+		time.Sleep(10 * lease)
+		got, err := second.GetRun(t.Context(), run.ID)
+		require.NoError(t, err)
+		require.False(t, got.State.Final(), "it waits for the listener that is down")
+		require.Equal(t, conveyor.StateBlocked, got.State)
+
+		again := w.start("third-again", conveyor.Options{}, nil, nil)
+		require.NoError(t, again.Register("late", listener, conveyor.Listen("loose")))
+		ended := untilEnded(t, second.Engine, run.ID, 10*lease)
+		require.NoError(t, ended.Err())
+		require.Len(t, ended.Steps, 2)
+		require.NoError(t, again.stop())
+
+		gone, err := second.Delete(t.Context(), rig.Loose("loose", "x", 1).Key())
+		require.NoError(t, err)
+		time.Sleep(10 * lease)
+		require.Zero(t, deleted.Load())
+		last := w.start("third-at-last", conveyor.Options{}, nil, nil)
+		require.NoError(t, last.Register("late", listener, conveyor.Listen("loose")))
+		require.NoError(t, untilEnded(t, second.Engine, gone.ID, 10*lease).Err())
+		require.EqualValues(t, 1, deleted.Load())
+		require.NoError(t, last.stop())
+		require.NoError(t, second.stop())
+	})
+}
+
+func TestEngines18ADriverThatDoesNotReturnKeepsItsResource(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		deaf := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			return rig.Deaf(time.Hour, conveyor.Done(), nil)(ctx, req)
+		}
+		first := w.begin("first", map[string]rig.Func{"a": deaf})
+		var calls atomic.Int64
+		second := w.begin("second", map[string]rig.Func{"a": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return quick(ctx, req)
+		}})
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, second.Cancel(t.Context(), run.ID, "enough"))
+		require.Equal(t, conveyor.StateCanceled, untilEnded(t, second.Engine, run.ID, time.Minute).State)
+		next := second.mustApply(rig.Object("x", 2))
+		time.Sleep(10 * time.Minute)
+		require.Zero(t, calls.Load(), "the first driver still works")
+		other := second.mustApply(rig.Object("y", 1))
+		require.NoError(t, untilEnded(t, second.Engine, other.ID, time.Minute).Err(), "other resources go on")
+		require.NoError(t, untilEnded(t, second.Engine, next.ID, 3*time.Hour).Err())
+		require.GreaterOrEqual(t, time.Since(began), 59*time.Minute)
+	})
+}
+
+func TestEngines10PausesHoldOverAllEngines(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var calls atomic.Int64
+		count := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return quick(ctx, req)
+		}
+		first, second := w.begin("first", map[string]rig.Func{"a": count}), w.begin("second", map[string]rig.Func{"a": count})
+		first.mustSave(rig.PipelineOf("a"))
+		time.Sleep(5 * lease)
+		require.NoError(t, first.Pause(t.Context(), conveyor.Target{Pipeline: "p"}, "freeze"))
+		var runs []*conveyor.Run
+		for i, p := range []*process{first, second} { // the second one has perhaps not heard of the pause
+			runs = append(runs, p.mustApply(rig.Object(fmt.Sprint("x", i), 1)))
+		}
+		time.Sleep(10 * lease)
+		require.Zero(t, calls.Load())
+		for _, p := range []*process{first, second} {
+			got, err := p.GetRun(t.Context(), runs[1].ID)
+			require.NoError(t, err)
+			require.NotEqual(t, conveyor.StateRunning, got.State)
+		}
+		require.NoError(t, second.Resume(t.Context(), conveyor.Target{Pipeline: "p"}))
+		for _, run := range runs {
+			require.NoError(t, untilEnded(t, first.Engine, run.ID, lease).Err())
+		}
+		require.EqualValues(t, 2, calls.Load())
+	})
+}
+
+// TestEngines10NoStepStartsAfterAPauseOfAnotherEngine has an engine stand still in the commit that starts a step, while another engine
+// pauses the pipeline.
+func TestEngines10NoStepStartsAfterAPauseOfAnotherEngine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var calls atomic.Int64
+		var armed atomic.Bool
+		drivers := map[string]rig.Func{"a": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return quick(ctx, req)
+		}}
+		first := w.start("first", conveyor.Options{}, drivers, func(*process, int) fault {
+			if armed.CompareAndSwap(true, false) {
+				return slow
+			}
+			return fine
+		})
+		t.Cleanup(func() { require.NoError(t, first.stop()) })
+		second := w.begin("second", nil)
+		first.mustSave(rig.PipelineOf("a"))
+		time.Sleep(5 * lease)
+		armed.Store(true)
+		var run *conveyor.Run
+		applied := make(chan struct{})
+		go func() {
+			defer close(applied)
+			run = first.mustApply(rig.Object("x", 1))
+		}()
+		time.Sleep(lease / 10)
+		require.NoError(t, second.Pause(t.Context(), conveyor.Target{Pipeline: "p"}, "freeze"))
+		<-applied
+		time.Sleep(10 * lease)
+		require.Zero(t, calls.Load())
+		require.NoError(t, second.Resume(t.Context(), conveyor.Target{Pipeline: "p"}))
+		require.NoError(t, untilEnded(t, second.Engine, run.ID, lease).Err())
+	})
+}
+
+func TestEngines04WhatCanGoOnElsewhereDoesNotWaitForWhatWaitsHere(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": rig.InTurn(rig.Always(conveyor.RequeueAfter(time.Hour), nil), quick)})
+		second := w.begin("second", map[string]rig.Func{"b": quick})
+		time.Sleep(5 * lease)
+		p := rig.PipelineOf("a", "b")
+		p.Steps[0].After, p.Steps[1].After = conveyor.AtOnce(), conveyor.AtOnce()
+		first.mustSave(p)
+		run := first.mustApply(rig.Object("x", 1))
+		time.Sleep(2 * lease)
+		got, err := first.GetRun(t.Context(), run.ID)
+		require.NoError(t, err)
+		require.Equal(t, conveyor.StateSucceeded, got.Steps[1].State)
+		require.False(t, got.State.Final())
+		began := time.Now()
+		require.NoError(t, untilEnded(t, second.Engine, run.ID, 2*time.Hour).Err())
+		require.InDelta(t, time.Hour, time.Since(began), float64(5*time.Second))
+	})
+}
+
+func TestEngines04ARunWhoseDriverIsNowhereIsShownAsBlocked(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first, second := w.begin("first", map[string]rig.Func{"a": quick}), w.begin("second", nil)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a", "nowhere"))
+		first.mustSave(rig.Named("q", rig.PipelineOf("nowhere")))
+		begun, unbegun := first.mustApply(rig.Object("x", 1)), first.mustApply(rig.Along("q", "y"))
+		time.Sleep(2 * lease)
+		for _, p := range []*process{first, second} {
+			for id, reason := range map[string]string{begun.ID: `step 2: driver "nowhere" is not registered`, unbegun.ID: `driver "nowhere" is not registered`} {
+				got, err := p.GetRun(t.Context(), id)
+				require.NoError(t, err)
+				require.Equal(t, conveyor.StateBlocked, got.State)
+				require.Equal(t, reason, got.Reason)
+			}
+		}
+		require.NoError(t, second.Register("nowhere", rig.DriverOf(quick)))
+		for _, id := range []string{begun.ID, unbegun.ID} {
+			require.NoError(t, untilEnded(t, first.Engine, id, 5*lease).Err())
+		}
+	})
+}
+
+func TestEngines02TheLaneOfARunFollowsItsChanges(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, p *process)
+		state  conveyor.State
+	}{
+		{"another pipeline", func(t *testing.T, p *process) { p.mustApply(rig.Along("q", "x")) }, conveyor.StateSucceeded},
+		{"another definition", func(t *testing.T, p *process) { p.mustSave(rig.PipelineOf("here")) }, conveyor.StateSucceeded},
+		{"no pipeline any more", func(t *testing.T, p *process) { require.NoError(t, p.DeletePipeline(t.Context(), "p")) }, conveyor.StateFailed},
+		{"a deletion", func(t *testing.T, p *process) {
+			gone, err := p.Delete(t.Context(), rig.Object("x", nil).Key())
+			require.NoError(t, err)
+			require.NoError(t, untilEnded(t, p.Engine, gone.ID, 5*lease).Err())
+		}, conveyor.StateCanceled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				first := w.begin("first", map[string]rig.Func{"here": quick})
+				second := w.begin("second", nil)
+				time.Sleep(5 * lease)
+				first.mustSave(rig.PipelineOf("nowhere"))
+				first.mustSave(rig.Named("q", rig.PipelineOf("here")))
+				run := second.mustApply(rig.Object("x", 1))
+				time.Sleep(5 * lease)
+				c.change(t, second)
+				ended := untilEnded(t, second.Engine, run.ID, 5*lease)
+				require.Equal(t, c.state, ended.State, ended.Reason)
+			})
+		})
+	}
+}
+
+func TestEngines18TimesOfRunsWithoutAnOwner(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": quick})
+		time.Sleep(5 * lease)
+		p := rig.PipelineOf("a", "nowhere")
+		p.Timeout = conveyor.Duration(time.Minute)
+		first.mustSave(p)
+		run := first.mustApply(rig.Object("x", 1))
+		began := time.Now()
+		ended := untilEnded(t, first.Engine, run.ID, 10*time.Minute)
+		require.ErrorIs(t, ended.Err(), conveyor.ErrTimeout)
+		require.InDelta(t, time.Minute, time.Since(began), float64(time.Second))
+	})
+}
+
+func TestEngines16WhoRunsWhatIsBehindACanceledRun(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": rig.Taking(10 * lease)})
+		second := w.begin("second", nil)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.Queueing(rig.PipelineOf("a")))
+		var runs []*conveyor.Run
+		for i := range 4 {
+			runs = append(runs, second.mustApply(rig.Object("x", i)))
+			synctest.Wait()
+		}
+		require.NoError(t, second.Cancel(t.Context(), runs[1].ID, "not this one"))
+		for i, run := range runs {
+			want := conveyor.StateSucceeded
+			if i == 1 {
+				want = conveyor.StateCanceled
+			}
+			require.Equal(t, want, untilEnded(t, second.Engine, run.ID, 100*lease).State)
+		}
+	})
+}
+
+func TestEngines13RunsStayForWhoWaitsElsewhere(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.start("first", conveyor.Options{Retention: conveyor.Retention{Runs: 1}}, map[string]rig.Func{"a": quick}, nil)
+		t.Cleanup(func() { require.NoError(t, first.stop()) })
+		second := w.begin("second", nil)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		for i := range 20 {
+			run := second.mustApply(rig.Object("x", i))
+			require.NoError(t, untilEnded(t, second.Engine, run.ID, 2*lease).Err())
+		}
+		time.Sleep(10 * lease)
+		require.Len(t, rig.Drain(t, second.Runs(t.Context(), conveyor.RunFilter{})), 1)
+	})
+}
+
+func TestEngines05CheckpointsOfAnEngineThatWasTakenOverAreRefused(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var refused atomic.Value
+		first := w.begin("first", map[string]rig.Func{"a": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			time.Sleep(6 * lease) // it does not look at its context, as if the process stood still
+			err := req.Checkpoint(context.Background(), "late")
+			refused.Store(err)
+			return conveyor.Done(), nil
+		}})
+		// The second engine finds no place to start in, but takes the run over.
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		second := w.begin("second", map[string]rig.Func{"b": quick})
+		synctest.Wait()
+		first.hold(5 * lease)
+		time.Sleep(10 * lease)
+		require.True(t, errors.Is(refused.Load().(error), conveyor.ErrLeaseLost), "%v", refused.Load())
+		got, err := second.GetRun(t.Context(), run.ID)
+		require.NoError(t, err)
+		require.False(t, got.State == conveyor.StateSucceeded && got.Steps[0].Attempt == 0)
+	})
+}
