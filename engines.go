@@ -65,6 +65,7 @@ func (s *scheduler) joinFleet(newID func() string) {
 	f.ctx, f.end = context.WithCancel(s.base)
 	f.others.Store(new([]member.Peer))
 	s.fleet = f
+	s.events.mirror = &mirror{fleet: f, feed: s.events}
 }
 
 // errForeign means that a run is none of this engine's.
@@ -320,6 +321,15 @@ func (f *fleet) lookIfLeft(string) {
 	if f != nil && f.left.Load() {
 		f.look("")
 	}
+}
+
+// nextLook returns a channel that receives a value when a reader must look again at what another engine writes, and nil if the store is
+// not shared.
+func (f *fleet) nextLook() <-chan time.Time {
+	if f == nil {
+		return nil
+	}
+	return time.After(f.sched.opts.Poll)
 }
 
 // leaveRun notes that a run without an owner was left alone, although this engine can perhaps go on with it some time.

@@ -7,10 +7,13 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/plan"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
 )
@@ -94,10 +97,15 @@ func (o *WatchOptions) wants(e *Event) bool {
 // more than [Limits].WatchBuffer events behind. No event is ever left out silently. After a gap, read the current
 // state with List and Runs, and call Watch again.
 //
+// On a shared store, the events of runs come whichever engine works on them. Of the runs of other engines, states that follow one
+// another quickly can be folded together, and the last one is never missing. The events of resources, pipelines and pauses are
+// those of this engine.
+//
 // If a call is still in progress when the engine has been shut down, what this call stores has no event. Events are
 // kept in memory only: a cursor has no meaning after the program was started again.
 func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	f := e.events
+	f.mirror.watch()
 	n, err := f.Next(), error(nil)
 	if o.Since != "" {
 		n, err = f.after(o.Since)
@@ -128,15 +136,165 @@ func (e *Engine) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 type feed struct {
 	*ring.Ring[Event]
 	epoch string // distinguishes the cursors of this engine from those of others
+	// mirror adds the events of the runs of other engines; nil unless the store is shared.
+	mirror *mirror
 }
 
-func newFeed(size int, epoch string) *feed { return &feed{ring.New[Event](size), epoch} }
+func newFeed(size int, epoch string) *feed { return &feed{Ring: ring.New[Event](size), epoch: epoch} }
 
 func (f *feed) publish(events ...Event) {
 	for i := range events {
 		events[i].Time = events[i].Time.Round(0).UTC() // like every time that the engine returns
 	}
-	f.Publish(events...)
+	if f.mirror == nil {
+		f.Publish(events...)
+		return
+	}
+	f.mirror.mu.Lock()
+	defer f.mirror.mu.Unlock()
+	f.mirror.publishLocked(events...)
+}
+
+// mirror adds the events of runs that other engines own to the feed of this one, from the first time on that somebody watches. It
+// compares what is on record with what it has published. States that follow one another quickly can be folded together; the last
+// one is never missing.
+type mirror struct {
+	fleet *fleet
+	feed  *feed
+	open  sync.Once
+
+	reading sync.Mutex // held from the reading of a run to the end of its events, so that what was read earlier is not told later; before mu
+
+	mu    sync.Mutex // guards known; held while events are published, so that no event comes twice
+	known map[string]string
+}
+
+// watch begins with the events of other engines. It can be called more than once.
+func (m *mirror) watch() {
+	if m == nil {
+		return
+	}
+	m.open.Do(func() {
+		m.mu.Lock()
+		m.known = map[string]string{}
+		m.mu.Unlock()
+		for _, prefix := range []string{record.RunPrefix, record.StepPrefix} {
+			m.fleet.sched.background.Go(func() {
+				m.fleet.hint(prefix, func(key string) {
+					if id, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/"); id != "" {
+						m.changed(id)
+					}
+				})
+			})
+		}
+	})
+}
+
+// publishLocked publishes events, and remembers the states that they tell.
+func (m *mirror) publishLocked(events ...Event) {
+	m.feed.Publish(events...)
+	if m.known == nil {
+		return
+	}
+	for _, e := range events {
+		switch e.Kind {
+		case EventRun:
+			m.known[e.Run] = e.State.String()
+		case EventStep:
+			m.known[e.Run+"/"+e.Step] = stateOfStep(e.State, e.Attempt)
+		}
+	}
+}
+
+func stateOfStep(s State, attempt int) string { return fmt.Sprint(s, attempt) }
+
+// changed publishes what is new of a run, unless this engine owns the run and publishes it itself.
+func (m *mirror) changed(id string) {
+	s := m.fleet.sched
+	if t := s.pool.Find(id); t != nil {
+		if handled := t.Owner.whenHandled(); handled != nil { // this engine may be about to publish it
+			select {
+			case <-handled:
+			case <-m.fleet.ctx.Done():
+				return
+			}
+		}
+	}
+	m.reading.Lock()
+	defer m.reading.Unlock()
+	run, err := s.ledger.Run(m.fleet.ctx, id)
+	if err != nil || m.fleet.owns(&run.Rec) {
+		return // it was removed; or there is nothing to tell until the store answers again, and the next change tells it
+	}
+	m.tell(run)
+}
+
+// takenUp publishes what other engines have done for a run that this engine is about to go on with.
+func (m *mirror) takenUp(run *record.RunState) {
+	m.reading.Lock()
+	defer m.reading.Unlock()
+	m.tell(run)
+}
+
+// tell publishes what is new of a run.
+func (m *mirror) tell(run *record.RunState) {
+	id := run.ID
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil {
+		return
+	}
+	m.forgetLocked()
+	now := clock.Now().UTC()
+	rec := &run.Rec
+	event := Event{
+		Time: now, Kind: EventRun, Resource: Key(rec.Key()), Pipeline: rec.Pipeline, Run: id, Cause: Cause(rec.Cause), By: rec.By, State: State(rec.State),
+		Reason: rec.Reason,
+	}
+	before, seen := m.known[id]
+	if seen && before == StateQueued.String() && run.Plan != nil && rec.State.Final() {
+		began := event
+		began.State, began.Reason = StateRunning, ""
+		m.publishLocked(began)
+	}
+	if !rec.State.Final() && before != event.State.String() {
+		m.publishLocked(event)
+	}
+	for i := range run.Steps {
+		m.stepLocked(event, run.Plan.Step(i), &run.Steps[i].Rec, seen)
+	}
+	if rec.State.Final() && before != event.State.String() {
+		event.ErrorKind, event.ErrorReason = ErrorKind(rec.Failure.Class), rec.Failure.Code
+		m.publishLocked(event)
+	}
+}
+
+// stepLocked publishes what is new of a step. of is the event of its run. Of a run that was not seen before, it is what is
+// at work.
+func (m *mirror) stepLocked(of Event, step *plan.Step, rec *record.Step, seen bool) {
+	key, is := of.Run+"/"+step.ID, stateOfStep(State(rec.State), rec.Attempt)
+	if rec.State == plan.Unset || rec.State == plan.Queued || m.known[key] == is {
+		return
+	}
+	if !seen && rec.State != plan.Running {
+		m.known[key] = is
+		return
+	}
+	of.Kind, of.Step, of.Driver, of.Attempt, of.State, of.Reason = EventStep, step.ID, step.Driver, rec.Attempt, State(rec.State), rec.Reason
+	if rec.State == plan.Retrying || rec.State.Final() {
+		of.ErrorKind, of.ErrorReason = ErrorKind(rec.Failure.Class), rec.Failure.Code
+	}
+	m.publishLocked(of)
+}
+
+// maxKnown bounds the states that are remembered.
+const maxKnown = 1 << 14
+
+// forgetLocked makes room if very many states are remembered. What ends later is told as if it were new.
+func (m *mirror) forgetLocked() {
+	if len(m.known) > maxKnown {
+		clear(m.known)
+	}
 }
 
 func (f *feed) cursor(n int64) Cursor {
@@ -190,6 +348,9 @@ type observerLoop struct {
 func (s *scheduler) observe() *observerLoop {
 	if s.opts.Observer == nil {
 		return nil
+	}
+	if m := s.events.mirror; m != nil {
+		go m.watch() // the lock of the pool is held
 	}
 	o := &observerLoop{observer: s.opts.Observer, feed: s.events, ended: make(chan struct{})}
 	o.failed = func(how string) { s.log.Error("observer panicked", "panic", how) }

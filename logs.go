@@ -134,6 +134,7 @@ func (e *Engine) followLog(ctx context.Context, run string, o LogOptions, yield 
 		}
 		select {
 		case <-news:
+		case <-s.fleet.nextLook():
 		case <-w.again():
 			if err := w.check(); err != nil {
 				return err

@@ -544,6 +544,9 @@ func (s *scheduler) load(r *runner) error {
 	if err := s.fleet.claims(&state.Rec); err != nil {
 		return err
 	}
+	if m := s.events.mirror; m != nil {
+		m.takenUp(state)
+	}
 	outputs := map[string]json.RawMessage{}
 	last, died := int64(0), false
 	if state.Plan != nil {

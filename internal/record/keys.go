@@ -77,7 +77,7 @@ const (
 	RunPrefix        = "run/"
 	ActivePrefix     = "act/"
 	planPrefix       = "pln/"
-	stepPrefix       = "stp/"
+	StepPrefix       = "stp/"
 	attemptPrefix    = "att/"
 	CheckpointPrefix = "ckp/"
 	SignalPrefix     = "sig/"
@@ -190,10 +190,10 @@ func ActiveKey(run string) string { return ActivePrefix + run }
 func PlanKey(run string) string { return planPrefix + run }
 
 // StepsOf returns the prefix of the keys of the steps of a run. The id of a step follows the prefix.
-func StepsOf(run string) string { return stepPrefix + run + "/" }
+func StepsOf(run string) string { return StepPrefix + run + "/" }
 
 // StepKey returns the key of a [Step].
-func StepKey(run, step string) string { return stepPrefix + run + "/" + step }
+func StepKey(run, step string) string { return StepPrefix + run + "/" + step }
 
 // AttemptsOf returns the prefix of the keys of the failed attempts of a run.
 func AttemptsOf(run string) string { return attemptPrefix + run + "/" }

@@ -463,3 +463,63 @@ func TestEngines05CheckpointsOfAnEngineThatWasTakenOverAreRefused(t *testing.T) 
 		require.False(t, got.State == conveyor.StateSucceeded && got.Steps[0].Attempt == 0)
 	})
 }
+
+func TestEngines11EventsOfOtherEnginesAreSeen(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := map[string]rig.Func{"a": rig.Taking(100 * time.Millisecond)}
+		first, second := w.begin("first", a), w.begin("second", map[string]rig.Func{"b": rig.Taking(100 * time.Millisecond)})
+		watcher := w.begin("watcher", nil)
+		pure, err := conveyor.New(line{&process{disk: w.disk.Join(), w: w, name: "pure"}}, conveyor.Options{}) // never started
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a", "b"))
+		var want []string
+		for _, e := range []*conveyor.Engine{watcher.Engine, first.Engine, second.Engine, pure} {
+			name := fmt.Sprint("x", len(want))
+			ctx, cancel := context.WithTimeout(t.Context(), 4*lease)
+			defer cancel()
+			events := e.Watch(ctx, conveyor.WatchOptions{Resource: rig.Object(name, nil).Key()})
+			synctest.Wait()
+			run := first.mustApply(rig.Object(name, 1))
+			var seen []string
+			for event, err := range events {
+				if err != nil {
+					break
+				}
+				if event.Run == run.ID {
+					seen = append(seen, strings.TrimSpace(fmt.Sprint(event.Kind, " ", event.Step, " ", event.State)))
+				}
+			}
+			require.Equal(t, []string{
+				"run  running", "step 1 running", "step 1 succeeded", "step 2 running", "step 2 succeeded", "run  succeeded",
+			}, seen)
+			want = append(want, name)
+		}
+		require.NoError(t, pure.Shutdown(t.Context()))
+	})
+}
+
+func TestEngines11LogsOfOtherEnginesAreFollowed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			for i := range 5 {
+				req.Log.Info(fmt.Sprint("line ", i))
+				time.Sleep(time.Second)
+			}
+			return conveyor.Done(), nil
+		}})
+		second := w.begin("second", nil)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		began := time.Now()
+		var lines []string
+		for l, err := range second.Logs(t.Context(), run.ID, conveyor.LogOptions{Follow: true}) {
+			require.NoError(t, err)
+			lines = append(lines, l.Message)
+			require.LessOrEqual(t, time.Since(l.Time), 2*time.Second+time.Millisecond)
+		}
+		require.Equal(t, []string{"line 0", "line 1", "line 2", "line 3", "line 4"}, lines)
+		require.LessOrEqual(t, time.Since(began), 7*time.Second)
+	})
+}
