@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/handover"
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/member"
@@ -44,6 +45,7 @@ type fleet struct {
 	nudge      chan struct{} // anybody sends, the loop receives; size 1
 	later      chan struct{} // the same, for a look after Options.Poll
 	deaf       atomic.Int32  // how many watches do not work at the moment
+	clocks     sync.Map      // by engine id: the heartbeat that was seen last
 	follow     follow
 }
 
@@ -103,7 +105,13 @@ func (f *fleet) work() {
 	running.Go(func() { f.hint(record.ReadyPrefix, f.readyChanged) })
 	running.Go(func() { f.hint(record.AskPrefix, f.look) })
 	running.Go(func() { f.hint(record.SlotPrefix, f.lookIfLeft) })
-	running.Go(func() { f.hint(record.PausesKey, f.pausesChanged) })
+	running.Go(func() {
+		f.hint(record.PausesKey, func(string) {
+			if _, err := f.readPauses(); err != nil && f.ctx.Err() == nil {
+				f.sched.log.Warn("pauses cannot be read; those that are known stay", "error", err) // no step starts before they are read
+			}
+		})
+	})
 }
 
 // member returns who decides about runs. An engine that is not on record can own nothing, and makes runs that have no owner.
@@ -212,9 +220,31 @@ func (p *seat) Dead(id string) {
 // Seen implements [member.Host].
 func (p *seat) Seen(others []member.Peer) {
 	f := p.fleet
+	for _, o := range others {
+		p.notice(o)
+	}
 	before := f.others.Swap(&others)
 	if driversOf(*before) != driversOf(others) {
 		f.look("") // a run can go on here that waited for another engine, or the other way round
+	}
+}
+
+// seenBeat is a heartbeat of another engine.
+type seenBeat struct {
+	count int64
+	ahead time.Duration // of its clock
+	came  bool          // the one before was seen, too, so that it is known when this one came
+}
+
+// notice remembers how far the clock of another engine is ahead, and says once that it has other options.
+func (p *seat) notice(o member.Peer) {
+	f := p.fleet
+	v, known := f.clocks.Load(o.ID)
+	if last, _ := v.(seenBeat); !known || last.count != o.Heartbeat.Count {
+		f.clocks.Store(o.ID, seenBeat{o.Heartbeat.Count, o.Heartbeat.Clock.Time().Sub(clock.Now()), known})
+	}
+	if o.Engine.Options != f.sched.opts.meaning() && !known {
+		f.sched.log.Warn("another engine has other options, so that a run depends on which engine works on it", "engine", o.ID, "name", o.Engine.Name)
 	}
 }
 
@@ -456,13 +486,6 @@ func (f *fleet) lane(next *record.Resource, k record.Key) string {
 	return record.Lane(next.Pipeline, k)
 }
 
-// pausesChanged reads the pauses, because somebody has changed one.
-func (f *fleet) pausesChanged(string) {
-	if _, err := f.readPauses(); err != nil && f.ctx.Err() == nil {
-		f.sched.log.Warn("pauses cannot be read; those that are known stay", "error", err) // no step starts before they are read
-	}
-}
-
 // readPauses reads the pauses if their generation is not the one that is known, and reports whether it did.
 func (f *fleet) readPauses() (changed bool, err error) {
 	r, err := f.sched.ledger.Store.Get(f.sched.base, record.PausesKey)
@@ -671,8 +694,11 @@ func (c claimer) describe(ctx context.Context, r *Run) {
 			return // nothing is known of other engines
 		}
 		first, err := c.firstDrivers(ctx, r.Pipeline)
+		if r.Pipeline == "" {
+			first, err = c.listeners(ctx, r.Resource.Type)
+		}
 		if err == nil && len(first) > 0 && !slices.ContainsFunc(first, func(d string) bool { return !nowhere(d) }) {
-			r.State, r.Reason = StateBlocked, run.Missing(first[0]) // as long as it has not begun, it has no step
+			r.State, r.Reason = StateBlocked, missing(r, first[0]) // it has no step yet
 		}
 		return
 	}
@@ -687,9 +713,18 @@ func (c claimer) describe(ctx context.Context, r *Run) {
 		}
 	}
 	if first != nil {
-		first.State, first.Reason = StateBlocked, run.Missing(first.Driver)
+		first.State, first.Reason = StateBlocked, missing(r, first.Driver)
 		r.State, r.Reason = first.State, fmt.Sprintf("step %s: %s", first.ID, first.Reason)
 	}
+}
+
+// missing returns what must be registered, or forgotten, before a run can go on.
+func missing(r *Run, driver string) string {
+	why := run.Missing(driver)
+	if r.Pipeline == "" && r.Cause != CauseDeleted {
+		why += "; Engine.Forget takes a listener off the record that does not come back"
+	}
+	return why
 }
 
 // firstDrivers returns the drivers of the steps with which a run of a pipeline begins, and none if there is no such pipeline.
@@ -885,4 +920,146 @@ func (h heir) diedAlone(id string) bool {
 	}
 	beat, _, err := ledger.Load[record.Heartbeat](h.ctx, h.sched.ledger, record.HeartbeatKey(id))
 	return err == nil && beat.Busy <= 1
+}
+
+// EngineInfo describes one of several engines on a shared store.
+type EngineInfo struct {
+	ID      string        `json:"id"`             // made at Start, and never used again
+	Name    string        `json:"name,omitempty"` // Options.Name
+	Self    bool          `json:"self,omitempty"` // it is this engine
+	Started time.Time     `json:"started"`        // by its own clock
+	Lease   time.Duration `json:"lease"`          // Options.Lease
+	// Dead is when the engine was marked dead, and By is the ID of the engine that has marked it: its own if it was shut down. Dead
+	// is zero while the engine is live. An engine that is marked dead is listed until its runs are taken over.
+	Dead time.Time `json:"dead,omitzero"`
+	By   string    `json:"by,omitempty"`
+	// Heartbeat is the time of its newest heartbeat by its own clock, and Ahead is by how much its clock was ahead of the clock of this
+	// engine when this engine saw that heartbeat. A heartbeat is seen up to a third of a lease late, and Ahead is too small by as
+	// much. Ahead is 0 for this engine and for an engine whose heartbeat it has not seen come.
+	Heartbeat time.Time     `json:"heartbeat"`
+	Ahead     time.Duration `json:"ahead,omitempty"`
+	// OtherOptions reports that the options that give runs a meaning (Retry, StepTimeout, Limits, Retention) differ from those of
+	// this engine. What a run does then depends on which engine works on it.
+	OtherOptions bool     `json:"otherOptions,omitempty"`
+	Drivers      []string `json:"drivers,omitempty"` // that are registered, in order
+	Planned      []string `json:"planned,omitempty"` // the pipelines that it has a Planner for, in order
+	Runs         int      `json:"runs"`              // unfinished runs that it holds
+	Busy         int      `json:"busy"`              // workers that are working
+	Free         int      `json:"free"`              // workers that are free
+}
+
+// Engines returns the engines that are on record in a shared store, in the order in which they were started. What it says of the work
+// of an engine is as old as its newest heartbeat, which comes every sixth of its lease. Engines can be called before Start. On a store
+// that is not shared there are none. It returns the cause of ctx, or an error of the store.
+func (e *Engine) Engines(ctx context.Context) ([]EngineInfo, error) {
+	f := e.sched.fleet
+	if f == nil {
+		return nil, nil
+	}
+	peers, err := member.List(ctx, e.ledger)
+	if err != nil {
+		return nil, fmt.Errorf("engines: %w", err)
+	}
+	infos := make([]EngineInfo, 0, len(peers))
+	for _, p := range peers {
+		h := &p.Heartbeat
+		var ahead time.Duration
+		if v, ok := f.clocks.Load(p.ID); ok && v.(seenBeat).came {
+			ahead = v.(seenBeat).ahead
+		}
+		infos = append(infos, EngineInfo{
+			ID: p.ID, Name: p.Engine.Name, Self: p.ID == f.member().ID, Started: p.Engine.Started.Time(), Lease: p.Engine.Lease,
+			Dead: p.Engine.Dead.Time(), By: p.Engine.By, Heartbeat: h.Clock.Time(), Ahead: ahead,
+			OtherOptions: p.Engine.Options != e.opts.meaning(), Drivers: h.Drivers, Planned: h.Planned, Runs: h.Owned, Busy: h.Busy, Free: h.Free,
+		})
+	}
+	slices.SortStableFunc(infos, func(a, b EngineInfo) int { return a.Started.Compare(b.Started) })
+	return infos, nil
+}
+
+// Listener is a driver that listens to a type of resource (see [Listen]).
+type Listener struct {
+	Type   string `json:"type"`
+	Driver string `json:"driver"`
+	// Engines are the IDs of the engines that have the driver, in order. It is empty on a store that is not shared.
+	Engines []string `json:"engines,omitempty"`
+}
+
+// Listeners returns the drivers that listen to types of resources, in the order of types and drivers. On a shared store, a driver
+// that has once listened is on record until [Engine.Forget] is called, whether a process with it runs or not. On any other store it
+// returns the drivers that are registered. Listeners returns the cause of ctx, or an error of the store.
+func (e *Engine) Listeners(ctx context.Context) (all []Listener, err error) {
+	f := e.sched.fleet
+	if f == nil {
+		for _, kind := range e.sched.drivers.listened() {
+			for _, driver := range e.sched.drivers.listeners(kind) {
+				all = append(all, Listener{Type: kind, Driver: driver})
+			}
+		}
+		return all, nil
+	}
+	peers, err := member.List(ctx, e.ledger)
+	if err != nil {
+		return nil, fmt.Errorf("listeners: %w", err)
+	}
+	for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.ListenerPrefix}) {
+		if err != nil {
+			return nil, fmt.Errorf("listeners: %w", err)
+		}
+		kind, driver, _ := strings.Cut(strings.TrimPrefix(r.Key, record.ListenerPrefix), "/")
+		all = append(all, Listener{Type: kind, Driver: driver, Engines: enginesWith(driver, peers)})
+	}
+	return all, nil
+}
+
+// enginesWith returns the engines that are live and have a driver.
+func enginesWith(driver string, peers []member.Peer) (ids []string) {
+	for _, p := range peers {
+		if p.Engine.Dead == 0 && slices.Contains(p.Heartbeat.Drivers, driver) {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
+}
+
+// Forget takes a driver that does not come back off the record of those that listen to types of resources, on a shared store: later
+// runs do not wait for it. Without types, it is forgotten for all types. A run that has begun still waits for it, and can be canceled.
+//
+// Forget returns [ErrNotFound] if no such listener is on record, which is so on any store that is not shared, [ErrConflict] while a
+// live engine has the driver, an [ErrInvalid] for an invalid name, [ErrClosed] after Shutdown, the cause of ctx, or an error of the store.
+func (e *Engine) Forget(ctx context.Context, driver string, types ...string) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	var f fault.Fields
+	f.Name("driver", driver)
+	for _, kind := range types {
+		f.Name("type", kind)
+	}
+	if err := fieldErrors(f.List()); err != nil {
+		return err
+	}
+	all, err := e.Listeners(ctx)
+	if err != nil {
+		return err
+	}
+	var ops []store.Op
+	for _, l := range all {
+		if l.Driver != driver || len(types) > 0 && !slices.Contains(types, l.Type) {
+			continue
+		}
+		if len(l.Engines) > 0 || e.sched.drivers.get(driver) != nil {
+			return fmt.Errorf("%w: driver %q listens in engine %s; shut it down first", ErrConflict, driver, strings.Join(l.Engines, ", "))
+		}
+		ops = append(ops, store.Delete(record.ListenerKey(l.Type, driver)))
+	}
+	if len(ops) == 0 || e.sched.fleet == nil {
+		return fmt.Errorf("%w: listener %q", ErrNotFound, driver)
+	}
+	for some := range slices.Chunk(ops, max(e.ledger.Batch, 1)) {
+		if _, err := e.ledger.Commit(ctx, some); err != nil {
+			return fmt.Errorf("forget driver %q: %w", driver, err)
+		}
+	}
+	return nil
 }

@@ -727,6 +727,64 @@ func ExampleRequest_IdempotencyKey() {
 	// true
 }
 
+// startShared starts an engine on a shared store, as each process does.
+func startShared(st *memory.Shared, name string, drivers ...string) *conveyor.Engine {
+	engine, err := conveyor.New(st.Join(), conveyor.Options{Name: name})
+	check(err)
+	for _, driver := range drivers {
+		check(engine.Register(driver, conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.Done(), nil
+		}), conveyor.Listen("build")))
+	}
+	check(engine.Start(context.Background()))
+	return engine
+}
+
+func ExampleEngine_Engines() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	first, second := startShared(st, "host-1", "builder"), startShared(st, "host-2", "builder", "tester")
+	defer first.Shutdown(ctx)
+	defer second.Shutdown(ctx)
+	engines, err := first.Engines(ctx)
+	check(err)
+	for _, e := range engines {
+		fmt.Println(e.Name, e.Lease, e.Drivers)
+	}
+	// Output:
+	// host-1 30s [builder]
+	// host-2 30s [builder tester]
+}
+
+func ExampleEngine_Listeners() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	first, second := startShared(st, "host-1", "builder"), startShared(st, "host-2", "builder", "tester")
+	defer first.Shutdown(ctx)
+	check(second.Shutdown(ctx)) // its driver is waited for
+	listeners, err := first.Listeners(ctx)
+	check(err)
+	for _, l := range listeners {
+		fmt.Println(l.Type, l.Driver, len(l.Engines))
+	}
+	// Output:
+	// build builder 1
+	// build tester 0
+}
+
+func ExampleEngine_Forget() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	first, second := startShared(st, "host-1", "builder"), startShared(st, "host-2", "tester")
+	defer first.Shutdown(ctx)
+	fmt.Println(first.Forget(ctx, "tester") != nil, "while it is there")
+	check(second.Shutdown(ctx))
+	fmt.Println(first.Forget(ctx, "tester"), "when it does not come back")
+	// Output:
+	// true while it is there
+	// <nil> when it does not come back
+}
+
 // On a shared store, several processes work on the runs. An external service that keeps the highest token of each run can refuse a
 // process that was taken for dead, and does not know it yet.
 func ExampleRequest_Token() {

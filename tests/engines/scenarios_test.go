@@ -523,3 +523,53 @@ func TestEngines11LogsOfOtherEnginesAreFollowed(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), 7*time.Second)
 	})
 }
+
+func TestEngines13EnginesAndTheirListenersAreListed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": quick})
+		second := w.start("second", conveyor.Options{Workers: 3, StepTimeout: time.Hour}, map[string]rig.Func{"listens to loose": quick}, nil)
+		pure, err := conveyor.New(w.disk.Join(), conveyor.Options{}) // never started
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		for _, e := range []*conveyor.Engine{first.Engine, pure} {
+			engines, err := e.Engines(t.Context())
+			require.NoError(t, err)
+			require.Len(t, engines, 2)
+			one, two := engines[0], engines[1]
+			require.Equal(t, []string{"first", "second"}, []string{one.Name, two.Name})
+			require.Equal(t, e == first.Engine, one.Self)
+			require.False(t, two.Self || one.OtherOptions)
+			require.True(t, two.OtherOptions)
+			require.Equal(t, []string{"listens-to-loose"}, two.Drivers)
+			require.Equal(t, 3, two.Free)
+			require.WithinDuration(t, time.Now(), two.Heartbeat, lease/6)
+			require.InDelta(t, 0, two.Ahead, float64(lease/3))
+			require.Zero(t, two.Dead)
+		}
+		listeners, err := pure.Listeners(t.Context())
+		require.NoError(t, err)
+		require.Len(t, listeners, 1)
+		require.Len(t, listeners[0].Engines, 1)
+		require.ErrorIs(t, first.Forget(t.Context(), "listens-to-loose"), conveyor.ErrConflict)
+		require.ErrorIs(t, first.Forget(t.Context(), "nobody"), conveyor.ErrNotFound)
+		require.ErrorIs(t, first.Forget(t.Context(), "no/name"), conveyor.ErrInvalid)
+
+		second.kill()
+		require.NoError(t, second.stop())
+		time.Sleep(3 * lease)
+		require.ErrorIs(t, first.Forget(t.Context(), "listens-to-loose", "other"), conveyor.ErrNotFound)
+		waits := first.mustApply(rig.Loose("loose", "x", 1))
+		time.Sleep(3 * lease)
+		got, err := first.GetRun(t.Context(), waits.ID)
+		require.NoError(t, err)
+		require.Contains(t, got.Reason, "Engine.Forget")
+		require.NoError(t, first.Forget(t.Context(), "listens-to-loose", "loose"))
+		listeners, err = pure.Listeners(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, listeners)
+		skipped := first.mustApply(rig.Loose("loose", "y", 1))
+		require.Equal(t, conveyor.StateSkipped, untilEnded(t, first.Engine, skipped.ID, 3*lease).State)
+		require.NoError(t, first.Cancel(t.Context(), waits.ID, "its listener does not come back"))
+		require.NoError(t, pure.Shutdown(t.Context()))
+	})
+}
