@@ -213,7 +213,10 @@ func TestEngines10RunsTakePlacesThatHoldOverAllEngines(t *testing.T) {
 	k.state.Head, k.state.Rev = nil, 0
 
 	w.write(store.Delete(record.SlotKey("p", 2)).If(second))
-	w.commit(k, in, w.next(k, in))
+	tr = w.next(k, in)
+	taken := slices.IndexFunc(tr.Ops(), func(op store.Op) bool { return op.Key() == record.SlotKey("p", 2) })
+	require.True(t, tr.Ops()[taken].Conditional() && tr.Ops()[taken].Holds(0), "another engine can have taken it meanwhile")
+	w.commit(k, in, tr)
 	require.Equal(t, int64(2), w.recOf(k).Rec.Slot)
 	slots, err := w.ledger.View(ctx).Slots("p")
 	require.NoError(t, err)
@@ -227,4 +230,19 @@ func TestEngines10RunsTakePlacesThatHoldOverAllEngines(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[int64]bool{1: true}, slots)
 	w.write(store.Delete(record.SlotKey("p", 1)).If(first))
+}
+
+func TestEngines09ASignalThatComesDuringAClaimIsNotLost(t *testing.T) {
+	w := newWorld(t)
+	w.share(1)
+	w.host.register("a")
+	k := w.activeRun(listOf("a"), []record.Step{{State: plan.Waiting, Attempt: 1, Again: true, Await: "go", Due: w.now}})
+	in := w.input(k, run.Input{})
+	tr := w.next(k, in) // the time to wait is over, and the step starts again
+	require.NotEmpty(t, tr.Starts())
+	r := w.recOf(k)
+	put := store.Put(record.SignalKey(k.id, "go", "0001"), record.Encode(&record.Signal{Payload: []byte("1")})).IfAbsent()
+	w.write(run.Send(k.id, r.Rec, r.Rev, put)...)
+	_, err := w.store.Commit(ctx, tr.Ops()...)
+	require.ErrorIs(t, err, store.ErrConflict, "it was decided without the signal")
 }

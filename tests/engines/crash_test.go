@@ -241,7 +241,7 @@ func newestRun(ctx context.Context, p *process, name string) (string, error) {
 }
 
 // faults are tried at each commit of the first process.
-var faults = []fault{diesBefore, diesAfter, refused, unknownUndone, unknownDone, unknownLater, pauses, cutOff, slow, answersLate}
+var faults = []fault{diesBefore, diesAfter, refused, unknownUndone, unknownDone, unknownLater, pauses, cutOff, slow, answersLate, unknownAsked}
 
 // endure plays a load with a fault at commit n of the first process, and with a second one at commit m of the second process
 // after that. It reports whether each was reached.
@@ -273,6 +273,7 @@ func endure(t *testing.T, l load, first fault, n int, second fault, m int) (stru
 			}
 			all = append(all, w.start(fmt.Sprint("process-", i), l.opts, drivers, strike))
 		}
+		w.asker.Store(all[1])
 		var late []*process
 		revive := func() { // another process takes the place of a dead one
 			for i, p := range all {

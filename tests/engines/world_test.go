@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,8 @@ const lease = time.Second
 type world struct {
 	t    *testing.T
 	disk *memory.Shared
+
+	asker atomic.Pointer[process] // who asks something of each run that has not ended, if it comes to that
 
 	mu     sync.Mutex // held for a commit and the look at the records after it
 	faults []string
@@ -85,6 +88,7 @@ const (
 	cutOff        fault = "cannot reach the store for three leases"
 	slow          fault = "the commit takes a fifth of a lease"
 	answersLate   fault = "the answer comes after three leases"
+	unknownAsked  fault = "does not know, has committed, and somebody asks something meanwhile"
 )
 
 // line is the way of a process to the store.
@@ -197,6 +201,9 @@ func (l line) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 		if err := l.pass(); err != nil {
 			return 0, err
 		}
+	case strikes == unknownAsked && err == nil:
+		l.w.ask()
+		return 0, fmt.Errorf("%w: yes", store.ErrUnknown)
 	case strikes == unknownDone && err == nil:
 		return 0, fmt.Errorf("%w: yes", store.ErrUnknown)
 	}
@@ -389,6 +396,15 @@ func (w *world) insist(revive func(), call func() error) {
 		time.Sleep(lease / 10)
 	}
 	require.NoError(w.t, err)
+}
+
+// ask has somebody ask something of each run that has not ended.
+func (w *world) ask() {
+	if p := w.asker.Load(); p != nil {
+		for r := range w.disk.List(context.Background(), store.Query{Prefix: "act/"}) {
+			_ = p.Signal(context.Background(), strings.TrimPrefix(r.Key, "act/"), "another", 1)
+		}
+	}
 }
 
 // settle waits until every run has ended. It calls revive again and again.
