@@ -48,7 +48,7 @@
 // # What is not guaranteed
 //
 // A driver is not called exactly once: nothing outside a database can promise this. Two engines must not use the same
-// store at the same time. Go code that ignores its context cannot be stopped. The engine only keeps such code from
+// store at the same time, unless it is shared (see below). Go code that ignores its context cannot be stopped. The engine only keeps such code from
 // doing harm.
 //
 // # Crash and shutdown
@@ -57,6 +57,14 @@
 // A step whose driver is not registered blocks its run until the driver is registered. [Engine.Shutdown] lets running
 // attempts finish, then ends the contexts of the others, and returns by its deadline. An attempt that was cut short
 // in this way is not counted. Its driver is called again after the next start.
+//
+// # Several engines
+//
+// A store that implements [store.Watcher] is shared: several engines, in one process or in many, work on it together. Each
+// unfinished run is owned by one engine at a time, which alone starts its steps. Any engine can be asked for anything. An engine
+// renews a lease, and its runs are taken over when it could not (see [Options].Lease). [PipelineSpec].MaxRuns and pauses hold over all
+// engines; [Options].Workers and [Concurrency] are those of one engine. Runs without an owner are in the store, so that it makes
+// no difference which engine has made them.
 package conveyor
 
 import (
@@ -238,7 +246,7 @@ func (o Options) meaning() string {
 // New returns an engine that uses the store st. New starts nothing and reads nothing. It returns an [ErrInvalid] that
 // names every invalid option. The caller keeps the ownership of st and must close it after [Engine.Shutdown].
 //
-// Two engines must not use the same store at the same time: they do not know of each other's runs.
+// Two engines must not use the same store at the same time, unless it implements [store.Watcher]: they do not know of each other's runs.
 func New(st store.Store, opts Options) (*Engine, error) {
 	var f fault.Fields
 	var accepts store.Limits
@@ -305,7 +313,7 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 }
 
 // Start continues every unfinished run in the store and begins to work. It returns when all unfinished runs have been
-// taken up. After it has returned, ctx has no effect. A run whose due time has passed in the meantime continues at
+// taken up. On a shared store it returns when the engine is on record, and the runs that nobody owns are taken up afterwards. After it has returned, ctx has no effect. A run whose due time has passed in the meantime continues at
 // once. A step that was running when the former process ended is called again.
 //
 // Start returns [ErrClosed] after Shutdown, [ErrConflict] if the engine has been started already or if another engine that was

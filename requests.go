@@ -22,6 +22,8 @@ import (
 // Finally steps start when the running attempts have returned, or at once if there are none. When the Finally steps
 // have ended, the run is canceled. The reason is for people.
 //
+// On a shared store, Cancel works on the run of any engine. The contexts of its attempts end when that engine has noticed.
+//
 // Cancel can be called again as long as the run has not ended. Until the Finally steps start, a second call changes
 // nothing, and the reason of the first call counts. A call while Finally steps run ends these steps too.
 // Cancel returns [ErrConflict] if the run has ended, [ErrNotFound] if there is no such run, and [ErrClosed] after

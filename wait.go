@@ -28,6 +28,8 @@ import (
 // resource, and as soon as it is so if drivers that wait for each other's runs have all workers, all slots of a driver, or all
 // places within the MaxRuns of a pipeline.
 //
+// On a shared store, Wait waits for the run of any engine, and a driver is refused only for what its own engine holds.
+//
 // Wait returns [ErrNotFound] if there is no such run, and [ErrClosed] if the engine is shut down first. It returns an error of
 // the store if the run cannot continue because the store is closed or must be reopened.
 func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {

@@ -7,6 +7,7 @@ const (
 	schedules    = "TestSchedules"
 	linearizable = "TestHistoriesAreLinearizable"
 	anyCall      = "TestADiskThatFailsAtAnyCallLosesNothingAcknowledged"
+	oneGoesWrong = "TestEngines06EveryCommitOfOneCanGoWrong"
 )
 
 var bugs = []bug{
@@ -314,5 +315,121 @@ var bugs = []bug{
 		old:  "		if seen[name] {\n",
 		new:  "		if seen[name] && !$BUG {\n",
 		in:   "tests/documents", by: "TestHostileFieldsAreRefusedWithTheirPlace", says: "FAIL",
+	},
+
+	// Several engines on one store.
+	{
+		name: "rule 1, a run goes on in an engine that is marked dead",
+		file: "internal/run/owner.go",
+		old:  "		t.extra = append(t.extra, m.Live)\n",
+		new:  "		if !$BUG {\n			t.extra = append(t.extra, m.Live)\n		}\n",
+		in:   "tests/engines", by: oneGoesWrong, says: "FAIL",
+	},
+	{
+		name: "rule 2, a change leaves a run in its former lane",
+		file: "internal/run/owner.go",
+		old:  "	return moveEntries(pendingEntry(before), pendingEntry(after))\n",
+		new:  "	if $BUG {\n		return nil\n	}\n	return moveEntries(pendingEntry(before), pendingEntry(after))\n",
+		in:   "tests/engines", by: "TestEngines02TheLaneOfARunFollowsItsChanges", says: "FAIL",
+	},
+	{
+		name: "rule 4, a release forgets the index",
+		file: "internal/run/owner.go",
+		old:  "		keys = needs(state())\n",
+		new:  "		if !$BUG {\n			keys = needs(state())\n		}\n",
+		in:   "tests/engines", by: oneGoesWrong, says: "FAIL",
+	},
+	{
+		name: "rule 5, the listeners of an engine that is down are forgotten",
+		file: "engines.go",
+		old:  "	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {\n		if err != nil {\n			return nil, err\n		}\n",
+		new: `	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		if name := r.Key[len(prefix):]; $BUG && c.sched.drivers.get(name) == nil && !c.hasElsewhere(name) {
+			continue
+		}
+`,
+		in: "tests/engines", by: "TestEngines05AListenerThatIsDownIsWaitedFor", says: "FAIL",
+	},
+	{
+		name: "rule 6, a takeover forgets when a run is due",
+		file: "engines.go",
+		old:  "		s.enqueue(r)\n	}\n	s.wakeLoop()\n",
+		new:  "		s.enqueue(r)\n	}\n	if !$BUG {\n		s.wakeLoop()\n	}\n",
+		in:   "tests/engines", by: "TestEngines06ATakenOverRunKeepsItsDueTime", says: "FAIL",
+	},
+	{
+		name: "rule 7, an engine that was fenced during a commit calls the driver",
+		file: "runner.go",
+		old:  "	if s.fleet.fenced() { // during the commit\n",
+		new:  "	if !$BUG && s.fleet.fenced() { // during the commit\n",
+		in:   "tests/engines", by: oneGoesWrong, says: "works on step",
+	},
+	{
+		name: "rule 9, the owner does not look for what is asked",
+		file: "engines.go",
+		old:  "	if err := f.requests().answerAsked(p); err != nil {\n",
+		new:  "	if $BUG {\n	} else if err := f.requests().answerAsked(p); err != nil {\n",
+		in:   "tests/engines", by: oneGoesWrong, says: "FAIL",
+	},
+	{
+		name: "rule 9, Apply does not ask the active run to end",
+		file: "requests.go",
+		old:  "	by := run.Preempt(next)\n	if by == nil {\n",
+		new:  "	by := run.Preempt(next)\n	if $BUG || by == nil {\n",
+		in:   "tests/engines", by: oneGoesWrong, says: "FAIL",
+	},
+	{
+		name: "rule 9, a signal does not write the record of the run",
+		file: "internal/run/request.go",
+		old:  "	ops := []store.Op{put, store.Put(record.RunKey(id), record.Encode(&rec)).If(rev)}\n",
+		new: `	ops := []store.Op{put, store.Put(record.RunKey(id), record.Encode(&rec)).If(rev)}
+	if $BUG {
+		ops[1] = store.Check(record.RunKey(id), rev)
+	}
+`,
+		in: "internal/run", by: "TestEngines09ASignalThatComesDuringAClaimIsNotLost", says: "FAIL",
+	},
+	{
+		name: "rule 10, a place is taken without a condition",
+		file: "internal/run/begin.go",
+		old:  "		t.extra = append(t.extra, store.Put(record.SlotKey(pipeline, slot), []byte(t.run.ID)).IfAbsent())\n",
+		new: `		place := store.Put(record.SlotKey(pipeline, slot), []byte(t.run.ID))
+		if !$BUG {
+			place = place.IfAbsent()
+		}
+		t.extra = append(t.extra, place)
+`,
+		in: "internal/run", by: "TestEngines10RunsTakePlacesThatHoldOverAllEngines", says: "FAIL",
+	},
+	{
+		name: "rule 10, a start does not depend on the pauses",
+		file: "internal/run/owner.go",
+		old:  "	if m.Unpaused.Key() != \"\" && t.startsAnew() {\n",
+		new:  "	if !$BUG && m.Unpaused.Key() != \"\" && t.startsAnew() {\n",
+		in:   "tests/engines", by: "TestEngines10NoStepStartsAfterAPauseOfAnotherEngine", says: "FAIL",
+	},
+	{
+		name: "rule 12, a run is removed before others have seen its end",
+		file: "upkeep.go",
+		old:  "		p.Linger = 2 * u.sched.opts.Lease\n",
+		new:  "		if !$BUG {\n			p.Linger = 2 * u.sched.opts.Lease\n		}\n",
+		in:   "tests/engines", by: "TestEngines13RunsStayForWhoWaitsElsewhere", says: "FAIL",
+	},
+	{
+		name: "rule 17, a run whose create was lost is never looked at",
+		file: "engines.go",
+		old:  "		if err := f.heir().adoptUnknown(p); err != nil {\n",
+		new:  "		if $BUG {\n		} else if err := f.heir().adoptUnknown(p); err != nil {\n",
+		in:   "tests/engines", by: "TestEngines17ACreateWhoseAnswerIsLostGoesOn", says: "FAIL",
+	},
+	{
+		name: "rule 18, a call that was given up does not keep its resource",
+		file: "internal/run/stray.go",
+		old:  "	t.hasStray = live\n",
+		new:  "	t.hasStray = live && !$BUG\n",
+		in:   "tests/engines", by: "TestEngines18ADriverThatDoesNotReturnKeepsItsResource", says: "FAIL",
 	},
 }

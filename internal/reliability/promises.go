@@ -53,6 +53,15 @@ var promises = []promise{
 		Dir: "./tests/schedules", Test: "TestSchedules", Bound: "CONVEYOR_SCHEDULES", Long: 40_000,
 	},
 	{
+		Claim: "Several engines on one store: whichever commit of one of them goes wrong, whether it dies, stands still, is cut off or does " +
+			"not know, the others go on, no resource has two calls at once, and after each commit every unfinished run is where somebody looks",
+		Dir: "./tests/engines", Test: "TestEngines06EveryCommitOfOneCanGoWrong",
+	},
+	{
+		Claim: "The same, when the engine that takes over goes wrong too",
+		Dir:   "./tests/engines", Test: "TestEngines06ATakeoverCanGoWrong",
+	},
+	{
 		Claim: "A driver that misbehaves harms nobody else",
 		Dir:   "./tests/hostile", Test: "TestHostileDriversHarmNobodyElse",
 	},

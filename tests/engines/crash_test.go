@@ -312,6 +312,9 @@ func endure(t *testing.T, l load, first fault, n int, second fault, m int) (stru
 
 // stride returns the distance of the places at which something goes wrong, and the first place.
 func places(t *testing.T, some int, tried ...any) (first, stride int) {
+	if testenv.Race {
+		some *= 3
+	}
 	stride = testenv.Some(t, some, 1)
 	h := fnv.New32a()
 	fmt.Fprint(h, tried...)

@@ -189,6 +189,7 @@ func TestEngines05AListenerThatIsDownIsWaitedFor(t *testing.T) {
 		require.NoError(t, third.Register("late", listener, conveyor.Listen("loose")))
 		time.Sleep(5 * lease)
 		require.NoError(t, third.stop()) // it restarts, and its listener is not forgotten
+		time.Sleep(2 * lease)
 		run := first.mustApply(rig.Loose("loose", "x", 1))
 		time.Sleep(10 * lease)
 		got, err := second.GetRun(t.Context(), run.ID)
