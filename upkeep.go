@@ -299,7 +299,8 @@ type Pruned struct {
 }
 
 // Prune removes what [Retention] does not cover, and returns what it has removed. The engine does the same in the
-// background. A program that sets no Options.Retention can call Prune at times of its own choice. If nothing limits what
+// background. On a shared store, a run is kept for twice [Options].Lease after its end in any case, so that who waits for it in another
+// engine finds it. A program that sets no Options.Retention can call Prune at times of its own choice. If nothing limits what
 // is kept, Prune removes only definitions. Prune can be called before Start.
 //
 // Prune returns an [ErrInvalid] for a negative limit or an invalid name, the cause of ctx, [ErrClosed] if the engine is

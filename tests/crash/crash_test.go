@@ -296,7 +296,20 @@ func (w *world) run(ctx context.Context, e *conveyor.Engine, disk store.Store) e
 			return err
 		}
 	}
-	return w.insist(ctx, e, settle)
+	if err := w.insist(ctx, e, settle); err != nil || w.load.opts.Retention == (conveyor.Retention{}) {
+		return err
+	}
+	return w.insist(ctx, e, linger(disk))
+}
+
+// linger waits until runs that have ended can be removed, which takes two leases on a shared store.
+func linger(disk store.Store) operation {
+	return func(ctx context.Context, w *world, e *conveyor.Engine) error {
+		if _, shared := disk.(store.Watcher); !shared {
+			return nil
+		}
+		return pause(3*time.Second)(ctx, w, e)
+	}
 }
 
 // takeover waits until the runs of the engines of earlier lives are taken over, if there are any on record.

@@ -309,8 +309,8 @@ var workloads = []workload{
 	{
 		name: "history that is pruned when the program says so", ordered: true, forgets: true,
 		pipelines: []conveyor.Pipeline{rig.PipelineOf("a", "b")}, drivers: []string{"a", "b"},
-		program:  []operation{apply("x", 1), settle, apply("x", 2), settle, apply("y", 1), settle, apply("y", 2), settle, prune},
-		epilogue: []operation{prune},
+		program:  []operation{apply("x", 1), settle, apply("x", 2), settle, apply("y", 1), settle, apply("y", 2), settle, pause(3 * time.Second), prune},
+		epilogue: []operation{pause(3 * time.Second), prune}, // a shared store keeps an ended run for two leases
 	},
 	{
 		name: "a pause in the middle of a run, and before another begins", ordered: true,

@@ -13,7 +13,9 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 // untilEnded waits until a run has ended, at most for some time.
@@ -594,5 +596,47 @@ func TestEngines13EnginesAndTheirListenersAreListed(t *testing.T) {
 		require.Equal(t, conveyor.StateSkipped, untilEnded(t, first.Engine, skipped.ID, 3*lease).State)
 		require.Equal(t, conveyor.StateSkipped, untilEnded(t, first.Engine, waits.ID, 3*lease).State, "it has not begun")
 		require.NoError(t, pure.Shutdown(t.Context()))
+	})
+}
+
+// TestEngines03AnIdleEngineAsksLittle counts what engines ask of the store while nothing is to do, and how many claims of a run are lost
+// to another engine.
+func TestEngines03AnIdleEngineAsksLittle(t *testing.T) {
+	const engines, minutes = 10, 60
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{T: t, disk: memory.NewShared()}
+		var all []*rig.Engine
+		for range engines {
+			all = append(all, f.engine(conveyor.Options{}, map[string]conveyor.Driver{"a": rig.DriverOf(quick), "b": rig.DriverOf(quick)}))
+		}
+		after(time.Minute)
+		asked := func() (n int) {
+			for _, e := range all {
+				for _, reads := range e.Store.TakeReads() {
+					n += reads
+				}
+			}
+			return n
+		}
+		asked()
+		commits := func() (n int) {
+			for _, e := range all {
+				n += e.Store.Commits()
+			}
+			return n
+		}
+		before := commits()
+		time.Sleep(minutes * time.Minute)
+		perSecond := float64(asked()+commits()-before) / (engines * minutes * 60)
+		require.Less(t, perSecond, 2.0)
+
+		all[0].Pipeline("a", "b")
+		for i := range 100 {
+			all[i%engines].MustApply(rig.Object(fmt.Sprint("x", i), 1))
+			time.Sleep(time.Second)
+		}
+		rig.RequireAtRest(t, f.disk)
+		perRun := float64(asked()) / 100
+		testenv.Figure(t, "%d idle engines: %.2f calls of the store a second each; with a run a second: %.0f reads a run by all of them together", engines, perSecond, perRun)
 	})
 }
