@@ -365,7 +365,7 @@ func (s *scheduler) enqueueNewRun(k record.Key, id string, now time.Time, want *
 		Of: want.repeat.Of, From: want.repeat.From, Newest: want.repeat.Newest,
 		Number: next.LastRun, Origin: want.origin,
 	}
-	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration, s.fleet.lane(next, k))...)
+	want.extra = append(want.extra, next.EnqueuePending(k, id, &rec, want.fixGeneration, s.fleet.requests().lane(next, k))...)
 	want.extra = append(want.extra, next.CancelResync(k)...)
 	next.Status.Phase, next.Status.Run, next.Status.Message = plan.Queued, id, ""
 	return rec

@@ -37,8 +37,8 @@ type fleet struct {
 	ctx context.Context
 	end context.CancelFunc
 
-	seat   atomic.Pointer[seat] // nil while the engine is not one of those on record
-	others atomic.Pointer[[]member.Peer]
+	seat   atomic.Pointer[seat]          // nil while the engine is not one of those on record
+	others atomic.Pointer[[]member.Peer] // that are live; nil until this engine has looked at them
 	// pausesAsOf is the revision of the generation of the pauses that this engine knows.
 	pausesAsOf atomic.Int64
 	left       atomic.Bool   // there can be runs without an owner that this engine can go on with, and has left alone
@@ -65,7 +65,6 @@ func (s *scheduler) joinFleet(newID func() string) {
 	}
 	f := &fleet{sched: s, watcher: watcher, newID: newID, nudge: make(chan struct{}, 1), later: make(chan struct{}, 1)}
 	f.ctx, f.end = context.WithCancel(s.base)
-	f.others.Store(new([]member.Peer))
 	s.fleet = f
 	s.events.mirror = &mirror{fleet: f, feed: s.events}
 }
@@ -223,8 +222,9 @@ func (p *seat) Seen(others []member.Peer) {
 	for _, o := range others {
 		p.notice(o)
 	}
-	before := f.others.Swap(&others)
-	if driversOf(*before) != driversOf(others) {
+	before := f.peers()
+	f.others.Store(&others)
+	if driversOf(before) != driversOf(others) {
 		f.look("") // a run can go on here that waited for another engine, or the other way round
 	}
 }
@@ -246,6 +246,14 @@ func (p *seat) notice(o member.Peer) {
 	if o.Engine.Options != f.sched.opts.meaning() && !known {
 		f.sched.log.Warn("another engine has other options, so that a run depends on which engine works on it", "engine", o.ID, "name", o.Engine.Name)
 	}
+}
+
+// peers returns the other engines that are live, as far as they are known.
+func (f *fleet) peers() []member.Peer {
+	if others := f.others.Load(); others != nil {
+		return *others
+	}
+	return nil
 }
 
 // driversOf returns the drivers of engines as one text.
@@ -478,14 +486,6 @@ func (f *fleet) leave(ctx context.Context) {
 	}
 }
 
-// lane returns the lane in which a new run of a resource waits, and nothing if the store is not shared.
-func (f *fleet) lane(next *record.Resource, k record.Key) string {
-	if f == nil {
-		return ""
-	}
-	return record.Lane(next.Pipeline, k)
-}
-
 // readPauses reads the pauses if their generation is not the one that is known, and reports whether it did.
 func (f *fleet) readPauses() (changed bool, err error) {
 	r, err := f.sched.ledger.Store.Get(f.sched.base, record.PausesKey)
@@ -587,7 +587,7 @@ func (f *fleet) claimer() claimer { return claimer{f} }
 // hasElsewhere reports whether another engine that is live has a driver.
 func (c claimer) hasElsewhere(driver string) bool {
 	pipeline, planned := strings.CutPrefix(driver, plan.PlannerName(""))
-	return slices.ContainsFunc(*c.others.Load(), func(p member.Peer) bool {
+	return slices.ContainsFunc(c.peers(), func(p member.Peer) bool {
 		if planned {
 			return slices.Contains(p.Heartbeat.Planned, pipeline)
 		}
@@ -601,7 +601,7 @@ func (c claimer) claim() (next record.Time, err error) {
 	now, _ := s.now()
 	c.left.Store(false)
 	search := handover.Search{
-		Ledger: s.ledger, Now: now, Drivers: s.drivers.all(), Serves: c.serves, Others: len(*c.others.Load()),
+		Ledger: s.ledger, Now: now, Drivers: s.drivers.all(), Serves: c.serves, Others: len(c.peers()),
 		Skip:    func(run string) bool { return s.pool.Find(run) != nil },
 		Damaged: func(err error) { s.log.Error("entry of a run cannot be read; leaving it alone", "error", err) },
 	}
@@ -688,11 +688,11 @@ func (c claimer) serves(ctx context.Context, lane string) (room int, err error) 
 
 // describe says of a run that goes on nowhere, because no engine that is live has the driver of its next step, that it is blocked.
 func (c claimer) describe(ctx context.Context, r *Run) {
+	if c.others.Load() == nil {
+		return // nothing is known of other engines
+	}
 	nowhere := func(driver string) bool { return c.sched.drivers.get(driver) == nil && !c.hasElsewhere(driver) }
 	if len(r.Steps) == 0 {
-		if c.sched.pool.Phase() == sched.New {
-			return // nothing is known of other engines
-		}
 		first, err := c.firstDrivers(ctx, r.Pipeline)
 		if r.Pipeline == "" {
 			first, err = c.listeners(ctx, r.Resource.Type)
@@ -896,7 +896,7 @@ func (h heir) bury(id string) error {
 // engines returns the ids of the engines that are live.
 func (h heir) engines(p *seat) []string {
 	ids := []string{p.ID}
-	for _, other := range *h.others.Load() {
+	for _, other := range h.peers() {
 		ids = append(ids, other.ID)
 	}
 	return ids

@@ -374,6 +374,14 @@ func (q requests) stopRun(ctx context.Context, of *record.RunState, stop run.Sto
 	}
 }
 
+// lane returns the lane in which a new run of a resource waits, and nothing if the store is not shared.
+func (q requests) lane(next *record.Resource, k record.Key) string {
+	if q.fleet == nil {
+		return ""
+	}
+	return record.Lane(next.Pipeline, k)
+}
+
 // takeUpChange adds to a submission what its commit must write besides, because the run that is pending takes the change up: its
 // entry is moved if its lane changes, and the active run is asked to end if the change supersedes it.
 func (q requests) takeUpChange(ctx context.Context, k record.Key, want *submission) error {

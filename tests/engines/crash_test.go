@@ -191,45 +191,38 @@ var loads = []load{
 	{
 		name: "signals, sent where the run is not", drivers: alike(2, map[string]rig.Func{"a": quick, "s": rig.Awaiting(0)}),
 		save: []conveyor.PipelineSpec{rig.PipelineOf("a", "s", "a")},
-		program: func(first, second *process) (all []func(context.Context) error) {
-			for i, p := range []*process{first, second} {
-				other := []*process{second, first}[i]
-				name := fmt.Sprint("x", i)
-				all = append(all, applying(p, name, 1), sleeping(50*time.Millisecond), func(ctx context.Context) error {
-					run, err := newestRun(ctx, other, name)
-					if err != nil {
-						return err
-					}
-					return other.Signal(ctx, run, "go", "yes")
-				})
-			}
-			return all
-		},
+		program: crosswise(func(ctx context.Context, other *process, run string) error {
+			return other.Signal(ctx, run, "go", "yes")
+		}),
 		end: allSucceeded,
 	},
 	{
 		name: "a cancel, asked where the run is not", drivers: alike(2, map[string]rig.Func{"a": rig.Taking(time.Hour)}),
-		save: []conveyor.PipelineSpec{rig.PipelineOf("a")},
-		program: func(first, second *process) (all []func(context.Context) error) {
-			for i, p := range []*process{first, second} {
-				other := []*process{second, first}[i]
-				name := fmt.Sprint("x", i)
-				all = append(all, applying(p, name, 1), sleeping(50*time.Millisecond), func(ctx context.Context) error {
-					run, err := newestRun(ctx, other, name)
-					if err != nil {
-						return err
-					}
-					return other.Cancel(ctx, run, "enough")
-				})
-			}
-			return all
-		},
+		save:    []conveyor.PipelineSpec{rig.PipelineOf("a")},
+		program: crosswise(func(ctx context.Context, other *process, run string) error { return other.Cancel(ctx, run, "enough") }),
 		end: func(t *testing.T, runs []*conveyor.Run) {
 			for _, run := range runs {
 				require.Equal(t, conveyor.StateCanceled, run.State)
 			}
 		},
 	},
+}
+
+// crosswise applies a resource in each of two processes, and has the other one ask something of its run.
+func crosswise(ask func(ctx context.Context, other *process, run string) error) func(first, second *process) []func(context.Context) error {
+	return func(first, second *process) (all []func(context.Context) error) {
+		for i, p := range []*process{first, second} {
+			other, name := []*process{second, first}[i], fmt.Sprint("x", i)
+			all = append(all, applying(p, name, 1), sleeping(50*time.Millisecond), func(ctx context.Context) error {
+				run, err := newestRun(ctx, other, name)
+				if err != nil {
+					return err
+				}
+				return ask(ctx, other, run)
+			})
+		}
+		return all
+	}
 }
 
 func newestRun(ctx context.Context, p *process, name string) (string, error) {
