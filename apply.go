@@ -426,6 +426,9 @@ func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *recor
 	if errors.Is(err, store.ErrNotFound) {
 		tombstone, err = new(record.Tombstone), nil
 	}
+	if err == nil && e.sched.fleet != nil { // another engine can have made what was there before, with another clock
+		err = e.followIDs(ctx, record.RunPrefix, runOfKey)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -102,6 +102,8 @@ type Engine struct {
 	ids     ids.IDs
 	stamps  ids.Clock   // of changes
 	follows atomic.Bool // the ids go on from those on record
+
+	starting chan struct{} // holds a value while Start works
 }
 
 // Options configure an engine. The zero value works.
@@ -261,7 +263,7 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: opts.withDefaults(accepts), ledger: ledger.New(st)}
+	e := &Engine{opts: opts.withDefaults(accepts), ledger: ledger.New(st), starting: make(chan struct{}, 1)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(st, e.opts, e.ledger, e.events)
 	e.sched.wrapped = wrapped
@@ -305,7 +307,7 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 		e.sched.pauses.recheck()
 	}
 	if e.sched.fleet != nil {
-		e.sched.fleet.registered(name, func() { e.upkeep.reconcileUnlistened(o.listen...) })
+		e.sched.fleet.claimer().registered(name, func() { e.upkeep.reconcileUnlistened(o.listen...) })
 		return nil
 	}
 	e.upkeep.reconcileUnlistened(o.listen...)
@@ -320,6 +322,12 @@ func (e *Engine) Register(name string, d Driver, opts ...DriverOption) error {
 // started on the same store has not been shut down, or an error of the store. After an error of the store, Start can be called
 // again. Records with a newer format than this program knows are a [store.ErrCorrupt].
 func (e *Engine) Start(ctx context.Context) (err error) {
+	select {
+	case e.starting <- struct{}{}: // a second call finds that the engine was started, or tries again what the first one could not do
+		defer func() { <-e.starting }()
+	case <-ctx.Done():
+		return fmt.Errorf("conveyor: start: %w", context.Cause(ctx))
+	}
 	if err := e.sched.own(); err != nil {
 		return fmt.Errorf("conveyor: start: %w", err)
 	}
@@ -346,10 +354,13 @@ func (e *Engine) followRuns(ctx context.Context) error {
 	if e.follows.Load() {
 		return nil
 	}
-	err := e.followIDs(ctx, record.RunPrefix, func(key string) string { return strings.TrimPrefix(key, record.RunPrefix) })
+	err := e.followIDs(ctx, record.RunPrefix, runOfKey)
 	e.follows.CompareAndSwap(false, err == nil)
 	return err
 }
+
+// runOfKey returns the id of the run whose record has a key.
+func runOfKey(key string) string { return strings.TrimPrefix(key, record.RunPrefix) }
 
 // followIDs makes the next id of the engine greater than those in the keys under a prefix. The clock can have
 // been set back since they were made.

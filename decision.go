@@ -23,6 +23,7 @@ type decision struct {
 	runner    *runner
 	inbox     []message // what the decision handles
 	part      part
+	creates   bool // the run is new
 	in        run.Input
 	moment    time.Time     // of in.Now, for measuring what lasts
 	outcomes  []run.Outcome // those that in refers to
@@ -50,6 +51,7 @@ func (s *scheduler) newDecision(r *runner, inbox []message, ownWorker bool) *dec
 		}
 	}
 	d.in.Member = s.fleet.member()
+	d.host.nobody = d.in.Member == &nobody
 	d.host.s, d.host.runner, d.host.ownWorker = s, r, ownWorker
 	return d
 }
@@ -157,6 +159,7 @@ type host struct {
 	newlyHeld bool     // the run was not held by a pause before
 	held      bool     // a step must wait for an abandoned call
 	waits     bool     // a step must wait for a worker or for a place of its driver
+	nobody    bool     // the engine was not one of those on record when the decision began
 	noRoom    bool     // the run must wait for a place within the run limit of its pipeline
 }
 
@@ -279,13 +282,16 @@ func (h *host) Stray() bool { return h.s.pool.IsAway(h.runner.Key) }
 func (h *host) IsLive(engine string) (bool, error) { return h.s.fleet.heir().isLive(engine) }
 
 // Draining reports whether nothing new must start.
-func (h *host) Draining() bool { return h.s.draining() || h.s.fleet.fenced() }
+func (h *host) Draining() bool { return h.s.draining() || h.nobody || h.s.fleet.fenced() }
 
 // newRun commits a new run together with the change that the run is for. The same commit starts the run if the run can
 // start at once.
 func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *Run, err error) {
 	s, next := e.sched, want.next
 	now := clock.Now()
+	if s.fleet != nil {
+		e.ids.After(next.Status.Run) // another engine can have made it, with another clock
+	}
 	id := e.ids.Next(now)
 	rec := s.enqueueNewRun(k, id, now, want)
 	lane := record.Lane(next.Pipeline, k)
@@ -306,15 +312,21 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	}
 	var first *attempt
 	var created *Run
-	if err == nil {
+	committed := err == nil
+	switch {
+	case committed:
 		created, first = e.dispatchNewRun(d, want, now)
-	} else {
+	case errors.Is(err, errMoved):
+		d.host.Release()
+		s.dropForeign(r)
+		created, err = describeRun(s.base, e.ledger, id)
+	default:
 		d.host.Release()
 		s.forget(r)
 		r.unload() // otherwise a message that came in the meantime would be handled as if the run existed
 	}
 	ownWorker = d.host.ownWorker
-	if err == nil && d.t.More() {
+	if committed && d.t.More() {
 		r.mu.Lock()
 		r.inbox = append(r.inbox, message{})
 		r.mu.Unlock()
@@ -344,7 +356,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 // commit.
 func (s *scheduler) decideNewRun(r *runner, want *submission, rev store.Revision, ownWorker, starts bool) (d *decision, err error) {
 	d = s.newDecision(r, nil, ownWorker)
-	d.part.divisible = starts
+	d.part.divisible, d.creates = starts, true
 	d.t, err = run.New(&r.held, &run.Wanted{
 		Head: want.next, Rev: rev, Before: want.before, Pipeline: want.pipeline, Spec: want.spec, Extra: want.extra, Start: starts,
 	}, &d.in, s.view, &d.host, s.limits)

@@ -36,17 +36,27 @@ type fleet struct {
 	// ctx ends when the scheduler has stopped.
 	ctx context.Context
 	end context.CancelFunc
+	// beat ends when no call is under way any more. Until then, the lease is renewed.
+	beat     context.Context
+	stopBeat context.CancelFunc
+	beating  sync.WaitGroup
 
 	seat   atomic.Pointer[seat]          // nil while the engine is not one of those on record
 	others atomic.Pointer[[]member.Peer] // that are live; nil until this engine has looked at them
 	// pausesAsOf is the revision of the generation of the pauses that this engine knows.
 	pausesAsOf atomic.Int64
-	left       atomic.Bool   // there can be runs without an owner that this engine can go on with, and has left alone
-	nudge      chan struct{} // anybody sends, the loop receives; size 1
-	later      chan struct{} // the same, for a look after Options.Poll
-	deaf       atomic.Int32  // how many watches do not work at the moment
-	clocks     sync.Map      // by engine id: the heartbeat that was seen last
-	follow     follow
+	urgent     string // where the next look at what needs no worker begins; owned by the loop
+	wakeups
+	clocks sync.Map // by engine id: the heartbeat that was seen last
+	follow follow
+}
+
+// wakeups are what makes the loop of a fleet look.
+type wakeups struct {
+	left  atomic.Bool   // there can be runs without an owner that this engine can go on with, and has left alone
+	nudge chan struct{} // anybody sends, the loop receives; size 1
+	later chan struct{} // the same, for a look after Options.Poll
+	deaf  atomic.Int32  // how many watches do not work at the moment
 }
 
 // seat is the place of an engine among the engines on record, from Join until the engine leaves or is marked dead.
@@ -63,8 +73,9 @@ func (s *scheduler) joinFleet(newID func() string) {
 	if !shared {
 		return
 	}
-	f := &fleet{sched: s, watcher: watcher, newID: newID, nudge: make(chan struct{}, 1), later: make(chan struct{}, 1)}
+	f := &fleet{sched: s, watcher: watcher, newID: newID, wakeups: wakeups{nudge: make(chan struct{}, 1), later: make(chan struct{}, 1)}}
 	f.ctx, f.end = context.WithCancel(s.base)
+	f.beat, f.stopBeat = context.WithCancel(s.base)
 	s.fleet = f
 	s.events.mirror = &mirror{fleet: f, feed: s.events}
 }
@@ -74,7 +85,7 @@ var errForeign = errors.New("conveyor: the run belongs to another engine")
 
 // start puts the engine on record. The pool must not run yet.
 func (f *fleet) start(ctx context.Context) error {
-	if err := f.listen(ctx, f.sched.drivers.all()...); err != nil {
+	if err := f.claimer().listen(ctx, f.sched.drivers.all()...); err != nil {
 		return err
 	}
 	return f.join(ctx)
@@ -95,22 +106,22 @@ func (f *fleet) join(ctx context.Context) error {
 	return nil
 }
 
-// work begins with the work on the runs of the store. It is called with the lock of the pool held.
-func (f *fleet) work() {
-	running := &f.sched.background.running
-	running.Go(func() { f.seat.Load().Run(f.ctx) })
-	running.Go(f.loop)
-	running.Go(func() { f.hint(record.EnginePrefix, f.wakeMember) })
-	running.Go(func() { f.hint(record.ReadyPrefix, f.readyChanged) })
-	running.Go(func() { f.hint(record.AskPrefix, f.look) })
-	running.Go(func() { f.hint(record.SlotPrefix, f.lookIfLeft) })
-	running.Go(func() {
-		f.hint(record.PausesKey, func(string) {
-			if _, err := f.readPauses(); err != nil && f.ctx.Err() == nil {
-				f.sched.log.Warn("pauses cannot be read; those that are known stay", "error", err) // no step starts before they are read
-			}
-		})
-	})
+// work begins with the work on the runs of the store. It is called with the lock of the pool held. start starts a goroutine that Shutdown
+// waits for.
+func (f *fleet) work(start func(func())) {
+	f.beating.Go(func() { f.seat.Load().Run(f.beat) })
+	start(f.loop)
+	look := func(string) error { f.look(""); return nil }
+	for prefix, do := range map[string]func(key string) error{
+		record.EnginePrefix:   func(string) error { f.wakeMember(); return nil },
+		record.ReadyPrefix:    func(key string) error { f.readyChanged(key); return nil },
+		record.AskPrefix:      look,
+		record.SlotPrefix:     func(string) error { f.lookIfLeft(""); return nil },
+		record.PausesKey:      func(string) error { _, err := f.readPauses(); return err }, // no step starts before they are read
+		record.PipelinePrefix: f.claimer().pipelineChanged,
+	} {
+		start(func() { f.hint(f.ctx, prefix, 0, do) })
+	}
 }
 
 // member returns who decides about runs. An engine that is not on record can own nothing, and makes runs that have no owner.
@@ -159,7 +170,7 @@ func (f *fleet) claims(rec *record.Run) error {
 func (p *seat) Fenced() {
 	s := p.fleet.sched
 	s.log.Warn("the lease could not be renewed; nothing starts until it is", "engine", p.ID, "lease", s.opts.Lease)
-	s.background.Go(s.loseAttempts)
+	s.loseAttempts() // also of calls that go on after Shutdown
 }
 
 // loseAttempts ends the contexts of all attempts because the lease is lost, or about to be.
@@ -185,8 +196,8 @@ func (p *seat) Lost() {
 	p.lost.Store(true)
 	f.seat.CompareAndSwap(p, nil)
 	s.log.Warn("another engine has marked this one dead, because its lease was over; it begins anew", "engine", p.ID)
+	s.loseAttempts()
 	s.background.Go(func() {
-		s.loseAttempts()
 		for _, r := range s.pool.Owners() {
 			s.background.Go(func() { s.drive(r, message{refresh: true}, false) })
 		}
@@ -203,7 +214,7 @@ func (p *seat) Lost() {
 				return
 			}
 		}
-		s.background.Go(func() { f.seat.Load().Run(f.ctx) })
+		f.beating.Go(func() { f.seat.Load().Run(f.beat) })
 		f.look("")
 	})
 }
@@ -283,17 +294,17 @@ func (p *seat) Load() record.Heartbeat {
 }
 
 // listen puts the drivers that listen to a type on record, so that an engine that is down is waited for and not forgotten.
-func (f *fleet) listen(ctx context.Context, drivers ...string) error {
+func (c claimer) listen(ctx context.Context, drivers ...string) error {
 	var ops []store.Op
 	for _, name := range drivers {
-		if d := f.sched.drivers.get(name); d != nil {
+		if d := c.sched.drivers.get(name); d != nil {
 			for _, kind := range d.opts.listen {
 				ops = append(ops, store.Put(record.ListenerKey(kind, name), nil))
 			}
 		}
 	}
-	for some := range slices.Chunk(ops, max(f.sched.ledger.Batch, 1)) {
-		if _, err := f.sched.ledger.Commit(ctx, some); err != nil {
+	for some := range slices.Chunk(ops, max(c.sched.ledger.Batch, 1)) {
+		if _, err := c.sched.ledger.Commit(ctx, some); err != nil {
 			return err
 		}
 	}
@@ -303,21 +314,29 @@ func (f *fleet) listen(ctx context.Context, drivers ...string) error {
 // registered puts a driver on record that begins to listen after the start, and has the runs looked at that wait for it. What Start
 // puts on record is not there before. If the store fails, it is tried again in the background. then is called when the driver is
 // on record: a run that another engine skips before is found then.
-func (f *fleet) registered(driver string, then func()) {
-	s := f.sched
+func (c claimer) registered(driver string, then func()) {
+	s := c.sched
 	if s.pool.Phase() != sched.Running {
 		return
 	}
-	if f.listen(s.base, driver) == nil {
+	if c.listen(s.base, driver) == nil {
 		then()
 	} else {
 		s.background.goBefore(sched.Draining, func() {
-			s.upkeep.retryStore("put the listener "+driver+" on record", func() error { return f.listen(f.ctx, driver) })
+			s.upkeep.retryStore("put the listener "+driver+" on record", func() error { return c.listen(c.ctx, driver) })
 			then()
 		})
 	}
-	f.wakeMember("")
-	f.look("")
+	c.wakeMember()
+	c.look("")
+}
+
+// registerRest puts the drivers on record that were registered while the engine was being started.
+func (c claimer) registerRest() {
+	c.sched.background.goBefore(sched.Draining, func() {
+		c.sched.upkeep.retryStore("put the listeners on record", func() error { return c.listen(c.ctx, c.sched.drivers.all()...) })
+		c.sched.upkeep.reconcileUnlistened(c.sched.drivers.listened()...)
+	})
 }
 
 // readyChanged has the loop look at the runs without an owner, and gives the run its turn whose entry has changed if it waits here:
@@ -337,7 +356,7 @@ func (f *fleet) recheck(run string) {
 }
 
 // wakeMember has the other engines looked at.
-func (f *fleet) wakeMember(string) {
+func (f *fleet) wakeMember() {
 	if p := f.seat.Load(); p != nil {
 		p.Wake()
 	}
@@ -379,28 +398,39 @@ func (f *fleet) leaveRun() {
 	}
 }
 
-// hint calls do for each change of a record under a prefix, until the scheduler has stopped. A change is only a hint: what there
-// is to do is found without it too.
-func (f *fleet) hint(prefix string, do func(key string)) {
+// hint calls do for each change of a record under a prefix after a revision, until ctx ends. It calls do with an empty key where
+// changes may have been missed: at the beginning if the revision is 0, and after the watch of the store, or do, has failed.
+func (f *fleet) hint(ctx context.Context, prefix string, after store.Revision, do func(key string) error) {
 	f.deaf.Add(1)
-	for f.ctx.Err() == nil {
-		rev, err := f.sched.ledger.Commit(f.ctx, nil)
+	defer f.deaf.Add(-1)
+	for ctx.Err() == nil {
+		var err error
+		if after == 0 {
+			if after, err = f.sched.ledger.Commit(ctx, nil); err == nil {
+				err = do("")
+			}
+		}
 		if err == nil {
 			f.deaf.Add(-1)
-			do("") // for what has changed before
-			for c, err := range f.watcher.Watch(f.ctx, prefix, rev) {
-				if err != nil {
-					break
-				}
-				if c.Key != "" {
-					do(c.Key)
-				}
-			}
+			f.watch(ctx, prefix, after, do)
 			f.deaf.Add(1)
 		}
+		after = 0
 		select {
 		case <-time.After(f.sched.opts.Poll):
-		case <-f.ctx.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watch calls do for each change of a record under a prefix after a revision, until the watch of the store or do fails.
+func (f *fleet) watch(ctx context.Context, prefix string, after store.Revision, do func(key string) error) {
+	for c, err := range f.watcher.Watch(ctx, prefix, after) {
+		if err == nil && c.Key != "" {
+			err = do(c.Key)
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -471,19 +501,37 @@ func (f *fleet) lookOnce(everything bool) (next record.Time, err error) {
 	return f.claimer().claim()
 }
 
-// leave takes the engine off the record when it has stopped. The others take over what it still owns. While a call that was given
-// up has not returned, the engine stays on record until its lease is over, so that no other calls a driver for the same resource.
+// leave takes the engine off the record when it has stopped, and ends its heartbeat. The others take over what it still owns. While a
+// call that was given up has not returned, the engine stays on record until its lease is over, so that no other calls a driver for the
+// same resource. leave does not wait for the store longer than until ctx ends.
 func (f *fleet) leave(ctx context.Context) {
 	if f == nil {
 		return
 	}
-	p := f.seat.Load()
-	if p == nil || len(f.sched.abandoned.list()) > 0 {
+	within(ctx, func() {
+		p := f.seat.Load()
+		if p != nil && len(f.sched.abandoned.list()) == 0 {
+			if err := p.Leave(ctx); err != nil {
+				f.sched.log.Warn("engine could not leave; the others wait until its lease is over", "engine", p.ID, "error", err)
+			}
+		}
+		f.stopBeat()
+		f.beating.Wait()
+	})
+	f.stopBeat()
+}
+
+// leaveAfter is leave for a Shutdown that was called by a driver, whose call goes on.
+func (f *fleet) leaveAfter(returned <-chan struct{}) {
+	if f == nil {
 		return
 	}
-	if err := p.Leave(ctx); err != nil {
-		f.sched.log.Warn("engine could not leave; the others wait until its lease is over", "engine", p.ID, "error", err)
-	}
+	go func() {
+		<-returned
+		ctx, cancel := context.WithTimeout(f.sched.base, f.sched.opts.ShutdownGrace)
+		defer cancel()
+		f.leave(ctx)
+	}()
 }
 
 // readPauses reads the pauses if their generation is not the one that is known, and reports whether it did.
@@ -539,44 +587,37 @@ func (f *fleet) followRuns() (leave func()) {
 	}
 }
 
-// watchRuns wakes the callers that wait for the ends of runs, or follow their logs, until ctx ends.
+// watchRuns wakes the callers that wait for the ends of runs, until ctx ends.
 func (f *fleet) watchRuns(ctx context.Context) {
-	s := f.sched
-	for ctx.Err() == nil {
-		rev, err := s.ledger.Commit(ctx, nil)
-		for _, id := range s.waiters.all() {
-			f.runChanged(ctx, id) // it can have ended before
+	f.hint(ctx, record.RunPrefix, 0, func(key string) (err error) {
+		changed := []string{strings.TrimPrefix(key, record.RunPrefix)}
+		if key == "" {
+			changed = f.sched.waiters.all()
 		}
-		if err == nil {
-			for c, err := range f.watcher.Watch(ctx, record.RunPrefix, rev) {
-				if err != nil {
-					break
-				}
-				if id, is := strings.CutPrefix(c.Key, record.RunPrefix); is {
-					f.runChanged(ctx, id)
-				}
-			}
+		for _, id := range changed {
+			err = errors.Join(err, f.runChanged(ctx, id))
 		}
-		select {
-		case <-time.After(s.opts.Poll):
-		case <-ctx.Done():
-		}
-	}
+		return err
+	})
 }
 
 // runChanged wakes who waits for the end of a run, if it has ended.
-func (f *fleet) runChanged(ctx context.Context, id string) {
+func (f *fleet) runChanged(ctx context.Context, id string) error {
 	s := f.sched
 	if !s.waiters.has(id) {
-		return
+		return nil
 	}
 	rec, _, err := ledger.Load[record.Run](ctx, s.ledger, record.RunKey(id))
-	if err == nil && !rec.State.Final() || err != nil && !errors.Is(err, store.ErrNotFound) {
-		return
+	switch {
+	case err == nil && !rec.State.Final():
+		return nil
+	case err != nil && !ledger.Permanent(err):
+		return err
 	}
 	for _, w := range s.waiters.take(id) {
-		w <- nil
+		w <- nil // who waits reads the run, or gets the error
 	}
+	return nil
 }
 
 // claimer makes runs without an owner those of this engine.
@@ -602,12 +643,16 @@ func (c claimer) claim() (next record.Time, err error) {
 	c.left.Store(false)
 	search := handover.Search{
 		Ledger: s.ledger, Now: now, Drivers: s.drivers.all(), Serves: c.serves, Others: len(c.peers()),
-		Skip:    func(run string) bool { return s.pool.Find(run) != nil },
+		Known:   s.pool.Stands,
+		Urgent:  c.urgent,
 		Damaged: func(err error) { s.log.Error("entry of a run cannot be read; leaving it alone", "error", err) },
 	}
 	found, err := search.Look(c.ctx, s.pool.Free())
 	if err != nil {
 		return 0, err
+	}
+	if c.fleet.urgent = found.UrgentNext; found.UrgentNext != "" {
+		c.look("") // there are more
 	}
 	if found.Left {
 		c.left.Store(true)
@@ -753,6 +798,31 @@ func (c claimer) firstDrivers(ctx context.Context, pipeline string) (drivers []s
 	return drivers, nil
 }
 
+// pipelineChanged gives the runs their turn that wait here to begin, and whose pipeline another engine has saved or deleted.
+func (c claimer) pipelineChanged(key string) error {
+	s := c.sched
+	name := strings.TrimPrefix(key, record.PipelinePrefix)
+	if key == "" {
+		return nil
+	}
+	rec, rev, err := s.ledger.Pipeline(c.ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if rev, err = s.ledger.Commit(c.ctx, nil); err != nil {
+			return err
+		}
+		s.pool.LimitRuns(name, 0, int64(rev), true)
+	case err == nil:
+		s.pool.LimitRuns(name, rec.MaxRuns, int64(rev), false)
+	case !ledger.Permanent(err):
+		return err
+	}
+	s.pool.RecheckLane(name)
+	s.pauses.recheck()
+	c.look("")
+	return nil
+}
+
 // canStart returns how many calls this engine can make now of one of several drivers.
 func (c claimer) canStart(drivers []string) (room int) {
 	for _, name := range drivers {
@@ -851,7 +921,9 @@ func (h heir) takeOver(id string) error {
 				}
 			}
 		}
+		damaged := 0
 		taken, err := handover.TakeOver(h.ctx, s.ledger, id, mine, &p.by, func(run string, err error) {
+			damaged++
 			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(run), "error", err)
 		})
 		running := 0
@@ -869,7 +941,7 @@ func (h heir) takeOver(id string) error {
 		if len(taken) > 0 {
 			s.log.Info("runs of another engine are taken over", "engine", id, "runs", len(taken))
 		}
-		if len(mine) == len(owned) && len(taken) == 0 && !first {
+		if damaged == len(owned) {
 			break // what is left cannot be read
 		}
 		select {

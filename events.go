@@ -12,10 +12,12 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
+	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/ring"
 	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // Event describes one thing that happened. An Event is sent after the change was recorded.
@@ -178,12 +180,19 @@ func (m *mirror) watch() {
 		m.mu.Lock()
 		m.known = map[string]string{}
 		m.mu.Unlock()
+		f := m.fleet
+		from, err := f.sched.ledger.Commit(f.ctx, nil) // what comes after is told
+		if err != nil {
+			from = 0
+		}
 		for _, prefix := range []string{record.RunPrefix, record.StepPrefix} {
-			m.fleet.sched.background.Go(func() {
-				m.fleet.hint(prefix, func(key string) {
-					if id, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/"); id != "" {
-						m.changed(id)
+			f.sched.background.Go(func() {
+				f.hint(f.ctx, prefix, from, func(key string) error {
+					if key == "" {
+						return m.recheck()
 					}
+					id, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+					return m.changed(id)
 				})
 			})
 		}
@@ -208,25 +217,55 @@ func (m *mirror) publishLocked(events ...Event) {
 
 func stateOfStep(s State, attempt int) string { return fmt.Sprint(s, attempt) }
 
+// recheck publishes what is new of all runs that have not ended, or of which it is not known, after changes have been missed.
+func (m *mirror) recheck() error {
+	var ids []string
+	m.mu.Lock()
+	for key, state := range m.known {
+		var s State
+		if err := s.UnmarshalText([]byte(state)); err == nil && !s.Final() && !strings.Contains(key, "/") {
+			ids = append(ids, key)
+		}
+	}
+	m.mu.Unlock()
+	for r, err := range m.fleet.sched.ledger.Store.List(m.fleet.ctx, store.Query{Prefix: record.ActivePrefix}) {
+		if err != nil {
+			return err
+		}
+		ids = append(ids, strings.TrimPrefix(r.Key, record.ActivePrefix))
+	}
+	for _, id := range ids {
+		if err := m.changed(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // changed publishes what is new of a run, unless this engine owns the run and publishes it itself.
-func (m *mirror) changed(id string) {
+func (m *mirror) changed(id string) error {
 	s := m.fleet.sched
 	if t := s.pool.Find(id); t != nil {
 		if handled := t.Owner.whenHandled(); handled != nil { // this engine may be about to publish it
 			select {
 			case <-handled:
 			case <-m.fleet.ctx.Done():
-				return
+				return m.fleet.ctx.Err()
 			}
 		}
 	}
 	m.reading.Lock()
 	defer m.reading.Unlock()
 	run, err := s.ledger.Run(m.fleet.ctx, id)
-	if err != nil || m.fleet.owns(&run.Rec) {
-		return // it was removed; or there is nothing to tell until the store answers again, and the next change tells it
+	switch {
+	case errors.Is(err, ErrNotFound), err != nil && ledger.Permanent(err): // it was removed, or cannot be read
+		return nil
+	case err != nil:
+		return err
+	case !m.fleet.owns(&run.Rec):
+		m.tell(run)
 	}
-	m.tell(run)
+	return nil
 }
 
 // takenUp publishes what other engines have done for a run that this engine is about to go on with.

@@ -44,15 +44,23 @@ func (s *scheduler) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return startable(s.pool.Begin(func() {
+	err = startable(s.pool.Begin(func() {
 		s.observer = s.observe()
 		s.upkeep.start()
 		if s.fleet != nil {
-			s.fleet.work()
+			s.fleet.work(s.background.running.Go)
 		}
 		s.background.running.Go(s.loop) // the lock that Enter would take is held
 		s.background.running.Go(s.upkeep.takeUpLeftovers)
 	}))
+	switch {
+	case s.fleet == nil:
+	case err != nil: // it was shut down meanwhile
+		s.fleet.leave(ctx)
+	default:
+		s.fleet.claimer().registerRest()
+	}
+	return err
 }
 
 // takeUp makes the pool know an unfinished run. diedAlone reports whether an engine has died while a step of this run was the only
@@ -288,6 +296,7 @@ func (s *shutdown) stop(ctx context.Context) error {
 	if s.own == nil {
 		recorded = s.join(ctx, until) && recorded
 	} else if first {
+		s.fleet.leaveAfter(s.drains.Idle)
 		s.events.Close()
 	}
 	return s.shutdownError(ctx, recorded)

@@ -376,12 +376,13 @@ func (s *scheduler) loadPauses(ctx context.Context) error {
 	}
 	defer s.pauses.unlock()
 	gone := maps.Clone(*s.pauses.active.Load())
-	if f := s.fleet; f != nil {
+	var asOf store.Revision
+	if s.fleet != nil {
 		r, err := s.ledger.Store.Get(ctx, record.PausesKey) // before the pauses: they are at least as new
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		defer f.pausesAsOf.Store(int64(r.Revision))
+		asOf = r.Revision
 	}
 	for r, err := range s.ledger.Store.List(ctx, store.Query{Prefix: record.PausePrefix}) {
 		if err != nil {
@@ -402,6 +403,9 @@ func (s *scheduler) loadPauses(ctx context.Context) error {
 	}
 	for held := range gone { // another engine has ended it
 		s.pauses.set(held, nil)
+	}
+	if s.fleet != nil {
+		s.fleet.pausesAsOf.Store(int64(asOf))
 	}
 	return nil
 }

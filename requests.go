@@ -188,8 +188,8 @@ func (q requests) answerAsked(p *seat) error {
 			}
 			select {
 			case err := <-handled:
-				if err != nil && !errors.Is(err, errForeign) && !errors.Is(err, ErrConflict) {
-					return err
+				if err != nil && !errors.Is(err, errForeign) && !errors.Is(err, ErrConflict) && !ledger.Permanent(err) {
+					return err // a run that cannot go on, because of a damaged record, is in the log
 				}
 			case <-q.ctx.Done():
 				return q.ctx.Err()
@@ -224,13 +224,13 @@ func (q requests) reread(r *runner) error {
 	}
 	before := held.Rec
 	if rec.Turn != before.Turn { // a commit has happened of which this engine thought that it had not
-		state, err := s.ledger.Run(s.base, r.ID)
-		if err != nil {
-			return err
-		}
-		r.held.Run = state
+		err = q.reload(r)
+	} else {
+		held.Rec, held.Rev = *rec, rev
 	}
-	r.held.Run.Rec, r.held.Run.Rev = *rec, rev
+	if err != nil {
+		return err
+	}
 	if cause := askedStop(&before, rec); cause != nil {
 		for _, a := range r.underWay() {
 			a.End(cause)
@@ -256,15 +256,27 @@ func askedStop(before, now *record.Run) error {
 }
 
 // settled finds out whether a commit has happened whose outcome was unknown, and that another write of the record of the run makes
-// look like a conflict: anybody can write a request into that record, but only the owner raises the turn.
-func (q requests) settled(d *decision, conflict error) (store.Revision, error) {
+// look like a conflict: anybody can write a request into that record, but only the owner raises the turn. It returns the run as it is
+// on record now. It returns errMoved if the commit has made the run, and the run has gone on without this engine.
+func (q requests) settled(d *decision, conflict error) (*record.RunState, error) {
 	t, r := d.t, d.runner
-	rec, rev, err := ledger.Load[record.Run](q.sched.base, q.sched.ledger, record.RunKey(r.ID))
-	if err != nil || rec.Turn != t.Rec().Turn || rec.Owner != t.Rec().Owner || rec.Claims != t.Rec().Claims || t.Rec().Turn == r.held.Run.Rec.Turn {
-		return 0, conflict
+	rec, _, err := ledger.Load[record.Run](q.sched.base, q.sched.ledger, record.RunKey(r.ID))
+	switch {
+	case err != nil:
+		return nil, conflict
+	case rec.Turn != t.Rec().Turn || rec.Owner != t.Rec().Owner || rec.Claims != t.Rec().Claims:
+		if d.creates {
+			return nil, errMoved // no other commit makes a run with this id
+		}
+		return nil, conflict
+	case !d.creates && t.Rec().Turn == r.held.Run.Rec.Turn:
+		return nil, conflict
 	}
-	return rev, nil
+	return q.sched.ledger.Run(q.sched.base, r.ID)
 }
+
+// errMoved means that a run was made, and that this engine no longer knows what has become of it.
+var errMoved = errors.New("conveyor: the run has gone on")
 
 // strayReturned takes off the record that this engine has a call for a resource which it has given up, if it has none any more.
 func (q requests) strayReturned(k record.Key) {
@@ -351,18 +363,24 @@ func (q requests) preemption(ctx context.Context, next *record.Resource) ([]stor
 
 // stopRun asks a run to end that is whoever's. It returns when the request is recorded.
 func (q requests) stopRun(ctx context.Context, of *record.RunState, stop run.StopRequest) error {
+	doubt := false // a commit may have happened
 	for {
-		if of.Rec.State.Final() {
+		switch {
+		case doubt && asksFor(&of.Rec, &stop, q.sched.limits):
+			return nil
+		case of.Rec.State.Final():
 			return fmt.Errorf("%w: run %s is %s", ErrConflict, of.ID, of.Rec.State)
 		}
 		var err error
 		if of.Rec.Owner == "" && of.Rec.State == plan.Queued { // it ends at once
 			err = q.sched.stopRun(ctx, of, stop)
+			doubt = doubt || errors.Is(err, errForeign)
 		} else if ops := run.Ask(of, &stop, q.sched.limits); len(ops) > 0 {
-			_, err = q.sched.ledger.Commit(ctx, ops)
+			_, err = q.sched.ledger.Store.Commit(ctx, ops...)
+			doubt = doubt || errors.Is(err, store.ErrUnknown)
 			q.look("")
 		}
-		if !errors.Is(err, errForeign) && !errors.Is(err, store.ErrConflict) && !errors.Is(err, ledger.ErrNotCommitted) {
+		if !errors.Is(err, errForeign) && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrUnknown) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -372,6 +390,11 @@ func (q requests) stopRun(ctx context.Context, of *record.RunState, stop run.Sto
 			return err
 		}
 	}
+}
+
+// asksFor reports whether a request is in the record of a run.
+func asksFor(rec *record.Run, stop *run.StopRequest, limits run.Limits) bool {
+	return rec.Stop == stop.Kind && rec.StopBy == stop.By && rec.StopReason == text.Truncate(stop.Reason, limits.ErrorText) || rec.CutShort && rec.StopBy == stop.By
 }
 
 // lane returns the lane in which a new run of a resource waits, and nothing if the store is not shared.
@@ -397,40 +420,63 @@ func (q requests) takeUpChange(ctx context.Context, k record.Key, want *submissi
 	return err
 }
 
-// conflict finds out what a conflict means: somebody has asked something of the run, the resource has changed, or the run is not
-// this engine's any more. A run without an owner that this engine wanted is left to whoever has changed it.
-func (q requests) conflict(r *runner) error {
+// conflict finds out what a conflict means: somebody has asked something of the run, the resource or a pause has changed, or the run is
+// not this engine's any more. A run without an owner that this engine wanted is left to whoever has changed it. If nothing explains
+// the conflict, the records of the run are read again, and explained is false.
+func (q requests) conflict(r *runner) (explained bool, err error) {
 	s, held := q.sched, r.held.Run
 	if held == nil {
-		return nil
+		return true, nil
 	}
 	if changed, err := q.readPauses(); changed || err != nil {
-		return err
+		return changed, err
 	}
 	if !q.owns(&held.Rec) {
 		q.leaveRun()
-		return errForeign
+		return false, errForeign
 	}
-	before := held.Rev
-	head := r.held.Rev
-	if err := q.reread(r); err != nil {
-		return err
-	}
-	if r.held.Run.Rev != before {
-		return nil
+	before, head := held.Rev, r.held.Rev
+	if err := q.reread(r); err != nil || r.held.Run == nil || r.held.Run.Rev != before {
+		return err == nil, err
 	}
 	if _, rev, err := s.ledger.Resource(s.base, r.Key); err != nil || rev != head {
-		return nil
+		return err == nil, err
 	}
-	// Nothing explains the conflict but the mark of this engine. The member finds it at its next renewal.
+	// What is left is the mark of this engine, which the member finds at its next renewal, and a commit whose outcome was unknown
+	// and that has happened late.
 	p := q.seat.Load()
 	if p == nil {
-		return errForeign
+		return false, errForeign
 	}
 	p.Wake()
 	rec, _, err := ledger.Load[record.Engine](s.base, s.ledger, record.EngineKey(p.ID))
 	if errors.Is(err, store.ErrNotFound) || err == nil && rec.Dead != 0 {
-		return errForeign
+		return false, errForeign
 	}
-	return err
+	if err == nil {
+		err = q.reload(r)
+	}
+	return false, err
+}
+
+// reload reads the records of a run again, after a commit has happened of which this engine thought that it had not. A step that is
+// at work on record, and that nobody calls, was started by that commit: it is called again, like after a crash.
+func (q requests) reload(r *runner) error {
+	underWay := r.underWay()
+	if len(underWay) == 0 {
+		r.unload()
+		return nil
+	}
+	now, err := q.sched.ledger.Run(q.sched.base, r.ID)
+	if err != nil {
+		return err
+	}
+	for i := range now.Steps {
+		rec := &now.Steps[i].Rec
+		if rec.State == plan.Running && !slices.ContainsFunc(underWay, func(a *attempt) bool { return a.index == i }) {
+			rec.Interrupt()
+		}
+	}
+	r.held = run.State{Run: now, Spec: r.held.Spec}
+	return nil
 }

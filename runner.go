@@ -204,13 +204,18 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			s.upkeep.deleteLeftovers(r.ID) // the runner may have been woken by a signal that was recorded as the run ended
 			return next
 		case errors.Is(err, store.ErrConflict) && s.fleet != nil:
-			if err := s.fleet.requests().conflict(r); errors.Is(err, errForeign) || errors.Is(err, errEnded) {
+			explained, why := s.fleet.requests().conflict(r)
+			switch {
+			case errors.Is(why, errForeign), errors.Is(why, errEnded):
 				s.answer(inbox, errForeign)
 				s.dropForeign(r)
 				return next
+			case explained:
+				pause = firstDelay / 2
+				continue
+			case why != nil:
+				err = why
 			}
-			pause = firstDelay / 2
-			continue
 		case errors.Is(err, store.ErrConflict):
 			if s.changed(r) {
 				pause = firstDelay / 2
@@ -347,8 +352,9 @@ func (d *decision) commit() error {
 		}
 		rev, err = s.ledger.FindOut(s.base, ops, err)
 	}
+	var now *record.RunState // as it is on record, if that is not what this decision has made of it
 	if s.fleet != nil && errors.Is(err, store.ErrConflict) {
-		rev, err = s.fleet.requests().settled(d, err)
+		now, err = s.fleet.requests().settled(d, err)
 	}
 	if err != nil {
 		return err
@@ -357,6 +363,9 @@ func (d *decision) commit() error {
 		d.runner.log.Written(last)
 	}
 	d.t.Committed(rev)
+	if now != nil {
+		d.runner.held = run.State{Run: now, Spec: d.runner.held.Spec}
+	}
 	return nil
 }
 
@@ -476,6 +485,7 @@ func (d *decision) suspend(inFlight, again bool) {
 		return
 	}
 	if s.fleet != nil && !again && !s.fleet.owns(&r.held.Run.Rec) && !d.standsInLine() {
+		d.discardFound()
 		s.fleet.leaveRun()
 		s.dropForeign(r) // nothing of a run that was released is under way, but this engine can be marked dead at any time
 		return
@@ -501,6 +511,23 @@ func (d *decision) suspend(inFlight, again bool) {
 	if !inFlight && !again && (!t.NeedsWorker() || s.crowded() || s.fleet != nil && !s.fleet.owns(&r.held.Run.Rec)) {
 		r.unload()
 	}
+}
+
+// discardFound removes the entry by which a run without an owner was found, if the run has begun and nothing is to be done for it: a
+// signal came for which no step waits.
+func (d *decision) discardFound() {
+	s, held := d.host.s, d.runner.held.Run
+	key := d.in.Found
+	if key == "" || held.Plan == nil || held.Rec.Owner != "" || d.t.Keeps(key) {
+		return
+	}
+	rev, id := held.Rev, d.runner.ID
+	s.background.goBefore(sched.Draining, func() {
+		r, err := s.ledger.Store.Get(s.fleet.ctx, key)
+		if err == nil { // what comes later is put together with a change of the record of the run
+			_, _ = s.ledger.Commit(s.fleet.ctx, []store.Op{store.Delete(key).If(r.Revision), store.Check(record.RunKey(id), rev)})
+		}
+	})
 }
 
 // standsInLine reports whether a run that has not begun waits here for its turn, although any engine can begin it meanwhile.

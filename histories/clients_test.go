@@ -23,7 +23,11 @@ func (w *world) client(id int) {
 		if l == nil {
 			return
 		}
-		w.perform(l, w.draw(id, n))
+		to := l
+		if mates := len(w.company); mates > 0 && w.n(2) == 0 {
+			to = w.company[w.n(mates)]
+		}
+		w.perform(to, w.draw(id, n))
 		l.calls.Done()
 	}
 }

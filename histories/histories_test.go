@@ -165,7 +165,9 @@ func (w *world) parts() []part {
 // judge says what is wrong with the history.
 func (w *world) judge() (v verdict) {
 	for _, l := range w.lives {
-		w.compareStreams(l)
+		if w.mates == 0 {
+			w.compareStreams(l)
+		}
 	}
 	v.faults = w.faults
 	for _, p := range w.parts() {
@@ -256,6 +258,11 @@ func inMemory() func() (store.Store, error) {
 	return func() (store.Store, error) { return st, nil }
 }
 
+func shared() func() (store.Store, error) {
+	st := memory.NewShared()
+	return func() (store.Store, error) { return st.Join(), nil }
+}
+
 func onDisk(t *testing.T) func() (store.Store, error) {
 	path := filepath.Join(t.TempDir(), "records")
 	var st *file.Store
@@ -340,6 +347,38 @@ func requireSound(t *testing.T, seed uint64, tally *tally) {
 		tally.count("history: on the clock of the machine")
 	}
 	v := happen(t, w, disk)
+	tally.judged(&v)
+	if !v.sound() {
+		t.Fatalf("history %d: illegal: %v, undecided: %d, faults:\n%s\nsee %s.*",
+			seed, v.illegal, v.undecided, strings.Join(v.faults, "\n"), w.record(t, &v))
+	}
+}
+
+// TestHistoriesOfSeveralEnginesAreLinearizable has two or three engines on one store. Half of the calls are made in those that do not
+// die, and the runs of one that has died are taken over.
+func TestHistoriesOfSeveralEnginesAreLinearizable(t *testing.T) {
+	n := testenv.Bound(t, "CONVEYOR_SHARED_HISTORIES", testenv.Some(t, 300, 2000), 40)
+	var tally tally
+	var next atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		for i := range runtime.GOMAXPROCS(0) {
+			t.Run(fmt.Sprint("by ", i), func(t *testing.T) {
+				t.Parallel()
+				for seed := next.Add(1); seed <= int64(n) && !t.Failed(); seed = next.Add(1) {
+					requireSharedSound(t, uint64(seed), &tally)
+				}
+			})
+		}
+	})
+	testenv.Figure(t, "%s", tally.summary())
+}
+
+// requireSharedSound plays a history with several engines and judges it.
+func requireSharedSound(t *testing.T, seed uint64, tally *tally) {
+	t.Helper()
+	w := newWorld(seed, operations, tally)
+	w.mates, w.opts.Lease = 1+int(seed%2), time.Second
+	v := happen(t, w, shared())
 	tally.judged(&v)
 	if !v.sound() {
 		t.Fatalf("history %d: illegal: %v, undecided: %d, faults:\n%s\nsee %s.*",

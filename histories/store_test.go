@@ -122,6 +122,24 @@ func (s *shaky) stale(r store.Record) store.Record {
 	return r
 }
 
+// shakyShared is a shaky store that is shared.
+type shakyShared struct{ *shaky }
+
+// Watch implements [store.Watcher].
+func (s shakyShared) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for c, err := range s.Store.(store.Watcher).Watch(ctx, prefix, after) {
+			if s.isDead() {
+				yield(store.Change{}, errDied)
+				return
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 func (s *shaky) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
 		s.w.dawdle()

@@ -47,6 +47,7 @@ type world struct {
 	plant plant
 	real  bool                               // the clock is that of the machine
 	disk  func() (st store.Store, err error) // closes the store, if it is open, and opens it
+	mates int                                // engines in processes of their own, which do not die; the store is shared if there are any
 	tally *tally
 	keys  []string
 	ticks atomic.Int64
@@ -57,7 +58,8 @@ type world struct {
 	dice sync.Mutex
 	rand *rand.Rand
 
-	lives []*life // owned by the keeper, until all has ended
+	lives   []*life // owned by the keeper, until all has ended
+	company []*life // those of the mates; not changed while clients make calls
 
 	mu      sync.Mutex // guards what follows; held for a few lines
 	now     *life      // nil while there is none
@@ -192,6 +194,16 @@ type life struct {
 // play lets the history happen. It returns when everything has come to rest.
 func (w *world) play() {
 	w.born = make(chan struct{}) // in the bubble
+	for range w.mates {
+		if err := w.accompany(); err != nil {
+			w.fault("a mate does not start: %v", err)
+		}
+	}
+	defer func() {
+		for _, l := range w.company {
+			w.shutdown(l)
+		}
+	}()
 	var all sync.WaitGroup
 	for i := range clients {
 		all.Go(func() { w.client(i) })
@@ -232,6 +244,9 @@ func (w *world) keep(over <-chan struct{}) {
 		case <-over:
 		}
 		l.store.appease()
+		for _, mate := range w.company {
+			mate.store.appease()
+		}
 		if l.ctx.Err() != nil {
 			w.finish(l)
 			if l, err = w.begin(); err != nil {
@@ -260,13 +275,15 @@ func (w *world) begin() (*life, error) {
 		l.died.Store(w.tick())
 		die(errDied)
 	}
-	if l.engine, err = conveyor.New(l.store, w.opts); err != nil {
+	if l.engine, err = conveyor.New(w.through(l.store), w.opts); err != nil {
 		return nil, err
 	}
 	if err := w.look(l, disk); err != nil && w.plant == soundly {
 		return nil, err // what is planted may have done more than harm to a record
 	}
-	w.watchAll(l)
+	if w.mates == 0 { // of the runs of others, states are folded together
+		w.watchAll(l)
+	}
 	w.lives = append(w.lives, l)
 	if w.deaths > 0 && w.left.Load() > 0 {
 		w.deaths--
@@ -292,6 +309,28 @@ func (w *world) begin() (*life, error) {
 	w.born = make(chan struct{})
 	w.mu.Unlock()
 	return l, nil
+}
+
+// accompany starts a process that lives until the history has ended.
+func (w *world) accompany() error {
+	disk, err := w.disk()
+	if err != nil {
+		return err
+	}
+	l := &life{n: -1 - len(w.company), ctx: context.Background(), store: &shaky{Store: disk, w: w, bury: func() {}}}
+	if l.engine, err = conveyor.New(w.through(l.store), w.opts); err == nil {
+		err = w.setUp(l)
+	}
+	w.company = append(w.company, l)
+	return err
+}
+
+// through returns the way of an engine to its store.
+func (w *world) through(s *shaky) store.Store {
+	if w.mates > 0 {
+		return shakyShared{s}
+	}
+	return s
 }
 
 // look takes down what is on record when a life begins.

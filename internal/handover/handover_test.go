@@ -36,7 +36,7 @@ func lookIn(t *testing.T, n int, change func(s *Search), entries ...record.Ready
 	s := Search{
 		Ledger: l, Now: 100, Drivers: []string{"d"},
 		Serves:  func(context.Context, string) (int, error) { return page, nil },
-		Skip:    func(string) bool { return false },
+		Known:   func(string) (bool, bool) { return false, false },
 		Damaged: func(err error) { require.ErrorIs(t, err, store.ErrCorrupt) },
 	}
 	change(&s)
@@ -75,8 +75,8 @@ func TestALookTakesOneOfEachLaneInTurn(t *testing.T) {
 		{"all that there is", 9, func(*Search) {}, three, []string{"r1", "p1", "q1", "p2", "q2", "p3"}, nil, false, 0},
 		{"one of each lane, though no worker is free", 0, func(*Search) {}, three, []string{"r1", "p1", "q1"}, nil, true, 0},
 		{"no more than there are workers", 4, func(*Search) {}, three, []string{"r1", "p1", "q1", "p2"}, nil, true, 0},
-		{"none of a lane of which one waits here", 0, func(s *Search) { s.Skip = func(id string) bool { return id == "p1" } }, three, []string{"r1", "q1"}, nil, true, 0},
-		{"the next of a lane of which one waits here", 9, func(s *Search) { s.Skip = func(id string) bool { return id == "p1" } }, three,
+		{"none of a lane of which one waits here", 0, func(s *Search) { s.Known = func(id string) (bool, bool) { return id == "p1", false } }, three, []string{"r1", "q1"}, nil, true, 0},
+		{"the next of a lane of which one waits here", 9, func(s *Search) { s.Known = func(id string) (bool, bool) { return id == "p1", false } }, three,
 			[]string{"r1", "q1", "p2", "q2", "p3"}, nil, false, 0},
 		{"no lane that cannot be served", 9, func(s *Search) {
 			s.Serves = func(_ context.Context, lane string) (int, error) { return map[string]int{"q": page}[lane], nil }
@@ -121,7 +121,7 @@ func TestADamagedEntryIsPassedOver(t *testing.T) {
 	write(t, l, store.Put("rdy/any/p/nonsense", nil), store.Put(record.ReadyKey(record.Ready{Lane: "p", Run: "r"}), nil))
 	damaged := 0
 	s := Search{
-		Ledger: l, Serves: func(context.Context, string) (int, error) { return 1, nil }, Skip: func(string) bool { return false },
+		Ledger: l, Serves: func(context.Context, string) (int, error) { return 1, nil }, Known: func(string) (bool, bool) { return false, false },
 		Damaged: func(error) { damaged++ },
 	}
 	r, err := s.Look(t.Context(), 1)

@@ -19,8 +19,11 @@ type Search struct {
 	Drivers []string // that are registered
 	// Serves returns how many runs of a lane the engine can begin now. A lane for which it returns 0 is passed over whole.
 	Serves func(ctx context.Context, lane string) (room int, err error)
-	// Skip reports whether the engine knows a run already.
-	Skip func(run string) bool
+	// Known reports whether a run waits in the engine already, and whether it waits for something that somebody must correct, so
+	// that it needs no room.
+	Known func(run string) (known, blocked bool)
+	// Urgent is the key after which the look at what needs no worker begins.
+	Urgent string
 	// Others is how many other engines look at the same runs. An engine that has others begins at a random one of the first runs
 	// of a lane, so that not all want the same.
 	Others int
@@ -37,10 +40,12 @@ type Entry struct {
 
 // Result is what a look has found.
 type Result struct {
-	Urgent  []Entry     // need no worker
-	Entries []Entry     // as many as were asked for, and one of each lane besides
-	Next    record.Time // when the first of the others is due; 0 if none is
-	Left    bool        // there are entries that are due and were not returned
+	Urgent []Entry // need no worker; a page of them
+	// UrgentNext is the key after which the next look at them must begin, so that none is passed over. It is empty if there are no more.
+	UrgentNext string
+	Entries    []Entry     // as many as were asked for, and one of each lane besides
+	Next       record.Time // when the first of the others is due; 0 if none is
+	Left       bool        // there are entries that are due and were not returned
 }
 
 // page is how many entries of a lane are looked at.
@@ -52,7 +57,7 @@ func (s *Search) Look(ctx context.Context, n int) (r Result, err error) {
 	if some, err := s.any(ctx); err != nil || !some {
 		return r, err
 	}
-	if r.Urgent, _, err = s.lane(ctx, &r, record.ReadyOf(record.Ready{Lane: record.Urgent}), page, 0); err != nil {
+	if err := s.urgent(ctx, &r); err != nil {
 		return r, err
 	}
 	var lanes [][]Entry
@@ -143,6 +148,44 @@ func (s *Search) nextLane(ctx context.Context, prefix, after string) (lane strin
 	return "", nil
 }
 
+// urgent finds what needs no worker: a page, from where the last look has ended.
+func (s *Search) urgent(ctx context.Context, r *Result) error {
+	for found, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: record.ReadyOf(record.Ready{Lane: record.Urgent}), After: s.Urgent}) {
+		if err != nil {
+			return err
+		}
+		e, err := record.ParseReadyKey(found.Key)
+		switch {
+		case err != nil:
+			s.Damaged(err)
+		case e.Due > s.Now:
+			if e.Due != record.Never && (r.Next == 0 || e.Due < r.Next) {
+				r.Next = e.Due
+			}
+			return nil
+		case len(r.Urgent) == page:
+			r.UrgentNext = r.Urgent[page-1].Key
+			return nil
+		default:
+			r.Urgent = append(r.Urgent, Entry{e, found.Key, found.Revision})
+		}
+	}
+	return nil
+}
+
+// waits reports whether a run waits in the engine already, and needs room. If it does, known is set.
+func (s *Search) waits(run string, known *bool) bool {
+	is, blocked := s.Known(run)
+	*known = *known || is && !blocked
+	return is && !blocked
+}
+
+// isBlocked reports whether a run waits in the engine for something that somebody must correct.
+func (s *Search) isBlocked(run string) bool {
+	is, blocked := s.Known(run)
+	return is && blocked
+}
+
 // lane returns the entries under a prefix that are due, at most as many as there is room for, and from a random place on if others
 // look at them too. It reports whether the engine knows the run of one of them.
 func (s *Search) lane(ctx context.Context, r *Result, prefix string, room, others int) (entries []Entry, known bool, err error) {
@@ -159,12 +202,14 @@ func (s *Search) lane(ctx context.Context, r *Result, prefix string, room, other
 			if e.Due != record.Never && (r.Next == 0 || e.Due < r.Next) {
 				r.Next = e.Due
 			}
-		case e.Lane != record.Urgent && s.Skip(e.Run):
-			if known = true; room > 1 {
+		case s.waits(e.Run, &known):
+			if room > 1 {
 				room--
 				continue
 			}
 			r.Left = true
+		case s.isBlocked(e.Run):
+			continue
 		case len(entries) == min(room+others, page):
 			r.Left = true
 		default:

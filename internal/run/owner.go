@@ -124,6 +124,9 @@ func (t *Transition) entriesAfter() (keys []string) {
 	})
 }
 
+// Keeps reports whether the run, after the transition, is found by an entry.
+func (t *Transition) Keeps(key string) bool { return slices.Contains(t.entriesAfter(), key) }
+
 // entries returns the keys under which an unfinished run is found, and that of the first pending run of the resource, given the
 // record of the resource. state returns the run; it is called only if the run has begun and has no owner.
 func entries(id string, rec *record.Run, head *record.Resource, state func() *record.RunState) (keys []string) {

@@ -46,6 +46,26 @@ func (p *Pool[K, T]) Recheck(name string) {
 	p.spawnWorkers()
 }
 
+// RecheckLane gives the tasks of a lane that have not begun their turn.
+func (p *Pool[K, T]) RecheckLane(lane string) {
+	p.mu.Lock()
+	for _, t := range p.tasks {
+		if t.lane == lane && !t.begun {
+			p.readyLocked(t)
+		}
+	}
+	p.mu.Unlock()
+	p.spawnWorkers()
+}
+
+// Stands reports whether the pool has a task with an ID, and whether the task waits for something that somebody must correct.
+func (p *Pool[K, T]) Stands(id string) (known, blocked bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.tasks[id]
+	return t != nil, t != nil && len(t.blocked) > 0
+}
+
 // unblockLocked records that a task waits only for those of the names that it was blocked by for which still reports true.
 func (p *Pool[K, T]) unblockLocked(t *Task[K, T], still func(name string) bool) {
 	t.blocked = slices.DeleteFunc(t.blocked, func(name string) bool {

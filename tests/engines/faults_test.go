@@ -1,0 +1,598 @@
+package engines_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// odd is a shared store that does something of its own before a call, and can refuse it.
+type odd struct {
+	store.Store
+	get    atomic.Pointer[func(key string) error]
+	list   atomic.Pointer[func(prefix string) error]
+	commit atomic.Pointer[func(ops []store.Op) error]
+	reads  atomic.Int64
+}
+
+func (o *odd) onGet(fn func(key string) error)        { o.get.Store(&fn) }
+func (o *odd) onList(fn func(prefix string) error)    { o.list.Store(&fn) }
+func (o *odd) onCommit(fn func(ops []store.Op) error) { o.commit.Store(&fn) }
+
+func (o *odd) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return o.Store.(store.Watcher).Watch(ctx, prefix, after)
+}
+func (o *odd) Limits() store.Limits { return store.LimitsOf(o.Store) }
+func (o *odd) Get(ctx context.Context, key string) (store.Record, error) {
+	o.reads.Add(1)
+	if fn := o.get.Load(); fn != nil && *fn != nil {
+		if err := (*fn)(key); err != nil {
+			return store.Record{}, err
+		}
+	}
+	return o.Store.Get(ctx, key)
+}
+func (o *odd) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) {
+		o.reads.Add(1)
+		if fn := o.list.Load(); fn != nil && *fn != nil {
+			if err := (*fn)(q.Prefix); err != nil {
+				yield(store.Record{}, err)
+				return
+			}
+		}
+		o.Store.List(ctx, q)(yield)
+	}
+}
+func (o *odd) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if fn := o.commit.Load(); fn != nil && *fn != nil && len(ops) > 0 {
+		if err := (*fn)(ops); err != nil {
+			return 0, err
+		}
+	}
+	return o.Store.Commit(ctx, ops...)
+}
+
+var away = fmt.Errorf("%w: try again", store.ErrUnavailable)
+
+func oddEngine(t *testing.T, disk *memory.Shared, opts conveyor.Options, drivers map[string]rig.Func) (*conveyor.Engine, *odd) {
+	o := &odd{Store: disk.Join()}
+	opts.Lease = lease
+	e, err := conveyor.New(o, opts)
+	require.NoError(t, err)
+	for id, f := range drivers {
+		require.NoError(t, e.Register(id, rig.DriverOf(f)))
+	}
+	return e, o
+}
+
+func startOdd(t *testing.T, disk *memory.Shared, opts conveyor.Options, drivers map[string]rig.Func) (*conveyor.Engine, *odd) {
+	e, o := oddEngine(t, disk, opts, drivers)
+	require.NoError(t, e.Start(t.Context()))
+	t.Cleanup(func() {
+		ctx, c := context.WithTimeout(context.Background(), time.Minute)
+		defer c()
+		_ = e.Shutdown(ctx)
+	})
+	return e, o
+}
+
+func TestEngines10APauseIsReadUntilItIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		var calls atomic.Int64
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": func(ctx context.Context, r *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return conveyor.Done(), nil
+		}})
+		second, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		var once atomic.Bool
+		o.onList(func(p string) error {
+			if strings.HasPrefix(p, "pse/") && once.CompareAndSwap(false, true) {
+				return away
+			}
+			return nil
+		})
+		require.NoError(t, second.Pause(t.Context(), conveyor.Target{Pipeline: "p"}, "freeze"))
+		time.Sleep(5 * lease)
+		require.True(t, once.Load())
+		_, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		require.Zero(t, calls.Load())
+	})
+}
+
+func TestEngines11AWaitSurvivesAReadThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Taking(10 * lease)})
+		second, o := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		began := time.Now()
+		o.onGet(func(key string) error {
+			if d := time.Since(began); strings.HasPrefix(key, "run/") && d > 9*lease && d < 11*lease { // a failure of two seconds
+				return away
+			}
+			return nil
+		})
+		ctx, c := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer c()
+		_, err = second.Wait(ctx, run.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines03ManySignalsDoNotHoldUpACancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a", "nowhere")))
+		time.Sleep(5 * lease)
+		var ids []string
+		for i := range 33 {
+			run, err := first.Apply(t.Context(), rig.Object(fmt.Sprintf("x%02d", i), 1))
+			require.NoError(t, err)
+			ids = append(ids, run.ID)
+		}
+		time.Sleep(5 * lease)
+		time.Sleep(time.Minute)
+		for _, id := range ids[:32] {
+			require.NoError(t, first.Signal(t.Context(), id, "early", nil))
+		}
+		time.Sleep(5 * lease)
+		n := o.reads.Load()
+		time.Sleep(time.Minute)
+		require.Less(t, o.reads.Load()-n, int64(60*40), "the entries are not looked at again")
+		require.NoError(t, first.Cancel(t.Context(), ids[32], "stop"))
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err := first.Wait(ctx, ids[32])
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines03APausedResourceDoesNotHoldUpItsLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		p := rig.PipelineOf("a")
+		first, _ := oddEngine(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.Register("a", rig.DriverOf(quick), conveyor.Concurrency(1)))
+		require.NoError(t, first.Start(t.Context()))
+		t.Cleanup(func() { _ = first.Shutdown(context.Background()) })
+		client, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), p))
+		time.Sleep(5 * lease)
+		require.NoError(t, client.Pause(t.Context(), conveyor.Target{Resource: rig.Object("x", nil).Key()}, "freeze"))
+		_, err := client.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		y, err := client.Apply(t.Context(), rig.Object("y", 1))
+		require.NoError(t, err)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = client.Wait(ctx, y.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines08ShutdownDoesNotWaitForAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := oddEngine(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.Start(t.Context()))
+		time.Sleep(5 * lease)
+		o.onCommit(func(ops []store.Op) error {
+			if strings.HasPrefix(ops[0].Key(), "eng/") {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		})
+		began := time.Now()
+		ctx, c := context.WithTimeout(t.Context(), 5*time.Second)
+		defer c()
+		_ = first.Shutdown(ctx)
+		require.Less(t, time.Since(began), 6*time.Second)
+		time.Sleep(time.Hour) // the call of the store returns
+	})
+}
+
+func TestEngines06ATakeoverThatMeetsConflictsGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		dead, od := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.InTurn(rig.Always(conveyor.RequeueAfter(20*time.Second), nil), quick)})
+		require.NoError(t, dead.Start(t.Context()))
+		var gone atomic.Bool
+		fail := func() error {
+			if gone.Load() {
+				return rig.ErrDied
+			}
+			return nil
+		}
+		od.onGet(func(string) error { return fail() })
+		od.onList(func(string) error { return fail() })
+		od.onCommit(func([]store.Op) error { return fail() })
+		second, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		client, _ := oddEngine(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, second.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		run, err := dead.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(lease)
+		n := 0
+		o.onCommit(func(ops []store.Op) error {
+			for _, op := range ops {
+				if strings.HasPrefix(op.Key(), "own/") && op.Removes() && n < 2 {
+					n++
+					require.NoError(t, client.Signal(context.Background(), run.ID, "news", n))
+				}
+			}
+			return nil
+		})
+		gone.Store(true)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = client.Wait(ctx, run.ID)
+		cc, c2 := context.WithTimeout(context.Background(), time.Nanosecond)
+		defer c2()
+		_ = dead.Shutdown(cc)
+		_ = client.Shutdown(context.Background())
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines06TwoCallsOfStartJoinOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		var calls atomic.Int64
+		e, o := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"a": func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return conveyor.Done(), nil
+		}})
+		n := atomic.Int64{}
+		o.onCommit(func(ops []store.Op) error {
+			if strings.HasPrefix(ops[0].Key(), "eng/") && n.Add(1) < 3 {
+				time.Sleep(time.Duration(n.Load()) * 50 * time.Millisecond)
+			}
+			return nil
+		})
+		errs := make(chan error, 2)
+		for range 2 {
+			go func() { errs <- e.Start(t.Context()) }()
+		}
+		one, two := <-errs, <-errs
+		require.True(t, (one == nil) != (two == nil))
+		require.NoError(t, e.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(10 * lease)
+		run, err := e.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = e.Wait(ctx, run.ID)
+		_ = e.Shutdown(context.Background())
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines05ADriverThatRegistersDuringStartListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		e, o := oddEngine(t, disk, conveyor.Options{}, nil)
+		o.onCommit(func(ops []store.Op) error {
+			if strings.HasPrefix(ops[0].Key(), "eng/") {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		})
+		done := make(chan error)
+		go func() { done <- e.Start(t.Context()) }()
+		time.Sleep(50 * time.Millisecond)
+		require.NoError(t, e.Register("l", rig.DriverOf(quick), conveyor.Listen("loose")))
+		require.NoError(t, <-done)
+		time.Sleep(5 * lease)
+		run, err := e.Apply(t.Context(), rig.Loose("loose", "x", 1))
+		require.NoError(t, err)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		ended, err := e.Wait(ctx, run.ID)
+		require.NoError(t, err)
+		_ = e.Shutdown(context.Background())
+		require.Equal(t, conveyor.StateSucceeded, ended.State, ended.Reason)
+	})
+}
+
+func TestEngines09ADamagedRunStopsNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Always(conveyor.Await("go", 0), nil), "b": quick})
+		second, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		require.NoError(t, first.SavePipeline(t.Context(), rig.Named("q", rig.PipelineOf("b"))))
+		time.Sleep(5 * lease)
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		_, err = disk.Join().Commit(t.Context(), store.Put("stp/"+run.ID+"/1", []byte("{")))
+		require.NoError(t, err)
+		require.NoError(t, second.Signal(t.Context(), run.ID, "go", nil))
+		time.Sleep(5 * lease)
+		y, err := second.Apply(t.Context(), rig.Along("q", "y"))
+		require.NoError(t, err)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = second.Wait(ctx, y.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines11AnEventSurvivesAReadThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Taking(10 * lease)})
+		second, o := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		events := second.Watch(ctx, conveyor.WatchOptions{})
+		synctest.Wait()
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		began := time.Now()
+		o.onGet(func(key string) error {
+			if d := time.Since(began); strings.HasPrefix(key, "run/") && d > 9*lease && d < 11*lease {
+				return away
+			}
+			return nil
+		})
+		for e, err := range events {
+			if errors.Is(err, context.DeadlineExceeded) {
+				require.NoError(t, err)
+			}
+			if e.Run == run.ID && e.Kind == conveyor.EventRun && e.State.Final() {
+				return
+			}
+		}
+	})
+}
+
+func TestEngines07NothingBeginsWithoutAnEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		second, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		began := time.Now()
+		var joining, done atomic.Bool
+		o.onGet(func(string) error {
+			if joining.Load() && !done.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		})
+		o.onCommit(func(ops []store.Op) error {
+			for _, op := range ops {
+				if op.Key() == "" || strings.HasPrefix(op.Key(), "own/-/") {
+				}
+			}
+			if strings.HasPrefix(ops[0].Key(), "hbt/") && time.Since(began) < 4*lease {
+				return away
+			}
+			if strings.HasPrefix(ops[0].Key(), "eng/") {
+				joining.Store(true)
+				time.Sleep(500 * time.Millisecond)
+			}
+			return nil
+		})
+		for !joining.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		ids := make(chan string, 100)
+		for i := range 100 {
+			time.Sleep(10 * time.Millisecond)
+			go func() {
+				run, err := first.Apply(t.Context(), rig.Object(fmt.Sprint("x", i), 1))
+				if err != nil {
+					ids <- ""
+				} else {
+					ids <- run.ID
+				}
+			}()
+		}
+		var runs []string
+		for range 100 {
+			runs = append(runs, <-ids)
+		}
+		done.Store(true)
+		lost := 0
+		for _, id := range runs {
+			if id == "" {
+				continue
+			}
+			ctx, c := context.WithTimeout(t.Context(), time.Minute)
+			_, err := second.Wait(ctx, id)
+			c()
+			if err != nil {
+				lost++
+			}
+		}
+		require.Zero(t, lost)
+	})
+}
+
+func TestEngines17ALateCommitIsNoBusyLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Taking(time.Second), "b": quick})
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a", "b")))
+		time.Sleep(5 * lease)
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		var at time.Time
+		var n atomic.Int64
+		o.onCommit(func(ops []store.Op) error {
+			if !strings.HasPrefix(ops[0].Key(), "stp/") {
+				return nil
+			}
+			if k := n.Add(1); k%1000 == 0 {
+				panic(fmt.Sprint("spins ", k, " at ", time.Since(at)))
+			}
+			if at.IsZero() {
+				at = time.Now()
+				ops = cloned(ops)
+				go func() {
+					time.Sleep(time.Second)
+					_, _ = o.Store.Commit(context.Background(), ops...)
+				}()
+				return fmt.Errorf("%w: later", store.ErrUnknown)
+			}
+			if time.Since(at) < 2*time.Second {
+				return away
+			}
+			return nil
+		})
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = first.Wait(ctx, run.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines02APipelineThatIsSavedElsewhereIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"b": quick})
+		require.NoError(t, first.Register("a", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1)))
+		require.NoError(t, first.Start(t.Context()))
+		t.Cleanup(func() { _ = first.Shutdown(context.Background()) })
+		client, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		_, err := client.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		y, err := client.Apply(t.Context(), rig.Object("y", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("b")))
+		ctx, c := context.WithTimeout(t.Context(), 30*time.Minute)
+		defer c()
+		_, err = client.Wait(ctx, y.ID)
+		require.NoError(t, err)
+	})
+}
+
+func TestEngines03ManyDeletionsDoNotHoldUpAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		require.NoError(t, first.Start(t.Context()))
+		second, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"b": quick})
+		client, _ := oddEngine(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		require.NoError(t, first.SavePipeline(t.Context(), rig.Named("q", rig.PipelineOf("b"))))
+		time.Sleep(5 * lease)
+		for i := range 33 {
+			run, err := first.Apply(t.Context(), rig.Object(fmt.Sprint("x", i), 1))
+			require.NoError(t, err)
+			_, err = first.Wait(t.Context(), run.ID)
+			require.NoError(t, err)
+		}
+		y, err := second.Apply(t.Context(), rig.Along("q", "y"))
+		require.NoError(t, err)
+		_, err = second.Wait(t.Context(), y.ID)
+		require.NoError(t, err)
+		require.NoError(t, first.Shutdown(t.Context()))
+		time.Sleep(5 * lease)
+		for i := range 33 {
+			_, err := second.Delete(t.Context(), rig.Object(fmt.Sprint("x", i), 1).Key())
+			require.NoError(t, err)
+		}
+		time.Sleep(5 * lease)
+		d, err := client.Delete(t.Context(), rig.Along("q", "y").Key())
+		require.NoError(t, err)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		_, err = client.Wait(ctx, d.ID)
+		_ = client.Shutdown(context.Background())
+		require.NoError(t, err)
+	})
+}
+
+type slowZero struct{ *odd }
+
+func (s slowZero) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if len(ops) == 0 {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return s.odd.Commit(ctx, ops...)
+}
+
+func TestEngines11NothingIsMissedAfterWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		second, err := conveyor.New(slowZero{&odd{Store: disk.Join()}}, conveyor.Options{Lease: lease})
+		require.NoError(t, err)
+		require.NoError(t, second.Start(t.Context()))
+		t.Cleanup(func() { _ = second.Shutdown(context.Background()) })
+		time.Sleep(5 * lease)
+		ctx, c := context.WithTimeout(t.Context(), time.Hour)
+		defer c()
+		events := second.Watch(ctx, conveyor.WatchOptions{})
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		for e, err := range events {
+			require.NoError(t, err)
+			if e.Run == run.ID && e.Kind == conveyor.EventRun && e.State.Final() {
+				return
+			}
+		}
+	})
+}
+
+func TestEngines08ADriverThatCallsShutdownKeepsItsLease(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var e *conveyor.Engine
+		var ended atomic.Value
+		first := w.start("first", conveyor.Options{}, map[string]rig.Func{"a": func(ctx context.Context, r *conveyor.Request) (conveyor.Result, error) {
+			_ = e.Shutdown(ctx)
+			select {
+			case <-time.After(10 * lease):
+				return conveyor.Done(), nil
+			case <-ctx.Done():
+				ended.Store(context.Cause(ctx))
+				return conveyor.Result{}, context.Cause(ctx)
+			}
+		}}, nil)
+		e = first.Engine
+		second := w.begin("second", nil)
+		first.mustSave(rig.PipelineOf("a"))
+		time.Sleep(5 * lease)
+		run := first.mustApply(rig.Object("x", 1))
+		require.NoError(t, second.Register("a", rig.DriverOf(w.around(second, quick))))
+		_ = untilEnded(t, second.Engine, run.ID, time.Minute)
+		time.Sleep(20 * lease)
+		require.NoError(t, first.stop())
+	})
+}
