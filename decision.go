@@ -317,9 +317,12 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	case committed:
 		created, first = e.dispatchNewRun(d, want, now)
 	case errors.Is(err, errMoved):
+		made := &record.RunState{ID: id, Rec: *d.t.Rec()}
 		d.host.Release()
 		s.dropForeign(r)
-		created, err = describeRun(s.base, e.ledger, id)
+		if created, err = describeRun(s.base, e.ledger, id); err != nil {
+			created, err = runOf(made, nil), nil // as it was made: what was asked for is on record, whatever the store says now
+		}
 	default:
 		d.host.Release()
 		s.forget(r)

@@ -62,6 +62,10 @@ var promises = []promise{
 		Dir:   "./tests/engines", Test: "TestEngines06ATakeoverCanGoWrong",
 	},
 	{
+		Claim: "What concurrent clients of two and three engines on one store see is linearizable, across deaths of one of them",
+		Dir:   "./histories", Test: "TestHistoriesOfSeveralEnginesAreLinearizable", Bound: "CONVEYOR_SHARED_HISTORIES", Long: 10_000,
+	},
+	{
 		Claim: "A driver that misbehaves harms nobody else",
 		Dir:   "./tests/hostile", Test: "TestHostileDriversHarmNobodyElse",
 	},
