@@ -259,9 +259,16 @@ func askedStop(before, now *record.Run) error {
 // look like a conflict: anybody can write a request into that record, but only the owner raises the turn. It returns the run as it is
 // on record now. It returns errMoved if the commit has made the run, and the run has gone on without this engine.
 func (q requests) settled(d *decision, conflict error) (*record.RunState, error) {
+	if !ledger.IsOverwritten(conflict) {
+		return nil, conflict // nothing was written
+	}
 	t, r := d.t, d.runner
 	rec, _, err := ledger.Load[record.Run](q.sched.base, q.sched.ledger, record.RunKey(r.ID))
 	switch {
+	case errors.Is(err, store.ErrNotFound) && d.creates:
+		return nil, errMoved // it has ended, and was removed
+	case err != nil && d.creates:
+		return nil, fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
 	case err != nil:
 		return nil, conflict
 	case rec.Turn != t.Rec().Turn || rec.Owner != t.Rec().Owner || rec.Claims != t.Rec().Claims:

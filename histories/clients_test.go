@@ -123,12 +123,21 @@ func (w *world) perform(l *life, c *call) {
 		if c.What != wait && c.What != getRun {
 			w.runs[c.Key] = append(w.runs[c.Key], c.Ran.ID)
 		}
-		if c.Ran.State.Final() && w.ends[c.Ran.ID] == 0 {
-			w.ends[c.Ran.ID] = c.To
-		}
+		w.sawEndLocked(c.Ran.ID, c.Ran.State, c.To)
 	}
-	if c.Got != nil && c.Got.Phase.Final() && w.ends[c.Got.Run] == 0 {
-		w.ends[c.Got.Run] = c.To
+	if c.Got != nil {
+		w.sawEndLocked(c.Got.Run, c.Got.Phase, c.To)
+	}
+}
+
+// sawEndLocked takes down what a client has seen of a run, if it has ended.
+func (w *world) sawEndLocked(run string, state conveyor.State, at int64) {
+	if !state.Final() {
+		return
+	}
+	w.endings[run] = state
+	if w.ends[run] == 0 {
+		w.ends[run] = at
 	}
 }
 

@@ -80,6 +80,12 @@ func TestFindOut(t *testing.T) {
 		{"the resource was written over, and its generation is another one", []string{resource}, func(rev store.Revision) []store.Op {
 			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent()}
 		}, false, func(b *book) { b.put(resource, []byte("other"), revision, []byte("other")) }, conflict},
+		{"somebody else has written the same resource, and another generation", []string{resource}, func(rev store.Revision) []store.Op {
+			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent()}
+		}, false, func(b *book) { b.put(resource, []byte("new"), revision, []byte("other")) }, conflict},
+		{"the resource is there, and a run that is not", []string{resource}, func(rev store.Revision) []store.Op {
+			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent(), store.Put(run, []byte("new")).IfAbsent()}
+		}, true, func(b *book) { b.remove(run) }, happened},
 		{"the resource was removed, and its generation with it", []string{resource}, func(rev store.Revision) []store.Op {
 			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent()}
 		}, true, func(b *book) { b.remove(resource, revision) }, unknown},

@@ -99,6 +99,9 @@ func ResourceKey(k Key) string { return ResourcePrefix + k.Type + "/" + k.Name }
 // RevisionsOf returns the prefix of the keys of all revisions of a resource.
 func RevisionsOf(k Key) string { return revisionPrefix + k.Type + "/" + k.Name + "/" }
 
+// IsRevisionKey reports whether a key is that of a [Revision].
+func IsRevisionKey(key string) bool { return strings.HasPrefix(key, revisionPrefix) }
+
 // RevisionKey returns the key of the [Revision] with a generation.
 func RevisionKey(k Key, gen int64) string { return fmt.Sprintf("%s%016x", RevisionsOf(k), gen) }
 

@@ -12,12 +12,16 @@ func (t *Transition) Idle() bool {
 }
 
 // Ops returns the writes. The first write with a condition is on a record of this run or of one of its steps, which
-// nobody else writes. If the outcome of the commit is unknown, this record shows whether the commit has happened.
+// nobody else writes. If the outcome of the commit is unknown, this record shows whether the commit has happened. On a shared store
+// another engine can write the same record of a step at the same moment, but not the same record of the run, which names its owner.
 func (t *Transition) Ops() (ops []store.Op) {
 	id := t.run.ID
 	ops = t.ops[:0]
 	idle := t.Idle()
 	if !idle {
+		if t.rewrite && t.member != nil {
+			ops = append(ops, t.put(t.run.Key(), &t.rec).If(t.run.Rev))
+		}
 		for i := range t.steps {
 			c := &t.steps[i]
 			if c.key = t.was(c.index).Key; c.key == "" {
@@ -25,7 +29,7 @@ func (t *Transition) Ops() (ops []store.Op) {
 			}
 			ops = append(ops, t.put(c.key, &c.rec).If(t.was(c.index).Rev))
 		}
-		if t.rewrite {
+		if t.rewrite && t.member == nil {
 			ops = append(ops, t.put(t.run.Key(), &t.rec).If(t.run.Rev))
 		}
 		switch {

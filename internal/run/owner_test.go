@@ -246,3 +246,24 @@ func TestEngines09ASignalThatComesDuringAClaimIsNotLost(t *testing.T) {
 	_, err := w.store.Commit(ctx, tr.Ops()...)
 	require.ErrorIs(t, err, store.ErrConflict, "it was decided without the signal")
 }
+
+// TestEngines17TwoClaimsOfARunAreToldApart has two engines claim a run at the same moment. What shows whether a claim has happened must
+// not be the same in both.
+func TestEngines17TwoClaimsOfARunAreToldApart(t *testing.T) {
+	w := newWorld(t)
+	e := w.share(2)
+	w.savePipeline("p", listOf("a"))
+	w.host.register("a")
+	k := w.queuedRun("p", record.Created)
+	var first []string
+	for _, id := range slices.Sorted(maps.Keys(e.live)) {
+		w.memberOf = func(*heldRun) *run.Member { return e.live[id] }
+		tr := w.next(k, w.input(k, run.Input{}))
+		i := slices.IndexFunc(tr.Ops(), func(op store.Op) bool { return op.Writes() && op.Conditional() })
+		first = append(first, string(tr.Ops()[i].Value()))
+		w.host.Release()
+		tr.Recycle()
+		k.state = run.State{}
+	}
+	require.NotEqual(t, first[0], first[1])
+}
