@@ -640,3 +640,165 @@ func TestEngines03AnIdleEngineAsksLittle(t *testing.T) {
 		testenv.Figure(t, "%d idle engines: %.2f calls of the store a second each; with a run a second: %.0f reads a run by all of them together", engines, perSecond, perRun)
 	})
 }
+
+func TestEngines12AResyncIsDoneByAnyEngineOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var calls atomic.Int64
+		count := map[string]rig.Func{"a": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			calls.Add(1)
+			return quick(ctx, req)
+		}}
+		first := w.start("first", conveyor.Options{}, count, nil)
+		second, third := w.begin("second", count), w.begin("third", count)
+		time.Sleep(5 * lease)
+		p := rig.PipelineOf("a")
+		p.Resync = conveyor.Duration(time.Minute)
+		first.mustSave(p)
+		require.NoError(t, untilEnded(t, second.Engine, first.mustApply(rig.Object("x", 1)).ID, lease).Err())
+		first.kill() // its alarm goes with it
+		require.NoError(t, first.stop())
+		for n := range 5 {
+			time.Sleep(time.Minute + 2*lease)
+			require.EqualValues(t, 2+n, calls.Load(), "once, and not later than a lease")
+		}
+		require.Len(t, rig.Drain(t, third.Runs(t.Context(), conveyor.RunFilter{})), 6)
+	})
+}
+
+// TestEngines12AListenerThatComesDuringASkipIsNotMissed registers a listener in one engine at each commit of another one that applies a
+// resource, to which nobody has listened.
+func TestEngines12AListenerThatComesDuringASkipIsNotMissed(t *testing.T) {
+	for n := 1; ; n++ {
+		struck := false
+		inWorld(t, func(t *testing.T, w *world) {
+			var late *process
+			var armed atomic.Bool
+			var commits atomic.Int64
+			first := w.start("first", conveyor.Options{}, nil, func(*process, int) fault {
+				if armed.Load() && int(commits.Add(1)) == n {
+					struck = true
+					require.NoError(t, late.Register("late", rig.DriverOf(quick), conveyor.Listen("loose")))
+				}
+				return fine
+			})
+			t.Cleanup(func() { require.NoError(t, first.stop()) })
+			late = w.begin("late", nil)
+			time.Sleep(5 * lease)
+			armed.Store(true)
+			run := first.mustApply(rig.Loose("loose", "x", 1))
+			untilEnded(t, first.Engine, run.ID, lease)
+			time.Sleep(3 * lease)
+			armed.Store(false)
+			if struck {
+				o, err := first.Get(t.Context(), rig.Loose("loose", "x", 1).Key())
+				require.NoError(t, err)
+				require.Equal(t, conveyor.StateSucceeded, o.Status.Phase)
+			}
+		})
+		if t.Failed() || !struck {
+			require.Greater(t, n, 1)
+			return
+		}
+	}
+}
+
+func TestEngines05AListenerWaitsForTheSignalOfAnotherEngine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"listens to loose": rig.Awaiting(0)})
+		var second *process
+		second = w.start("second", conveyor.Options{}, nil, nil)
+		t.Cleanup(func() { require.NoError(t, second.stop()) })
+		require.NoError(t, second.Register("sends", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			return conveyor.Done(), second.Signal(ctx, req.Run, "go", "from the other one")
+		}), conveyor.Listen("loose")))
+		time.Sleep(5 * lease)
+		for _, p := range []*process{first, second} {
+			run := p.mustApply(rig.Loose("loose", p.name, 1))
+			require.NoError(t, untilEnded(t, p.Engine, run.ID, 5*lease).Err())
+		}
+	})
+}
+
+func TestEngines08ARunThatAwaitsASignalWhenItsEngineIsShutDown(t *testing.T) {
+	for _, signaled := range []bool{true, false} {
+		t.Run(fmt.Sprint("signaled ", signaled), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				first := w.start("first", conveyor.Options{}, map[string]rig.Func{"s": rig.Awaiting(time.Minute)}, nil)
+				second := w.begin("second", map[string]rig.Func{"s": rig.Awaiting(time.Minute)})
+				client, err := conveyor.New(line{&process{disk: w.disk.Join(), w: w, name: "client"}}, conveyor.Options{}) // never started
+				require.NoError(t, err)
+				time.Sleep(5 * lease)
+				first.mustSave(rig.PipelineOf("s"))
+				run := first.mustApply(rig.Object("x", 1))
+				began := time.Now()
+				time.Sleep(lease)
+				require.NoError(t, first.stop())
+				if signaled {
+					require.NoError(t, client.Signal(t.Context(), run.ID, "go", "yes"))
+				}
+				ended := untilEnded(t, second.Engine, run.ID, 2*time.Minute)
+				require.NoError(t, ended.Err())
+				require.Equal(t, signaled, string(ended.Steps[0].Output) == `"yes"`)
+				if !signaled {
+					require.InDelta(t, time.Minute, time.Since(began), float64(100*time.Millisecond))
+				}
+				require.NoError(t, client.Shutdown(t.Context()))
+			})
+		})
+	}
+}
+
+// TestEngines06ManyWaitingRunsAreTakenOver kills an engine that has very many runs which wait for a time, and the engine that takes them
+// over in the middle of it.
+func TestEngines06ManyWaitingRunsAreTakenOver(t *testing.T) {
+	runs := testenv.Some(t, 300, 3000)
+	inWorld(t, func(t *testing.T, w *world) {
+		waits := map[string]rig.Func{"a": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if time.Since(req.Resource.CreatedAt) < time.Hour {
+				return conveyor.RequeueAfter(2 * time.Hour), nil
+			}
+			return conveyor.Done(), nil
+		}}
+		disk := w.disk
+		first, one := startOdd(t, disk, conveyor.Options{}, waits)
+		second, two := startOdd(t, disk, conveyor.Options{}, waits)
+		third, _ := startOdd(t, disk, conveyor.Options{}, waits)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		for i := range runs {
+			_, err := first.Apply(t.Context(), rig.Object(fmt.Sprint("x", i), 1))
+			require.NoError(t, err)
+		}
+		die := func(o *odd) {
+			o.onGet(func(string) error { return rig.ErrDied })
+			o.onList(func(string) error { return rig.ErrDied })
+			o.onCommit(func([]store.Op) error { return rig.ErrDied })
+		}
+		taken := 0
+		two.onCommit(func(ops []store.Op) error {
+			for _, op := range ops {
+				if strings.HasPrefix(op.Key(), "own/") && op.Removes() {
+					taken++
+				}
+			}
+			if taken > runs/4 {
+				return rig.ErrDied
+			}
+			return nil
+		})
+		die(one)
+		time.Sleep(2 * lease)
+		die(two)
+		time.Sleep(4 * lease)
+		stats, err := third.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, runs, stats.Unfinished, "all of them, within two leases of the second death")
+		for _, e := range []*conveyor.Engine{first, second} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
+			_ = e.Shutdown(ctx)
+			cancel()
+		}
+		time.Sleep(3 * time.Hour)
+		rig.RequireAtRest(t, disk)
+	})
+}
