@@ -716,7 +716,7 @@ func (c claimer) serves(ctx context.Context, lane string) (room int, err error) 
 	case err != nil:
 		return 0, err
 	}
-	first, err := c.firstDrivers(ctx, lane)
+	first, _, err := c.firstDrivers(ctx, lane)
 	if errors.Is(err, store.ErrCorrupt) {
 		return 0, nil
 	}
@@ -738,12 +738,14 @@ func (c claimer) describe(ctx context.Context, r *Run) {
 	}
 	nowhere := func(driver string) bool { return c.sched.drivers.get(driver) == nil && !c.hasElsewhere(driver) }
 	if len(r.Steps) == 0 {
-		first, err := c.firstDrivers(ctx, r.Pipeline)
+		first, step, err := c.firstDrivers(ctx, r.Pipeline)
 		if r.Pipeline == "" {
-			first, err = c.listeners(ctx, r.Resource.Type)
+			if first, err = c.listeners(ctx, r.Resource.Type); len(first) > 0 {
+				step = first[0]
+			}
 		}
 		if err == nil && len(first) > 0 && !slices.ContainsFunc(first, func(d string) bool { return !nowhere(d) }) {
-			r.State, r.Reason = StateBlocked, missing(r, first[0]) // it has no step yet
+			r.State, r.Reason = StateBlocked, fmt.Sprintf("step %s: %s%s", step, missing(r, first[0]), c.sched.drivers.didYouMean(first[0]))
 		}
 		return
 	}
@@ -772,30 +774,34 @@ func missing(r *Run, driver string) string {
 	return why
 }
 
-// firstDrivers returns the drivers of the steps with which a run of a pipeline begins, and none if there is no such pipeline.
-func (c claimer) firstDrivers(ctx context.Context, pipeline string) (drivers []string, err error) {
+// firstDrivers returns the drivers of the steps with which a run of a pipeline begins, and the id of the first of these steps. It
+// returns none if there is no such pipeline.
+func (c claimer) firstDrivers(ctx context.Context, pipeline string) (drivers []string, step string, err error) {
 	if pipeline == "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	rec, _, err := c.sched.ledger.Pipeline(ctx, pipeline)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if rec.Planned {
-		return []string{plan.PlannerName(pipeline)}, nil
+		return []string{plan.PlannerName(pipeline)}, plan.PlannerStep, nil
 	}
 	p, err := c.sched.ledger.Plan(ctx, "", &record.Run{Pipeline: pipeline, Hash: rec.Hash})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	starts, _ := p.Next(make([]plan.State, p.Len()), false, false)
 	for _, i := range starts {
 		drivers = append(drivers, p.Step(i).Driver)
 	}
-	return drivers, nil
+	if len(starts) > 0 {
+		step = p.Step(starts[0]).ID
+	}
+	return drivers, step, nil
 }
 
 // pipelineChanged gives the runs their turn that wait here to begin, and whose pipeline another engine has saved or deleted.

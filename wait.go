@@ -42,7 +42,8 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 			return e.GetRun(ctx, runID)
 		}
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
-		if err != nil || rec.State.Final() {
+		read := s.fleet == nil || ctx.Err() == nil // otherwise it is said what the run is doing
+		if err != nil && !known && read || err == nil && rec.State.Final() {
 			return e.GetRun(ctx, runID) // returns the run, or the error
 		}
 	}

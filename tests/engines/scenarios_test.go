@@ -343,7 +343,7 @@ func TestEngines04ARunWhoseDriverIsNowhereIsShownAsBlocked(t *testing.T) {
 		begun, unbegun := first.mustApply(rig.Object("x", 1)), first.mustApply(rig.Along("q", "y"))
 		time.Sleep(2 * lease)
 		for _, p := range []*process{first, second} {
-			for id, reason := range map[string]string{begun.ID: `step 2: driver "nowhere" is not registered`, unbegun.ID: `driver "nowhere" is not registered`} {
+			for id, reason := range map[string]string{begun.ID: `step 2: driver "nowhere" is not registered`, unbegun.ID: `step 1: driver "nowhere" is not registered`} {
 				got, err := p.GetRun(t.Context(), id)
 				require.NoError(t, err)
 				require.Equal(t, conveyor.StateBlocked, got.State)

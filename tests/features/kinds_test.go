@@ -33,6 +33,9 @@ func eachStore(t *testing.T, test func(t *testing.T, st store.Store)) {
 	t.Run("memory", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { test(t, memory.New()) })
 	})
+	t.Run("shared", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { test(t, memory.NewShared()) })
+	})
 	t.Run("file", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			st, err := file.Open(t.Context(), filepath.Join(t.TempDir(), "conveyor.db"), file.Options{})
