@@ -387,16 +387,15 @@ func (s *scheduler) enqueueNewRun(k record.Key, id string, now time.Time, want *
 }
 
 // createRunner makes the runner of a run that is about to be committed. The pool knows the runner before the commit, so
-// that everybody who sees the run in the store finds the runner. The runner is busy until endCreation is called.
+// that everybody who sees the run in the store finds the runner. The runner is busy from the moment at which the pool knows it
+// until endCreation is called: whoever gave it a turn before would not find the run in the store, and would drop the runner.
 func (s *scheduler) createRunner(id string, k record.Key, lane string, rec record.Run) *runner {
-	r := s.take(id, k, lane)
-	r.mu.Lock()
-	r.busy, r.leftovers = true, 0
+	r := &runner{task: task{ID: id, Key: k}, busy: true}
+	r.Owner = r
 	r.wakeLocked()
 	r.log, r.outputs = s.newLog(id, 0), map[string]json.RawMessage{}
-	r.mu.Unlock()
 	r.held.Run = &record.RunState{ID: id, Rec: rec}
-	return r
+	return s.pool.Take(id, lane, uint8(plan.Queued), func() *task { return &r.task }).Owner
 }
 
 // dispatchNewRun carries out the committed transition of a new run. It returns the run, and the attempt that needs the

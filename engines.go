@@ -919,7 +919,7 @@ func (h heir) takeOver(id string) error {
 			break
 		}
 		mine := owned
-		if engines := h.engines(p); first && len(engines) > 1 {
+		if engines := h.engines(p, id); first && len(engines) > 1 {
 			mine = nil
 			for _, run := range owned {
 				if handover.FallsTo(run, engines) == p.ID {
@@ -971,11 +971,13 @@ func (h heir) bury(id string) error {
 	return member.Remove(h.ctx, l, id)
 }
 
-// engines returns the ids of the engines that are live.
-func (h heir) engines(p *seat) []string {
+// engines returns the ids of the engines that are live, but for the one that is dead: it was one of them at the last look.
+func (h heir) engines(p *seat, dead string) []string {
 	ids := []string{p.ID}
 	for _, other := range h.peers() {
-		ids = append(ids, other.ID)
+		if other.ID != dead {
+			ids = append(ids, other.ID)
+		}
 	}
 	return ids
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
@@ -594,5 +595,31 @@ func TestEngines08ADriverThatCallsShutdownKeepsItsLease(t *testing.T) {
 		_ = untilEnded(t, second.Engine, run.ID, time.Minute)
 		time.Sleep(20 * lease)
 		require.NoError(t, first.stop())
+	})
+}
+
+// TestEngines02ARunThatIsMadeWhileItsPipelineIsSavedIsKept applies while the engine gives all runs of the pipeline a turn.
+func TestEngines02ARunThatIsMadeWhileItsPipelineIsSavedIsKept(t *testing.T) {
+	runs := testenv.Some(t, 5000, 50000)
+	inBubble(t, func(t *testing.T, f *fleet) {
+		d := rig.Recording(rig.Taking(time.Second))
+		e := f.engine(conveyor.Options{Workers: 1000}, map[string]conveyor.Driver{"d": d})
+		after(time.Minute)
+		for round := range runs / 100 {
+			for i := range 100 {
+				p := rig.PipelineOf("d")
+				p.Description = fmt.Sprint(round, i) // another one
+				require.NoError(t, e.SavePipeline(t.Context(), p))
+				e.MustApply(rig.Object(fmt.Sprint("r", i), round))
+			}
+			synctest.Wait()
+			stats, err := e.Stats(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 100, stats.Runs[conveyor.StateRunning])
+			after(2 * time.Second)
+		}
+		after(2 * time.Minute)
+		require.Len(t, d.All(), runs)
+		rig.RequireAtRest(t, f.disk)
 	})
 }

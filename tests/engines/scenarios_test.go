@@ -774,14 +774,14 @@ func TestEngines06ManyWaitingRunsAreTakenOver(t *testing.T) {
 			o.onList(func(string) error { return rig.ErrDied })
 			o.onCommit(func([]store.Op) error { return rig.ErrDied })
 		}
-		taken := 0
+		var taken atomic.Int64
 		two.onCommit(func(ops []store.Op) error {
 			for _, op := range ops {
 				if strings.HasPrefix(op.Key(), "own/") && op.Removes() {
-					taken++
+					taken.Add(1)
 				}
 			}
-			if taken > runs/4 {
+			if taken.Load() > int64(runs/4) {
 				return rig.ErrDied
 			}
 			return nil
