@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/call"
+	"github.com/conveyor-go/conveyor/internal/handover"
+	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/member"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
@@ -466,4 +469,155 @@ func (s *shutdown) unrecorded(recorded bool) (runs []string, err error) {
 	}
 	slices.Sort(runs)
 	return slices.Compact(runs), err
+}
+
+// heir takes up the runs of engines that have died, and those of this engine that it does not know.
+type heir struct{ *fleet }
+
+func (f *fleet) heir() heir { return heir{f} }
+
+// adoptUnknown takes up the runs that are listed under this engine and that it does not know. The answer to the commit that made
+// them its own was lost.
+func (h heir) adoptUnknown(p *seat) error {
+	owned, err := handover.Owned(h.ctx, h.sched.ledger, p.ID)
+	if err != nil {
+		return err
+	}
+	for _, id := range owned {
+		if h.sched.pool.Find(id) == nil {
+			if err := h.adopt(p, id, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// adopt takes up a run if this engine owns it.
+func (h heir) adopt(p *seat, id string, diedAlone bool) error {
+	s := h.sched
+	state, err := s.ledger.Run(h.ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case errors.Is(err, store.ErrCorrupt):
+		s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
+		return nil
+	case err != nil:
+		return err
+	case state.Rec.Owner != p.ID || state.Rec.State.Final():
+		return nil
+	}
+	now, _ := s.now()
+	found, err := s.found(h.ctx, state, now)
+	if err != nil {
+		return err
+	}
+	r := s.takeUp(found, diedAlone)
+	if found.due == 0 {
+		s.enqueue(r)
+	}
+	s.wakeLoop()
+	return nil
+}
+
+// takeOver makes the runs of an engine that is marked dead those of this engine: at first those that fall to this one, and after a
+// third of a lease what is left.
+func (h heir) takeOver(id string) error {
+	s := h.sched
+	alone := h.diedAlone(id)
+	for first := true; ; first = false {
+		p := h.seat.Load()
+		if p == nil || p.ID == id {
+			return nil
+		}
+		owned, err := handover.Owned(h.ctx, s.ledger, id)
+		if err != nil {
+			return err
+		}
+		if len(owned) == 0 {
+			break
+		}
+		mine := owned
+		if engines := h.engines(p, id); first && len(engines) > 1 {
+			mine = nil
+			for _, run := range owned {
+				if handover.FallsTo(run, engines) == p.ID {
+					mine = append(mine, run)
+				}
+			}
+		}
+		damaged := 0
+		taken, err := handover.TakeOver(h.ctx, s.ledger, id, mine, &p.by, func(run string, err error) {
+			damaged++
+			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(run), "error", err)
+		})
+		running := 0
+		for _, r := range taken {
+			running += r.Running()
+		}
+		for _, r := range taken {
+			if err := h.adopt(p, r.ID, alone && running == 1 && r.Running() == 1); err != nil {
+				return err // the run is found as one of this engine that it does not know
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(taken) > 0 {
+			s.log.Info("runs of another engine are taken over", "engine", id, "runs", len(taken))
+		}
+		if damaged == len(owned) {
+			break // what is left cannot be read
+		}
+		select {
+		case <-time.After(s.opts.Lease / 3):
+		case <-s.upkeep.ctx.Done():
+			return nil
+		}
+	}
+	return h.bury(id)
+}
+
+// bury removes the records of an engine that is marked dead and owns nothing any more.
+func (h heir) bury(id string) error {
+	l := h.sched.ledger
+	if owned, err := handover.Owned(h.ctx, l, id); err != nil || len(owned) > 0 {
+		return err
+	}
+	if err := l.RemoveAll(h.ctx, record.AskKey(id, "")); err != nil {
+		return err
+	}
+	return member.Remove(h.ctx, l, id)
+}
+
+// engines returns the ids of the engines that are live, but for the one that is dead: it was one of them at the last look.
+func (h heir) engines(p *seat, dead string) []string {
+	ids := []string{p.ID}
+	for _, other := range h.peers() {
+		if other.ID != dead {
+			ids = append(ids, other.ID)
+		}
+	}
+	return ids
+}
+
+// isLive reports whether an engine is on record and not marked dead.
+func (h heir) isLive(id string) (bool, error) {
+	rec, _, err := ledger.Load[record.Engine](h.sched.base, h.sched.ledger, record.EngineKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && rec.Dead == 0, err
+}
+
+// diedAlone reports whether an engine that is marked dead can have died of a step that was the only one at work: it was not shut
+// down, and had no more than one call under way when its heart beat last.
+func (h heir) diedAlone(id string) bool {
+	rec, _, err := ledger.Load[record.Engine](h.ctx, h.sched.ledger, record.EngineKey(id))
+	if err != nil || rec.By == id {
+		return false
+	}
+	beat, _, err := ledger.Load[record.Heartbeat](h.ctx, h.sched.ledger, record.HeartbeatKey(id))
+	return err == nil && beat.Busy <= 1
 }

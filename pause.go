@@ -451,3 +451,23 @@ func (s *scheduler) reportHeld(d *decision) {
 	s.events.publish(e)
 	s.log.Warn("run is blocked", "run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", e.Pipeline, "reason", e.Reason)
 }
+
+// readPauses reads the pauses if their generation is not the one that is known, and reports whether it did.
+func (f *fleet) readPauses() (changed bool, err error) {
+	r, err := f.sched.ledger.Store.Get(f.sched.base, record.PausesKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, err
+	}
+	if int64(r.Revision) == f.pausesAsOf.Load() {
+		return false, nil
+	}
+	return true, f.sched.loadPauses(f.sched.base)
+}
+
+// ofPauses returns the write that a change of a pause makes besides, so that no engine starts a step that does not know the change.
+func (f *fleet) ofPauses() []store.Op {
+	if f == nil {
+		return nil
+	}
+	return []store.Op{store.Put(record.PausesKey, nil)}
+}

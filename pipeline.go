@@ -521,3 +521,28 @@ func (e *Engine) DeletePipeline(ctx context.Context, name string) error {
 		return err
 	}
 }
+
+// pipelineChanged gives the runs their turn that wait here to begin, and whose pipeline another engine has saved or deleted.
+func (c claimer) pipelineChanged(key string) error {
+	s := c.sched
+	name := strings.TrimPrefix(key, record.PipelinePrefix)
+	if key == "" {
+		return nil
+	}
+	rec, rev, err := s.ledger.Pipeline(c.ctx, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if rev, err = s.ledger.Commit(c.ctx, nil); err != nil {
+			return err
+		}
+		s.pool.LimitRuns(name, 0, int64(rev), true)
+	case err == nil:
+		s.pool.LimitRuns(name, rec.MaxRuns, int64(rev), false)
+	case !ledger.Permanent(err):
+		return err
+	}
+	s.pool.RecheckLane(name)
+	s.pauses.recheck()
+	c.look("")
+	return nil
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/ledger"
+	"github.com/conveyor-go/conveyor/internal/member"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -369,4 +370,147 @@ func (s *scheduler) stats() Stats {
 		st.Pipelines[name] = PipelineStats{AtWork: of.InUse, Limit: of.Limit, Waiting: of.Waiting}
 	}
 	return st
+}
+
+// EngineInfo describes one of several engines on a shared store.
+type EngineInfo struct {
+	ID      string        `json:"id"`             // made at Start, and never used again
+	Name    string        `json:"name,omitempty"` // Options.Name
+	Self    bool          `json:"self,omitempty"` // it is this engine
+	Started time.Time     `json:"started"`        // by its own clock
+	Lease   time.Duration `json:"lease"`          // Options.Lease
+	// Dead is when the engine was marked dead, and By is the ID of the engine that has marked it: its own if it was shut down. Dead
+	// is zero while the engine is live. An engine that is marked dead is listed until its runs are taken over.
+	Dead time.Time `json:"dead,omitzero"`
+	By   string    `json:"by,omitempty"`
+	// Heartbeat is the time of its newest heartbeat by its own clock, and Ahead is by how much its clock was ahead of the clock of this
+	// engine when this engine saw that heartbeat. A heartbeat is seen up to a third of a lease late, and Ahead is too small by as
+	// much. Ahead is 0 for this engine and for an engine whose heartbeat it has not seen come.
+	Heartbeat time.Time     `json:"heartbeat"`
+	Ahead     time.Duration `json:"ahead,omitempty"`
+	// OtherOptions reports that the options that give runs a meaning (Retry, StepTimeout, Limits, Retention) differ from those of
+	// this engine. What a run does then depends on which engine works on it.
+	OtherOptions bool     `json:"otherOptions,omitempty"`
+	Drivers      []string `json:"drivers,omitempty"` // that are registered, in order
+	Planned      []string `json:"planned,omitempty"` // the pipelines that it has a Planner for, in order
+	Runs         int      `json:"runs"`              // unfinished runs that it holds
+	Busy         int      `json:"busy"`              // workers that are working
+	Free         int      `json:"free"`              // workers that are free
+}
+
+// Engines returns the engines that are on record in a shared store, in the order in which they were started. What it says of the work
+// of an engine is as old as its newest heartbeat, which comes every sixth of its lease. Engines can be called before Start. On a store
+// that is not shared there are none. It returns the cause of ctx, or an error of the store.
+func (e *Engine) Engines(ctx context.Context) ([]EngineInfo, error) {
+	f := e.sched.fleet
+	if f == nil {
+		return nil, nil
+	}
+	peers, err := member.List(ctx, e.ledger)
+	if err != nil {
+		return nil, fmt.Errorf("engines: %w", err)
+	}
+	infos := make([]EngineInfo, 0, len(peers))
+	for _, p := range peers {
+		h := &p.Heartbeat
+		var ahead time.Duration
+		if v, ok := f.clocks.Load(p.ID); ok && v.(seenBeat).came {
+			ahead = v.(seenBeat).ahead
+		}
+		infos = append(infos, EngineInfo{
+			ID: p.ID, Name: p.Engine.Name, Self: p.ID == f.member().ID, Started: p.Engine.Started.Time(), Lease: p.Engine.Lease,
+			Dead: p.Engine.Dead.Time(), By: p.Engine.By, Heartbeat: h.Clock.Time(), Ahead: ahead,
+			OtherOptions: p.Engine.Options != e.opts.meaning(), Drivers: h.Drivers, Planned: h.Planned, Runs: h.Owned, Busy: h.Busy, Free: h.Free,
+		})
+	}
+	slices.SortStableFunc(infos, func(a, b EngineInfo) int { return a.Started.Compare(b.Started) })
+	return infos, nil
+}
+
+// Listener is a driver that listens to a type of resource (see [Listen]).
+type Listener struct {
+	Type   string `json:"type"`
+	Driver string `json:"driver"`
+	// Engines are the IDs of the engines that have the driver, in order. It is empty on a store that is not shared.
+	Engines []string `json:"engines,omitempty"`
+}
+
+// Listeners returns the drivers that listen to types of resources, in the order of types and drivers. On a shared store, a driver
+// that has once listened is on record until [Engine.Forget] is called, whether a process with it runs or not. On any other store it
+// returns the drivers that are registered. Listeners returns the cause of ctx, or an error of the store.
+func (e *Engine) Listeners(ctx context.Context) (all []Listener, err error) {
+	f := e.sched.fleet
+	if f == nil {
+		for _, kind := range e.sched.drivers.listened() {
+			for _, driver := range e.sched.drivers.listeners(kind) {
+				all = append(all, Listener{Type: kind, Driver: driver})
+			}
+		}
+		return all, nil
+	}
+	peers, err := member.List(ctx, e.ledger)
+	if err != nil {
+		return nil, fmt.Errorf("listeners: %w", err)
+	}
+	for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.ListenerPrefix}) {
+		if err != nil {
+			return nil, fmt.Errorf("listeners: %w", err)
+		}
+		kind, driver, _ := strings.Cut(strings.TrimPrefix(r.Key, record.ListenerPrefix), "/")
+		all = append(all, Listener{Type: kind, Driver: driver, Engines: enginesWith(driver, peers)})
+	}
+	return all, nil
+}
+
+// enginesWith returns the engines that are live and have a driver.
+func enginesWith(driver string, peers []member.Peer) (ids []string) {
+	for _, p := range peers {
+		if p.Engine.Dead == 0 && slices.Contains(p.Heartbeat.Drivers, driver) {
+			ids = append(ids, p.ID)
+		}
+	}
+	return ids
+}
+
+// describe says of a run that goes on nowhere, because no engine that is live has the driver of its next step, that it is blocked.
+func (c claimer) describe(ctx context.Context, r *Run) {
+	if c.others.Load() == nil {
+		return // nothing is known of other engines
+	}
+	nowhere := func(driver string) bool { return c.sched.drivers.get(driver) == nil && !c.hasElsewhere(driver) }
+	if len(r.Steps) == 0 {
+		first, step, err := c.firstDrivers(ctx, r.Pipeline)
+		if r.Pipeline == "" {
+			if first, err = c.listeners(ctx, r.Resource.Type); len(first) > 0 {
+				step = first[0]
+			}
+		}
+		if err == nil && len(first) > 0 && !slices.ContainsFunc(first, func(d string) bool { return !nowhere(d) }) {
+			r.State, r.Reason = StateBlocked, fmt.Sprintf("step %s: %s%s", step, missing(r, first[0]), c.sched.drivers.didYouMean(first[0]))
+		}
+		return
+	}
+	var first *StepRun // that is missing its driver
+	for i := range r.Steps {
+		switch s := &r.Steps[i]; {
+		case s.State.Final():
+		case s.State == StateRunning, s.State == StateRetrying, s.State == StateWaiting, s.State == StateBlocked:
+			return
+		case first == nil && nowhere(s.Driver):
+			first = s
+		}
+	}
+	if first != nil {
+		first.State, first.Reason = StateBlocked, missing(r, first.Driver)
+		r.State, r.Reason = first.State, fmt.Sprintf("step %s: %s", first.ID, first.Reason)
+	}
+}
+
+// missing returns what must be registered, or forgotten, before a run can go on.
+func missing(r *Run, driver string) string {
+	why := run.Missing(driver)
+	if r.Pipeline == "" && r.Cause != CauseDeleted {
+		why += "; Engine.Forget takes a listener off the record that does not come back"
+	}
+	return why
 }

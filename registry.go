@@ -6,13 +6,16 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
 	"github.com/conveyor-go/conveyor/internal/text"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // driver is a registered driver.
@@ -153,4 +156,104 @@ func (r *registry) driver(name string, of *runner) *driver {
 		d = r.get(name) // the driver may have been registered in between, and Unblock may not have found the run
 	}
 	return d
+}
+
+// Forget takes a driver that does not come back off the record of those that listen to types of resources, on a shared store: later
+// runs do not wait for it. Without types, it is forgotten for all types. A run that has begun still waits for it, and can be canceled.
+//
+// Forget returns [ErrNotFound] if no such listener is on record, which is so on any store that is not shared, [ErrConflict] while a
+// live engine has the driver, an [ErrInvalid] for an invalid name, [ErrClosed] after Shutdown, the cause of ctx, or an error of the store.
+func (e *Engine) Forget(ctx context.Context, driver string, types ...string) error {
+	if err := e.sched.accepting(); err != nil {
+		return err
+	}
+	var f fault.Fields
+	f.Name("driver", driver)
+	for _, kind := range types {
+		f.Name("type", kind)
+	}
+	if err := fieldErrors(f.List()); err != nil {
+		return err
+	}
+	all, err := e.Listeners(ctx)
+	if err != nil {
+		return err
+	}
+	var ops []store.Op
+	for _, l := range all {
+		if l.Driver != driver || len(types) > 0 && !slices.Contains(types, l.Type) {
+			continue
+		}
+		if len(l.Engines) > 0 || e.sched.drivers.get(driver) != nil {
+			return fmt.Errorf("%w: driver %q listens in engine %s; shut it down first", ErrConflict, driver, strings.Join(l.Engines, ", "))
+		}
+		ops = append(ops, store.Delete(record.ListenerKey(l.Type, driver)))
+	}
+	if len(ops) == 0 || e.sched.fleet == nil {
+		return fmt.Errorf("%w: listener %q", ErrNotFound, driver)
+	}
+	for some := range slices.Chunk(ops, max(e.ledger.Batch, 1)) {
+		if _, err := e.ledger.Commit(ctx, some); err != nil {
+			return fmt.Errorf("forget driver %q: %w", driver, err)
+		}
+	}
+	return nil
+}
+
+// listen puts the drivers that listen to a type on record, so that an engine that is down is waited for and not forgotten.
+func (c claimer) listen(ctx context.Context, drivers ...string) error {
+	var ops []store.Op
+	for _, name := range drivers {
+		if d := c.sched.drivers.get(name); d != nil {
+			for _, kind := range d.opts.listen {
+				ops = append(ops, store.Put(record.ListenerKey(kind, name), nil))
+			}
+		}
+	}
+	for some := range slices.Chunk(ops, max(c.sched.ledger.Batch, 1)) {
+		if _, err := c.sched.ledger.Commit(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// registered puts a driver on record that begins to listen after the start, and has the runs looked at that wait for it. What Start
+// puts on record is not there before. If the store fails, it is tried again in the background. then is called when the driver is
+// on record: a run that another engine skips before is found then.
+func (c claimer) registered(driver string, then func()) {
+	s := c.sched
+	if s.pool.Phase() != sched.Running {
+		return
+	}
+	if c.listen(s.base, driver) == nil {
+		then()
+	} else {
+		s.background.goBefore(sched.Draining, func() {
+			s.upkeep.retryStore("put the listener "+driver+" on record", func() error { return c.listen(c.ctx, driver) })
+			then()
+		})
+	}
+	c.wakeMember()
+	c.look("")
+}
+
+// registerRest puts the drivers on record that were registered while the engine was being started.
+func (c claimer) registerRest() {
+	c.sched.background.goBefore(sched.Draining, func() {
+		c.sched.upkeep.retryStore("put the listeners on record", func() error { return c.listen(c.ctx, c.sched.drivers.all()...) })
+		c.sched.upkeep.reconcileUnlistened(c.sched.drivers.listened()...)
+	})
+}
+
+// listeners returns the drivers that listen to a type, of whatever engine.
+func (c claimer) listeners(ctx context.Context, kind string) (drivers []string, err error) {
+	prefix := record.ListenersOf(kind)
+	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		drivers = append(drivers, r.Key[len(prefix):])
+	}
+	return drivers, nil
 }

@@ -2,6 +2,7 @@ package conveyor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -492,4 +493,70 @@ func (d *deadlock) whyInLine(r *runner) string {
 		}
 	}
 	return ""
+}
+
+// follow tells the callers that wait for the ends of runs of other engines.
+type follow struct {
+	mu      sync.Mutex // guards what follows
+	callers int
+	end     context.CancelFunc // ends the watch; nil if there is none
+}
+
+// followRuns has the callers of Wait told about the ends of runs of other engines, until the returned function is called.
+func (f *fleet) followRuns() (leave func()) {
+	if f == nil {
+		return func() {}
+	}
+	w := &f.follow
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.callers++; w.callers == 1 {
+		ctx, cancel := context.WithCancel(f.ctx)
+		if f.sched.background.Go(func() { f.watchRuns(ctx) }) {
+			w.end = cancel
+		} else {
+			cancel()
+		}
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.callers--; w.callers == 0 && w.end != nil {
+			w.end()
+			w.end = nil
+		}
+	}
+}
+
+// watchRuns wakes the callers that wait for the ends of runs, until ctx ends.
+func (f *fleet) watchRuns(ctx context.Context) {
+	f.hint(ctx, record.RunPrefix, 0, func(key string) (err error) {
+		changed := []string{strings.TrimPrefix(key, record.RunPrefix)}
+		if key == "" {
+			changed = f.sched.waiters.all()
+		}
+		for _, id := range changed {
+			err = errors.Join(err, f.runChanged(ctx, id))
+		}
+		return err
+	})
+}
+
+// runChanged wakes who waits for the end of a run, if it has ended.
+func (f *fleet) runChanged(ctx context.Context, id string) error {
+	s := f.sched
+	if !s.waiters.has(id) {
+		return nil
+	}
+	rec, _, err := ledger.Load[record.Run](ctx, s.ledger, record.RunKey(id))
+	switch {
+	case err == nil && !rec.State.Final():
+		return nil
+	case err != nil && !ledger.Permanent(err):
+		return err
+	}
+	for _, w := range s.waiters.take(id) {
+		w <- nil // who waits reads the run, or gets the error
+	}
+	return nil
 }

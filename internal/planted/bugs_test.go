@@ -341,7 +341,7 @@ var bugs = []bug{
 	},
 	{
 		name: "rule 5, the listeners of an engine that is down are forgotten",
-		file: "engines.go",
+		file: "registry.go",
 		old:  "	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {\n		if err != nil {\n			return nil, err\n		}\n",
 		new: `	for r, err := range c.sched.ledger.Store.List(ctx, store.Query{Prefix: prefix}) {
 		if err != nil {
@@ -355,7 +355,7 @@ var bugs = []bug{
 	},
 	{
 		name: "rule 6, a takeover forgets when a run is due",
-		file: "engines.go",
+		file: "lifecycle.go",
 		old:  "		s.enqueue(r)\n	}\n	s.wakeLoop()\n",
 		new:  "		s.enqueue(r)\n	}\n	if !$BUG {\n		s.wakeLoop()\n	}\n",
 		in:   "tests/engines", by: "TestEngines06ATakenOverRunKeepsItsDueTime", says: "FAIL",
