@@ -135,10 +135,7 @@ func TestEngines11AWaitSurvivesAReadThatFails(t *testing.T) {
 			}
 			return nil
 		})
-		ctx, c := context.WithTimeout(t.Context(), 24*time.Hour)
-		defer c()
-		_, err = second.Wait(ctx, run.ID)
-		require.NoError(t, err)
+		untilEnded(t, second, run.ID, 24*time.Hour)
 	})
 }
 
@@ -164,10 +161,7 @@ func TestEngines03ManySignalsDoNotHoldUpACancel(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Less(t, o.reads.Load()-n, int64(60*40), "the entries are not looked at again")
 		require.NoError(t, first.Cancel(t.Context(), ids[32], "stop"))
-		ctx, c := context.WithTimeout(t.Context(), time.Hour)
-		defer c()
-		_, err := first.Wait(ctx, ids[32])
-		require.NoError(t, err)
+		untilEnded(t, first, ids[32], time.Hour)
 	})
 }
 
@@ -188,10 +182,7 @@ func TestEngines03APausedResourceDoesNotHoldUpItsLane(t *testing.T) {
 		time.Sleep(5 * lease)
 		y, err := client.Apply(t.Context(), rig.Object("y", 1))
 		require.NoError(t, err)
-		ctx, c := context.WithTimeout(t.Context(), time.Hour)
-		defer c()
-		_, err = client.Wait(ctx, y.ID)
-		require.NoError(t, err)
+		untilEnded(t, client, y.ID, time.Hour)
 	})
 }
 
@@ -311,10 +302,7 @@ func TestEngines05ADriverThatRegistersDuringStartListens(t *testing.T) {
 		time.Sleep(5 * lease)
 		run, err := e.Apply(t.Context(), rig.Loose("loose", "x", 1))
 		require.NoError(t, err)
-		ctx, c := context.WithTimeout(t.Context(), time.Hour)
-		defer c()
-		ended, err := e.Wait(ctx, run.ID)
-		require.NoError(t, err)
+		ended := untilEnded(t, e, run.ID, time.Hour)
 		_ = e.Shutdown(context.Background())
 		require.Equal(t, conveyor.StateSucceeded, ended.State, ended.Reason)
 	})
@@ -337,10 +325,7 @@ func TestEngines09ADamagedRunStopsNothingElse(t *testing.T) {
 		time.Sleep(5 * lease)
 		y, err := second.Apply(t.Context(), rig.Along("q", "y"))
 		require.NoError(t, err)
-		ctx, c := context.WithTimeout(t.Context(), time.Hour)
-		defer c()
-		_, err = second.Wait(ctx, y.ID)
-		require.NoError(t, err)
+		untilEnded(t, second, y.ID, time.Hour)
 	})
 }
 
@@ -471,10 +456,7 @@ func TestEngines17ALateCommitIsNoBusyLoop(t *testing.T) {
 			}
 			return nil
 		})
-		ctx, c := context.WithTimeout(t.Context(), time.Hour)
-		defer c()
-		_, err = first.Wait(ctx, run.ID)
-		require.NoError(t, err)
+		untilEnded(t, first, run.ID, time.Hour)
 	})
 }
 
@@ -495,10 +477,7 @@ func TestEngines02APipelineThatIsSavedElsewhereIsNoticed(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(5 * lease)
 		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("b")))
-		ctx, c := context.WithTimeout(t.Context(), 30*time.Minute)
-		defer c()
-		_, err = client.Wait(ctx, y.ID)
-		require.NoError(t, err)
+		untilEnded(t, client, y.ID, 30*time.Minute)
 	})
 }
 
