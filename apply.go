@@ -558,7 +558,7 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	}
 	if e.sched.fleet != nil {
 		e.sched.fleet.recheck(next.Pending)
-		e.sched.fleet.look("")
+		e.sched.fleet.look()
 	}
 	if next.Pending != "" && (err == nil || errors.Is(err, store.ErrUnknown)) && e.sched.fleet == nil {
 		// After the change, the pending run may not have to wait any more, for the end of the active run or for the run

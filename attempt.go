@@ -256,11 +256,11 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 		s.pool.Returned(r.Key)
 		s.pool.Done(a.driver.calls, 1, nil)
 		s.fleet.requests().strayReturned(r.Key)
-		s.fleet.lookIfLeft("")
+		s.fleet.lookIfLeft()
 		return nil, true
 	}
 	s.pool.Done(a.driver.calls, 1, &r.task)
-	s.fleet.lookIfLeft("")
+	s.fleet.lookIfLeft()
 	return s.drive(r, message{outcome: o}, worker), false
 }
 

@@ -83,7 +83,7 @@ func (d *decision) listEvents() []Event {
 	}
 	now := clock.Now()
 	for _, c := range changes {
-		e := runEvent(d.runner, d.t.Rec(), now)
+		e := runEvent(d.runner.ID, d.t.Rec(), now)
 		switch {
 		case c.Removed:
 			e = Event{Time: now, Kind: EventResource, Resource: e.Resource, By: e.By, Reason: "deleted"}
@@ -345,7 +345,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	switch {
 	case s.fleet != nil:
 		s.fleet.recheck(next.Pending)
-		s.fleet.look("")
+		s.fleet.look()
 	case err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id:
 		s.enqueue(s.take(next.Pending, k, lane)) // it must end without beginning, because of the deletion behind it
 	}
@@ -407,7 +407,7 @@ func (e *Engine) dispatchNewRun(d *decision, want *submission, now time.Time) (c
 		e.events.publish(Event{Time: now, Kind: EventResource, Resource: Key(d.runner.Key), By: want.origin.By})
 	}
 	if !d.t.Begun() {
-		e.events.publish(runEvent(d.runner, d.t.Rec(), clock.Now()))
+		e.events.publish(runEvent(d.runner.ID, d.t.Rec(), clock.Now()))
 	}
 	return created, d.dispatch(d.t.More())
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
 	"github.com/conveyor-go/conveyor/internal/sched"
-	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -109,12 +108,12 @@ func (f *fleet) join(ctx context.Context) error {
 func (f *fleet) work(start func(func())) {
 	f.beating.Go(func() { f.seat.Load().Run(f.beat) })
 	start(f.loop)
-	look := func(string) error { f.look(""); return nil }
+	look := func(string) error { f.look(); return nil }
 	for prefix, do := range map[string]func(key string) error{
 		record.EnginePrefix:   func(string) error { f.wakeMember(); return nil },
 		record.ReadyPrefix:    func(key string) error { f.readyChanged(key); return nil },
 		record.AskPrefix:      look,
-		record.SlotPrefix:     func(string) error { f.lookIfLeft(""); return nil },
+		record.SlotPrefix:     func(string) error { f.lookIfLeft(); return nil },
 		record.PausesKey:      func(string) error { _, err := f.readPauses(); return err }, // no step starts before they are read
 		record.PipelinePrefix: f.claimer().pipelineChanged,
 	} {
@@ -185,7 +184,7 @@ func (p *seat) Renewed() {
 	for _, r := range s.pool.Owners() {
 		s.enqueue(r)
 	}
-	p.fleet.look("")
+	p.fleet.look()
 }
 
 // Lost implements [member.Host].
@@ -213,7 +212,7 @@ func (p *seat) Lost() {
 			}
 		}
 		f.beating.Go(func() { f.seat.Load().Run(f.beat) })
-		f.look("")
+		f.look()
 	})
 }
 
@@ -234,7 +233,7 @@ func (p *seat) Seen(others []member.Peer) {
 	before := f.peers()
 	f.others.Store(&others)
 	if driversOf(before) != driversOf(others) {
-		f.look("") // a run can go on here that waited for another engine, or the other way round
+		f.look() // a run can go on here that waited for another engine, or the other way round
 	}
 }
 
@@ -297,7 +296,7 @@ func (f *fleet) readyChanged(key string) {
 	if e, err := record.ParseReadyKey(key); err == nil {
 		f.recheck(e.Run)
 	}
-	f.look("")
+	f.look()
 }
 
 // recheck gives a run its turn if it waits here.
@@ -315,7 +314,7 @@ func (f *fleet) wakeMember() {
 }
 
 // look has the loop look at what there is to do, because of a change of a record.
-func (f *fleet) look(string) {
+func (f *fleet) look() {
 	if f == nil {
 		return
 	}
@@ -326,9 +325,9 @@ func (f *fleet) look(string) {
 }
 
 // lookIfLeft is look if runs were left alone.
-func (f *fleet) lookIfLeft(string) {
+func (f *fleet) lookIfLeft() {
 	if f != nil && f.left.Load() {
-		f.look("")
+		f.look()
 	}
 }
 
@@ -518,7 +517,7 @@ func (c claimer) claim() (next record.Time, err error) {
 		return 0, err
 	}
 	if c.fleet.urgent = found.UrgentNext; found.UrgentNext != "" {
-		c.look("") // there are more
+		c.look() // there are more
 	}
 	if found.Left {
 		c.left.Store(true)
@@ -542,7 +541,7 @@ func (c claimer) take(e handover.Entry, worker bool) error {
 	rec, _, err := ledger.Load[record.Run](c.ctx, s.ledger, record.RunKey(e.Run))
 	switch {
 	case errors.Is(err, store.ErrCorrupt):
-		s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(e.Run), "error", err)
+		s.leaveUnreadable(e.Run, err)
 		return nil
 	case errors.Is(err, store.ErrNotFound), err == nil && (rec.Owner != "" || rec.State.Final()):
 		return handover.Discard(c.ctx, s.ledger, e)

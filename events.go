@@ -284,12 +284,8 @@ func (m *mirror) tell(run *record.RunState) {
 		return
 	}
 	m.forgetLocked()
-	now := clock.Now().UTC()
 	rec := &run.Rec
-	event := Event{
-		Time: now, Kind: EventRun, Resource: Key(rec.Key()), Pipeline: rec.Pipeline, Run: id, Cause: Cause(rec.Cause), By: rec.By, State: State(rec.State),
-		Reason: rec.Reason,
-	}
+	event := runEvent(id, rec, clock.Now().UTC())
 	before, seen := m.known[id]
 	if seen && before == StateQueued.String() && run.Plan != nil && rec.State.Final() {
 		began := event

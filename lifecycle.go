@@ -141,12 +141,17 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 			}
 			runs = append(runs, found)
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
-			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
+			s.leaveUnreadable(id, err)
 		default:
 			return nil, err
 		}
 	}
 	return runs, nil
+}
+
+// leaveUnreadable says in the log that nothing goes on with an unfinished run, because its records are damaged.
+func (s *scheduler) leaveUnreadable(id string, err error) {
+	s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
 }
 
 // found returns what the pool must know of an unfinished run.
@@ -501,7 +506,7 @@ func (h heir) adopt(p *seat, id string, diedAlone bool) error {
 	case errors.Is(err, ErrNotFound):
 		return nil
 	case errors.Is(err, store.ErrCorrupt):
-		s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
+		s.leaveUnreadable(id, err)
 		return nil
 	case err != nil:
 		return err
@@ -550,7 +555,7 @@ func (h heir) takeOver(id string) error {
 		damaged := 0
 		taken, err := handover.TakeOver(h.ctx, s.ledger, id, mine, &p.by, func(run string, err error) {
 			damaged++
-			s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(run), "error", err)
+			s.leaveUnreadable(run, err)
 		})
 		running := 0
 		for _, r := range taken {

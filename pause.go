@@ -446,7 +446,7 @@ func (r *runner) whenHandled() <-chan error {
 
 // reportHeld publishes and logs that a run cannot begin because of a pause.
 func (s *scheduler) reportHeld(d *decision) {
-	e := runEvent(d.runner, d.t.Rec(), clock.Now())
+	e := runEvent(d.runner.ID, d.t.Rec(), clock.Now())
 	e.State, e.Reason = StateBlocked, d.t.Paused()
 	s.events.publish(e)
 	s.log.Warn("run is blocked", "run", d.runner.ID, "resource", d.runner.Key.String(), "pipeline", e.Pipeline, "reason", e.Reason)

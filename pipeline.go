@@ -543,6 +543,6 @@ func (c claimer) pipelineChanged(key string) error {
 	}
 	s.pool.RecheckLane(name)
 	s.pauses.recheck()
-	c.look("")
+	c.look()
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/run"
@@ -192,9 +193,17 @@ func (e *Engine) Forget(ctx context.Context, driver string, types ...string) err
 	if len(ops) == 0 || e.sched.fleet == nil {
 		return fmt.Errorf("%w: listener %q", ErrNotFound, driver)
 	}
-	for some := range slices.Chunk(ops, max(e.ledger.Batch, 1)) {
-		if _, err := e.ledger.Commit(ctx, some); err != nil {
-			return fmt.Errorf("forget driver %q: %w", driver, err)
+	if err := commitInParts(ctx, e.ledger, ops); err != nil {
+		return fmt.Errorf("forget driver %q: %w", driver, err)
+	}
+	return nil
+}
+
+// commitInParts writes ops that need not be written together. A crash in between leaves the rest unwritten.
+func commitInParts(ctx context.Context, l *ledger.Ledger, ops []store.Op) error {
+	for part := range slices.Chunk(ops, max(l.Batch, 1)) {
+		if _, err := l.Commit(ctx, part); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -210,12 +219,7 @@ func (c claimer) listen(ctx context.Context, drivers ...string) error {
 			}
 		}
 	}
-	for some := range slices.Chunk(ops, max(c.sched.ledger.Batch, 1)) {
-		if _, err := c.sched.ledger.Commit(ctx, some); err != nil {
-			return err
-		}
-	}
-	return nil
+	return commitInParts(ctx, c.sched.ledger, ops)
 }
 
 // registered puts a driver on record that begins to listen after the start, and has the runs looked at that wait for it. What Start
@@ -235,7 +239,7 @@ func (c claimer) registered(driver string, then func()) {
 		})
 	}
 	c.wakeMember()
-	c.look("")
+	c.look()
 }
 
 // registerRest puts the drivers on record that were registered while the engine was being started.

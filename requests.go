@@ -126,7 +126,7 @@ func (e *Engine) recordSignal(ctx context.Context, runID, name string, signal *r
 			return err
 		}
 		if e.sched.fleet != nil {
-			e.sched.fleet.look("") // the owner finds what is asked of the run
+			e.sched.fleet.look() // the owner finds what is asked of the run
 		} else {
 			r := e.sched.take(runID, rec.Key(), record.Lane(rec.Pipeline, rec.Key()))
 			r.noteLeftovers()
@@ -385,7 +385,7 @@ func (q requests) stopRun(ctx context.Context, of *record.RunState, stop run.Sto
 		} else if ops := run.Ask(of, &stop, q.sched.limits); len(ops) > 0 {
 			_, err = q.sched.ledger.Store.Commit(ctx, ops...)
 			doubt = doubt || errors.Is(err, store.ErrUnknown)
-			q.look("")
+			q.look()
 		}
 		if !errors.Is(err, errForeign) && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrUnknown) {
 			return err
@@ -456,14 +456,13 @@ func (q requests) conflict(r *runner) (explained bool, err error) {
 		return false, errForeign
 	}
 	p.Wake()
-	rec, _, err := ledger.Load[record.Engine](s.base, s.ledger, record.EngineKey(p.ID))
-	if errors.Is(err, store.ErrNotFound) || err == nil && rec.Dead != 0 {
+	switch live, err := q.heir().isLive(p.ID); {
+	case err != nil:
+		return false, err
+	case !live:
 		return false, errForeign
 	}
-	if err == nil {
-		err = q.reload(r)
-	}
-	return false, err
+	return false, q.reload(r)
 }
 
 // reload reads the records of a run again, after a commit has happened of which this engine thought that it had not. A step that is

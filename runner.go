@@ -481,7 +481,7 @@ func (d *decision) suspend(inFlight, again bool) {
 			s.enqueue(s.take(head.Pending, r.Key, record.Lane(head.Pipeline, r.Key)))
 		}
 		s.upkeep.prune(r.Key)
-		s.fleet.lookIfLeft("")
+		s.fleet.lookIfLeft()
 		return
 	}
 	if s.fleet != nil && !again && !s.fleet.owns(&r.held.Run.Rec) && !d.standsInLine() {
@@ -776,9 +776,9 @@ func (s *scheduler) stopRun(ctx context.Context, of *record.RunState, stop run.S
 }
 
 // runEvent returns the event for the current state of a run.
-func runEvent(r *runner, rec *record.Run, now time.Time) Event {
+func runEvent(id string, rec *record.Run, now time.Time) Event {
 	return Event{
-		Time: now, Kind: EventRun, Resource: Key(r.Key), Pipeline: rec.Pipeline, Run: r.ID, Cause: Cause(rec.Cause), By: rec.By,
+		Time: now, Kind: EventRun, Resource: Key(rec.Key()), Pipeline: rec.Pipeline, Run: id, Cause: Cause(rec.Cause), By: rec.By,
 		State: State(rec.State), Reason: rec.Reason,
 	}
 }
