@@ -251,7 +251,7 @@ func (p *seat) notice(o member.Peer) {
 	if last, _ := v.(seenBeat); !known || last.count != o.Heartbeat.Count {
 		f.clocks.Store(o.ID, seenBeat{o.Heartbeat.Count, o.Heartbeat.Clock.Time().Sub(clock.Now()), known})
 	}
-	if o.Engine.Options != f.sched.opts.meaning() && !known {
+	if !known && o.Engine.Options != f.sched.opts.meaning() {
 		f.sched.log.Warn("another engine has other options, so that a run depends on which engine works on it", "engine", o.ID, "name", o.Engine.Name)
 	}
 }

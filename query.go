@@ -410,7 +410,7 @@ func (e *Engine) Engines(ctx context.Context) ([]EngineInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engines: %w", err)
 	}
-	infos := make([]EngineInfo, 0, len(peers))
+	infos, meaning := make([]EngineInfo, 0, len(peers)), e.opts.meaning()
 	for _, p := range peers {
 		h := &p.Heartbeat
 		var ahead time.Duration
@@ -420,7 +420,7 @@ func (e *Engine) Engines(ctx context.Context) ([]EngineInfo, error) {
 		infos = append(infos, EngineInfo{
 			ID: p.ID, Name: p.Engine.Name, Self: p.ID == f.member().ID, Started: p.Engine.Started.Time(), Lease: p.Engine.Lease,
 			Dead: p.Engine.Dead.Time(), By: p.Engine.By, Heartbeat: h.Clock.Time(), Ahead: ahead,
-			OtherOptions: p.Engine.Options != e.opts.meaning(), Drivers: h.Drivers, Planned: h.Planned, Runs: h.Owned, Busy: h.Busy, Free: h.Free,
+			OtherOptions: p.Engine.Options != meaning, Drivers: h.Drivers, Planned: h.Planned, Runs: h.Owned, Busy: h.Busy, Free: h.Free,
 		})
 	}
 	slices.SortStableFunc(infos, func(a, b EngineInfo) int { return a.Started.Compare(b.Started) })
