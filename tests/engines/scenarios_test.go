@@ -71,10 +71,14 @@ func caused(cause *atomic.Value, d time.Duration) rig.Func {
 	}
 }
 
+// long is how long a call or a run takes that is to outlast everything else: hundreds of leases, and no more, because each engine
+// writes a heartbeat six times in a lease.
+const long = 10 * time.Minute
+
 func TestEngines07AnEngineThatIsCutOffStopsBeforeAnotherTakesOver(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var cause atomic.Value
-		first := w.begin("first", map[string]rig.Func{"a": caused(&cause, time.Hour)})
+		first := w.begin("first", map[string]rig.Func{"a": caused(&cause, long)})
 		second := w.begin("second", map[string]rig.Func{"a": quick})
 		time.Sleep(5 * lease)
 		first.mustSave(rig.PipelineOf("a"))
@@ -88,21 +92,21 @@ func TestEngines07AnEngineThatIsCutOffStopsBeforeAnotherTakesOver(t *testing.T) 
 		require.Equal(t, 1, ended.Steps[0].Attempt, "an interruption uses no attempt")
 		time.Sleep(10 * lease)
 		next := first.mustApply(rig.Object("y", 1))
-		require.NoError(t, untilEnded(t, second.Engine, next.ID, 2*time.Hour).Err(), "it goes on under another id")
+		require.NoError(t, untilEnded(t, second.Engine, next.ID, 2*long).Err(), "it goes on under another id")
 	})
 }
 
 func TestEngines06AStoreThatIsAwayInterruptsAndNothingElse(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var calls atomic.Int64
-		long := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+		slow := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 			calls.Add(1)
-			return rig.Taking(time.Hour)(ctx, req)
+			return rig.Taking(long)(ctx, req)
 		}
 		opts := conveyor.Options{Limits: conveyor.Limits{Interruptions: 1}}
 		var all []*process
 		for i := range 2 {
-			p := w.start(fmt.Sprint("process-", i), opts, map[string]rig.Func{"a": long}, nil)
+			p := w.start(fmt.Sprint("process-", i), opts, map[string]rig.Func{"a": slow}, nil)
 			t.Cleanup(func() { require.NoError(t, p.stop()) })
 			all = append(all, p)
 		}
@@ -117,7 +121,7 @@ func TestEngines06AStoreThatIsAwayInterruptsAndNothingElse(t *testing.T) {
 			time.Sleep(10 * lease)
 		}
 		for i, run := range runs {
-			ended := untilEnded(t, all[i].Engine, run.ID, 2*time.Hour)
+			ended := untilEnded(t, all[i].Engine, run.ID, 2*long)
 			require.NoError(t, ended.Err(), "nothing counts as a death")
 			require.Equal(t, 1, ended.Steps[0].Attempt)
 		}
@@ -222,7 +226,7 @@ func TestEngines05AListenerThatIsDownIsWaitedFor(t *testing.T) {
 func TestEngines18ADriverThatDoesNotReturnKeepsItsResource(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		deaf := func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			return rig.Deaf(time.Hour, conveyor.Done(), nil)(ctx, req)
+			return rig.Deaf(2*long, conveyor.Done(), nil)(ctx, req)
 		}
 		first := w.begin("first", map[string]rig.Func{"a": deaf})
 		var calls atomic.Int64
@@ -238,12 +242,12 @@ func TestEngines18ADriverThatDoesNotReturnKeepsItsResource(t *testing.T) {
 		require.NoError(t, second.Cancel(t.Context(), run.ID, "enough"))
 		require.Equal(t, conveyor.StateCanceled, untilEnded(t, second.Engine, run.ID, time.Minute).State)
 		next := second.mustApply(rig.Object("x", 2))
-		time.Sleep(10 * time.Minute)
+		time.Sleep(long)
 		require.Zero(t, calls.Load(), "the first driver still works")
 		other := second.mustApply(rig.Object("y", 1))
 		require.NoError(t, untilEnded(t, second.Engine, other.ID, time.Minute).Err(), "other resources go on")
-		require.NoError(t, untilEnded(t, second.Engine, next.ID, 3*time.Hour).Err())
-		require.GreaterOrEqual(t, time.Since(began), 59*time.Minute)
+		require.NoError(t, untilEnded(t, second.Engine, next.ID, 6*long).Err())
+		require.GreaterOrEqual(t, time.Since(began), 2*long-time.Minute)
 	})
 }
 
@@ -754,8 +758,8 @@ func TestEngines06ManyWaitingRunsAreTakenOver(t *testing.T) {
 	runs := testenv.Some(t, 300, 3000)
 	inWorld(t, func(t *testing.T, w *world) {
 		waits := map[string]rig.Func{"a": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
-			if time.Since(req.Resource.CreatedAt) < time.Hour {
-				return conveyor.RequeueAfter(2 * time.Hour), nil
+			if time.Since(req.Resource.CreatedAt) < long {
+				return conveyor.RequeueAfter(2 * long), nil
 			}
 			return conveyor.Done(), nil
 		}}
@@ -798,7 +802,7 @@ func TestEngines06ManyWaitingRunsAreTakenOver(t *testing.T) {
 			_ = e.Shutdown(ctx)
 			cancel()
 		}
-		time.Sleep(3 * time.Hour)
+		time.Sleep(3 * long)
 		rig.RequireAtRest(t, disk)
 	})
 }
