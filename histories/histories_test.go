@@ -291,7 +291,7 @@ func onDisk(t *testing.T) func() (store.Store, error) {
 // clock of the machine, and a few on a file. Each has a seed, with which -history=SEED plays it again; what is under way
 // at once may then come in another order.
 func TestHistoriesAreLinearizable(t *testing.T) {
-	n := testenv.Bound(t, "CONVEYOR_HISTORIES", testenv.Some(t, 2000, 10000), 300)
+	n := testenv.Bound(t, "CONVEYOR_HISTORIES", testenv.Some(t, 1000, 10000), 300)
 	var tally tally
 	var next atomic.Int64
 	t.Run("all", func(t *testing.T) {

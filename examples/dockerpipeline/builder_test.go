@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 func runBuilder(t *testing.T, spec BuildSpec, files map[string]string) (outcome, binary) {
@@ -40,7 +41,7 @@ func TestBuilderMakesAStaticProgram(t *testing.T) {
 		require.NotEqual(t, elf.PT_INTERP, part.Type, "no dynamic linker is asked for")
 	}
 	if runtime.GOOS != "linux" {
-		t.Skip("the program is for Linux and cannot be run here")
+		testenv.Skip(t, "needs Linux, which the program is built for")
 	}
 	out, err := exec.CommandContext(t.Context(), bin.Path, "builder").Output()
 	require.NoError(t, err)
@@ -66,6 +67,7 @@ func TestBuilderBuildsForAnotherArchitecture(t *testing.T) {
 
 // TestBuilderIsNotChangedByTheSettingsOfTheUser builds once without settings and once with settings that change a program.
 func TestBuilderIsNotChangedByTheSettingsOfTheUser(t *testing.T) {
+	testenv.Rare(t)
 	keepGoCaches(t)
 	t.Setenv("GOENV", "off")
 	build := func() []byte {
@@ -111,6 +113,7 @@ func TestBuildEnvKeepsWhatLeadsToModules(t *testing.T) {
 }
 
 func TestBuilderTakesFaultsOfTheCodeForFinal(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	for _, test := range []struct {
 		name  string

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 // rewritingTest changes all that is built from: the program, a file that the program embeds, the module and the
@@ -41,6 +43,7 @@ func TestGreeting(t *testing.T) {
 `
 
 func TestPipelinePublishesWhatWasCommittedWhateverATestWrites(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	repository := newRepository(t, map[string]string{
 		"main_test.go": rewritingTest,

@@ -92,6 +92,7 @@ func TestFetchKeepsTheSettingsThatReachARepository(t *testing.T) {
 }
 
 func TestPipelineBuildsARepositoryOfSHA256(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	repository := filepath.Join(t.TempDir(), "repository")
 	require.NoError(t, writeFiles(repository, sampleFiles))

@@ -27,12 +27,13 @@ func goEnv(sample bool) []string {
 
 // buildEnv returns an environment that takes away what could change the program that is built: every variable of the go
 // command, such as GOAMD64, GOEXPERIMENT or GOFIPS140, and everything that "go env -w" wrote. Git, which the go command asks
-// for the commit, has no settings of the user either. What remains says where modules and caches are.
+// for the commit, has no settings of the user either. What remains says where modules and caches are, and how much memory and
+// how many processors the go command may use.
 func buildEnv() []string {
 	env := append(gitEnv(), "GOENV=off")
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
-		if strings.HasPrefix(name, "GO") && !slices.Contains(ofModules, name) || strings.HasPrefix(name, "CGO_") {
+		if strings.HasPrefix(name, "GO") && !slices.Contains(ofModules, name) && !slices.Contains(ofTheMachine, name) || strings.HasPrefix(name, "CGO_") {
 			env = append(env, name+"=") // to the go command, empty means not set
 		}
 	}
@@ -49,6 +50,9 @@ var ofModules = []string{
 	"GOROOT", "GOPATH", "GOMODCACHE", "GOCACHE", "GOCACHEPROG", "GOTMPDIR", "GOTOOLCHAIN",
 	"GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH",
 }
+
+// ofTheMachine are the variables that limit what the go command takes of the machine.
+var ofTheMachine = []string{"GOGC", "GOMAXPROCS", "GOMEMLIMIT"}
 
 // writtenGoEnv returns what "go env -w" wrote. A file that cannot be read has nothing in it for the go command either.
 func writtenGoEnv() map[string]string {

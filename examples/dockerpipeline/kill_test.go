@@ -6,27 +6,30 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 func TestKilledInEveryStepItGoesOnThere(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no SIGKILL")
+		testenv.Skip(t, "needs SIGKILL")
 	}
 	steps := []string{"1", "2", "3", "4", "5"}
-	for _, test := range []struct {
+	type kind struct {
 		name, block string
 		beforeKill  func(step string) []string
-	}{
-		{
-			name: "before the work of the step", block: "begin",
-			beforeKill: func(step string) []string { return []string{"begin " + step} },
-		},
-		{
+	}
+	for _, test := range testenv.First(t, 1,
+		kind{
 			name: "after the work of the step and before it is recorded", block: "end",
 			beforeKill: func(step string) []string { return []string{"begin " + step, "end " + step} },
 		},
-	} {
+		kind{
+			name: "before the work of the step", block: "begin",
+			beforeKill: func(step string) []string { return []string{"begin " + step} },
+		},
+	) {
 		t.Run(test.name, func(t *testing.T) {
 			ledger := filepath.Join(t.TempDir(), "ledger")
 			args := []string{"-data", t.TempDir(), "-image", newRegistry(t) + "/app:v1"}
@@ -78,7 +81,7 @@ func requireOneRun(t *testing.T, entries []entry, steps int) {
 
 func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no SIGKILL")
+		testenv.Skip(t, "needs SIGKILL")
 	}
 	t.Parallel()
 	blocking := newBlocking(t)

@@ -5,7 +5,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
@@ -16,5 +16,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childLedger) != "" {
 		os.Exit(child(context.Background()))
 	}
-	goleak.VerifyTestMain(m)
+	testenv.Main(m)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store/file"
 )
 
@@ -43,6 +44,7 @@ func TestBuilderChoosesTheMainPackage(t *testing.T) {
 }
 
 func TestBuilderSaysWhichMainPackagesThereAre(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	for _, test := range []struct {
 		name  string

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 func TestPipelineBuildsTheSampleWithoutFlags(t *testing.T) {
@@ -95,6 +97,7 @@ func TestPipelineGoesOnAfterCtrlC(t *testing.T) {
 }
 
 func TestPipelineFinishesAnInterruptedRunBeforeAnotherSpecification(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	blocking, registry := newBlocking(t), newRegistry(t)
 	args := []string{"-data", t.TempDir(), "-repo", blocking.repository, "-image"}
@@ -120,6 +123,7 @@ func TestPipelineFinishesAnInterruptedRunBeforeAnotherSpecification(t *testing.T
 }
 
 func TestPipelineTakesUpAnotherSpecification(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	registry := newRegistry(t)
 	data := t.TempDir()
@@ -142,6 +146,7 @@ func TestPipelineGivesUpOnAnUnreachableRegistry(t *testing.T) {
 }
 
 func TestPipelineWithIdsOfItsOwn(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	folder := t.TempDir()
 	pipeline, resource := filepath.Join(folder, "pipeline.json"), filepath.Join(folder, "resource.json")

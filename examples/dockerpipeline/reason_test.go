@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 // inTest returns a test file of package main with a body for TestGreeting.
@@ -72,6 +74,7 @@ func TestAPanicShowsItsWords(t *testing.T) {
 }
 
 func TestManyFailuresAreCounted(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	var body strings.Builder
 	for i := range 200 {

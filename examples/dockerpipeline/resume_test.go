@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 // interrupted is a build that was stopped while its tests ran.
@@ -64,6 +66,7 @@ func (b interrupted) requirePushed(t *testing.T, want ...string) {
 }
 
 func TestResumeIsAskedForIfTheFlagsAreOthers(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	b := interrupt(t)
 	found := "run " + b.first.run(t) + " of an earlier start, of "
@@ -82,6 +85,7 @@ func TestResumeIsAskedForIfTheFlagsAreOthers(t *testing.T) {
 }
 
 func TestResumeIsAskedForAnotherResourceAndOtherSteps(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	b := interrupt(t)
 	folder := t.TempDir()
@@ -100,10 +104,11 @@ func TestResumeIsAskedForAnotherResourceAndOtherSteps(t *testing.T) {
 
 func TestResumeNoCancels(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ name, tag string }{
-		{name: "with other flags", tag: "v2"},
-		{name: "with the same flags", tag: "v1"},
-	} {
+	type flags struct{ name, tag string }
+	for _, test := range testenv.First(t, 1,
+		flags{name: "with other flags", tag: "v2"},
+		flags{name: "with the same flags", tag: "v1"},
+	) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			b := interrupt(t)
@@ -119,15 +124,16 @@ func TestResumeNoCancels(t *testing.T) {
 
 func TestResumeIsAskedOnATerminal(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
+	type answer struct {
 		name, answer string
 		tests        int
 		pushed       []string
-	}{
-		{name: "yes", answer: "y\n", tests: 2, pushed: []string{"v1", "v2"}},
-		{name: "no", answer: "n\n", tests: 1, pushed: []string{"v2"}},
-		{name: "nothing", answer: "\n", tests: 1, pushed: []string{"v2"}},
-	} {
+	}
+	for _, test := range testenv.First(t, 1,
+		answer{name: "yes", answer: "y\n", tests: 2, pushed: []string{"v1", "v2"}},
+		answer{name: "no", answer: "n\n", tests: 1, pushed: []string{"v2"}},
+		answer{name: "nothing", answer: "\n", tests: 1, pushed: []string{"v2"}},
+	) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			b := interrupt(t)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
 )
 
 // leavingTest starts a process of a session of its own, which connects to the listener and blocks. Then the test
@@ -117,27 +119,28 @@ func TestStoppedInAnyWayItLeavesNoProcess(t *testing.T) {
 	send := func(sig syscall.Signal) func(*testing.T, *exec.Cmd, *bufio.Reader) {
 		return func(t *testing.T, cmd *exec.Cmd, _ *bufio.Reader) { require.NoError(t, cmd.Process.Signal(sig)) }
 	}
-	for _, test := range []struct {
+	type way struct {
 		name string
 		stop func(t *testing.T, cmd *exec.Cmd, out *bufio.Reader)
 		code int
-	}{
-		{name: "by Ctrl-C", stop: send(syscall.SIGINT), code: 130},
-		{name: "by SIGTERM", stop: send(syscall.SIGTERM), code: 143},
-		{name: "by SIGHUP", stop: send(syscall.SIGHUP), code: 129},
-		{name: "by SIGQUIT", stop: send(syscall.SIGQUIT), code: 131},
-		{name: "by SIGKILL", stop: send(syscall.SIGKILL), code: 137},
-		{name: "by a second Ctrl-C", code: 130, stop: func(t *testing.T, cmd *exec.Cmd, out *bufio.Reader) {
+	}
+	for _, test := range testenv.First(t, 3,
+		way{name: "by Ctrl-C", stop: send(syscall.SIGINT), code: 130},
+		way{name: "by SIGKILL", stop: send(syscall.SIGKILL), code: 137},
+		way{name: "by a second Ctrl-C", code: 130, stop: func(t *testing.T, cmd *exec.Cmd, out *bufio.Reader) {
 			require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 			awaitLine(t, out, "stopping")
 			require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 		}},
-		{name: "by another second signal", code: 143, stop: func(t *testing.T, cmd *exec.Cmd, out *bufio.Reader) {
+		way{name: "by SIGTERM", stop: send(syscall.SIGTERM), code: 143},
+		way{name: "by SIGHUP", stop: send(syscall.SIGHUP), code: 129},
+		way{name: "by SIGQUIT", stop: send(syscall.SIGQUIT), code: 131},
+		way{name: "by another second signal", code: 143, stop: func(t *testing.T, cmd *exec.Cmd, out *bufio.Reader) {
 			require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 			awaitLine(t, out, "stopping")
 			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		}},
-	} {
+	) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			blocking := newBlockingOn(t, leavingTest)
@@ -184,6 +187,7 @@ func TestWithoutAReaderItLeavesNoProcess(t *testing.T) {
 }
 
 func TestWithItsTerminalClosedItLeavesNoProcess(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	blocking := newBlockingOn(t, leavingTest)
 	window, programs := openTerminal(t)
@@ -199,6 +203,7 @@ func TestWithItsTerminalClosedItLeavesNoProcess(t *testing.T) {
 }
 
 func TestIgnoredSignalStaysIgnored(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	blocking := newBlockingOn(t, leavingTest)
 	program := newMain(t, blocking.repository)

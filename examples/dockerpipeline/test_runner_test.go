@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/testenv"
+
 	"github.com/conveyor-go/conveyor"
 )
 
@@ -60,7 +62,7 @@ func TestTestRunnerRetriesADownload(t *testing.T) {
 
 func TestTestRunnerKillsAllItStarted(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("there are no process groups on Windows")
+		testenv.Skip(t, "needs process groups")
 	}
 	blocking := newBlocking(t)
 	req, _ := newRequest("2")

@@ -43,7 +43,7 @@ func TestEveryPlantedBugIsFound(t *testing.T) {
 	require.NoError(t, err)
 	overlay := plant(t, root)
 	var planted []bug // the bugs that are tried here; the copy contains all of them
-	for i, stride := 0, testenv.Some(t, 6, 1); i < len(bugs); i += stride {
+	for i, stride := 0, testenv.Some(t, 9, 1); i < len(bugs); i += stride {
 		planted = append(planted, bugs[i])
 	}
 	if testenv.Race {

@@ -30,11 +30,12 @@ const Everything = "CONVEYOR_FULL"
 // Main runs the tests of a package, fails them if they leave a goroutine behind, and says how many were skipped and
 // why, and whether the bounds were lowered. It is called by TestMain and does not return.
 //
-// Main makes the garbage collector run less often, unless GOGC says how often: otherwise a fifth of the time of the tests goes
-// into it.
+// Main makes the garbage collector run less often, here and in the processes that the tests start, unless GOGC says how often:
+// otherwise a fifth of the time of the tests goes into it.
 func Main(m *testing.M) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
+		_ = os.Setenv("GOGC", "400") // for a go command, say
 	}
 	code := m.Run()
 	if code == 0 {
@@ -65,6 +66,7 @@ var (
 	mu      sync.Mutex
 	skipped = map[string]int{} // tests by reason
 	lowered bool               // whether a test has kept to less than its full bounds
+	left    int                // tests that Rare has left out
 )
 
 // Skip skips a test that cannot run here, for a reason such as "no symbolic links". Where [Strict] is set it fails
@@ -85,6 +87,9 @@ func report(w io.Writer) {
 	defer mu.Unlock()
 	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
 		fmt.Fprintf(w, "tests skipped: %d: %s\n", skipped[reason], reason)
+	}
+	if left > 0 {
+		fmt.Fprintf(w, "tests left to %s=1: %d\n", Everything, left)
 	}
 	if lowered {
 		fmt.Fprintf(w, "bounds: default; %s=1 for all\n", Everything)
@@ -130,6 +135,22 @@ func MemoryDir(t testing.TB) string {
 
 // Full says whether [Everything] is set.
 func Full() bool { return os.Getenv(Everything) != "" }
+
+// Rare leaves a test out unless [Full] bounds are asked for, and counts it. It is for a test that takes seconds and tries
+// something of which other tests try most.
+func Rare(t testing.TB) {
+	t.Helper()
+	if Full() {
+		return
+	}
+	mu.Lock()
+	left++
+	mu.Unlock()
+	t.Skipf("bounds: needs %s=1", Everything)
+}
+
+// First returns the first n of the cases of a test as a rule, and all of them where [Full] bounds are asked for.
+func First[T any](t testing.TB, n int, cases ...T) []T { return cases[:Some(t, n, len(cases))] }
 
 // Some is how much of something a test does: some as a rule, and all of it where [Full] bounds are asked for.
 func Some(t testing.TB, some, all int) int {

@@ -21,9 +21,9 @@ func (f *fake) Fatalf(string, ...any) { f.failed = true }
 
 func TestASkipIsCountedAndPrinted(t *testing.T) {
 	t.Setenv(Strict, "")
-	before, had := skipped, lowered
-	defer func() { skipped, lowered = before, had }()
-	skipped, lowered = map[string]int{}, false
+	before, had, were := skipped, lowered, left
+	defer func() { skipped, lowered, left = before, had, were }()
+	skipped, lowered, left = map[string]int{}, false, 0
 	for _, reason := range []string{"no moon", "no sun", "no moon"} {
 		f := &fake{TB: t}
 		Skip(f, reason)
@@ -77,4 +77,11 @@ func TestALoweredBoundIsPrinted(t *testing.T) {
 	require.Empty(t, printed())
 	require.Equal(t, 50, Some(f, 50, 500))
 	require.Equal(t, "bounds: default; CONVEYOR_FULL=1 for all\n", printed())
+
+	require.Equal(t, []int{1}, First(f, 1, 1, 2))
+	t.Run("rare", func(t *testing.T) { Rare(t); t.Error("a rare test is not left out") })
+	require.Equal(t, "tests left to CONVEYOR_FULL=1: 1\nbounds: default; CONVEYOR_FULL=1 for all\n", printed())
+	t.Setenv(Everything, "1")
+	require.Equal(t, []int{1, 2}, First(f, 1, 1, 2))
+	t.Run("not rare", func(t *testing.T) { Rare(t); require.Equal(t, 1, left) })
 }

@@ -30,8 +30,9 @@ import (
 func TestADiskThatFailsAtAnyCallLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	sweeps := testenv.Bound(t, "CONVEYOR_DISK_SWEEPS", 1, 1)
+	stride := testenv.Some(t, 2, 1)
 	points, acknowledged := 0, 0
-	for line := range strings.Lines(runChild(t, "sweep", t.TempDir(), fmt.Sprint("CONVEYOR_DISK_SWEEPS=", sweeps))) {
+	for line := range strings.Lines(runChild(t, "sweep", t.TempDir(), fmt.Sprint("CONVEYOR_DISK_SWEEPS=", sweeps), fmt.Sprint(sweepStride, "=", stride))) {
 		var n, acks int
 		if _, rest, ok := strings.Cut(line, ": failed at "); ok {
 			_, err := fmt.Sscanf(rest, "%d calls; %d commits", &n, &acks)
@@ -199,7 +200,12 @@ var faults = []fault{
 	{0, syscall.EIO, false},
 }
 
+// sweepStride is the name of the environment variable that says which calls fail in a child: every one, or every second one.
+const sweepStride = "CONVEYOR_DISK_STRIDE"
+
 func sweep(t *childTest, dir string) {
+	stride, err := strconv.Atoi(os.Getenv(sweepStride))
+	require.NoError(t, err)
 	sweeps, err := strconv.Atoi(os.Getenv("CONVEYOR_DISK_SWEEPS"))
 	require.NoError(t, err)
 	m := newModel(t)
@@ -210,7 +216,7 @@ func sweep(t *childTest, dir string) {
 	for _, f := range faults {
 		points, acknowledged, unknown := 0, 0, 0
 		for range sweeps {
-			for n := 1; ; n++ {
+			for n := 1; ; n += stride {
 				x := experiment{t: t, model: m, dir: dir, fault: f, n: n}
 				reached := x.run(empty)
 				acknowledged, unknown = acknowledged+len(x.acknowledged), unknown+x.unknown

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ var concurrencyClaims = []claim{
 					return
 				}
 				n, _ := strconv.Atoi(string(rec.Value))
+				runtime.Gosched() // a commit of another comes between
 				_, err = s.Commit(t.Context(), store.Put("count", []byte(strconv.Itoa(n+1))).If(rec.Revision))
 				switch {
 				case err == nil:

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -53,6 +54,7 @@ var lossClaims = []claim{
 					continue
 				}
 				n, _ := strconv.Atoi(string(rec.Value))
+				runtime.Gosched() // a commit of another comes between
 				_, err = s.Commit(t.Context(), store.Put("count", []byte(strconv.Itoa(n+1))).If(rec.Revision))
 				switch {
 				case err == nil:

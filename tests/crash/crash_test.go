@@ -41,7 +41,7 @@ func spread(stride int, tried ...any) iter.Seq[int] {
 // commit, at its second, and so on until a run completes without getting there; and the same for what it reads. What it
 // ends with must always be what it ends with undisturbed, and the drivers must have been called as rule 8 says.
 func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
-	stride := testenv.Some(t, 6, 1)
+	stride := testenv.Some(t, 9, 1)
 	var scenarios atomic.Int64
 	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {
@@ -73,7 +73,7 @@ func TestEngineSurvivesAStopAtEveryCommit(t *testing.T) {
 // TestEngineSurvivesAStopAtEveryCommitOfARecovery stops the engine at commit n and its successor at commit, or read, m,
 // for every n and every m.
 func TestEngineSurvivesAStopAtEveryCommitOfARecovery(t *testing.T) {
-	stride := testenv.Some(t, 6, 1)
+	stride := testenv.Some(t, 9, 1)
 	var pairs atomic.Int64
 	t.Run("all", func(t *testing.T) {
 		for _, d := range disks {

@@ -268,11 +268,8 @@ func TestCheckpointOfACallThatWasGivenUpIsRefused(t *testing.T) {
 	})
 }
 
-func TestRule10AHundredThousandWaitingRunsNeedNoGoroutineAndOneKilobyteEach(t *testing.T) {
-	many := 100_000
-	if testenv.Race {
-		many /= 5 // it would take a minute
-	}
+func TestRule10WaitingRunsNeedNoGoroutineAndOneKilobyteEach(t *testing.T) {
+	many := testenv.Some(t, 20_000, 100_000)
 	synctest.Test(t, func(t *testing.T) {
 		e := rig.New(t, conveyor.Options{}).MustStart()
 		e.Driver("ask", rig.DriverOf(rig.Always(conveyor.Await("go", 0), nil)))

@@ -51,7 +51,7 @@ const (
 func TestKilledAtRandomLosesNothingAcknowledged(t *testing.T) {
 	testenv.NeedKill(t)
 	t.Parallel()
-	kills := testenv.Bound(t, "CONVEYOR_KILLS", testenv.Some(t, 100, 500), 30)
+	kills := testenv.Bound(t, "CONVEYOR_KILLS", testenv.Some(t, 60, 500), 30)
 	var total tally
 	seeds := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	t.Run("rounds", func(t *testing.T) {

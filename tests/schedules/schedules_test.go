@@ -45,7 +45,7 @@ func TestSchedules(t *testing.T) {
 		})
 		return
 	}
-	n := testenv.Bound(t, "CONVEYOR_SCHEDULES", testenv.Some(t, 4_000, 20_000), 500)
+	n := testenv.Bound(t, "CONVEYOR_SCHEDULES", testenv.Some(t, 2_000, 20_000), 500)
 	all := &sightings{seen: map[string]int{}}
 	t.Cleanup(func() { all.requireEverything(t, n) })
 	const batch = 500
