@@ -80,6 +80,7 @@ func requireOneRun(t *testing.T, entries []entry, steps int) {
 }
 
 func TestKilledWhileTheTestsRunItRunsThemAgain(t *testing.T) {
+	testenv.Rare(t)
 	if runtime.GOOS == "windows" {
 		testenv.Skip(t, "needs SIGKILL")
 	}

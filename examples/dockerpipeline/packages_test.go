@@ -67,6 +67,7 @@ func TestBuilderSaysWhichMainPackagesThereAre(t *testing.T) {
 }
 
 func TestPipelineBuildsTheRefThePackageAndThePlatformOfTheFlags(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
 	repository := newRepository(t, severalPrograms)
 	gitIn(t, repository, "tag", "v1")

@@ -103,12 +103,12 @@ func TestResumeIsAskedForAnotherResourceAndOtherSteps(t *testing.T) {
 }
 
 func TestResumeNoCancels(t *testing.T) {
+	testenv.Rare(t)
 	t.Parallel()
-	type flags struct{ name, tag string }
-	for _, test := range testenv.First(t, 1,
-		flags{name: "with other flags", tag: "v2"},
-		flags{name: "with the same flags", tag: "v1"},
-	) {
+	for _, test := range []struct{ name, tag string }{
+		{name: "with other flags", tag: "v2"},
+		{name: "with the same flags", tag: "v1"},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			b := interrupt(t)
