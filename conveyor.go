@@ -84,6 +84,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/sched"
+	"github.com/conveyor-go/conveyor/internal/shortlived"
 	"github.com/conveyor-go/conveyor/internal/text"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -263,11 +264,12 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
 	}
-	e := &Engine{opts: opts.withDefaults(accepts), ledger: ledger.New(st), starting: make(chan struct{}, 1)}
+	kept := shortlived.On(st)
+	e := &Engine{opts: opts.withDefaults(accepts), ledger: ledger.New(kept), starting: make(chan struct{}, 1)}
 	e.events = newFeed(e.opts.Limits.WatchBuffer, e.ids.Next(clock.Now()))
 	e.sched = newScheduler(st, e.opts, e.ledger, e.events)
 	e.sched.wrapped = wrapped
-	e.sched.joinFleet(func() string { return e.ids.Next(clock.Now()) })
+	e.sched.joinFleet(kept, func() string { return e.ids.Next(clock.Now()) })
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
 	return e, nil

@@ -65,8 +65,8 @@ type seat struct {
 }
 
 // joinFleet makes the scheduler one of several, if its store is shared.
-func (s *scheduler) joinFleet(newID func() string) {
-	watcher, shared := s.store.(store.Watcher)
+func (s *scheduler) joinFleet(kept store.Store, newID func() string) {
+	watcher, shared := kept.(store.Watcher)
 	if !shared {
 		return
 	}

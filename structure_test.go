@@ -42,6 +42,7 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/plan", "internal/document internal/fault internal/retry internal/text"},
 	{"internal/chart", "internal/plan internal/text"},
 	{"internal/record", "internal/document internal/fault internal/plan internal/text store"},
+	{"internal/shortlived", "internal/record store"},
 	{"internal/ledger", "internal/fault internal/plan internal/record internal/text store"},
 	{"internal/member", "internal/clock internal/ledger internal/lease internal/record store"},
 	{"internal/runlog", "internal/clock internal/record internal/text store"},
@@ -50,14 +51,14 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/handover", "internal/fault internal/ledger internal/record internal/run store"},
 
 	{".", "internal/asynclog internal/call internal/chart internal/clock internal/document internal/fault internal/handover internal/ids internal/ledger internal/member internal/plan " +
-		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/text store"},
+		"internal/record internal/retry internal/ring internal/run internal/runlog internal/sched internal/shortlived internal/text store"},
 	{"conveyortest", ". store store/memory"},
 
 	// Only tests import what follows.
 	{"internal/testenv", ""},
 	{"internal/baddisk", ""},
-	{"internal/rig", ". store store/memory"},
-	{"internal/invariant", "internal/plan internal/record store"},
+	{"internal/rig", ". internal/shortlived store store/memory"},
+	{"internal/invariant", "internal/plan internal/record internal/shortlived store"},
 	{"internal/reliability", ""},
 }
 

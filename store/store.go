@@ -129,6 +129,9 @@ type Store interface {
 // Watcher is the interface of a shared store: one that several processes can have open at the same time. An engine
 // treats a store that implements Watcher as shared, and every other store as its own. A store that is made of a shared store
 // must therefore implement Watcher too, to be shared.
+//
+// On a shared store, an engine begins the keys of the records that come and go, such as heartbeats, with a tilde. All other records stay
+// for as long as a run is kept. A store can keep the two apart.
 type Watcher interface {
 	// Watch yields what commits change in the records whose keys begin with prefix. It begins after the commit with the
 	// revision after, and goes on until ctx ends. Empty means every key, and revision zero means from the first commit on.

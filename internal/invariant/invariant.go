@@ -8,11 +8,16 @@ import (
 
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/internal/shortlived"
 	"github.com/conveyor-go/conveyor/store"
 )
 
 // Broken returns the unfinished runs that nobody would look through, and why.
-func Broken(all map[string]store.Record) (broken []string) {
+func Broken(kept map[string]store.Record) (broken []string) {
+	all := make(map[string]store.Record, len(kept))
+	for key, r := range kept {
+		all[shortlived.Plain(key)] = r
+	}
 	decode := func(key string, into any) bool {
 		r, ok := all[key]
 		return ok && record.Decode(r, into) == nil

@@ -61,6 +61,10 @@ const SharedVersion = 4
 //	slt/PIPELINE/N              a place among the runs of a pipeline that can be active: the run that has it
 //	pse                         empty. Each change of a pause writes it, so that its revision is the generation of the pauses.
 //	lst/TYPE/DRIVER             a driver that listens to a type, of whatever engine: empty
+//	let/ID                      a resource that somebody has asked for, in a transaction of his own: Letter
+//	ltr/ID                      what has become of it: Answered
+//
+// There, the keys of what comes and goes have one more letter in front; see package shortlived.
 //
 // A number in a key has 16 hexadecimal digits, so that keys sort by number.
 const (
@@ -69,7 +73,7 @@ const (
 	revisionPrefix   = "rev/"
 	runIndexPrefix   = "rix/"
 	TombstonePrefix  = "tmb/"
-	pendingPrefix    = "que/"
+	PendingPrefix    = "que/"
 	ResyncPrefix     = "rsy/"
 	UnlistenedPrefix = "unh/"
 	PipelinePrefix   = "pip/"
@@ -91,6 +95,8 @@ const (
 	AskPrefix        = "ask/"
 	SlotPrefix       = "slt/"
 	ListenerPrefix   = "lst/"
+	LetterPrefix     = "let/"
+	AnsweredPrefix   = "ltr/"
 )
 
 // ResourceKey returns the key of a [Resource].
@@ -149,7 +155,7 @@ func ParseNamedKey(key string) (Key, error) {
 func TombstoneKey(k Key) string { return TombstonePrefix + k.Type + "/" + k.Name }
 
 // PendingOf returns the prefix of the keys of the [Pending] records of a resource.
-func PendingOf(k Key) string { return pendingPrefix + k.Type + "/" + k.Name + "/" }
+func PendingOf(k Key) string { return PendingPrefix + k.Type + "/" + k.Name + "/" }
 
 // PendingKey returns the key of the [Pending] record at a place.
 func PendingKey(k Key, place int64) string { return PendingOf(k) + hex16(place) }

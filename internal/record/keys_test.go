@@ -96,7 +96,7 @@ func TestNoPrefixContainsKeysOfAnother(t *testing.T) {
 			}
 		}
 		for kind, prefix := range []string{ResourcePrefix, ResyncPrefix, UnlistenedPrefix, PipelinePrefix, RunPrefix, ActivePrefix, CheckpointPrefix,
-			SignalPrefix, revisionPrefix, runIndexPrefix, TombstonePrefix, pendingPrefix, DefinitionPrefix, planPrefix, StepPrefix, attemptPrefix, logPrefix} {
+			SignalPrefix, revisionPrefix, runIndexPrefix, TombstonePrefix, PendingPrefix, DefinitionPrefix, planPrefix, StepPrefix, attemptPrefix, logPrefix} {
 			count := 0
 			for _, key := range keysOf(t) {
 				if strings.HasPrefix(key, prefix) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/shortlived"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -205,7 +206,7 @@ func Dump(t *testing.T, st store.Store) map[string]string {
 
 // RequireAtRest fails if the records say that something is under way or waits.
 func RequireAtRest(t require.TestingT, disk store.Store) {
-	for r, err := range disk.List(context.Background(), store.Query{Prefix: "act/"}) {
+	for r, err := range shortlived.On(disk).List(context.Background(), store.Query{Prefix: "act/"}) {
 		require.NoError(t, err)
 		require.Fail(t, "a run that has ended is still listed as unfinished", r.Key)
 	}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func (s shared) Watch(ctx context.Context, prefix string, after store.Revision) 
 }
 
 func (m *mortal) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
-	if len(ops) == 0 || ops[0].Key()[:3] == "hbt" { // a heartbeat, of which there are many, and nothing follows from one
+	if len(ops) == 0 || strings.HasPrefix(ops[0].Key(), "~hbt/") { // a heartbeat, of which there are many, and nothing follows from one
 		if m.isDead() {
 			return 0, rig.ErrDied
 		}

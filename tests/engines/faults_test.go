@@ -232,7 +232,7 @@ func TestEngines06ATakeoverThatMeetsConflictsGoesOn(t *testing.T) {
 		n := 0
 		o.onCommit(func(ops []store.Op) error {
 			for _, op := range ops {
-				if strings.HasPrefix(op.Key(), "own/") && op.Removes() && n < 2 {
+				if strings.HasPrefix(op.Key(), "~own/") && op.Removes() && n < 2 {
 					n++
 					require.NoError(t, client.Signal(context.Background(), run.ID, "news", n))
 				}
@@ -377,10 +377,10 @@ func TestEngines07NothingBeginsWithoutAnEngine(t *testing.T) {
 		})
 		o.onCommit(func(ops []store.Op) error {
 			for _, op := range ops {
-				if op.Key() == "" || strings.HasPrefix(op.Key(), "own/-/") {
+				if op.Key() == "" || strings.HasPrefix(op.Key(), "~own/-/") {
 				}
 			}
-			if strings.HasPrefix(ops[0].Key(), "hbt/") && time.Since(began) < 4*lease {
+			if strings.HasPrefix(ops[0].Key(), "~hbt/") && time.Since(began) < 4*lease {
 				return away
 			}
 			if strings.HasPrefix(ops[0].Key(), "eng/") {

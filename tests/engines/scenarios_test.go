@@ -132,7 +132,7 @@ func TestEngines06AStoreThatIsAwayInterruptsAndNothingElse(t *testing.T) {
 		}
 		require.Equal(t, 2, engines)
 		for key := range w.records() {
-			require.False(t, strings.HasPrefix(key, "own/"), key)
+			require.False(t, strings.HasPrefix(key, "~own/"), key)
 		}
 	})
 }
@@ -781,7 +781,7 @@ func TestEngines06ManyWaitingRunsAreTakenOver(t *testing.T) {
 		var taken atomic.Int64
 		two.onCommit(func(ops []store.Op) error {
 			for _, op := range ops {
-				if strings.HasPrefix(op.Key(), "own/") && op.Removes() {
+				if strings.HasPrefix(op.Key(), "~own/") && op.Removes() {
 					taken.Add(1)
 				}
 			}

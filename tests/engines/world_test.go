@@ -156,7 +156,7 @@ func (l line) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 		return 0, err
 	}
 	strikes := fine
-	if len(ops) > 0 && !strings.HasPrefix(ops[0].Key(), "hbt/") {
+	if len(ops) > 0 && !strings.HasPrefix(ops[0].Key(), "~hbt/") {
 		l.mu.Lock()
 		l.commits++
 		n := l.commits
@@ -236,7 +236,7 @@ func (l line) commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	rev, err := l.disk.Commit(ctx, ops...)
-	if err != nil || len(ops) == 0 || strings.HasPrefix(ops[0].Key(), "hbt/") {
+	if err != nil || len(ops) == 0 || strings.HasPrefix(ops[0].Key(), "~hbt/") {
 		return rev, err
 	}
 	var keys []string
@@ -401,8 +401,8 @@ func (w *world) insist(revive func(), call func() error) {
 // ask has somebody ask something of each run that has not ended.
 func (w *world) ask() {
 	if p := w.asker.Load(); p != nil {
-		for r := range w.disk.List(context.Background(), store.Query{Prefix: "act/"}) {
-			_ = p.Signal(context.Background(), strings.TrimPrefix(r.Key, "act/"), "another", 1)
+		for r := range w.disk.List(context.Background(), store.Query{Prefix: "~act/"}) {
+			_ = p.Signal(context.Background(), strings.TrimPrefix(r.Key, "~act/"), "another", 1)
 		}
 	}
 }
@@ -413,7 +413,7 @@ func (w *world) settle(revive func()) {
 	for range 600 {
 		revive()
 		left := slices.Collect(func(yield func(string) bool) {
-			for r := range w.disk.List(context.Background(), store.Query{Prefix: "act/"}) {
+			for r := range w.disk.List(context.Background(), store.Query{Prefix: "~act/"}) {
 				if !yield(r.Key) {
 					return
 				}
