@@ -486,6 +486,11 @@ func (e *Engine) submit(ctx context.Context, k record.Key, origin record.Origin,
 		if err != nil {
 			return nil, nil, err
 		}
+		if head != nil {
+			if err := record.Rewritable(head.Needs); err != nil {
+				return nil, nil, err
+			}
+		}
 		want, err := prepare(head)
 		if err != nil {
 			if e.ledger.Stale(ctx, k, rev, err) {

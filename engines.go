@@ -42,10 +42,31 @@ type fleet struct {
 	others atomic.Pointer[[]member.Peer] // that are live; nil until this engine has looked at them
 	// pausesAsOf is the revision of the generation of the pauses that this engine knows.
 	pausesAsOf atomic.Int64
-	urgent     string // where the next look at what needs no worker begins; owned by the loop
+	search
 	wakeups
 	clocks sync.Map // by engine id: the heartbeat that was seen last
 	follow follow
+}
+
+// search is what a fleet remembers of its looks at the runs without an owner.
+type search struct {
+	urgent string   // where the next look at what needs no worker begins; owned by the loop
+	newer  sync.Map // the ids of runs that need a newer program; forgotten once a lease
+}
+
+// stands is what the pool knows of a run that is found without an owner. A run that needs a newer program is passed over.
+func (c claimer) stands(run string) (known, blocked bool) {
+	if _, newer := c.newer.Load(run); newer {
+		return true, true
+	}
+	return c.sched.pool.Stands(run)
+}
+
+// leaveToNewer notes that a run can be worked on by newer programs alone.
+func (c claimer) leaveToNewer(run string, why error) {
+	if _, known := c.newer.LoadOrStore(run, true); !known {
+		c.sched.log.Info("run is left to newer programs", "run", run, "reason", why.Error())
+	}
 }
 
 // wakeups are what makes the loop of a fleet look.
@@ -152,11 +173,14 @@ func (f *fleet) owns(rec *record.Run) bool {
 	return p != nil && rec.Owner == p.ID
 }
 
-// claims returns nil if the engine owns a run, or can make it its own, and errForeign otherwise.
+// claims returns nil if the engine owns a run, or can make it its own, and otherwise errForeign, or an ErrUnsupported that says that
+// only a newer program can.
 func (f *fleet) claims(rec *record.Run) error {
 	switch {
 	case f == nil, f.owns(rec):
 		return nil
+	case record.Rewritable(rec.Needs) != nil:
+		return record.Rewritable(rec.Needs)
 	case rec.Owner == "" && (f.works() || rec.State == plan.Queued): // a run that has not begun can be ended by anybody
 		return nil
 	}
@@ -444,6 +468,7 @@ func (f *fleet) lookOnce(everything bool) (next record.Time, err error) {
 		return 0, nil
 	}
 	if everything {
+		f.newer.Clear() // of those that have ended
 		if err := f.heir().adoptUnknown(p); err != nil {
 			return 0, err
 		}
@@ -508,7 +533,7 @@ func (c claimer) claim() (next record.Time, err error) {
 	c.left.Store(false)
 	search := handover.Search{
 		Ledger: s.ledger, Now: now, Drivers: s.drivers.all(), Serves: c.serves, Others: len(c.peers()),
-		Known:   s.pool.Stands,
+		Known:   c.stands,
 		Urgent:  c.urgent,
 		Damaged: func(err error) { s.log.Error("entry of a run cannot be read; leaving it alone", "error", err) },
 	}
@@ -547,6 +572,10 @@ func (c claimer) take(e handover.Entry, worker bool) error {
 		return handover.Discard(c.ctx, s.ledger, e)
 	case err != nil:
 		return err
+	}
+	if err := record.Rewritable(rec.Needs); err != nil {
+		c.leaveToNewer(e.Run, err)
+		return nil
 	}
 	r := s.take(e.Run, rec.Key(), e.Lane)
 	m := message{found: e.Key}

@@ -35,6 +35,9 @@ var (
 	// ErrGap reports that a watcher needs events that are no longer kept: it asked for them, or it fell too far
 	// behind.
 	ErrGap = fault.Gap
+	// ErrUnsupported reports a run or a resource on a shared store that a newer program has written in a form which this program
+	// would spoil. An engine leaves such a run to the newer programs. It happens while processes are upgraded one after the other.
+	ErrUnsupported = fault.Unsupported
 )
 
 // ErrShutdown is the cause of the contexts of attempts that [Engine.Shutdown] ended. If a driver returns an error

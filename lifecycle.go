@@ -555,7 +555,11 @@ func (h heir) takeOver(id string) error {
 		damaged := 0
 		taken, err := handover.TakeOver(h.ctx, s.ledger, id, mine, &p.by, func(run string, err error) {
 			damaged++
-			s.leaveUnreadable(run, err)
+			if errors.Is(err, ErrUnsupported) {
+				h.claimer().leaveToNewer(run, err)
+			} else {
+				s.leaveUnreadable(run, err)
+			}
 		})
 		running := 0
 		for _, r := range taken {
@@ -573,7 +577,7 @@ func (h heir) takeOver(id string) error {
 			s.log.Info("runs of another engine are taken over", "engine", id, "runs", len(taken))
 		}
 		if damaged == len(owned) {
-			break // what is left cannot be read
+			break // what is left cannot be read, or is left to newer programs
 		}
 		select {
 		case <-time.After(s.opts.Lease / 3):

@@ -111,6 +111,9 @@ func (e *Engine) recordSignal(ctx context.Context, runID, name string, signal *r
 		case rec.State.Final():
 			return fmt.Errorf("%w: the run is %s", ErrConflict, rec.State)
 		}
+		if err := record.Rewritable(rec.Needs); err != nil {
+			return err
+		}
 		ops := []store.Op{put, store.Check(record.RunKey(runID), rev)}
 		if e.sched.fleet != nil {
 			ops = run.Send(runID, *rec, rev, put)
@@ -295,8 +298,8 @@ func (q requests) strayReturned(k record.Key) {
 		s.upkeep.retryStore("note the return of a call that was given up", func() error {
 			for {
 				head, rev, err := s.ledger.Resource(q.ctx, k)
-				if err != nil || head == nil || head.Stray == "" || head.Stray != q.member().ID || s.pool.IsAway(k) {
-					return err
+				if err != nil || head == nil || head.Stray == "" || head.Stray != q.member().ID || s.pool.IsAway(k) || record.Rewritable(head.Needs) != nil {
+					return err // the mark is void when this engine leaves
 				}
 				next := *head
 				next.Stray = ""
@@ -362,6 +365,9 @@ func (q requests) preemption(ctx context.Context, next *record.Resource) ([]stor
 		return nil, nil
 	}
 	active, err := q.sched.ledger.Run(ctx, by.Run)
+	if err == nil {
+		err = record.Rewritable(active.Rec.Needs)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -372,6 +378,9 @@ func (q requests) preemption(ctx context.Context, next *record.Resource) ([]stor
 func (q requests) stopRun(ctx context.Context, of *record.RunState, stop run.StopRequest) error {
 	doubt := false // a commit may have happened
 	for {
+		if err := record.Rewritable(of.Rec.Needs); err != nil {
+			return fmt.Errorf("run %s: %w", of.ID, err)
+		}
 		switch {
 		case doubt && asksFor(&of.Rec, &stop, q.sched.limits):
 			return nil

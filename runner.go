@@ -198,6 +198,11 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			s.answer(inbox, err)
 			s.dropForeign(r)
 			return next
+		case errors.Is(err, ErrUnsupported):
+			s.answer(inbox, err)
+			s.fleet.claimer().leaveToNewer(r.ID, err)
+			s.dropForeign(r)
+			return next
 		case errors.Is(err, errEnded):
 			s.answer(inbox, fmt.Errorf("%w: run %s has ended", ErrConflict, r.ID))
 			s.forget(r)

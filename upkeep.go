@@ -181,7 +181,7 @@ func (u *upkeep) correctResyncs() error {
 func (u *upkeep) moveResync(ctx context.Context, k record.Key, due, now record.Time, rest record.Resync) error {
 	for {
 		head, rev, err := u.sched.ledger.Resource(ctx, k)
-		if err != nil || head == nil || head.Resync != due {
+		if err != nil || head == nil || head.Resync != due || record.Rewritable(head.Needs) != nil {
 			return err
 		}
 		next := *head
@@ -209,7 +209,7 @@ func (u *upkeep) resyncDue() (next record.Time, err error) {
 			err = u.resyncOne(u.ctx, due, k)
 		}
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, ErrUnsupported): // done, removed, being deleted, or left to newer programs
 		case ledger.Permanent(err), errors.Is(err, ErrInvalid):
 			u.sched.log.Error("resource cannot be run again", "resource", k.String(), "error", err)
 		default:
@@ -227,6 +227,9 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 	}
 	if head == nil || head.Resync != due {
 		_, err := u.sched.ledger.Commit(ctx, []store.Op{store.Delete(record.ResyncKey(due, k))})
+		return err
+	}
+	if err := record.Rewritable(head.Needs); err != nil {
 		return err
 	}
 	pipeline, _, err := u.sched.ledger.Pipeline(ctx, head.Pipeline)
@@ -272,7 +275,7 @@ func (u *upkeep) reconcileType(kind string) error {
 			return head.Pipeline == "" && head.Status.Phase == plan.Skipped
 		})
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // done, removed, or being deleted
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, ErrUnsupported): // done, removed, being deleted, or left to newer programs
 		case ledger.Permanent(err):
 			u.sched.log.Error("resource that no driver listened to cannot go on", "resource", text.Plain(k.String()), "error", err)
 		default:

@@ -28,7 +28,7 @@ func ClassOf(first Kind, others []Kind) Class {
 		return ClassTimeout
 	case is(KindCanceled, "superseded", "shutdown", "lease-lost"):
 		return ClassCancellation
-	case is("store-conflict", "store-closed", "store-locked", "store-corrupt", "store-unknown"):
+	case is("store-conflict", "store-closed", "store-locked", "store-corrupt", "store-unknown", "store-unavailable", "store-gap"):
 		return ClassError
 	}
 	return ClassFailure

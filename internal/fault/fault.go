@@ -18,6 +18,8 @@ var (
 	Gap        = errors.New("conveyor: events are missing")
 	Shutdown   = errors.New("conveyor: shutting down")
 	LeaseLost  = errors.New("conveyor: lease lost")
+	// Unsupported is that of records which a newer program has written.
+	Unsupported = errors.New("conveyor: not supported by this program")
 )
 
 // Text is the error of a text that is not a value of its type. It is an [Invalid].

@@ -33,10 +33,11 @@ var kinds = []struct {
 	{KindTooLarge, TooLarge}, {KindInvalid, Invalid}, {KindTimeout, Timeout},
 	{KindCanceled, Canceled}, {KindNotFound, NotFound},
 	{"exists", Exists}, {"conflict", Conflict}, {"closed", Closed}, {"superseded", Superseded},
-	{"gap", Gap}, {"shutdown", Shutdown}, {"lease-lost", LeaseLost},
+	{"gap", Gap}, {"shutdown", Shutdown}, {"lease-lost", LeaseLost}, {"unsupported", Unsupported},
 	{"context-canceled", context.Canceled}, {"context-deadline", context.DeadlineExceeded},
 	{"store-not-found", store.ErrNotFound}, {"store-conflict", store.ErrConflict}, {"store-closed", store.ErrClosed},
 	{"store-locked", store.ErrLocked}, {"store-corrupt", store.ErrCorrupt}, {"store-unknown", store.ErrUnknown},
+	{"store-unavailable", store.ErrUnavailable}, {"store-gap", store.ErrGap},
 }
 
 // KindsOf returns the kinds of an error: the first one, and all others. The caller reports whether the error wraps a

@@ -46,7 +46,7 @@ const Together = 32
 
 // TakeOver makes runs of an engine that is marked dead those of another engine, and returns the runs that are its own now, as they
 // were before. It leaves out the runs that somebody else has taken over, and removes their entries. damaged is called for a run
-// that cannot be read, which stays where it is.
+// that cannot be read, or that only a newer program can take over. It stays where it is.
 //
 // After an error, the runs that are returned have been taken over, and nobody knows of the others.
 func TakeOver(ctx context.Context, l *ledger.Ledger, from string, runs []string, by *run.Member, damaged func(run string, err error)) (taken []*record.RunState, err error) {
@@ -63,6 +63,12 @@ func TakeOver(ctx context.Context, l *ledger.Ledger, from string, runs []string,
 			}
 			if err != nil {
 				return taken, err
+			}
+			if r != nil {
+				if err := record.Rewritable(r.Rec.Needs); err != nil {
+					damaged(id, err)
+					continue
+				}
 			}
 			if r == nil || r.Rec.Owner != from {
 				if err := forget(ctx, l, from, id); err != nil {

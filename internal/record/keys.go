@@ -19,6 +19,8 @@ import (
 const Version = 3
 
 // SharedVersion is the version of the records on a shared store. A program that does not know of other engines must not open it.
+// Programs of several versions work there at the same time while they are upgraded, so a later version does not change the format of
+// the store: each record says by itself what it needs (see [Rewritable]).
 const SharedVersion = 4
 
 // The keys, and what is kept under each of them. A name contains no slash. Therefore a key can be divided into names in

@@ -2,6 +2,12 @@
 // not know how records are read or written, and it takes no decision about a run.
 package record
 
+import (
+	"fmt"
+
+	"github.com/conveyor-go/conveyor/internal/fault"
+)
+
 // Key identifies a resource by its type and its name.
 type Key struct {
 	Type string `json:"resource"`
@@ -10,6 +16,18 @@ type Key struct {
 
 // String returns "type/name".
 func (k Key) String() string { return k.Type + "/" + k.Name }
+
+// Rewritable returns nil if this program can rewrite a record on a shared store that needs a format, and an error that wraps
+// [fault.Unsupported] otherwise. Rewriting drops the fields that this program does not know.
+//
+// A program that writes such a field of a resource must do so only while no engine of a lower format has the active run of the
+// resource, because that engine has to note in the record of the resource that the run has ended.
+func Rewritable(needs int) error {
+	if needs <= SharedVersion {
+		return nil
+	}
+	return fmt.Errorf("%w: its records have format %d, and this program knows %d; make the call with the newer program", fault.Unsupported, needs, SharedVersion)
+}
 
 // Format is the record under [FormatKey]. It holds the version of the records in the store.
 type Format struct {

@@ -34,6 +34,7 @@ type Resource struct {
 	Resync          Time     `json:"resync,omitempty"`    // when a resync is due, unless another run comes first; 0 means never
 	Lane            string   `json:"lane,omitempty"`      // of Pending on a shared store; see Lane
 	Stray           string   `json:"stray,omitempty"`     // the engine on a shared store that has given up a call for the resource which has not returned
+	Needs           int      `json:"needs,omitempty"`     // the lowest format of a program that may write the record; see Rewritable
 	LastRun         int64    `json:"lastRun,omitempty"`   // the highest number that was ever given to a run; see Run.Number
 	UpdatedBy       string   `json:"updatedBy,omitempty"` // who has made the last change, or has asked for the deletion
 	// Change is the origin of the change that Pending takes up, if Pending was there before the change. It is nil
@@ -105,6 +106,7 @@ func (r *Resource) AppendJSON(b []byte) []byte {
 	w.int("resync", int64(r.Resync), false)
 	w.text("lane", r.Lane, false)
 	w.text("stray", r.Stray, false)
+	w.int("needs", int64(r.Needs), false)
 	w.int("lastRun", r.LastRun, false)
 	w.text("updatedBy", r.UpdatedBy, false)
 	if r.Change != nil {

@@ -66,6 +66,7 @@ type Ownership struct {
 	Turn    int64  `json:"turn,omitempty"`    // how often an owner has written the record
 	Signals int64  `json:"signals,omitempty"` // how many signals were ever sent to the run
 	Slot    int64  `json:"slot,omitempty"`    // the place among the active runs of the pipeline, counted from 1; 0 for none
+	Needs   int    `json:"needs,omitempty"`   // the lowest format of a program that may write the record; see [Rewritable]
 }
 
 func (o *Ownership) append(w *writer) {
@@ -74,6 +75,7 @@ func (o *Ownership) append(w *writer) {
 	w.int("turn", o.Turn, false)
 	w.int("signals", o.Signals, false)
 	w.int("slot", o.Slot, false)
+	w.int("needs", int64(o.Needs), false)
 }
 
 // Key returns the key of the resource of the run.

@@ -21,6 +21,11 @@ func (t *Transition) begin() (proceed bool, err error) {
 		return false, err
 	}
 	head := t.head
+	if head != nil {
+		if err := record.Rewritable(head.Needs); err != nil {
+			return false, err
+		}
+	}
 	known := head != nil && head.ID == t.rec.ResourceID
 	if known && head.Pending != t.run.ID {
 		waits, err := t.reader.IsPending(t.run.ID, &t.rec)
