@@ -131,6 +131,12 @@ type Options struct {
 	// Poll is how often an engine on a shared store looks for changes while the watch of the store does not work, and for runs that
 	// it had to leave alone. 0 means 1s. It has no effect on a store that is not shared.
 	Poll time.Duration
+	// Letters has the engine apply the resources that [NewLetter] has put into a shared store. The letters are divided among the live
+	// engines that have this option. [New] returns an [ErrInvalid] if the store is not shared.
+	Letters bool
+	// LetterAge is how long a letter is tried again that cannot be applied yet: because its pipeline has not been saved, its resource is
+	// being deleted, or too many runs wait. Then it is refused. 0 means 24h. It has no effect without Letters.
+	LetterAge time.Duration
 	// Limits bound what the engine accepts and keeps.
 	Limits Limits
 	// Retention bounds how many ended runs and earlier generations are kept. The zero value keeps everything.
@@ -197,6 +203,7 @@ const (
 	longestLease         = time.Hour
 	defaultPoll          = time.Second
 	leastPoll            = 10 * time.Millisecond
+	defaultLetterAge     = 24 * time.Hour
 )
 
 func (o Options) validate(f *fault.Fields) {
@@ -218,6 +225,9 @@ func (o Options) validate(f *fault.Fields) {
 	if o.Poll != 0 && (o.Poll < leastPoll || o.Poll > longestLease) {
 		f.Add(fault.Invalidf("Poll", "%s is not between %s and %s", o.Poll, leastPoll, longestLease))
 	}
+	if o.LetterAge < 0 {
+		f.Add(fault.Invalidf("LetterAge", "%s is negative", o.LetterAge))
+	}
 	validateRetry(o.Retry, "Retry", f)
 	o.Limits.validate(f)
 	o.Retention.validate(f)
@@ -235,6 +245,9 @@ func (o Options) withDefaults(accepts store.Limits) Options {
 	}
 	if o.Poll == 0 {
 		o.Poll = defaultPoll
+	}
+	if o.LetterAge == 0 {
+		o.LetterAge = defaultLetterAge
 	}
 	o.Limits = o.Limits.withDefaults(accepts)
 	return o
@@ -260,6 +273,9 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	}
 	opts.validate(&f)
 	opts.Limits.validateStore(accepts, &f)
+	if _, shared := st.(store.Watcher); opts.Letters && !shared {
+		f.Add(fault.Invalidf("Letters", "needs a store that is shared (a store.Watcher); leave it out"))
+	}
 	wrapped := wrap(opts.Wrap, &f)
 	if err := fieldErrors(f.List()); err != nil {
 		return nil, err
@@ -272,6 +288,9 @@ func New(st store.Store, opts Options) (*Engine, error) {
 	e.sched.joinFleet(kept, func() string { return e.ids.Next(clock.Now()) })
 	e.upkeep = newUpkeep(e)
 	e.sched.upkeep = e.upkeep
+	if e.opts.Letters {
+		e.sched.postbox = &postbox{engine: e, mail: make(chan struct{}, 1)}
+	}
 	return e, nil
 }
 

@@ -294,6 +294,9 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	}
 	id := e.ids.Next(now)
 	rec := s.enqueueNewRun(k, id, now, want)
+	if want.answer != nil {
+		want.extra = append(want.extra, want.answer(id)...)
+	}
 	lane := record.Lane(next.Pipeline, k)
 	if s.fleet != nil {
 		asked, err := s.fleet.requests().preemption(s.base, next)

@@ -129,6 +129,12 @@ func (f *fleet) join(ctx context.Context) error {
 func (f *fleet) work(start func(func())) {
 	f.beating.Go(func() { f.seat.Load().Run(f.beat) })
 	start(f.loop)
+	if f.sched.postbox != nil {
+		start(f.sched.postbox.work)
+		start(func() {
+			f.hint(f.ctx, record.LetterPrefix, 0, func(string) error { f.sched.postbox.look(); return nil })
+		})
+	}
 	look := func(string) error { f.look(); return nil }
 	for prefix, do := range map[string]func(key string) error{
 		record.EnginePrefix:   func(string) error { f.wakeMember(); return nil },
@@ -303,7 +309,7 @@ func driversOf(peers []member.Peer) string {
 func (p *seat) Load() record.Heartbeat {
 	s := p.fleet.sched
 	st := s.pool.Stats()
-	h := record.Heartbeat{Owned: st.Tasks, Busy: st.Busy, Free: st.Workers - st.Busy}
+	h := record.Heartbeat{Owned: st.Tasks, Busy: st.Busy, Free: st.Workers - st.Busy, Letters: s.opts.Letters}
 	for _, name := range s.drivers.all() {
 		if pipeline, planned := strings.CutPrefix(name, plan.PlannerName("")); planned {
 			h.Planned = append(h.Planned, pipeline)

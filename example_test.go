@@ -740,6 +740,85 @@ func startShared(st *memory.Shared, name string, drivers ...string) *conveyor.En
 	return engine
 }
 
+// A program that has no engine asks those on a shared store to apply a resource. Where the store is in the database of the program, the
+// letter can be part of a transaction of the program.
+func ExampleNewLetter() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	id, letter, err := conveyor.NewLetter(conveyor.As(ctx, "web"), newBuild("app", ""), conveyor.LetterOptions{ID: "order-17"})
+	check(err)
+	_, err = st.Commit(ctx, letter)
+	check(err)
+
+	engine := startPostman(st)
+	run, err := engine.Wait(ctx, awaitLetter(engine, id).Run)
+	check(err)
+	fmt.Println(run.Resource, "for", run.By, run.State)
+	check(engine.Shutdown(ctx))
+	// Output: build/app for web succeeded
+}
+
+// startPostman starts an engine that applies letters.
+func startPostman(st *memory.Shared) *conveyor.Engine {
+	ctx := context.Background()
+	engine, err := conveyor.New(st.Join(), conveyor.Options{Letters: true})
+	check(err)
+	check(engine.Register("driver-1", conveyor.DriverFunc(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+		return conveyor.Done(), nil
+	})))
+	check(engine.SavePipeline(ctx, conveyor.PipelineSpec{Name: "ci", Resource: "build", Steps: []conveyor.Step{{Driver: "driver-1"}}}))
+	check(engine.Start(ctx))
+	return engine
+}
+
+// awaitLetter waits until a letter is answered.
+func awaitLetter(engine *conveyor.Engine, id string) *conveyor.Letter {
+	for {
+		letter, err := engine.Letter(context.Background(), id)
+		check(err)
+		if !letter.AnsweredAt.IsZero() {
+			return letter
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func ExampleEngine_Letter() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	stale := newBuild("app", "")
+	stale.Version = 3
+	id, letter, err := conveyor.NewLetter(ctx, stale, conveyor.LetterOptions{})
+	check(err)
+	_, err = st.Commit(ctx, letter)
+	check(err)
+	engine := startPostman(st)
+	defer engine.Shutdown(ctx)
+	answer := awaitLetter(engine, id)
+	fmt.Println(answer.Resource, errors.Is(answer.Err, conveyor.ErrConflict))
+	// Output: build/app true
+}
+
+func ExampleEngine_Letters() {
+	ctx := context.Background()
+	st := memory.NewShared()
+	for _, name := range []string{"app", "tool"} {
+		_, letter, err := conveyor.NewLetter(ctx, newBuild(name, ""), conveyor.LetterOptions{ID: "letter-" + name})
+		check(err)
+		_, err = st.Commit(ctx, letter)
+		check(err)
+	}
+	reader, err := conveyor.New(st.Join(), conveyor.Options{}) // reading needs no start
+	check(err)
+	for letter, err := range reader.Letters(ctx) {
+		check(err)
+		fmt.Println(letter.ID, letter.Resource, "waits:", letter.AnsweredAt.IsZero())
+	}
+	// Output:
+	// letter-app build/app waits: true
+	// letter-tool build/tool waits: true
+}
+
 func ExampleEngine_Engines() {
 	ctx := context.Background()
 	st := memory.NewShared()

@@ -45,7 +45,8 @@ type scheduler struct {
 	driverWaits driverWaits
 	flusher     flusher
 	upkeep      *upkeep
-	fleet       *fleet // nil unless the store is shared
+	fleet       *fleet   // nil unless the store is shared
+	postbox     *postbox // nil unless the engine applies letters
 	clock       *clock.Watch
 
 	// workers call drivers. There are at most Options.Workers of them. A worker works on one run after the other and ends

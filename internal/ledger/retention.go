@@ -120,7 +120,46 @@ func (p *Pruner) PruneAll(ctx context.Context, pause func()) error {
 	if err := p.Flush(ctx); err != nil {
 		return err
 	}
-	return damage
+	return errors.Join(damage, p.pruneAnswers(ctx))
+}
+
+// pruneAnswers removes what has become of letters: with the run that a letter has led to, and of a letter that was refused when Age
+// covers it.
+func (p *Pruner) pruneAnswers(ctx context.Context) error {
+	var old []store.Op
+	for r, err := range p.ledger.Store.List(ctx, store.Query{Prefix: record.AnsweredPrefix}) {
+		if err != nil {
+			return err
+		}
+		a := new(record.Answered)
+		if record.Decode(r, a) != nil {
+			continue
+		}
+		if a.Run != "" {
+			_, err := p.ledger.Store.Get(ctx, record.RunKey(a.Run))
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		} else if p.keep.Age == 0 || a.At.Add(p.keep.Age) > p.now {
+			continue
+		}
+		if old = append(old, store.Delete(r.Key).If(r.Revision)); len(old) == p.ledger.Batch {
+			if _, err := p.ledger.Commit(ctx, old); err != nil && !errors.Is(err, store.ErrConflict) {
+				return err
+			}
+			old = nil
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	if _, err := p.ledger.Commit(ctx, old); err != nil && !errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	return nil
 }
 
 // maxRepeats bounds how often resources are looked at again because a record has changed since it was read.

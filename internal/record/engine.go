@@ -47,6 +47,7 @@ type Heartbeat struct {
 	Owned   int      `json:"owned,omitempty"`   // the unfinished runs that the engine owns
 	Busy    int      `json:"busy,omitempty"`    // workers
 	Free    int      `json:"free,omitempty"`    // workers
+	Letters bool     `json:"letters,omitempty"` // whether the engine applies letters
 }
 
 // Check returns what is wrong with the record, and an empty text if nothing is.
