@@ -160,6 +160,7 @@ type host struct {
 	held      bool     // a step must wait for an abandoned call
 	waits     bool     // a step must wait for a worker or for a place of its driver
 	nobody    bool     // the engine was not one of those on record when the decision began
+	yields    bool     // another engine that has a worker can go on with the run
 	noRoom    bool     // the run must wait for a place within the run limit of its pipeline
 }
 
@@ -190,6 +191,9 @@ func (h *host) Start(name string, finalize bool) run.Grant {
 		h.waits = true
 		return run.Later
 	case sched.NoWorker:
+		if h.yields && s.fleet.claimer().isFreeElsewhere(name) {
+			return run.Elsewhere
+		}
 		h.waits = true
 		return run.NoWorker
 	}

@@ -265,6 +265,7 @@ func (p *seat) Seen(others []member.Peer) {
 	if driversOf(before) != driversOf(others) {
 		f.look() // a run can go on here that waited for another engine, or the other way round
 	}
+	f.claimer().giveAway()
 }
 
 // seenBeat is a heartbeat of another engine.
@@ -523,13 +524,36 @@ func (f *fleet) claimer() claimer { return claimer{f} }
 
 // hasElsewhere reports whether another engine that is live has a driver.
 func (c claimer) hasElsewhere(driver string) bool {
-	pipeline, planned := strings.CutPrefix(driver, plan.PlannerName(""))
-	return slices.ContainsFunc(c.peers(), func(p member.Peer) bool {
-		if planned {
-			return slices.Contains(p.Heartbeat.Planned, pipeline)
-		}
-		return slices.Contains(p.Heartbeat.Drivers, driver)
-	})
+	return slices.ContainsFunc(c.peers(), func(p member.Peer) bool { return has(p, driver) })
+}
+
+// has reports whether an engine has a driver, or the Planner that stands behind the name.
+func has(p member.Peer, driver string) bool {
+	if pipeline, planned := strings.CutPrefix(driver, plan.PlannerName("")); planned {
+		return slices.Contains(p.Heartbeat.Planned, pipeline)
+	}
+	return slices.Contains(p.Heartbeat.Drivers, driver)
+}
+
+// isFreeElsewhere reports whether another engine that is live has a driver and a free worker.
+func (c claimer) isFreeElsewhere(driver string) bool {
+	return slices.ContainsFunc(c.peers(), func(p member.Peer) bool { return p.Heartbeat.Free > 0 && has(p, driver) })
+}
+
+// giveAway releases runs that have begun and have waited for a worker for a third of a lease, if another engine has free workers: at most
+// as many runs as workers.
+func (c claimer) giveAway() {
+	s, free := c.sched, 0
+	for _, p := range c.peers() {
+		free += p.Heartbeat.Free
+	}
+	if free == 0 || s.pool.Waiting() == 0 {
+		return
+	}
+	before := clock.Now().Add(-s.opts.Lease / 3).UnixNano()
+	for _, r := range s.pool.Overdue(before, free) {
+		s.background.goBefore(sched.Draining, func() { s.drive(r, message{yield: true}, false) })
+	}
 }
 
 // claim makes runs without an owner its own that this engine can go on with. It returns when the next one is due.

@@ -78,6 +78,7 @@ type message struct {
 	stop    *stopRequest
 	found   string       // the key of the entry by which the run, which had no owner, was found
 	refresh bool         // somebody has changed the record of the run
+	yield   bool         // the run has waited for long for a worker, which another engine may have
 	handled chan<- error // receives a value when the message was handled; size 1, so that the sender never blocks; can be nil
 }
 
@@ -266,6 +267,7 @@ func (d *decision) refresh() error {
 		if m.found != "" {
 			d.in.Found = m.found
 		}
+		d.host.yields = d.host.yields || m.yield
 		if m.refresh {
 			if err := f.requests().reread(d.runner); err != nil {
 				return err

@@ -143,6 +143,24 @@ func (p *Pool[K, T]) Waiting() int {
 	return p.ready.Len()
 }
 
+// Overdue returns the owners of tasks that have begun and have waited for a worker since before a time, at most n of them.
+func (p *Pool[K, T]) Overdue(before int64, n int) (owners []T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ready.Len() == 0 {
+		return nil
+	}
+	for _, t := range p.tasks {
+		if len(owners) == n {
+			break
+		}
+		if t.begun && t.turn.Waits() && t.since <= before {
+			owners = append(owners, t.Owner)
+		}
+	}
+	return owners
+}
+
 // Contended reports whether another task would get the next free worker if t waited for one too.
 func (p *Pool[K, T]) Contended(t *Task[K, T]) bool {
 	p.mu.Lock()
