@@ -432,4 +432,24 @@ var bugs = []bug{
 		new:  "	t.hasStray = live && !$BUG\n",
 		in:   "tests/engines", by: "TestEngines18ADriverThatDoesNotReturnKeepsItsResource", says: "FAIL",
 	},
+	{
+		// The goroutine that makes the run sleeps where it could be preempted. Without that the bug shows once in thousands of runs.
+		name: "rule 2, a run is given a turn before it is known to be in the making",
+		file: "decision.go",
+		old:  "	r := &runner{task: task{ID: id, Key: k}, busy: true}\n",
+		new: `	if $BUG {
+		r := s.take(id, k, lane)
+		time.Sleep(10 * time.Millisecond)
+		r.mu.Lock()
+		r.busy, r.leftovers = true, 0
+		r.wakeLocked()
+		r.log, r.outputs = s.newLog(id, 0), map[string]json.RawMessage{}
+		r.mu.Unlock()
+		r.held.Run = &record.RunState{ID: id, Rec: rec}
+		return r
+	}
+	r := &runner{task: task{ID: id, Key: k}, busy: true}
+`,
+		in: "tests/engines", by: "TestEngines02ARunIsKeptThatIsGivenATurnWhileItIsMade", says: "the engine finds the call of its run",
+	},
 }
