@@ -255,8 +255,11 @@ func (a *attempt) callReturned(o *outcome, worker bool) (next *attempt, late boo
 		s.abandoned.remove(a)
 		s.pool.Returned(r.Key)
 		s.pool.Done(a.driver.calls, 1, nil)
-		s.fleet.requests().strayReturned(r.Key)
-		s.fleet.lookIfLeft()
+		if s.fleet != nil {
+			s.fleet.requests().strayReturned(r.Key)
+			s.fleet.recheck(r.ID) // it can be released now
+			s.fleet.lookIfLeft()
+		}
 		return nil, true
 	}
 	s.pool.Done(a.driver.calls, 1, &r.task)

@@ -223,7 +223,10 @@ func (p *seat) Lost() {
 	p.lost.Store(true)
 	f.seat.CompareAndSwap(p, nil)
 	s.log.Warn("another engine has marked this one dead, because its lease was over; it begins anew", "engine", p.ID)
-	s.loseAttempts()
+	for _, a := range s.runningAttempts() {
+		a.Cancel(ErrLeaseLost)
+		a.abandonCall() // so that no other call for the resource begins here before this one has returned
+	}
 	s.background.Go(func() {
 		for _, r := range s.pool.Owners() {
 			s.background.Go(func() { s.drive(r, message{refresh: true}, false) })

@@ -319,10 +319,11 @@ func (s *shutdown) rejoin(ctx context.Context) error {
 	until, cancel := s.storeDeadline(ctx)
 	defer cancel()
 	named := s.abandoned.list()
-	if s.join(ctx, until) && len(s.abandoned.list()) <= len(named) {
+	recorded := s.join(ctx, until)
+	if recorded && len(s.abandoned.list()) <= len(named) {
 		return nil
 	}
-	return s.shutdownError(ctx, true)
+	return s.shutdownError(ctx, recorded)
 }
 
 // lastMoment is the largest part of the time before the deadline of Shutdown that is left for returning, and the least time
@@ -416,8 +417,12 @@ func (s *shutdown) join(ctx, until context.Context) (recorded bool) {
 			_ = s.workers.Wait() // all workers return nil
 		}
 	})
-	if recorded {
+	switch {
+	case s.fleet == nil:
+	case recorded:
 		s.fleet.leave(until)
+	default:
+		s.fleet.stopBeat() // the others take its runs over when its lease is over
 	}
 	s.events.Close() // after all goroutines that publish events have ended
 	s.observer.finish(until)

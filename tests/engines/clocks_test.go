@@ -214,7 +214,7 @@ func TestEngines13AClockThatIsAheadIsAheadInTheStore(t *testing.T) {
 		clock := ahead{disk.Join(), 10 * time.Minute}
 		now := time.Now().UnixNano()
 		id, later := new(ids.IDs).Next(time.Now()), new(ids.IDs).Next(time.Now().Add(10*time.Minute))
-		key := fmt.Sprintf("rdy/any/p/%016x/%s", now, id)
+		key := fmt.Sprintf("~rdy/any/p/%016x/%s", now, id)
 		_, err := clock.Commit(t.Context(), store.Put(key, fmt.Appendf(nil, `{"at":%d,"n":%d,"hash":"%064x"}`, now, 7, now)))
 		require.NoError(t, err)
 		got, err := clock.Get(t.Context(), key)
@@ -223,7 +223,7 @@ func TestEngines13AClockThatIsAheadIsAheadInTheStore(t *testing.T) {
 		require.Equal(t, fmt.Sprintf(`{"at":%d,"n":7,"hash":"%064x"}`, now, now), string(got.Value))
 		for r, err := range disk.List(t.Context(), store.Query{}) {
 			require.NoError(t, err)
-			require.Equal(t, fmt.Sprintf("rdy/any/p/%016x/%s", now+int64(10*time.Minute), later[:10]+id[10:]), r.Key)
+			require.Equal(t, fmt.Sprintf("~rdy/any/p/%016x/%s", now+int64(10*time.Minute), later[:10]+id[10:]), r.Key)
 			require.Equal(t, fmt.Sprintf(`{"at":%d,"n":7,"hash":"%064x"}`, now+int64(10*time.Minute), now), string(r.Value))
 		}
 	})

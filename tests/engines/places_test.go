@@ -131,15 +131,15 @@ func fillPlaces(t *testing.T, w *world, f fault, n int, most *atomic.Int64) (str
 		require.NoError(t, p.stop())
 	}
 	for key := range w.records() {
-		require.False(t, strings.HasPrefix(key, "slt/"), key)
+		require.False(t, strings.HasPrefix(key, "~slt/"), key)
 	}
 	return hit.Load()
 }
 
 // active counts the runs that have begun and not ended.
 func (w *world) active() (n int) {
-	for r := range w.disk.List(context.Background(), store.Query{Prefix: "act/"}) {
-		run, err := w.disk.Get(context.Background(), "run/"+strings.TrimPrefix(r.Key, "act/"))
+	for r := range w.disk.List(context.Background(), store.Query{Prefix: "~act/"}) {
+		run, err := w.disk.Get(context.Background(), "run/"+strings.TrimPrefix(r.Key, "~act/"))
 		if err == nil && strings.Contains(string(run.Value), `"state":"running"`) {
 			n++
 		}

@@ -43,9 +43,9 @@ func startSurvivor(t *testing.T, disk *memory.Shared, drivers map[string]rig.Fun
 		var put int64
 		takeover := false
 		for _, op := range ops {
-			if strings.HasPrefix(op.Key(), "own/") && op.Removes() {
+			if strings.HasPrefix(op.Key(), "~own/") && op.Removes() {
 				takeover = true
-			} else if strings.HasPrefix(op.Key(), "own/") {
+			} else if strings.HasPrefix(op.Key(), "~own/") {
 				put++
 			}
 		}
@@ -78,9 +78,9 @@ func owned(t *testing.T, disk *memory.Shared) (live, dead int) {
 		require.NoError(t, err)
 		marked[strings.TrimPrefix(r.Key, "eng/")] = strings.Contains(string(r.Value), `"dead":`)
 	}
-	for r, err := range disk.List(t.Context(), store.Query{Prefix: "own/"}) {
+	for r, err := range disk.List(t.Context(), store.Query{Prefix: "~own/"}) {
 		require.NoError(t, err)
-		engine, _, _ := strings.Cut(strings.TrimPrefix(r.Key, "own/"), "/")
+		engine, _, _ := strings.Cut(strings.TrimPrefix(r.Key, "~own/"), "/")
 		if gone, known := marked[engine]; known && !gone {
 			live++
 		} else {

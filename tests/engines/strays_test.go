@@ -1,0 +1,79 @@
+package engines_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
+)
+
+// TestEngines08AShutdownThatTheStoreDoesNotAnswerEndsTheHeartbeat has a call of the store hang while an engine is shut down. The process
+// lives on.
+func TestEngines08AShutdownThatTheStoreDoesNotAnswerEndsTheHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Taking(long)})
+		require.NoError(t, first.Start(t.Context()))
+		second, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		hang := true
+		o.onCommit(func(ops []store.Op) error {
+			if strings.HasPrefix(ops[0].Key(), "stp/") && hang {
+				hang = false
+				time.Sleep(long) // one call of the store hangs
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*lease)
+		defer cancel()
+		require.ErrorContains(t, first.Shutdown(ctx), "the store has not answered")
+		again, cancel := context.WithTimeout(t.Context(), lease)
+		defer cancel()
+		require.ErrorContains(t, first.Shutdown(again), "the store has not answered", "nothing has changed")
+		untilEnded(t, second, run.ID, 30*lease)
+		time.Sleep(2 * long)
+	})
+}
+
+func TestEngines18ARunIsReleasedWhenTheStrayHasReturned(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		first := w.begin("first", map[string]rig.Func{"a": rig.Deaf(10*time.Second, conveyor.Done(), nil)})
+		second := w.begin("second", map[string]rig.Func{"b": quick})
+		time.Sleep(5 * lease)
+		p := rig.PipelineOf("a")
+		p.Finally = []conveyor.Step{{Driver: "b"}}
+		first.mustSave(p)
+		run := first.mustApply(rig.Object("x", 1))
+		synctest.Wait()
+		require.NoError(t, first.Cancel(t.Context(), run.ID, "enough"))
+		require.Equal(t, conveyor.StateCanceled, untilEnded(t, second.Engine, run.ID, long).State)
+	})
+}
+
+// TestEngines18AnEngineThatBeginsAnewDoesNotCallBesideItsOwnCall has a driver not return when its engine was marked dead.
+func TestEngines18AnEngineThatBeginsAnewDoesNotCallBesideItsOwnCall(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		deaf := rig.Deaf(4*time.Second, conveyor.Done(), nil)
+		first := w.begin("first", map[string]rig.Func{"a": rig.InTurn(deaf, quick)})
+		second := w.begin("second", nil)
+		time.Sleep(5 * lease)
+		first.mustSave(rig.PipelineOf("a"))
+		run := first.mustApply(rig.Object("x", 1))
+		synctest.Wait()
+		next := second.mustApply(rig.Object("x", 2))
+		require.NoError(t, second.Cancel(t.Context(), run.ID, "enough"))
+		first.hold(3 * lease / 2)
+		require.NoError(t, untilEnded(t, second.Engine, next.ID, 20*lease).Err())
+	})
+}
