@@ -303,7 +303,7 @@ func (d *decision) decide() (err error) {
 	r.mu.Lock()
 	d.leftovers = r.leftovers
 	r.mu.Unlock()
-	d.in.Leftovers = d.leftovers > 0
+	d.in.Leftovers = d.leftovers > 0 || r.held.Run.Rec.Signals > 0 // of which another engine may have sent the last one just now
 	limits := s.limits
 	limits.Changes = d.part.changes
 	d.t, err = run.Next(&r.held, &d.in, s.view, &d.host, limits)
