@@ -79,7 +79,7 @@ func (l late) enter(kind string) (leave func()) {
 // spend lets some time pass, or lets other goroutines go first.
 func (s *schedule) spend(d *rand.Rand, often int) {
 	switch {
-	case s.slow == 0:
+	case s.slow == 0 || s.isCalm():
 		for range d.IntN(4) {
 			runtime.Gosched()
 		}
@@ -175,11 +175,11 @@ func (s *schedule) isOf(engine string, p *process) bool {
 	return err == nil && record.Decode(r, &rec) == nil && rec.Name == p.name
 }
 
-// isMarked reports whether an engine is marked dead.
-func (s *schedule) isMarked(engine string) bool {
+// isLive reports whether an engine is on record, and not marked dead.
+func (s *schedule) isLive(engine string) bool {
 	r, err := s.disk.Get(context.Background(), record.EngineKey(engine))
 	var rec record.Engine
-	return err == nil && record.Decode(r, &rec) == nil && rec.Dead != 0
+	return err == nil && record.Decode(r, &rec) == nil && rec.Dead == 0
 }
 
 // engineChanged looks at a commit that puts the record of an engine.
@@ -204,11 +204,6 @@ func (k witness) engineChanged(before, after store.Record) {
 	}
 }
 
-// wasAway reports whether a process could not reach the store at some time since another time.
-func (s *schedule) wasAway(p *process, since time.Time) bool {
-	return slices.ContainsFunc(s.away[p], func(a absence) bool { return a.until.After(since) })
-}
-
 // runChanged looks at a commit that puts the record of a run.
 func (k witness) runChanged(before, after store.Record) {
 	s, p, id := k.s, k.p, strings.TrimPrefix(after.Key, record.RunPrefix)
@@ -221,7 +216,7 @@ func (k witness) runChanged(before, after store.Record) {
 	mine := was.Owner != "" && s.isOf(was.Owner, p)
 	switch {
 	case is.Owner != was.Owner && is.Owner != "":
-		if !s.isOf(is.Owner, p) || s.isMarked(is.Owner) {
+		if !s.isOf(is.Owner, p) || !s.isLive(is.Owner) {
 			s.blame("%s makes another, or an engine that is marked, the owner of run %s", p.name, id)
 		}
 		if is.Claims <= was.Claims {
@@ -230,18 +225,18 @@ func (k witness) runChanged(before, after store.Record) {
 		switch {
 		case was.Owner != "":
 			s.seen[sawTakeover]++
-			if !s.isMarked(was.Owner) {
+			if s.isLive(was.Owner) {
 				s.blame("%s takes run %s over from an engine that is live", p.name, id)
 			}
 		case before.Value != nil:
 			s.seen[sawClaim]++
 		}
-	case is.Owner == "" && was.Owner != "":
+	case is.Owner == "" && was.Owner != "" && !is.State.Final():
 		s.seen[sawRelease]++
-		if !mine && !is.State.Final() {
+		if !mine {
 			s.blame("%s releases run %s of another", p.name, id)
 		}
-	case was.Owner != "" && !mine && (is.State != was.State || is.Turn != was.Turn || is.Claims != was.Claims || is.Outcome != was.Outcome || is.Slot != was.Slot):
+	case was.Owner != "" && !mine && (is.Owner != was.Owner || is.State != was.State || is.Turn != was.Turn || is.Claims != was.Claims || is.Outcome != was.Outcome || is.Slot != was.Slot):
 		s.blame("%s writes run %s, which another owns: %s", p.name, id, after.Value)
 	}
 	if is.Started != 0 && !is.State.Final() {
@@ -378,6 +373,7 @@ func (s *schedule) checkPauses(p *process, rec *record.Run, step string, of conv
 type visit struct {
 	seen
 	key     conveyor.Key
+	engine  string    // the id under which the process has called
 	ctxOver time.Time // when its context ended; zero if it has not
 }
 
@@ -413,7 +409,7 @@ func (s *schedule) work(ctx context.Context, p *process, req *conveyor.Request) 
 		}
 	}()
 	length := pick(d, 0, upTo(d, time.Millisecond), upTo(d, 50*time.Millisecond), upTo(d, lease), upTo(d, 3*lease))
-	deaf := s.deaf && oneIn(d, 12)
+	deaf := s.deaf && oneIn(d, 6)
 	if deaf {
 		length = lease + upTo(d, 8*lease)
 	}
@@ -509,10 +505,11 @@ func (s *schedule) called(p *process, req *conveyor.Request) (*visit, *rand.Rand
 		}
 	}
 	rec, err := s.run(v.run)
+	v.engine = rec.Owner
 	switch {
 	case err != nil:
 		s.blame("%s calls step %s of run %s, which is not there", p.name, v.step, v.run)
-	case !s.isOf(rec.Owner, p) || s.isMarked(rec.Owner):
+	case !s.isOf(rec.Owner, p) || !s.isLive(rec.Owner):
 		s.blame("%s calls step %s of run %s, which it does not own, or not any more", p.name, v.step, v.run)
 	}
 	if s.stepOver(v.run, v.step) {
@@ -529,7 +526,7 @@ func (s *schedule) called(p *process, req *conveyor.Request) (*visit, *rand.Rand
 }
 
 // checkOverlap looks at a call that begins while another call for the same resource is under way. That may be if they are steps of
-// one run that need not wait for each other, or if the engine of the earlier call was away: either its process stood still, or the
+// one run that need not wait for each other, or if the engine of the earlier call is live no more: its process stood still, or the
 // driver has ignored the end of its context for a third of a lease.
 func (s *schedule) checkOverlap(o, v *visit) {
 	if o.run == v.run && o.of == v.of && o.step != v.step {
@@ -537,7 +534,7 @@ func (s *schedule) checkOverlap(o, v *visit) {
 	}
 	ignored := !o.ctxOver.IsZero() && v.began.Sub(o.ctxOver) >= lease/3
 	stood := slices.ContainsFunc(s.away[o.of], func(a absence) bool { return a.frozen && !a.until.Before(v.began) })
-	if o.of != v.of && s.wasAway(o.of, o.began) && (ignored || stood) {
+	if o.of != v.of && !s.isLive(o.engine) && (ignored || stood) {
 		s.seen[sawOverlap]++
 		return
 	}
