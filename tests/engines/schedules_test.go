@@ -180,6 +180,7 @@ type schedule struct {
 	tokens map[string]int64
 	away   map[*process][]absence
 	beats  map[string]time.Time // the newest heartbeats of engines
+	listen map[string]time.Time // since when drivers listen, by the keys of their records
 	atWork map[string]string    // the pipelines of the runs that have begun and not ended
 	acked  []ack
 	calm   bool // everything shall come to its end
@@ -219,7 +220,7 @@ func pick[T any](d *rand.Rand, from ...T) T { return from[d.IntN(len(from))] }
 func newSchedule(t *testing.T, seed int) *schedule {
 	s := &schedule{
 		world: newWorld(t), seed: seed, drivers: map[string][]int{}, along: map[conveyor.Key]string{}, seen: sightings{},
-		asked: map[string]int{}, times: map[string]int{}, tokens: map[string]int64{}, away: map[*process][]absence{}, atWork: map[string]string{}, beats: map[string]time.Time{},
+		asked: map[string]int{}, times: map[string]int{}, tokens: map[string]int64{}, away: map[*process][]absence{}, atWork: map[string]string{}, beats: map[string]time.Time{}, listen: map[string]time.Time{},
 	}
 	d := s.on("setup")
 	places := 2 + d.IntN(2)
@@ -712,6 +713,11 @@ func (s *schedule) requireReconciled() {
 	for _, run := range runs {
 		require.True(s.t, run.State.Final(), run.ID)
 	}
+	for _, run := range runs {
+		if run.Resource.Type == "loose" && !run.StartedAt.IsZero() {
+			s.requireListeners(run)
+		}
+	}
 	for _, a := range s.acked {
 		ok := slices.ContainsFunc(runs, func(r *conveyor.Run) bool {
 			stands := !r.StartedAt.IsZero() || r.State == conveyor.StateCanceled || r.State == conveyor.StateSkipped
@@ -722,4 +728,16 @@ func (s *schedule) requireReconciled() {
 		}
 	}
 	s.check()
+}
+
+// requireListeners makes sure that a run has a step for each driver that has listened for some time when the run began, also for
+// those whose processes were down.
+func (s *schedule) requireListeners(run *conveyor.Run) {
+	for key, since := range s.listen {
+		driver := key[strings.LastIndexByte(key, '/')+1:]
+		isOf := func(step conveyor.StepRun) bool { return step.Driver == driver }
+		if run.StartedAt.Sub(since) > 10*lease && !slices.ContainsFunc(run.Steps, isOf) {
+			s.accuse("run %s of %s has no step for %s", run.ID, run.Resource, driver)
+		}
+	}
 }

@@ -127,14 +127,16 @@ func (k witness) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 			k.s.beats[strings.TrimPrefix(key, record.HeartbeatPrefix)] = time.Now()
 		case "eng":
 			k.engineChanged(was[key], now)
+		case "lst":
+			if _, known := k.s.listen[key]; !known {
+				k.s.listen[key] = time.Now()
+			}
 		case "run":
 			k.runChanged(was[key], now)
 		case "stp", "ckp":
 			k.stepChanged(was, now)
 		case "res":
-			if strings.Contains(string(now.Value), `"stray":`) && !strings.Contains(string(was[key].Value), `"stray":`) {
-				k.s.seen[sawStray]++
-			}
+			k.resourceChanged(was[key], now)
 		}
 	}
 	return rev, nil
@@ -201,6 +203,21 @@ func (k witness) engineChanged(before, after store.Record) {
 		if since := time.Since(k.s.beats[strings.TrimPrefix(after.Key, record.EnginePrefix)]); since < lease {
 			k.s.blame("%s marks %s dead, whose last heartbeat was written %s ago", k.p.name, is.Name, since)
 		}
+	}
+}
+
+// resourceChanged looks at a commit that puts the record of a resource.
+func (k witness) resourceChanged(before, after store.Record) {
+	s := k.s
+	var was, is record.Resource
+	s.mustDecode(before, &was)
+	s.mustDecode(after, &is)
+	if is.Stray != "" && was.Stray == "" {
+		s.seen[sawStray]++
+	}
+	active, err := s.run(is.Active)
+	if err == nil && (is.Supersede || is.Deleted != 0 && conveyor.Cause(active.Cause) != conveyor.CauseDeleted) && active.Stop == "" && active.Outcome == 0 {
+		s.blame("%s leaves run %s at work, which is to end", k.p.name, is.Active)
 	}
 }
 
