@@ -124,7 +124,11 @@ func (k witness) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 		now := store.Record{Key: key, Value: op.Value()}
 		switch kindOf(key) {
 		case "hbt":
-			k.s.beats[strings.TrimPrefix(key, record.HeartbeatPrefix)] = time.Now()
+			id, now := strings.TrimPrefix(key, record.HeartbeatPrefix), time.Now()
+			if last, known := k.s.beats[id]; known && now.Sub(last) > 2*lease/3 {
+				k.s.anew[id] = now
+			}
+			k.s.beats[id] = now
 		case "eng":
 			k.engineChanged(was[key], now)
 		case "lst":
@@ -202,6 +206,9 @@ func (k witness) engineChanged(before, after store.Record) {
 		k.s.seen[sawMark]++
 		if since := time.Since(k.s.beats[strings.TrimPrefix(after.Key, record.EnginePrefix)]); since < lease {
 			k.s.blame("%s marks %s dead, whose last heartbeat was written %s ago", k.p.name, is.Name, since)
+		}
+		if since := time.Since(k.s.anew[is.By]); since < lease && !k.s.faulty { // a commit that comes later was decided before the gap
+			k.s.blame("%s marks %s dead, and has renewed its own lease after a gap %s ago", k.p.name, is.Name, since)
 		}
 	}
 }
@@ -551,7 +558,7 @@ func (s *schedule) checkOverlap(o, v *visit) {
 	}
 	ignored := !o.ctxOver.IsZero() && v.began.Sub(o.ctxOver) >= lease/3
 	stood := slices.ContainsFunc(s.away[o.of], func(a absence) bool { return a.frozen && !a.until.Before(v.began) })
-	if o.of != v.of && !s.isLive(o.engine) && (ignored || stood) {
+	if !s.isLive(o.engine) && (ignored || stood) {
 		s.seen[sawOverlap]++
 		return
 	}
