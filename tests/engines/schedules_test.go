@@ -109,13 +109,14 @@ const (
 	sawFault      = "commits that went wrong"
 	sawWait       = "waits until a run has ended"
 	sawCheckpoint = "checkpoints"
+	sawListener   = "steps of listeners"
 	sawAway       = "calls of clients refused for want of a lease"
 )
 
 // interesting is what must have happened in a few hundred seeds.
 var interesting = []string{
 	sawCall, sawResumed, sawFinalize, sawLeaseLost, sawClaim, sawRelease, sawTakeover, sawMark, sawLeave, sawKill, sawShutdown, sawCutOff,
-	sawFreeze, sawOutage, sawGap, sawCoalesced, sawPause, sawCancel, sawDelete, sawSignal, sawEdit, sawLate, sawRetry, sawTrigger, sawSupersede, sawFault, sawWait, sawCheckpoint,
+	sawFreeze, sawOutage, sawGap, sawCoalesced, sawPause, sawCancel, sawDelete, sawSignal, sawEdit, sawLate, sawRetry, sawTrigger, sawSupersede, sawFault, sawWait, sawCheckpoint, sawListener,
 }
 
 // seedOfRun returns the seed that -run asks for by name.
@@ -755,7 +756,11 @@ func (s *schedule) requireListeners(run *conveyor.Run) {
 	for key, since := range s.listen {
 		driver := key[strings.LastIndexByte(key, '/')+1:]
 		isOf := func(step conveyor.StepRun) bool { return step.Driver == driver }
-		if run.StartedAt.Sub(since) > 10*lease && !slices.ContainsFunc(run.Steps, isOf) {
+		switch {
+		case run.StartedAt.Sub(since) < 5*lease: // it may have been planned before
+		case slices.ContainsFunc(run.Steps, isOf):
+			s.saw(sawListener)
+		default:
 			s.accuse("run %s of %s has no step for %s", run.ID, run.Resource, driver)
 		}
 	}
