@@ -260,7 +260,7 @@ func cross(t *testing.T, p passage, ask request, at int, after bool) (struck boo
 		rig.RequireAtRest(t, w.disk)
 		time.Sleep(2 * lease)
 		for key := range w.records() {
-			require.NotRegexp(t, "^(own|ask|rdy|slt|act|sig)/", key, "left when all is done")
+			require.NotRegexp(t, "^(own|ask|rdy|slt|act)/", key, "left when all is done")
 		}
 	})
 	return struck
