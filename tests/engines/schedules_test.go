@@ -360,7 +360,7 @@ func (s *schedule) register(p *process, driver string) {
 // strike is how a commit of a process goes wrong.
 func (s *schedule) strike(p *process, n int) fault {
 	d := s.on("strike", p.name, n)
-	if !s.faulty || !oneIn(d, 25) || s.isCalm() {
+	if !s.faulty || !oneIn(d, 12) || s.isCalm() {
 		return fine
 	}
 	s.saw(sawFault)
