@@ -61,7 +61,7 @@ func TestEnginesAnySchedule(t *testing.T) {
 			})
 		}
 	})
-	if t.Failed() {
+	if t.Failed() || all[sawCall] == 0 { // -run asks for none of them
 		return
 	}
 	for _, what := range slices.Sorted(maps.Keys(all)) {
