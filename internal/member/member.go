@@ -203,6 +203,7 @@ func (m *Member) renew(ctx context.Context) (renewed bool) {
 		m.heartbeat = rev
 		m.others.Renewed(m.now().Mono)
 		m.mu.Lock()
+		m.fenced = m.fenced || m.fence.Closed(m.now()) // since a moment ago, so that guard has not seen it
 		m.fence.Renewed(began)
 		m.mu.Unlock()
 		m.tell(func() bool {

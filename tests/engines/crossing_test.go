@@ -97,7 +97,7 @@ func (c *crossing) List(ctx context.Context, q store.Query) iter.Seq2[store.Reco
 }
 
 func (c *crossing) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
-	if len(ops) > 0 && strings.HasPrefix(ops[0].Key(), "hbt/") {
+	if len(ops) > 0 && strings.HasPrefix(ops[0].Key(), "~hbt/") {
 		return c.line.Commit(ctx, ops...)
 	}
 	var keys []string
@@ -260,7 +260,7 @@ func cross(t *testing.T, p passage, ask request, at int, after bool) (struck boo
 		rig.RequireAtRest(t, w.disk)
 		time.Sleep(2 * lease)
 		for key := range w.records() {
-			require.NotRegexp(t, "^(own|ask|rdy|slt|act)/", key, "left when all is done")
+			require.NotRegexp(t, "^~(own|ask|rdy|slt|act|sig)/", key, "left when all is done")
 		}
 	})
 	return struck
@@ -276,7 +276,7 @@ func (w *world) onlyRun() string {
 
 // hasEnded reports whether a run is over.
 func (w *world) hasEnded(run string) bool {
-	_, err := w.disk.Get(context.Background(), "act/"+run)
+	_, err := w.disk.Get(context.Background(), "~act/"+run)
 	return err != nil
 }
 

@@ -257,12 +257,11 @@ func newSchedule(t *testing.T, seed int) *schedule {
 	return s
 }
 
-// somePlaces chooses the places whose processes have a driver, one at least. Deaf drivers are everywhere, so that no run is to go on
-// elsewhere behind a call that has not returned.
+// somePlaces chooses the places whose processes have a driver, one at least.
 func (s *schedule) somePlaces(d *rand.Rand, places int) (some []int) {
 	some = append(some, d.IntN(places))
 	for i := range places {
-		if i != some[0] && (oneIn(d, 2) || s.deaf) {
+		if i != some[0] && oneIn(d, 2) {
 			some = append(some, i)
 		}
 	}
@@ -707,8 +706,8 @@ func (s *schedule) comeToRest(d *rand.Rand) {
 
 // signalAll sends a signal to each run that has not ended, for the steps that wait for one.
 func (s *schedule) signalAll() {
-	for r := range s.disk.List(context.Background(), store.Query{Prefix: "act/"}) {
-		run := strings.TrimPrefix(r.Key, "act/")
+	for r := range s.disk.List(context.Background(), store.Query{Prefix: "~act/"}) {
+		run := strings.TrimPrefix(r.Key, "~act/")
 		if s.awaits(run) {
 			_ = s.pure.Signal(context.Background(), run, "go", "at last")
 		}

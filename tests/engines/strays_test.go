@@ -2,7 +2,9 @@ package engines_test
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,5 +77,68 @@ func TestEngines18AnEngineThatBeginsAnewDoesNotCallBesideItsOwnCall(t *testing.T
 		require.NoError(t, second.Cancel(t.Context(), run.ID, "enough"))
 		first.hold(3 * lease / 2)
 		require.NoError(t, untilEnded(t, second.Engine, next.ID, 20*lease).Err())
+	})
+}
+
+// TestEngines09ASignalOfAnotherEngineEndsWithItsRun has a signal come between the decision that ends a run and its commit.
+func TestEngines09ASignalOfAnotherEngineEndsWithItsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		second, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		var run *conveyor.Run
+		var asked atomic.Bool
+		o.onCommit(func(ops []store.Op) error {
+			ends := slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "~act/") && op.Removes() })
+			if ends && asked.CompareAndSwap(false, true) {
+				require.NoError(t, second.Signal(t.Context(), run.ID, "go", nil))
+			}
+			return nil
+		})
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		untilEnded(t, second, run.ID, 10*lease)
+		require.True(t, asked.Load())
+		time.Sleep(long)
+		require.Empty(t, rig.Drain(t, disk.List(t.Context(), store.Query{Prefix: "~sig/"})))
+	})
+}
+
+// TestEngines07WhatIsDueWhileTheFenceIsClosedForAMomentGoesOn has a run come due while the fence is closed for so short a time that nobody
+// is told.
+func TestEngines07WhatIsDueWhileTheFenceIsClosedForAMomentGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		back := make(chan struct{})
+		e, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.InTurn(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-back
+			return conveyor.RequeueAfter(675 * time.Millisecond), nil
+		}, quick)})
+		require.NoError(t, e.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		run, err := e.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		var heartbeats, looks atomic.Int64
+		o.onCommit(func(ops []store.Op) error {
+			if strings.HasPrefix(ops[0].Key(), "~hbt/") {
+				switch heartbeats.Add(1) {
+				case 1:
+					time.Sleep(33 * time.Millisecond)
+				case 2: // it is answered just before the fence closes by its beginning, and after the fence has closed by the one before
+					close(back)
+					time.Sleep(660 * time.Millisecond)
+				}
+			}
+			return nil
+		})
+		o.onList(func(prefix string) error {
+			if prefix == "eng/" && heartbeats.Load() == 2 && looks.Add(1) == 1 {
+				time.Sleep(10 * time.Millisecond) // the fence closes meanwhile, and nobody is told
+			}
+			return nil
+		})
+		untilEnded(t, e, run.ID, long)
 	})
 }

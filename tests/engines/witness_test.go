@@ -14,6 +14,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/rig"
+	"github.com/conveyor-go/conveyor/internal/shortlived"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/memory"
 )
@@ -61,7 +62,11 @@ func (l late) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 	return l.line.Commit(ctx, ops...)
 }
 
-func kindOf(key string) string { return key[:min(3, len(key))] }
+// kindOf returns the first three letters of a key, without the tilde of what comes and goes.
+func kindOf(key string) string {
+	key = strings.TrimPrefix(key, shortlived.Letter)
+	return key[:min(3, len(key))]
+}
 
 // enter is the time before a call. It returns the time after it.
 func (l late) enter(kind string) (leave func()) {
@@ -124,7 +129,7 @@ func (k witness) Commit(ctx context.Context, ops ...store.Op) (store.Revision, e
 		now := store.Record{Key: key, Value: op.Value()}
 		switch kindOf(key) {
 		case "hbt":
-			id, now := strings.TrimPrefix(key, record.HeartbeatPrefix), time.Now()
+			id, now := strings.TrimPrefix(key, shortlived.Letter+record.HeartbeatPrefix), time.Now()
 			if last, known := k.s.beats[id]; known && now.Sub(last) > 2*lease/3 {
 				k.s.anew[id] = now
 			}
