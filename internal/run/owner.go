@@ -53,7 +53,7 @@ func (t *Transition) settleOwner() {
 	if t.rewrite && (t.rec.Owner == m.ID || was == m.ID) {
 		t.rec.Turn++
 	}
-	t.extra = append(t.extra, moveEntries(t.entriesBefore(), t.entriesAfter())...)
+	t.moveEntries()
 	switch {
 	case t.rec.Owner == m.ID && was != m.ID:
 		t.extra = append(t.extra, m.Live)
@@ -62,6 +62,16 @@ func (t *Transition) settleOwner() {
 	}
 	if m.Unpaused.Key() != "" && t.startsAnew() {
 		t.extra = append(t.extra, m.Unpaused)
+	}
+}
+
+// moveEntries appends to extra what makes the index show the run as it is after the transition. The entry by which the run was found goes
+// if it is for nothing. It can be gone since, when another engine has had the run in between, so it never stands for one that must be there.
+func (t *Transition) moveEntries() {
+	before, after := t.entriesBefore(), t.entriesAfter()
+	t.extra = append(t.extra, moveEntries(before, after)...)
+	if t.found != "" && !slices.Contains(before, t.found) && !slices.Contains(after, t.found) {
+		t.extra = append(t.extra, store.Delete(t.found))
 	}
 }
 
@@ -99,11 +109,7 @@ func (t *Transition) entriesBefore() (keys []string) {
 	if t.created {
 		return pendingEntry(t.before)
 	}
-	keys = entries(t.run.ID, &t.run.Rec, t.state.Head, func() *record.RunState { return t.run })
-	if t.found != "" && !slices.Contains(keys, t.found) {
-		keys = append(keys, t.found)
-	}
-	return keys
+	return entries(t.run.ID, &t.run.Rec, t.state.Head, func() *record.RunState { return t.run })
 }
 
 // entriesAfter returns what entriesBefore returns after the transition.

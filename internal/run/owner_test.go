@@ -267,3 +267,21 @@ func TestEngines17TwoClaimsOfARunAreToldApart(t *testing.T) {
 	}
 	require.NotEqual(t, first[0], first[1])
 }
+
+// TestEngines04AReleaseWritesTheEntryByWhichTheRunWasFoundBefore has an engine find a run that another engine has in between, and release
+// it again when it has taken it over: the entry by which it was found is gone meanwhile.
+func TestEngines04AReleaseWritesTheEntryByWhichTheRunWasFoundBefore(t *testing.T) {
+	w := newWorld(t)
+	e := w.share(2)
+	w.host.register("a")
+	k := w.activeRun(listOf("a"), []record.Step{{State: plan.Queued}})
+	owner := slices.Sorted(maps.Keys(e.live))[0]
+	w.write(run.TakeOver(w.recOf(k), e.live[owner])...)
+	k.state = run.State{}
+	w.memberOf = func(*heldRun) *run.Member { return e.live[owner] }
+	w.host.lacks = map[string]bool{owner + " a": true}
+	entry := record.ReadyKey(record.Ready{Driver: "a", Lane: record.Lane(w.recOf(k).Rec.Pipeline, w.recOf(k).Rec.Key()), Run: k.id})
+	tr := w.next(k, w.input(k, run.Input{Found: entry}))
+	require.Empty(t, tr.Rec().Owner)
+	require.True(t, slices.ContainsFunc(tr.Ops(), func(op store.Op) bool { return op.Key() == entry && op.Writes() && !op.Removes() }), "%v", tr.Ops())
+}
