@@ -1,0 +1,302 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
+)
+
+// The limits of a commit and of a group. A group of more than one commit is within them too.
+const (
+	maxBytes = 16 << 20
+	maxOps   = 8192
+)
+
+// grace is how much longer than Patience a commit tries to find out what came of it. After that time the server has either
+// finished it or refuses it, because it comes too late.
+const grace = 10 * time.Second
+
+// doubtful is how long after that the writes can still come, if the clock of the server is set.
+const doubtful = time.Second
+
+// outcome is what came of a group.
+type outcome struct {
+	base   int64    // the newest revision before the group
+	failed []int32  // the commits of which a condition did not hold, counted from 1, in order
+	keys   [][]byte // for each of them, a key whose condition did not hold; empty if that is not known any more
+	revs   []int64  // the revisions of keys
+}
+
+// errLost reports that the answer to a group was lost.
+var errLost = errors.New("the answer of the server was lost")
+
+// commitGroup carries out a group and puts the outcome in each commit. Only the leader calls it.
+func (s *Store) commitGroup(group []*groupcommit.Commit) {
+	done, err := s.carryOut(newArguments(group, s.channel))
+	for i, c := range group {
+		if err != nil {
+			c.Revision, c.Err = 0, err
+			continue
+		}
+		n := int32(i + 1)
+		if at, failed := slices.BinarySearch(done.failed, n); failed {
+			c.Revision, c.Err = 0, done.conflict(at)
+			continue
+		}
+		c.Revision, c.Err = store.Revision(done.base+int64(n)), nil
+	}
+}
+
+func (o outcome) conflict(at int) error {
+	if at >= len(o.keys) {
+		return store.ErrConflict
+	}
+	return conflict(o.keys[at], o.revs[at])
+}
+
+func conflict(key []byte, rev int64) error {
+	return fmt.Errorf("%w: %q has revision %d", store.ErrConflict, key, rev)
+}
+
+// carryOut has a group committed. It tries until Patience is over. Each attempt has a number of its own. An attempt whose
+// answer was lost is settled before the next one, so that at most one of them happens.
+func (s *Store) carryOut(args *arguments) (outcome, error) {
+	deadline := time.Now().Add(s.opts.Patience)
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	if err := s.settleDoubts(ctx); err != nil { // the server is away
+		return outcome{}, unavailable(err)
+	}
+	var wait pause
+	for {
+		s.group++
+		done, err := s.attempt(ctx, args, deadline)
+		if errors.Is(err, errLost) {
+			var happened bool
+			var unsettled error
+			if happened, done, unsettled = s.settle(ctx, s.group, deadline); unsettled != nil {
+				s.doubt(s.group)
+				return outcome{}, fmt.Errorf("%w: %w", store.ErrUnknown, errors.Join(err, unsettled))
+			}
+			if happened {
+				return done, nil
+			}
+		}
+		switch {
+		case err == nil:
+			return done, nil
+		case code(err) == codeLate: // or the clock of the server was set
+			s.setClock(ctx)
+		case !errors.Is(err, errLost) && !passing(err):
+			return outcome{}, s.final(err)
+		}
+		if wait.next(ctx); ctx.Err() != nil {
+			return outcome{}, unavailable(err)
+		}
+	}
+}
+
+// attempt calls the function of a group once. The error wraps errLost if the group may have happened.
+func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time) (done outcome, err error) {
+	// The server must answer while there is time left to settle.
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience*2/3)
+	defer cancel()
+	args.head(s.writer, s.group, s.clock.at(deadline))
+	sent := time.Now()
+	var clock int64
+	err = s.inTurn(ctx, s.commitSQL, args.values, args.types, func(v [][]byte) error {
+		return errors.Join(scan(v[0], &done.base), scanInts(v[1], &done.failed), scanKeys(v[2], &done.keys), scanRevs(v[3], &done.revs), scan(v[4], &clock))
+	})
+	if err == nil {
+		s.clock = serverClock{clock, sent}
+	}
+	return done, err
+}
+
+// settle finds out whether an attempt has happened, and makes sure that it does not happen later. It returns an error if it could
+// not find out.
+func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (happened bool, done outcome, err error) {
+	deadline = deadline.Add(grace)
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
+	var wait pause
+	for {
+		call, cancel := context.WithTimeout(ctx, s.opts.Patience*2/3)
+		happened, done, err = s.callSettle(call, group, s.clock.at(deadline))
+		cancel()
+		switch {
+		case err == nil:
+			return happened, done, nil
+		case code(err) == codeLate:
+			s.setClock(ctx)
+		case !errors.Is(err, errLost) && !passing(err):
+			return false, outcome{}, err
+		}
+		if wait.next(ctx); ctx.Err() != nil {
+			return false, outcome{}, err
+		}
+	}
+}
+
+// doubt notes that an attempt is not settled.
+func (s *Store) doubt(group int64) {
+	s.doubtMu.Lock()
+	defer s.doubtMu.Unlock()
+	s.doubts = append(s.doubts, group)
+	s.inDoubt.Store(true)
+}
+
+// settleDoubts settles the attempts of which a commit has returned ErrUnknown. It returns nil if there are none left.
+func (s *Store) settleDoubts(ctx context.Context) error {
+	if !s.inDoubt.Load() {
+		return nil
+	}
+	s.doubtMu.Lock()
+	defer s.doubtMu.Unlock()
+	for len(s.doubts) > 0 {
+		if err := s.settleDoubt(ctx, s.doubts[0]); err != nil {
+			return err
+		}
+		s.doubts = s.doubts[1:]
+	}
+	s.inDoubt.Store(false)
+	return nil
+}
+
+func (s *Store) settleDoubt(ctx context.Context, group int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
+	defer cancel()
+	clock, err := s.readClock(ctx)
+	if err != nil {
+		return err
+	}
+	_, _, err = s.callSettle(ctx, group, clock.at(time.Now().Add(s.opts.Patience/3)))
+	return err
+}
+
+// callSettle calls the function settle once.
+func (s *Store) callSettle(ctx context.Context, group, until int64) (happened bool, done outcome, err error) {
+	err = s.inTurn(ctx, s.settleSQL, [][]byte{s.writer[:], int64Value(group), int64Value(until)}, settleTypes, func(v [][]byte) error {
+		return errors.Join(scanBool(v[0], &happened), scan(v[1], &done.base), scanInts(v[2], &done.failed))
+	})
+	return happened, done, err
+}
+
+var settleTypes = []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int8OID}
+
+// inTurn calls a function of schema.sql that takes the turn of the store, in a transaction of its own and in one round trip.
+// The error wraps errLost if the transaction may have been committed. Otherwise it was not.
+//
+// The transaction asks for read committed by itself, because a database or a role can have another default. At another level
+// the function would not see the commit that had the turn before it.
+func (s *Store) inTurn(ctx context.Context, sql string, values [][]byte, types []uint32, row func(values [][]byte) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release() // which closes it if it is still in a transaction
+	p := conn.Conn().PgConn().StartPipeline(ctx)
+	p.SendQueryParams("begin isolation level read committed read write", nil, nil, nil, nil)
+	p.SendQueryParams(sql, values, types, binaryFormat, binaryFormat)
+	p.SendQueryParams("commit", nil, nil, nil, nil)
+	err = p.Sync()
+	done := false // the answer to the commit has come
+	for n := 0; err == nil && n < 3; n++ {
+		var result any
+		if result, err = p.GetResults(); err != nil {
+			break
+		}
+		reader, ok := result.(*pgconn.ResultReader)
+		if !ok {
+			err = fmt.Errorf("unexpected answer %T", result)
+			break
+		}
+		for reader.NextRow() {
+			err = errors.Join(err, row(reader.Values()))
+		}
+		tag, closed := reader.Close()
+		if err = errors.Join(err, closed); err == nil && n == 2 {
+			done = tag.String() == "COMMIT"
+		}
+	}
+	if closed := p.Close(); err == nil {
+		err = closed
+	}
+	switch {
+	case done:
+		return nil
+	case refused(err):
+		return err
+	case err == nil:
+		err = errors.New("the server has rolled back")
+	}
+	return fmt.Errorf("%w: %w", errLost, err)
+}
+
+// check judges conditions and returns the newest revision. It writes nothing.
+func (s *Store) check(ctx context.Context, ops []store.Op) (store.Revision, error) {
+	var keys, broken [][]byte
+	var wanted, revs []int64
+	for _, op := range ops {
+		rev, _ := op.Condition()
+		keys, wanted = append(keys, []byte(op.Key())), append(wanted, int64(rev))
+	}
+	var newest int64
+	err := s.read(ctx, func(ctx context.Context) error {
+		if err := s.settleDoubts(ctx); err != nil {
+			return unknown{err}
+		}
+		return s.pool.QueryRow(ctx, s.checkSQL, keys, wanted).Scan(&newest, &broken, &revs)
+	})
+	switch {
+	case err != nil:
+		return 0, asUnknown(err)
+	case len(broken) > 0:
+		return 0, conflict(broken[0], revs[0])
+	}
+	return store.Revision(newest), nil
+}
+
+// unknown is an error for which a read cannot say what is there, because it is not settled whether a commit has happened.
+type unknown struct{ error }
+
+func (u unknown) Unwrap() error { return u.error }
+
+// asUnknown returns the error of a read as the contract has it.
+func asUnknown(err error) error {
+	if u, ok := errors.AsType[unknown](err); ok {
+		return fmt.Errorf("%w: an earlier commit is not settled: %w", store.ErrUnknown, u.error)
+	}
+	return err
+}
+
+// serverClock is what the clock of the server has shown, and a time that was not later.
+type serverClock struct {
+	shown int64 // microseconds
+	sent  time.Time
+}
+
+// at returns what the clock of the server shows at a time, or somewhat more.
+func (c serverClock) at(t time.Time) int64 { return c.shown + t.Sub(c.sent).Microseconds() }
+
+// readClock reads the clock of the server.
+func (s *Store) readClock(ctx context.Context) (serverClock, error) {
+	c := serverClock{sent: time.Now()}
+	err := s.pool.QueryRow(ctx, s.clockSQL).Scan(&c.shown)
+	return c, err
+}
+
+// setClock reads the clock of the server anew, because it was set, or because the machine has slept. Only the leader calls it.
+func (s *Store) setClock(ctx context.Context) {
+	if c, err := s.readClock(ctx); err == nil {
+		s.clock = c
+	}
+}

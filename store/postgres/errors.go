@@ -1,0 +1,129 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// SQLSTATE codes that the functions of schema.sql raise.
+const (
+	codeLate  = "CV001"
+	codeNewer = "CV003"
+)
+
+// code returns the SQLSTATE of an error of the server, or an empty text.
+func code(err error) string {
+	if answer, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return answer.Code
+	}
+	return ""
+}
+
+// refused reports whether the server has answered a statement with an error and has gone on. Nothing of the transaction was
+// written then. An error that ends the connection says nothing of a commit that was under way.
+func refused(err error) bool {
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (answer.SeverityUnlocalized == "ERROR" || answer.SeverityUnlocalized == "" && answer.Severity == "ERROR")
+}
+
+// passing reports whether an error can be over when the same is tried again later.
+func passing(err error) bool {
+	if errors.Is(err, puddle.ErrClosedPool) || errors.Is(err, ErrVersion) || errors.Is(err, pgx.ErrNoRows) {
+		return false
+	}
+	sqlstate := code(err)
+	if len(sqlstate) < 2 {
+		return true // no answer of the server: the connection is lost, or there was none
+	}
+	switch sqlstate {
+	case "55P03", // lock_not_available: others have had their turn for long
+		"25006",          // read_only_sql_transaction: the server has become a standby
+		"57014",          // query_canceled, by a timeout of the server or by an administrator
+		"0A000", "26000": // a cached statement that does not fit any more; pgx forgets it
+		return true
+	}
+	switch sqlstate[:2] {
+	case "08", // connection
+		"40", // transaction rollback
+		"53", // insufficient resources
+		"57", // operator intervention
+		"58": // system error
+		return true
+	}
+	return false
+}
+
+// final returns the error with which a call ends that cannot succeed.
+func (s *Store) final(err error) error {
+	switch sqlstate := code(err); {
+	case errors.Is(err, ErrVersion), errors.Is(err, pgx.ErrNoRows):
+		return err
+	case errors.Is(err, puddle.ErrClosedPool):
+		return fmt.Errorf("%w: the pool is closed: %w", store.ErrClosed, err)
+	case sqlstate == "XX001" || sqlstate == "XX002":
+		return fmt.Errorf("%w: schema %s: %w", store.ErrCorrupt, s.opts.Schema, err)
+	case sqlstate == "42P01" || sqlstate == "42883" || sqlstate == "3F000" || sqlstate == "42703":
+		return fmt.Errorf("%w: schema %s: call Migrate: %w", ErrVersion, s.opts.Schema, err)
+	default:
+		return fmt.Errorf("postgres: schema %s: %w", s.opts.Schema, err)
+	}
+}
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
+
+// The pauses between two attempts to reach the server.
+const (
+	firstPause   = 20 * time.Millisecond
+	longestPause = time.Second
+)
+
+// pause is how long to wait before the next attempt.
+type pause time.Duration
+
+// next waits, longer each time, until ctx ends at the latest.
+func (p *pause) next(ctx context.Context) {
+	*p = min(max(2**p, pause(firstPause)), pause(longestPause))
+	timer := time.NewTimer(time.Duration(*p)/2 + rand.N(time.Duration(*p)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// read calls fn until it succeeds, and no longer than the patience of the store. fn changes nothing, so that it can be called
+// again after a lost answer.
+func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.opts.Patience)
+	defer cancel()
+	var wait pause
+	for {
+		// An attempt leaves time for another one, because a connection can be silent though the server answers others.
+		attempt, cancel := context.WithTimeout(limited, s.opts.Patience/3)
+		err := fn(attempt)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !passing(err):
+			return s.final(err)
+		}
+		if wait.next(limited); limited.Err() != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return unavailable(err)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+// Package postgres is a durable store that several processes share: the tables of a schema in a database of PostgreSQL.
+//
+//	if err := postgres.Migrate(ctx, dsn, postgres.Options{}); err != nil { // once, with the rights to make tables
+//		return err
+//	}
+//	st, err := postgres.Open(ctx, dsn, postgres.Options{})
+//	if err != nil {
+//		return err
+//	}
+//	defer st.Close()
+//
+// A commit that Commit has acknowledged survives what the server's synced WAL survives: a crash of every process and of the
+// machine. With synchronous replication it also survives the loss of the machine. A failover to an asynchronous standby, or a backup,
+// takes the store back; docs/postgres.md of the repository says what is lost then.
+//
+// A commit takes this way through the package. [Store.Commit] puts the commit in a queue (package groupcommit). One of the
+// callers takes all waiting commits and has them carried out by one call of one function in the database (commit.go,
+// arguments.go, schema.sql). The function takes the turn of the store, which is a lock that ends with the transaction, judges
+// all conditions, writes the records, and adds one row to the log. This row is the newest revision, the outcome of the group,
+// and what [Store.Watch] reads (watch.go). Get and List read without a lock (read.go).
+//
+// When the connection breaks before the answer has come, the store asks what came of the group. If the log has no row of the
+// group, the store adds one that keeps the group from being carried out later. So a caller sees [store.ErrUnknown] only if the
+// server could not be asked for [Options].Patience and ten seconds more.
+//
+// The package uses no extension, no temporary table and no session state. It works behind pgbouncer in transaction mode,
+// with any search path, and at any default isolation level.
+package postgres
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
+	"github.com/conveyor-go/conveyor/store/internal/keyrange"
+)
+
+// Store is a handle of a shared store in a database. It implements [store.Store] and [store.Watcher]. Make one with [Open] or
+// [OpenPool]. All handles on one schema, in this process and in others, have the same records.
+type Store struct {
+	statements
+	opts    Options
+	pool    *pgxpool.Pool
+	ownPool bool   // Close closes the pool
+	channel string // of the notifications; empty if there are none
+
+	writer [16]byte // who has written a group; no other handle has the same
+
+	closed  atomic.Bool     // written with open held
+	open    sync.RWMutex    // held for reading by every call, so that Close waits for the calls that have begun
+	closing context.Context // ends when Close begins; what runs in the background and Watch end with it
+	close   context.CancelFunc
+	behind  sync.WaitGroup // what runs in the background
+
+	queue *groupcommit.Queue // the commits under way; the caller that carries out a group of them is the leader
+
+	// Owned by the leader, so unguarded.
+	group int64       // the number of the newest attempt
+	clock serverClock // of the last answer
+
+	// Held while the doubts are settled, because a second caller would only ask the same.
+	doubtMu sync.Mutex
+	doubts  []int64     // the attempts that are not settled
+	inDoubt atomic.Bool // whether there are any
+
+	wakes  *wakes    // wake what waits for a new commit
+	listen sync.Once // the first Watch begins to listen
+}
+
+var (
+	_ store.Store   = (*Store)(nil)
+	_ store.Watcher = (*Store)(nil)
+	_ store.Limited = (*Store)(nil)
+)
+
+// Limits implements [store.Limited].
+func (s *Store) Limits() store.Limits {
+	return store.Limits{
+		Value: store.MaxValue, Ops: maxOps, Bytes: maxBytes,
+		Commit:  s.opts.Patience + grace + time.Second,
+		Unknown: doubtful,
+	}
+}
+
+// Get implements [store.Store].
+func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
+	if ctx.Err() != nil {
+		return store.Record{}, context.Cause(ctx)
+	}
+	if err := s.enter(); err != nil {
+		return store.Record{}, err
+	}
+	defer s.leave()
+	return s.get(ctx, key)
+}
+
+// List implements [store.Store]. It reads about a megabyte, or 256 records, at a time.
+func (s *Store) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
+	alive := func() error { return s.alive(ctx) }
+	fetch := func(page []store.Record, r keyrange.Range, limit int) ([]store.Record, bool, error) {
+		return s.page(ctx, page, r, limit)
+	}
+	return keyrange.Pages(q, alive, fetch, nil)
+}
+
+// Commit implements [store.Store]. Nothing was written when it returns [store.ErrUnavailable], after [Options].Patience.
+func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return 0, err
+	}
+	if err := s.Limits().Check(ops); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	if !slices.ContainsFunc(ops, store.Op.Writes) {
+		return s.check(ctx, ops)
+	}
+	rev, err := s.queue.Commit(ctx, ops)
+	if err == nil {
+		s.wakes.wake()
+	}
+	return rev, err
+}
+
+// Close implements [store.Store]. The records stay. A pool that the caller has made stays open.
+func (s *Store) Close() error {
+	s.close()
+	s.open.Lock()
+	defer s.open.Unlock()
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.behind.Wait()
+	if s.ownPool {
+		s.pool.Close()
+	}
+	return nil
+}
+
+// enter keeps the store open until leave is called. It returns an error, and leave must not be called, if the store is closed.
+func (s *Store) enter() error {
+	s.open.RLock()
+	if s.closed.Load() {
+		s.open.RUnlock()
+		return store.ErrClosed
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.open.RUnlock() }
+
+func (s *Store) alive(ctx context.Context) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case s.closed.Load():
+		return store.ErrClosed
+	}
+	return nil
+}

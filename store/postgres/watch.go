@@ -1,0 +1,241 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/conveyor-go/conveyor/store"
+)
+
+// logPage is the largest number of rows of the log that are read at once.
+const logPage = 100
+
+// Watch implements [store.Watcher]. It reads the log, and learns by a notification, or after [Options].Poll, that there is
+// something to read. It ends with [store.ErrGap] if the log does not go back that far any more (see [Options].LogAge), and if the
+// server has been taken back to a state in which a revision that was told does not exist.
+func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		at := int64(after) // everything up to this revision was told
+		poll := newPoll(s)
+		defer poll.stop()
+		for {
+			happened := s.wakes.next()
+			page, err := s.changesAfter(ctx, at)
+			if err != nil {
+				yield(store.Change{}, err)
+				return
+			}
+			for _, row := range page {
+				for _, c := range row.changes(prefix, at) {
+					if err := s.alive(ctx); err != nil {
+						yield(store.Change{}, err)
+						return
+					}
+					if !yield(c, nil) {
+						return
+					}
+				}
+				at = row.rev
+			}
+			if len(page) == 0 {
+				poll.wait(ctx, happened)
+				continue
+			}
+			if !yield(store.Change{Revision: store.Revision(at)}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// changesAfter returns the next rows of the log. It tries until ctx ends or the store is closed.
+func (s *Store) changesAfter(ctx context.Context, at int64) (page []logRow, err error) {
+	s.listen.Do(s.startListening)
+	var wait pause
+	for {
+		if err := s.alive(ctx); err != nil {
+			return nil, err
+		}
+		page, err = s.logAfter(ctx, at)
+		switch {
+		case err == nil:
+			return page, gap(page, at)
+		case s.closing.Err() != nil:
+			return nil, store.ErrClosed
+		case ctx.Err() == nil && !passing(err):
+			return nil, s.final(err)
+		}
+		wait.next(ctx)
+	}
+}
+
+// logRow is a row of the log.
+type logRow struct {
+	rev, base int64
+	kind      string
+	failed    []int32
+	nums      []int32
+	keys      [][]byte
+}
+
+// gap returns ErrGap if the first of the rows after a revision does not follow it.
+func gap(page []logRow, at int64) error {
+	for _, row := range page {
+		if row.base > at {
+			return fmt.Errorf("%w: revision %d is older than the log", store.ErrGap, at)
+		}
+		if row.kind == "j" && row.base < at {
+			return fmt.Errorf("%w: revision %d was lost when the server was taken back to revision %d", store.ErrGap, at, row.base)
+		}
+		at = row.rev
+	}
+	return nil
+}
+
+// logAfter reads the rows of the log after a revision. It ends early when the store closes.
+func (s *Store) logAfter(ctx context.Context, at int64) (page []logRow, err error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	rows, err := s.pool.Query(ctx, s.logSQL, at, logPage)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (row logRow, err error) {
+		err = r.Scan(&row.rev, &row.base, &row.kind, &row.failed, &row.nums, &row.keys)
+		return row, err
+	})
+}
+
+// changes returns the changes under a prefix that come after a revision, in the order of their revisions.
+func (r logRow) changes(prefix string, at int64) (all []store.Change) {
+	for i, key := range r.keys {
+		n := r.nums[i]
+		if _, failed := slices.BinarySearch(r.failed, n); failed || r.base+int64(n) <= at || !strings.HasPrefix(string(key), prefix) {
+			continue
+		}
+		all = append(all, store.Change{Key: string(key), Revision: store.Revision(r.base + int64(n))})
+	}
+	slices.SortStableFunc(all, func(a, b store.Change) int { return int(a.Revision - b.Revision) })
+	return all
+}
+
+// poll is how a Watch waits.
+type poll struct {
+	s     *Store
+	timer *time.Timer
+}
+
+func newPoll(s *Store) *poll { return &poll{s, time.NewTimer(0)} }
+
+func (p *poll) stop() { p.timer.Stop() }
+
+// wait waits for a notification, for the next time to ask, or for the end.
+func (p *poll) wait(ctx context.Context, happened <-chan struct{}) {
+	every := p.s.opts.Poll
+	if every == 0 {
+		if every = defaultPoll; p.s.wakes.listening.Load() {
+			every = pollWhileListened
+		}
+	}
+	p.timer.Reset(every)
+	select {
+	case <-happened:
+	case <-p.timer.C:
+	case <-ctx.Done():
+	case <-p.s.closing.Done():
+	}
+}
+
+// wakes wake those who wait for a new commit.
+type wakes struct {
+	listening atomic.Bool // notifications of the server come
+
+	mu       sync.Mutex // guards happened
+	happened chan struct{}
+}
+
+func newWakes() *wakes { return &wakes{happened: make(chan struct{})} }
+
+// next returns a channel that is closed by the next wake.
+func (w *wakes) next() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.happened
+}
+
+func (w *wakes) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.happened)
+	w.happened = make(chan struct{})
+}
+
+// startListening begins to listen for notifications, unless that is turned off or the store is closing.
+func (s *Store) startListening() {
+	if s.channel == "" || s.enter() != nil {
+		return
+	}
+	defer s.leave()
+	s.behind.Go(func() {
+		var wait pause
+		for s.closing.Err() == nil {
+			if s.listenOnce(s.closing) { // it has listened for a while
+				wait = 0
+			}
+			s.wakes.listening.Store(false)
+			wait.next(s.closing)
+		}
+	})
+}
+
+// listenOnce listens until the connection breaks, outside of the pool. It reports whether there was a connection.
+func (s *Store) listenOnce(ctx context.Context) (listened bool) {
+	conn, err := s.connectToListen(ctx)
+	if err != nil {
+		return false
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
+	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
+		return false
+	}
+	s.wakes.listening.Store(true)
+	s.wakes.wake() // for what was committed before
+	for {
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return true
+		}
+		s.wakes.wake()
+	}
+}
+
+func (s *Store) connectToListen(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
+	defer cancel()
+	if s.opts.ListenDSN != "" {
+		return pgx.Connect(ctx, s.opts.ListenDSN)
+	}
+	config := s.pool.Config()
+	if config.BeforeConnect != nil { // it may set a password that is short-lived
+		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	return pgx.ConnectConfig(ctx, config.ConnConfig)
+}
