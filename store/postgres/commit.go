@@ -124,7 +124,7 @@ func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time
 // settle finds out whether an attempt has happened, and makes sure that it does not happen later. It returns an error if it could
 // not find out.
 func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (happened bool, done outcome, err error) {
-	deadline = deadline.Add(grace)
+	deadline = deadline.Add(s.grace)
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
 	var wait pause

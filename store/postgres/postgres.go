@@ -50,6 +50,7 @@ type Store struct {
 	pool    *pgxpool.Pool
 	ownPool bool   // Close closes the pool
 	channel string // of the notifications; empty if there are none
+	grace   time.Duration
 
 	writer [16]byte // who has written a group; no other handle has the same
 
@@ -84,7 +85,7 @@ var (
 func (s *Store) Limits() store.Limits {
 	return store.Limits{
 		Value: store.MaxValue, Ops: maxOps, Bytes: maxBytes,
-		Commit:  s.opts.Patience + grace + time.Second,
+		Commit:  s.opts.Patience + s.grace + time.Second,
 		Unknown: doubtful,
 	}
 }

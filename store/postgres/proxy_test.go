@@ -21,7 +21,8 @@ type proxy struct {
 	address  string
 	listener net.Listener
 
-	lossy atomic.Bool // connections break now and then
+	lossy    atomic.Bool // connections break now and then
+	vanishes atomic.Bool // the server is away from its next answer on, which does not arrive
 
 	mu    sync.Mutex // guards the fields below
 	pairs map[*pair]bool
@@ -103,6 +104,9 @@ type answers struct {
 }
 
 func (a answers) Write(data []byte) (int, error) {
+	if a.p.vanishes.Swap(false) {
+		a.p.setAway(true)
+	}
 	if a.p.breaks() {
 		return 0, io.ErrClosedPipe
 	}

@@ -65,10 +65,12 @@ create table if not exists {S}.log (
 -- Says on which history of which server the store is. It changes when a standby takes over and when a backup is
 -- restored. Commits that were acknowledged may be lost then, and their revisions must not be given out again.
 create or replace function {S}.place() returns text
-language sql stable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql stable parallel safe -- plpgsql keeps the plan, and there is one call for each group
 as $conveyor$
-  select s.system_identifier::text || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) from pg_control_system() s
-$conveyor$;
+begin
+  return (select s.system_identifier::text from pg_catalog.pg_control_system() s)
+    || '/' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8);
+end $conveyor$;
 
 -- Returns what the clock of the server shows, in microseconds.
 create or replace function {S}.clock() returns bigint
