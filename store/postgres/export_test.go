@@ -14,5 +14,5 @@ func PruneAll(ctx context.Context, s *Store) error {
 // Groups returns the number of groups that the handle has committed. No commit may be under way.
 func Groups(s *Store) int64 { return s.group }
 
-// SetGrace sets how long a commit tries to find out what came of it.
-func SetGrace(s *Store, grace time.Duration) { s.grace = grace }
+// Hasten makes a handle try for a shorter time than can be asked for. No call may be under way.
+func Hasten(s *Store, patience, grace time.Duration) { s.opts.Patience, s.grace = patience, grace }
