@@ -20,7 +20,8 @@ import (
 // load is what writers do to a store while something happens to its server: they count by compare-and-set, and write keys of
 // their own.
 type load struct {
-	counted atomic.Int64  // increments that were acknowledged
+	commits atomic.Int64  // that were acknowledged
+	counted atomic.Int64  // those of them that were increments
 	written [][]string    // keys that were acknowledged, by writer
 	errs    []error       // of each writer, the error that ended it
 	stop    chan struct{} // closed to end the writers
@@ -60,13 +61,22 @@ func (l *load) write(ctx context.Context, s store.Store, w int) error {
 			return err
 		}
 		l.written[w] = append(l.written[w], key)
+		l.commits.Add(1)
 		switch _, err = s.Commit(ctx, store.Put("count", []byte(strconv.Itoa(n+1))).If(rec.Revision)); {
 		case err == nil:
 			l.counted.Add(1)
+			l.commits.Add(1)
 		case !errors.Is(err, store.ErrConflict):
 			return err
 		}
 	}
+}
+
+// await waits until n more commits have been acknowledged.
+func (l *load) await(t testing.TB, n int64) {
+	t.Helper()
+	n += l.commits.Load()
+	require.Eventually(t, func() bool { return l.commits.Load() >= n }, time.Minute, time.Millisecond)
 }
 
 // end ends the writers and checks that nothing acknowledged is lost and that nothing has happened twice.
@@ -74,10 +84,8 @@ func (l *load) end(t testing.TB, s store.Store) {
 	t.Helper()
 	close(l.stop)
 	l.all.Wait()
-	commits := l.counted.Load()
 	for w := range writers {
 		require.NoError(t, l.errs[w], "writer %d", w)
-		commits += int64(len(l.written[w]))
 		found := 0
 		for rec, err := range s.List(t.Context(), store.Query{Prefix: fmt.Sprintf("w%d/", w)}) {
 			require.NoError(t, err)
@@ -89,7 +97,7 @@ func (l *load) end(t testing.TB, s store.Store) {
 	rec, err := s.Get(t.Context(), "count")
 	require.NoError(t, err)
 	require.Equal(t, strconv.FormatInt(l.counted.Load(), 10), string(rec.Value))
-	testenv.Figure(t, "%d commits acknowledged, 0 lost, 0 twice", commits)
+	testenv.Figure(t, "%d commits acknowledged, 0 lost, 0 twice", l.commits.Load())
 }
 
 // watched takes note of the keys that a watch tells.
@@ -139,8 +147,8 @@ func TestTerminatedBackendsLoseNothingAcknowledged(t *testing.T) {
 	l := startLoad(t, a, b)
 	admin := connect(t, server.dsn)
 	terminated := 0
-	for range testenv.Some(t, 6, 100) {
-		time.Sleep(250 * time.Millisecond)
+	for range testenv.Some(t, 5, 100) {
+		l.await(t, 30)
 		var n int
 		require.NoError(t, admin.QueryRow(t.Context(),
 			"select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'terminated'").Scan(&n))
@@ -159,12 +167,12 @@ func TestAServerThatRestartsLosesNothingAcknowledged(t *testing.T) {
 	watch := startWatch(t, b)
 	l := startLoad(t, a, b)
 	for _, crash := range testenv.First(t, 2, true, false, true, false, true, true) {
-		time.Sleep(200 * time.Millisecond)
+		l.await(t, 30)
 		require.NoError(t, cluster.stop(crash))
 		time.Sleep(100 * time.Millisecond)
 		require.NoError(t, cluster.start())
 	}
-	time.Sleep(200 * time.Millisecond)
+	l.await(t, 30)
 	l.end(t, b)
 	watch.end(t, a)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
@@ -80,6 +81,7 @@ func (s *Store) carryOut(args *arguments) (outcome, error) {
 		s.group++
 		done, err := s.attempt(ctx, args, deadline)
 		if errors.Is(err, errLost) {
+			s.breaks.note()
 			var happened bool
 			var unsettled error
 			if happened, done, unsettled = s.settle(ctx, s.group, deadline); unsettled != nil {
@@ -140,6 +142,9 @@ func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (ha
 		case !errors.Is(err, errLost) && !passing(err):
 			return false, outcome{}, err
 		}
+		if errors.Is(err, errLost) {
+			s.breaks.note()
+		}
 		if wait.next(ctx); ctx.Err() != nil {
 			return false, outcome{}, err
 		}
@@ -198,12 +203,11 @@ var settleTypes = []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int8OID}
 // The transaction asks for read committed by itself, because a database or a role can have another default. At another level
 // the function would not see the commit that had the turn before it.
 func (s *Store) inTurn(ctx context.Context, sql string, values [][]byte, types []uint32, row func(values [][]byte) error) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Release() // which closes it if it is still in a transaction
-	p := conn.Conn().PgConn().StartPipeline(ctx)
+	return s.with(ctx, func(conn *pgxpool.Conn) error { return inTurn(ctx, conn.Conn().PgConn(), sql, values, types, row) })
+}
+
+func inTurn(ctx context.Context, conn *pgconn.PgConn, sql string, values [][]byte, types []uint32, row func(values [][]byte) error) (err error) {
+	p := conn.StartPipeline(ctx)
 	p.SendQueryParams("begin isolation level read committed read write", nil, nil, nil, nil)
 	p.SendQueryParams(sql, values, types, binaryFormat, binaryFormat)
 	p.SendQueryParams("commit", nil, nil, nil, nil)
@@ -254,7 +258,7 @@ func (s *Store) check(ctx context.Context, ops []store.Op) (store.Revision, erro
 		if err := s.settleDoubts(ctx); err != nil {
 			return unknown{err}
 		}
-		return s.pool.QueryRow(ctx, s.checkSQL, keys, wanted).Scan(&newest, &broken, &revs)
+		return s.row(ctx, s.checkSQL, []any{keys, wanted}, &newest, &broken, &revs)
 	})
 	switch {
 	case err != nil:
@@ -290,7 +294,7 @@ func (c serverClock) at(t time.Time) int64 { return c.shown + t.Sub(c.sent).Micr
 // readClock reads the clock of the server.
 func (s *Store) readClock(ctx context.Context) (serverClock, error) {
 	c := serverClock{sent: time.Now()}
-	err := s.pool.QueryRow(ctx, s.clockSQL).Scan(&c.shown)
+	err := s.row(ctx, s.clockSQL, nil, &c.shown)
 	return c, err
 }
 

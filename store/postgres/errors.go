@@ -78,6 +78,13 @@ func (s *Store) final(err error) error {
 	}
 }
 
+// noteLoss notes that a connection has broken, if that is what the error says.
+func (s *Store) noteLoss(err error) {
+	if code(err) == "" || !refused(err) {
+		s.breaks.note()
+	}
+}
+
 func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
 
 // The pauses between two attempts to reach the server.
@@ -119,6 +126,7 @@ func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) er
 		case !passing(err):
 			return s.final(err)
 		}
+		s.noteLoss(err)
 		if wait.next(limited); limited.Err() != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)

@@ -50,18 +50,16 @@ func (s *Store) Health(ctx context.Context) (h Health, err error) {
 		if err := s.overview(ctx, &h); err != nil {
 			return err
 		}
-		rows, err := s.pool.Query(ctx, tablesSQL, s.opts.Schema)
-		if err != nil {
-			return err
-		}
-		h.Tables, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (t TableHealth, err error) {
+		return s.rows(ctx, tablesSQL, []any{s.opts.Schema}, func(r pgx.Rows) error {
+			var t TableHealth
 			var vacuumed *time.Time
-			if err = r.Scan(&t.Name, &t.Live, &t.Dead, &t.Bytes, &vacuumed); vacuumed != nil {
+			err := r.Scan(&t.Name, &t.Live, &t.Dead, &t.Bytes, &vacuumed)
+			if vacuumed != nil {
 				t.Vacuumed = *vacuumed
 			}
-			return t, err
+			h.Tables = append(h.Tables, t)
+			return err
 		})
-		return err
 	})
 	if err != nil {
 		return Health{}, err
@@ -77,13 +75,13 @@ func (s *Store) Health(ctx context.Context) (h Health, err error) {
 
 func (s *Store) overview(ctx context.Context, h *Health) error {
 	var snapshot, log float64 // seconds
-	log64 := pgx.Identifier{s.opts.Schema, "log"}.Sanitize()
-	err := s.pool.QueryRow(ctx, `select
-		coalesce((select rev from `+log64+` order by rev desc limit 1), 0),
-		coalesce((select extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) at) from `+log64+` order by rev limit 1), 0)::pg_catalog.float8,
+	table := pgx.Identifier{s.opts.Schema, "log"}.Sanitize()
+	err := s.row(ctx, `select
+		coalesce((select rev from `+table+` order by rev desc limit 1), 0),
+		coalesce((select extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) at) from `+table+` order by rev limit 1), 0)::pg_catalog.float8,
 		coalesce((select extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.min(xact_start))
 			from pg_catalog.pg_stat_activity where backend_xmin is not null and pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()), 0)::pg_catalog.float8`,
-	).Scan(&h.Newest, &log, &snapshot)
+		nil, &h.Newest, &log, &snapshot)
 	h.LogAge, h.OldestSnapshot = seconds(log), seconds(snapshot)
 	return err
 }

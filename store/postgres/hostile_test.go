@@ -59,7 +59,7 @@ func TestStoreKeepsTheContractForAHostileRole(t *testing.T) {
 	a, b := open(t, user, opts), open(t, user, opts)
 	watch := startWatch(t, a)
 	l := startLoad(t, a, b)
-	time.Sleep(time.Duration(testenv.Some(t, 300, 3000)) * time.Millisecond)
+	l.await(t, int64(testenv.Some(t, 50, 2000)))
 	l.end(t, b)
 	_, err := a.Commit(t.Context(), store.Check("count", 0))
 	require.ErrorIs(t, err, store.ErrConflict)
@@ -154,6 +154,7 @@ func TestStoreWorksBehindPgbouncerInTransactionMode(t *testing.T) {
 		})
 	}
 	readers.Wait()
+	l.await(t, 50)
 	l.end(t, b)
 	watch.end(t, a)
 	other.end(t, b)

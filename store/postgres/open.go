@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -77,6 +78,7 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 		return nil, context.Cause(ctx)
 	}
 	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), grace: grace}
+	s.breaks.began = time.Now()
 	s.closing, s.close = context.WithCancel(context.Background())
 	if !opts.NoNotify {
 		s.channel = channelOf(opts.Schema)
@@ -102,7 +104,7 @@ func channelOf(schema string) string {
 func (s *Store) begin(ctx context.Context) (err error) {
 	var found *int
 	table := pgx.Identifier{s.opts.Schema, "version"}.Sanitize()
-	err = s.pool.QueryRow(ctx, "select pg_catalog.max(version) from "+table).Scan(&found)
+	err = s.row(ctx, "select pg_catalog.max(version) from "+table, nil, &found)
 	switch {
 	case code(err) == "42P01" || code(err) == "3F000":
 		return fmt.Errorf("%w: there is no %s: call Migrate: %w", ErrVersion, table, err)

@@ -52,6 +52,7 @@ type Store struct {
 	channel string // of the notifications; empty if there are none
 	grace   time.Duration
 
+	breaks breaks
 	writer [16]byte // who has written a group; no other handle has the same
 
 	closed  atomic.Bool     // written with open held

@@ -38,7 +38,7 @@ func (s *Store) prune(ctx context.Context, age time.Duration) (removed int, err 
 	before := clock.shown - age.Microseconds()
 	for {
 		n := 0
-		err := s.read(ctx, func(ctx context.Context) error { return s.pool.QueryRow(ctx, s.pruneSQL, before, pruneBatch).Scan(&n) })
+		err := s.read(ctx, func(ctx context.Context) error { return s.row(ctx, s.pruneSQL, []any{before, pruneBatch}, &n) })
 		if removed += n; err != nil || n < pruneBatch {
 			return removed, err
 		}

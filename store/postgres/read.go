@@ -105,7 +105,7 @@ func (s *Store) get(ctx context.Context, key string) (rec store.Record, err erro
 		if err := s.settleDoubts(ctx); err != nil {
 			return unknown{err}
 		}
-		return s.pool.QueryRow(ctx, s.getSQL[tableOf(key)], []byte(key)).Scan(&rec.Value, &rec.Revision)
+		return s.row(ctx, s.getSQL[tableOf(key)], []any{[]byte(key)}, &rec.Value, &rec.Revision)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -181,22 +181,18 @@ func (s *Store) pageOf(ctx context.Context, page []store.Record, p part, limit i
 	if p.To != "" {
 		args = append(args, []byte(p.To))
 	}
-	rows, err := s.pool.Query(ctx, s.listSQL[p.table][listing{bounded: p.To != "", reverse: p.Reverse}], args...)
-	if err != nil {
-		return page, false, err
-	}
-	defer rows.Close()
 	n, size := 0, 0
-	for rows.Next() {
+	err = s.rows(ctx, s.listSQL[p.table][listing{bounded: p.To != "", reverse: p.Reverse}], args, func(row pgx.Rows) error {
 		var key []byte
 		var rec store.Record
-		if err := rows.Scan(&key, &rec.Value, &rec.Revision); err != nil {
-			return page, false, err
+		if err := row.Scan(&key, &rec.Value, &rec.Revision); err != nil {
+			return err
 		}
 		rec.Key = string(key)
 		page = append(page, rec)
 		n++
 		size += len(rec.Value)
-	}
-	return page, n == limit || size >= pageBytes, rows.Err()
+		return nil
+	})
+	return page, n == limit || size >= pageBytes, err
 }

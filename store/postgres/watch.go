@@ -73,6 +73,7 @@ func (s *Store) changesAfter(ctx context.Context, at int64) (page []logRow, err 
 		case ctx.Err() == nil && !passing(err):
 			return nil, s.final(err)
 		}
+		s.noteLoss(err)
 		wait.next(ctx)
 	}
 }
@@ -109,14 +110,13 @@ func (s *Store) logAfter(ctx context.Context, at int64) (page []logRow, err erro
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	rows, err := s.pool.Query(ctx, s.logSQL, at, logPage)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (row logRow, err error) {
-		err = r.Scan(&row.rev, &row.base, &row.kind, &row.failed, &row.nums, &row.keys)
-		return row, err
+	err = s.rows(ctx, s.logSQL, []any{at, logPage}, func(r pgx.Rows) error {
+		var row logRow
+		err := r.Scan(&row.rev, &row.base, &row.kind, &row.failed, &row.nums, &row.keys)
+		page = append(page, row)
+		return err
 	})
+	return page, err
 }
 
 // changes returns the changes under a prefix that come after a revision, in the order of their revisions.
