@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/conveyor-go/conveyor/store"
@@ -20,13 +19,6 @@ const (
 	maxBytes = 16 << 20
 	maxOps   = 8192
 )
-
-// grace is how much longer than Patience a commit tries to find out what came of it. After that time the server has either
-// finished it or refuses it, because it comes too late.
-const grace = 10 * time.Second
-
-// doubtful is how long after that the writes can still come, if the clock of the server is set.
-const doubtful = time.Second
 
 // outcome is what came of a group.
 type outcome struct {
@@ -123,80 +115,6 @@ func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time
 	return done, err
 }
 
-// settle finds out whether an attempt has happened, and makes sure that it does not happen later. It returns an error if it could
-// not find out.
-func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (happened bool, done outcome, err error) {
-	deadline = deadline.Add(s.grace)
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	defer cancel()
-	var wait pause
-	for {
-		call, cancel := context.WithTimeout(ctx, s.opts.Patience*2/3)
-		happened, done, err = s.callSettle(call, group, s.clock.at(deadline))
-		cancel()
-		switch {
-		case err == nil:
-			return happened, done, nil
-		case code(err) == codeLate:
-			s.setClock(ctx)
-		case !errors.Is(err, errLost) && !passing(err):
-			return false, outcome{}, err
-		}
-		if errors.Is(err, errLost) {
-			s.breaks.note()
-		}
-		if wait.next(ctx); ctx.Err() != nil {
-			return false, outcome{}, err
-		}
-	}
-}
-
-// doubt notes that an attempt is not settled.
-func (s *Store) doubt(group int64) {
-	s.doubtMu.Lock()
-	defer s.doubtMu.Unlock()
-	s.doubts = append(s.doubts, group)
-	s.inDoubt.Store(true)
-}
-
-// settleDoubts settles the attempts of which a commit has returned ErrUnknown. It returns nil if there are none left.
-func (s *Store) settleDoubts(ctx context.Context) error {
-	if !s.inDoubt.Load() {
-		return nil
-	}
-	s.doubtMu.Lock()
-	defer s.doubtMu.Unlock()
-	for len(s.doubts) > 0 {
-		if err := s.settleDoubt(ctx, s.doubts[0]); err != nil {
-			return err
-		}
-		s.doubts = s.doubts[1:]
-	}
-	s.inDoubt.Store(false)
-	return nil
-}
-
-func (s *Store) settleDoubt(ctx context.Context, group int64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
-	defer cancel()
-	clock, err := s.readClock(ctx)
-	if err != nil {
-		return err
-	}
-	_, _, err = s.callSettle(ctx, group, clock.at(time.Now().Add(s.opts.Patience/3)))
-	return err
-}
-
-// callSettle calls the function settle once.
-func (s *Store) callSettle(ctx context.Context, group, until int64) (happened bool, done outcome, err error) {
-	err = s.inTurn(ctx, s.settleSQL, [][]byte{s.writer[:], int64Value(group), int64Value(until)}, settleTypes, func(v [][]byte) error {
-		return errors.Join(scanBool(v[0], &happened), scan(v[1], &done.base), scanInts(v[2], &done.failed))
-	})
-	return happened, done, err
-}
-
-var settleTypes = []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int8OID}
-
 // inTurn calls a function of schema.sql that takes the turn of the store, in a transaction of its own and in one round trip.
 // The error wraps errLost if the transaction may have been committed. Otherwise it was not.
 //
@@ -243,64 +161,4 @@ func inTurn(ctx context.Context, conn *pgconn.PgConn, sql string, values [][]byt
 		err = errors.New("the server has rolled back")
 	}
 	return fmt.Errorf("%w: %w", errLost, err)
-}
-
-// check judges conditions and returns the newest revision. It writes nothing.
-func (s *Store) check(ctx context.Context, ops []store.Op) (store.Revision, error) {
-	var keys, broken [][]byte
-	var wanted, revs []int64
-	for _, op := range ops {
-		rev, _ := op.Condition()
-		keys, wanted = append(keys, []byte(op.Key())), append(wanted, int64(rev))
-	}
-	var newest int64
-	err := s.read(ctx, func(ctx context.Context) error {
-		if err := s.settleDoubts(ctx); err != nil {
-			return unknown{err}
-		}
-		return s.row(ctx, s.checkSQL, []any{keys, wanted}, &newest, &broken, &revs)
-	})
-	switch {
-	case err != nil:
-		return 0, asUnknown(err)
-	case len(broken) > 0:
-		return 0, conflict(broken[0], revs[0])
-	}
-	return store.Revision(newest), nil
-}
-
-// unknown is an error for which a read cannot say what is there, because it is not settled whether a commit has happened.
-type unknown struct{ error }
-
-func (u unknown) Unwrap() error { return u.error }
-
-// asUnknown returns the error of a read as the contract has it.
-func asUnknown(err error) error {
-	if u, ok := errors.AsType[unknown](err); ok {
-		return fmt.Errorf("%w: an earlier commit is not settled: %w", store.ErrUnknown, u.error)
-	}
-	return err
-}
-
-// serverClock is what the clock of the server has shown, and a time that was not later.
-type serverClock struct {
-	shown int64 // microseconds
-	sent  time.Time
-}
-
-// at returns what the clock of the server shows at a time, or somewhat more.
-func (c serverClock) at(t time.Time) int64 { return c.shown + t.Sub(c.sent).Microseconds() }
-
-// readClock reads the clock of the server.
-func (s *Store) readClock(ctx context.Context) (serverClock, error) {
-	c := serverClock{sent: time.Now()}
-	err := s.row(ctx, s.clockSQL, nil, &c.shown)
-	return c, err
-}
-
-// setClock reads the clock of the server anew, because it was set, or because the machine has slept. Only the leader calls it.
-func (s *Store) setClock(ctx context.Context) {
-	if c, err := s.readClock(ctx); err == nil {
-		s.clock = c
-	}
 }

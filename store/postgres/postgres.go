@@ -21,7 +21,7 @@
 //
 // When the connection breaks before the answer has come, the store asks what came of the group. If the log has no row of the
 // group, the store adds one that keeps the group from being carried out later. So a caller sees [store.ErrUnknown] only if the
-// server could not be asked for [Options].Patience and ten seconds more.
+// server could not be asked for [Options].Patience and ten seconds more (settle.go).
 //
 // The package uses no extension, no temporary table and no session state. It works behind pgbouncer in transaction mode,
 // with any search path, and at any default isolation level.
@@ -45,14 +45,16 @@ import (
 // Store is a handle of a shared store in a database. It implements [store.Store] and [store.Watcher]. Make one with [Open] or
 // [OpenPool]. All handles on one schema, in this process and in others, have the same records.
 type Store struct {
+	// Lock order: open, then doubtMu.
+
 	statements
 	opts    Options
 	pool    *pgxpool.Pool
-	ownPool bool   // Close closes the pool
-	channel string // of the notifications; empty if there are none
-	grace   time.Duration
+	ownPool bool          // Close closes the pool
+	channel string        // of the notifications; empty if there are none
+	grace   time.Duration // see grace; shorter in tests
 
-	breaks breaks
+	breaks breaks   // of connections
 	writer [16]byte // who has written a group; no other handle has the same
 
 	closed  atomic.Bool     // written with open held

@@ -116,6 +116,43 @@ func (s *Store) get(ctx context.Context, key string) (rec store.Record, err erro
 	return rec, nil
 }
 
+// check judges conditions and returns the newest revision. It writes nothing.
+func (s *Store) check(ctx context.Context, ops []store.Op) (store.Revision, error) {
+	var keys, broken [][]byte
+	var wanted, revs []int64
+	for _, op := range ops {
+		rev, _ := op.Condition()
+		keys, wanted = append(keys, []byte(op.Key())), append(wanted, int64(rev))
+	}
+	var newest int64
+	err := s.read(ctx, func(ctx context.Context) error {
+		if err := s.settleDoubts(ctx); err != nil {
+			return unknown{err}
+		}
+		return s.row(ctx, s.checkSQL, []any{keys, wanted}, &newest, &broken, &revs)
+	})
+	switch {
+	case err != nil:
+		return 0, asUnknown(err)
+	case len(broken) > 0:
+		return 0, conflict(broken[0], revs[0])
+	}
+	return store.Revision(newest), nil
+}
+
+// unknown is an error for which a read cannot say what is there, because it is not settled whether a commit has happened.
+type unknown struct{ error }
+
+func (u unknown) Unwrap() error { return u.error }
+
+// asUnknown returns the error of a read as the contract has it.
+func asUnknown(err error) error {
+	if u, ok := errors.AsType[unknown](err); ok {
+		return fmt.Errorf("%w: an earlier commit is not settled: %w", store.ErrUnknown, u.error)
+	}
+	return err
+}
+
 // page is a [keyrange.Fetch]. The records of both tables come in one order, because the transient ones lie in one piece
 // between others.
 func (s *Store) page(ctx context.Context, page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
