@@ -147,7 +147,7 @@ func TestTerminatedBackendsLoseNothingAcknowledged(t *testing.T) {
 	l := startLoad(t, a, b)
 	admin := connect(t, server.dsn)
 	terminated := 0
-	for range testenv.Some(t, 5, 30) {
+	for range testenv.Some(t, 3, 30) {
 		l.await(t, 30)
 		var n int
 		require.NoError(t, admin.QueryRow(t.Context(),

@@ -134,12 +134,13 @@ func TestStoreWorksBehindPgbouncerInTransactionMode(t *testing.T) {
 	server := needServer(t)
 	dsn := bouncer(t, server)
 	opts := newSchema(t, server.dsn)
+	deaf := opts // listens through pgbouncer, and hears nothing
 	opts.ListenDSN = server.dsn
 	require.NoError(t, postgres.Migrate(t.Context(), dsn, opts))
 	a := open(t, dsn, opts)
 	opts.NoNotify = true
 	b := open(t, dsn, opts)
-	watch, other := startWatch(t, a), startWatch(t, b)
+	watch, other, third := startWatch(t, a), startWatch(t, b), startWatch(t, open(t, dsn, deaf))
 	l := startLoad(t, a, b)
 	var readers sync.WaitGroup
 	for range 10 { // more than pgbouncer has connections
@@ -158,6 +159,7 @@ func TestStoreWorksBehindPgbouncerInTransactionMode(t *testing.T) {
 	l.end(t, b)
 	watch.end(t, a)
 	other.end(t, b)
+	third.end(t, b)
 }
 
 func TestStoreKeepsTheContractBehindPgbouncer(t *testing.T) {

@@ -71,6 +71,47 @@ func TestTheLogIsPrunedInTheBackground(t *testing.T) {
 	require.Equal(t, store.Revision(1), rev, "the newest revision was forgotten with the log")
 }
 
+// TestAGroupThatWasSettledIsNotCarriedOutLater calls the functions as a statement does that arrives after its caller has asked for it.
+func TestAGroupThatWasSettledIsNotCarriedOutLater(t *testing.T) {
+	server := needServer(t)
+	opts := newSchema(t, server.dsn)
+	s := open(t, server.dsn, opts)
+	rev, err := s.Commit(t.Context(), store.Put("a", nil))
+	require.NoError(t, err)
+	conn := connect(t, server.dsn)
+	schema := pgx.Identifier{opts.Schema}.Sanitize()
+	commit := func(group int) error {
+		_, err := conn.Exec(t.Context(), `select `+schema+`.commit_group(md5('writer')::uuid, $1, 1, 9000000000000000, '',
+			'{}', '{}', '{}', '{1}', array['b'::bytea], array['v'::bytea], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')`, group)
+		return err
+	}
+	settle := func(group int) (happened bool, base *int64) {
+		require.NoError(t, conn.QueryRow(t.Context(), `select happened, base from `+schema+`.settle(md5('writer')::uuid, $1, 9000000000000000)`, group).
+			Scan(&happened, &base))
+		return happened, base
+	}
+	for range 2 {
+		happened, _ := settle(1)
+		require.False(t, happened)
+		require.Equal(t, "23505", sqlstate(commit(1)))
+		_, err = s.Get(t.Context(), "b")
+		require.ErrorIs(t, err, store.ErrNotFound)
+	}
+	require.NoError(t, commit(2))
+	happened, base := settle(2)
+	require.True(t, happened)
+	require.EqualValues(t, rev+1, *base, "the revision of the group that was not carried out")
+	require.Equal(t, "23505", sqlstate(commit(2)), "a group was carried out twice")
+	var told []store.Change
+	for c, err := range s.Watch(t.Context(), "", rev) {
+		require.NoError(t, err)
+		if told = append(told, c); c.Revision == rev+2 && c.Key == "" {
+			break
+		}
+	}
+	require.Contains(t, told, store.Change{Key: "b", Revision: rev + 2})
+}
+
 // TestRevisionsOfALostHistoryAreNotGivenOutAgain has the server say that it is in another place, as after a failover.
 func TestRevisionsOfALostHistoryAreNotGivenOutAgain(t *testing.T) {
 	server := needServer(t)

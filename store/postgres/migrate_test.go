@@ -59,7 +59,7 @@ func TestAConnectionCanBeUsedAfterAMigrationThatFailed(t *testing.T) {
 	dsn := needServer(t).database(t, "failing")
 	run(t, connect(t, dsn), "create schema conveyor; create table conveyor.records ()")
 	conn := connect(t, dsn)
-	require.Error(t, postgres.MigrateConn(t.Context(), conn.PgConn(), postgres.Options{}))
+	require.ErrorContains(t, postgres.MigrateConn(t.Context(), conn.PgConn(), postgres.Options{}), "tables of something else")
 	run(t, conn, "select 1")
 	var n int
 	require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from pg_tables where schemaname = 'conveyor'").Scan(&n))

@@ -21,6 +21,9 @@ begin
   if newest > {V} then
     raise exception using errcode = 'CV003', message = format('the tables are of format %s, newer than %s', newest, {V});
   end if;
+  if newest is null and to_regclass({L}) is not null then
+    raise exception using message = 'the schema has tables of something else';
+  end if;
 end $conveyor$;
 
 -- The records. Keys are bytea: any bytes, in the order of their bytes whatever the collation of the database. The
@@ -32,7 +35,6 @@ create table if not exists {S}.records (
   rev   bigint not null
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, toast_tuple_target = 4080);
-alter table {S}.records alter column value set storage external;
 
 -- The records whose keys begin with ~: they come and go. Their table stays small, so that its vacuum is quick however
 -- many records there are.
@@ -42,7 +44,14 @@ create table if not exists {S}.transient (
   rev   bigint not null
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, toast_tuple_target = 4080);
-alter table {S}.transient alter column value set storage external;
+
+-- To alter a table is to wait for everybody who reads it, and to have everybody else wait. So it is done once.
+do $conveyor$ begin
+  if exists (select from pg_attribute where attrelid = {L}::regclass and attname = 'value' and attstorage <> 'e') then
+    alter table {S}.records alter column value set storage external;
+    alter table {S}.transient alter column value set storage external;
+  end if;
+end $conveyor$;
 
 -- One row for each group of commits. The last row has the newest revision. A row tells what came of its group, and what
 -- watchers want to know. A row is only ever added, and removed once it is old, so that there are no dead versions of it.

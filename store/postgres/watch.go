@@ -26,12 +26,15 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 		at := int64(after) // everything up to this revision was told
 		poll := newPoll(s)
 		defer poll.stop()
-		for {
+		for late := false; ; {
 			happened := s.wakes.next()
 			page, err := s.changesAfter(ctx, at)
 			if err != nil {
 				yield(store.Change{}, err)
 				return
+			}
+			if late && len(page) > 0 {
+				s.wakes.listening.Store(false) // no notification came for it
 			}
 			for _, row := range page {
 				for _, c := range row.changes(prefix, at) {
@@ -46,10 +49,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 				at = row.rev
 			}
 			if len(page) == 0 {
-				poll.wait(ctx, happened)
+				late = poll.wait(ctx, happened)
 				continue
 			}
-			if !yield(store.Change{Revision: store.Revision(at)}, nil) {
+			if late = false; !yield(store.Change{Revision: store.Revision(at)}, nil) {
 				return
 			}
 		}
@@ -142,8 +145,8 @@ func newPoll(s *Store) *poll { return &poll{s, time.NewTimer(0)} }
 
 func (p *poll) stop() { p.timer.Stop() }
 
-// wait waits for a notification, for the next time to ask, or for the end.
-func (p *poll) wait(ctx context.Context, happened <-chan struct{}) {
+// wait waits for a notification, for the next time to ask, or for the end. It reports whether it is only the time that has come.
+func (p *poll) wait(ctx context.Context, happened <-chan struct{}) (late bool) {
 	every := p.s.opts.Poll
 	if every == 0 {
 		if every = defaultPoll; p.s.wakes.listening.Load() {
@@ -154,14 +157,16 @@ func (p *poll) wait(ctx context.Context, happened <-chan struct{}) {
 	select {
 	case <-happened:
 	case <-p.timer.C:
+		return true
 	case <-ctx.Done():
 	case <-p.s.closing.Done():
 	}
+	return false
 }
 
 // wakes wake those who wait for a new commit.
 type wakes struct {
-	listening atomic.Bool // notifications of the server come
+	listening atomic.Bool // a notification has come; behind pgbouncer none does, although it accepts a LISTEN
 
 	mu       sync.Mutex // guards happened
 	happened chan struct{}
@@ -215,12 +220,12 @@ func (s *Store) listenOnce(ctx context.Context) (listened bool) {
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
 		return false
 	}
-	s.wakes.listening.Store(true)
 	s.wakes.wake() // for what was committed before
 	for {
 		if _, err := conn.WaitForNotification(ctx); err != nil {
 			return true
 		}
+		s.wakes.listening.Store(true)
 		s.wakes.wake()
 	}
 }
