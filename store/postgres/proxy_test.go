@@ -4,13 +4,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,10 +39,7 @@ func newProxy(t testing.TB, s server) *proxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &proxy{listener: listener, pairs: map[*pair]bool{}}
-	p.network, p.address = "tcp", net.JoinHostPort(config.Host, "5432")
-	if strings.HasPrefix(config.Host, "/") {
-		p.network, p.address = "unix", config.Host+"/.s.PGSQL.5432"
-	}
+	p.network, p.address = pgconn.NetworkAddress(config.Host, config.Port)
 	host, port, err := net.SplitHostPort(listener.Addr().String())
 	require.NoError(t, err)
 	p.dsn = s.with(t, "host="+host+" port="+port+" sslmode=disable")
