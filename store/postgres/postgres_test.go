@@ -19,24 +19,27 @@ import (
 var schemas struct {
 	sync.Mutex
 	made int
-	free map[string][]string // by DSN
+	free []string
+	conn *pgx.Conn // that empties them
 }
 
-// newSchema returns options with a schema with empty tables that no other test uses meanwhile. Tests use a schema again, because making
+// newSchema returns options with a schema of the server that has empty tables, and that no other test uses meanwhile. Tests use a schema again, because making
 // one takes longer than most tests.
 func newSchema(t testing.TB, dsn string) postgres.Options {
 	t.Helper()
 	schemas.Lock()
 	defer schemas.Unlock()
 	opts := postgres.Options{PruneEvery: -1}
-	if free := schemas.free[dsn]; len(free) > 0 {
-		opts.Schema = free[len(free)-1]
-		schemas.free[dsn] = free[:len(free)-1]
-		s := pgx.Identifier{opts.Schema}.Sanitize()
-		conn, err := pgx.Connect(t.Context(), dsn)
-		require.NoError(t, err)
-		run(t, conn, fmt.Sprintf("truncate %s.records, %s.transient, %s.log", s, s, s))
-		require.NoError(t, conn.Close(t.Context()))
+	if n := len(schemas.free); n > 0 {
+		opts.Schema, schemas.free = schemas.free[n-1], schemas.free[:n-1]
+		if schemas.conn == nil || schemas.conn.Ping(t.Context()) != nil { // the server has been restarted
+			var err error
+			schemas.conn, err = pgx.Connect(t.Context(), dsn)
+			require.NoError(t, err)
+		}
+		for _, table := range []string{"records", "transient", "log"} {
+			run(t, schemas.conn, "delete from "+pgx.Identifier{opts.Schema, table}.Sanitize())
+		}
 	} else {
 		schemas.made++
 		opts.Schema = fmt.Sprintf(`the "test" %d's`, schemas.made) // a name that needs quotes
@@ -45,10 +48,7 @@ func newSchema(t testing.TB, dsn string) postgres.Options {
 	t.Cleanup(func() {
 		schemas.Lock()
 		defer schemas.Unlock()
-		if schemas.free == nil {
-			schemas.free = map[string][]string{}
-		}
-		schemas.free[dsn] = append(schemas.free[dsn], opts.Schema)
+		schemas.free = append(schemas.free, opts.Schema)
 	})
 	return opts
 }
