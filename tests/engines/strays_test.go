@@ -2,7 +2,6 @@ package engines_test
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,12 +87,12 @@ func TestEngines09ASignalOfAnotherEngineEndsWithItsRun(t *testing.T) {
 		second, _ := startOdd(t, disk, conveyor.Options{}, nil)
 		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
 		time.Sleep(5 * lease)
-		var run *conveyor.Run
 		var asked atomic.Bool
 		o.onCommit(func(ops []store.Op) error {
-			ends := slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "~act/") && op.Removes() })
-			if ends && asked.CompareAndSwap(false, true) {
-				require.NoError(t, second.Signal(t.Context(), run.ID, "go", nil))
+			for _, op := range ops {
+				if run, is := strings.CutPrefix(op.Key(), "~act/"); is && op.Removes() && asked.CompareAndSwap(false, true) {
+					require.NoError(t, second.Signal(t.Context(), run, "go", nil))
+				}
 			}
 			return nil
 		})
