@@ -5,6 +5,8 @@ import (
 	"log"
 	"os"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/store/postgres"
 )
@@ -27,6 +29,27 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	if err := engine.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// An order and the build that it needs are written together, or not at all. An engine with Options.Letters applies the build.
+func ExampleEnqueue() {
+	ctx := context.Background()
+	db, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close(ctx)
+	build := &conveyor.Object{Meta: conveyor.Meta{Type: "build", Name: "order-17", Pipeline: "ci"}}
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "insert into orders (number) values (17)"); err != nil {
+			return err
+		}
+		_, err := postgres.Enqueue(conveyor.As(ctx, "shop"), tx, build, postgres.EnqueueOptions{})
+		return err
+	})
+	if err != nil {
 		log.Fatal(err)
 	}
 }
