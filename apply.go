@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
@@ -799,15 +800,25 @@ var errAnswered = errors.New("conveyor: the letter was answered")
 func (b *postbox) apply(ctx context.Context, l *handover.Letter) error {
 	e := b.engine
 	if l.Err != nil {
-		return b.refuse(ctx, l, &record.Letter{Type: "unreadable", Name: l.ID, Created: record.TimeOf(clock.Now())}, l.Err)
+		return b.refuse(ctx, l, &record.Letter{Type: "unreadable", Name: "unreadable", Created: record.TimeOf(clock.Now())}, l.Err)
 	}
 	o := &Object{Meta: Meta{Name: l.Rec.Name, Type: l.Rec.Type, Pipeline: l.Rec.Pipeline, Version: l.Rec.Version}, Spec: l.Rec.Spec}
 	o.Metadata, o.MetadataJSON = fromMetadata(l.Rec.Metadata)
+	now := clock.Now()
+	since := l.Rec.Created.Time() // by the clock of who has written it
+	if l.Since.Before(since) {
+		since = l.Since
+	}
+	young := now.Sub(since) < e.opts.LetterAge
 	err := fieldErrors(o.validate(e.opts.Limits))
 	if err == nil {
-		err = e.accept(ctx, o)
+		err = b.accept(ctx, o)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case young && passes(err):
+		return handover.ErrNotYet
+	default:
 		return b.refuse(ctx, l, l.Rec, err)
 	}
 	deleting := false
@@ -828,12 +839,27 @@ func (b *postbox) apply(ctx context.Context, l *handover.Letter) error {
 		return nil
 	case errors.Is(err, ErrUnsupported):
 		return handover.ErrNotYet // a newer program applies it
-	case later && l.Rec.Created.Add(e.opts.LetterAge) > record.TimeOf(clock.Now()):
+	case later && young:
 		return handover.ErrNotYet
 	case later, errors.Is(err, ErrConflict), errors.Is(err, ErrInvalid), errors.Is(err, ErrTooLarge), errors.Is(err, store.ErrCorrupt):
 		return b.refuse(ctx, l, l.Rec, err)
 	}
 	return err
+}
+
+// accept asks [Options].Validate. A panic in it becomes its error, because nobody has called who could be told.
+func (b *postbox) accept(ctx context.Context, o *Object) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("Validate panicked: %s", text.Plain(text.Truncate(text.Of(v), maxProblem)))
+		}
+	}()
+	return b.engine.accept(ctx, o)
+}
+
+// passes reports whether another attempt can help against an error of [Options].Validate.
+func passes(err error) bool {
+	return slices.ContainsFunc([]error{context.Canceled, context.DeadlineExceeded, store.ErrUnavailable, store.ErrUnknown}, func(is error) bool { return fault.Is(err, is) })
 }
 
 // unanswered returns errAnswered if a letter is not there any more. If there is an answer to a letter with the same id, it also removes

@@ -187,7 +187,9 @@ type Options struct {
 	Carry func(ctx context.Context) map[string]string
 	// Validate, if set, can reject a resource before anything is stored. It is called by each call of the program that
 	// can store a spec or metadata: [Engine.Apply], [Engine.Create] and [Engine.Rollback], whether something has changed
-	// or not. That call returns the error, and stores nothing. Nothing else calls Validate: [Engine.Trigger],
+	// or not. That call returns the error, and stores nothing. An engine with Letters calls it for each letter: an error refuses the letter,
+	// and so does a panic; an error that wraps [context.Canceled], [context.DeadlineExceeded], [store.ErrUnavailable] or [store.ErrUnknown] has the letter
+	// tried again, until LetterAge. Nothing else calls Validate: [Engine.Trigger],
 	// [Engine.Retry], a resync and the registration of a driver run a spec again that is stored already, and
 	// [Engine.Delete] must be possible for every resource. Validate gets a copy of the resource, with the spec, the
 	// pipeline and the metadata that would be stored. It can be called concurrently, and more than once by one call.

@@ -161,6 +161,7 @@ type host struct {
 	waits     bool     // a step must wait for a worker or for a place of its driver
 	nobody    bool     // the engine was not one of those on record when the decision began
 	yields    bool     // another engine that has a worker can go on with the run
+	yielded   bool     // a step has not started for that reason
 	noRoom    bool     // the run must wait for a place within the run limit of its pipeline
 }
 
@@ -192,6 +193,7 @@ func (h *host) Start(name string, finalize bool) run.Grant {
 		return run.Later
 	case sched.NoWorker:
 		if h.yields && s.fleet.claimer().isFreeElsewhere(name) {
+			h.yielded = true
 			return run.Elsewhere
 		}
 		h.waits = true

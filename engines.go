@@ -314,6 +314,9 @@ func (p *seat) Load() record.Heartbeat {
 	s := p.fleet.sched
 	st := s.pool.Stats()
 	h := record.Heartbeat{Owned: st.Tasks, Busy: st.Busy, Free: st.Workers - st.Busy, Letters: s.opts.Letters}
+	if s.draining() {
+		h.Free, h.Letters = 0, false
+	}
 	for _, name := range s.drivers.all() {
 		if pipeline, planned := strings.CutPrefix(name, plan.PlannerName("")); planned {
 			h.Planned = append(h.Planned, pipeline)

@@ -191,7 +191,7 @@ func (q requests) answerAsked(p *seat) error {
 			}
 			select {
 			case err := <-handled:
-				if err != nil && !errors.Is(err, errForeign) && !errors.Is(err, ErrConflict) && !ledger.Permanent(err) {
+				if err != nil && !errors.Is(err, errForeign) && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUnsupported) && !ledger.Permanent(err) {
 					return err // a run that cannot go on, because of a damaged record, is in the log
 				}
 			case <-q.ctx.Done():

@@ -199,7 +199,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			s.answer(inbox, err)
 			s.dropForeign(r)
 			return next
-		case errors.Is(err, ErrUnsupported):
+		case errors.Is(err, ErrUnsupported) && s.fleet != nil:
 			s.answer(inbox, err)
 			s.fleet.claimer().leaveToNewer(r.ID, err)
 			s.dropForeign(r)
@@ -512,7 +512,7 @@ func (d *decision) suspend(inFlight, again bool) {
 		}
 	}
 	s.schedule(r, due, deadline, state, len(d.made), d.host.waitsFor)
-	if t.NeedsWorker() || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
+	if t.NeedsWorker() || d.host.yielded || r.clockSet.Load() != 0 { // the clock was set during the commit, when the run waited for no time
 		s.enqueue(r)
 	}
 	if !inFlight && !again && (!t.NeedsWorker() || s.crowded() || s.fleet != nil && !s.fleet.owns(&r.held.Run.Rec)) {

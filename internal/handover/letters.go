@@ -17,10 +17,11 @@ import (
 
 // Letter is a letter on record that has not been answered.
 type Letter struct {
-	ID  string
-	Rec *record.Letter // nil if it cannot be read
-	Rev store.Revision
-	Err error // why it cannot be read
+	ID    string
+	Rec   *record.Letter // nil if it cannot be read
+	Rev   store.Revision
+	Err   error     // why it cannot be read
+	Since time.Time // when it was seen first
 }
 
 // ErrNotYet means that a letter cannot be applied now, and perhaps later.
@@ -57,10 +58,10 @@ const (
 // together bounds the letters that are applied at the same time.
 const together = 32
 
-// Look applies the letters that are there. Of one resource it applies the oldest one alone: the next one follows at the next look. It
-// returns when it must look again, although nothing has changed; the zero time means that there is no letter.
+// Look applies the letters that are there, those of one resource one after the other, the oldest first. It returns when it must look again,
+// although nothing has changed; the zero time means that there is no letter.
 func (p *Postbox) Look(ctx context.Context, round int) (next time.Time, err error) {
-	all, err := p.oldest(ctx, round)
+	all, err := p.list(ctx, round)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -70,11 +71,11 @@ func (p *Postbox) Look(ctx context.Context, round int) (next time.Time, err erro
 			next = at
 		}
 	}
-	var mu sync.Mutex // guards next and the letters that are known
+	var mu sync.Mutex // guards next
 	var group errgroup.Group
 	group.SetLimit(together)
 	for _, l := range all {
-		s := p.known[l.ID]
+		s := p.known[l.ids[0].id]
 		if !p.Mine(l.key) && now.Sub(s.since) < p.Patience {
 			mu.Lock()
 			sooner(s.since.Add(p.Patience))
@@ -88,37 +89,45 @@ func (p *Postbox) Look(ctx context.Context, round int) (next time.Time, err erro
 			continue
 		}
 		group.Go(func() error {
-			letter, err := p.read(ctx, l.ID)
-			if letter != nil && err == nil {
-				err = p.Apply(ctx, letter)
+			for _, of := range l.ids {
+				s := p.known[of.id]
+				letter, err := p.read(ctx, of.id, s.since)
+				if letter != nil && err == nil {
+					err = p.Apply(ctx, letter)
+				}
+				if errors.Is(err, ErrNotYet) {
+					s.pause = min(max(2*s.pause, firstPause), longestPause)
+					s.again = time.Now().Add(s.pause)
+					mu.Lock()
+					defer mu.Unlock()
+					sooner(s.again)
+					return nil
+				}
+				if err != nil {
+					return err
+				}
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case errors.Is(err, ErrNotYet):
-				s.pause = min(max(2*s.pause, firstPause), longestPause)
-				s.again = time.Now().Add(s.pause)
-				sooner(s.again)
-				return nil
-			case err == nil && l.more:
-				sooner(now) // the next one of the resource
-			}
-			return err
+			return nil
 		})
 	}
-	return next, group.Wait()
+	err = group.Wait()
+	return next, err
 }
 
-// first is the oldest letter for a resource.
-type first struct {
-	ID      string
-	key     record.Key
+// line is the letters for a resource, the oldest first.
+type line struct {
+	key record.Key
+	ids []waiting
+}
+
+// waiting is a letter in a line.
+type waiting struct {
+	id      string
 	created record.Time
-	more    bool // there is another one
 }
 
-// oldest returns the oldest letter for each resource, the oldest of them first. A letter that cannot be read is for a resource of its own.
-func (p *Postbox) oldest(ctx context.Context, round int) (all []first, err error) {
+// list returns the letters that are there. A letter that cannot be read is for a resource of its own.
+func (p *Postbox) list(ctx context.Context, round int) (all []line, err error) {
 	of := map[record.Key]int{}
 	if p.known == nil {
 		p.known = map[string]*seen{}
@@ -127,40 +136,42 @@ func (p *Postbox) oldest(ctx context.Context, round int) (all []first, err error
 		if err != nil {
 			return nil, err
 		}
-		id := r.Key[len(record.LetterPrefix):]
-		l, rec := first{ID: id, key: record.Key{Type: "?", Name: id}}, new(record.Letter)
+		l := waiting{id: r.Key[len(record.LetterPrefix):]}
+		key, rec := record.Key{Type: "?", Name: l.id}, new(record.Letter)
 		if record.Decode(r, rec) == nil {
-			l.key, l.created = rec.Key(), rec.Created
+			key, l.created = rec.Key(), rec.Created
 		}
-		s := p.known[id]
-		if s == nil {
-			s = &seen{since: time.Now()}
-			p.known[id] = s
+		if p.known[l.id] == nil {
+			p.known[l.id] = &seen{since: time.Now()}
 		}
-		s.round = round
-		i, other := of[l.key]
-		switch {
-		case !other:
-			of[l.key] = len(all)
-			all = append(all, l)
-		case cmp.Or(cmp.Compare(l.created, all[i].created), cmp.Compare(l.ID, all[i].ID)) < 0:
-			l.more = true
-			all[i] = l
-		default:
-			all[i].more = true
+		p.known[l.id].round = round
+		i, other := of[key]
+		if !other {
+			i = len(all)
+			of[key] = i
+			all = append(all, line{key: key})
 		}
+		all[i].ids = append(all[i].ids, l)
 	}
 	for id, s := range p.known {
 		if s.round != round {
 			delete(p.known, id)
 		}
 	}
-	slices.SortFunc(all, func(a, b first) int { return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.ID, b.ID)) })
+	for i := range all {
+		slices.SortFunc(all[i].ids, older)
+	}
+	slices.SortFunc(all, func(a, b line) int { return older(a.ids[0], b.ids[0]) })
 	return all, nil
 }
 
+// older compares letters by their age, and those of the same age by their ids.
+func older(a, b waiting) int {
+	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.id, b.id))
+}
+
 // read reads a letter. It returns nil if there is none any more.
-func (p *Postbox) read(ctx context.Context, id string) (*Letter, error) {
+func (p *Postbox) read(ctx context.Context, id string, since time.Time) (*Letter, error) {
 	r, err := p.Ledger.Store.Get(ctx, record.LetterKey(id))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -168,7 +179,7 @@ func (p *Postbox) read(ctx context.Context, id string) (*Letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Letter{ID: id, Rec: new(record.Letter), Rev: r.Revision}
+	l := &Letter{ID: id, Rec: new(record.Letter), Rev: r.Revision, Since: since}
 	if err := record.Decode(r, l.Rec); err != nil {
 		l.Rec, l.Err = nil, err
 	}

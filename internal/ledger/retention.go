@@ -143,7 +143,10 @@ func (p *Pruner) pruneAnswers(ctx context.Context) error {
 			if !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
-		} else if p.keep.Age == 0 || a.At.Add(p.keep.Age) > p.now {
+		} else if due := a.At.Add(p.keep.Age); p.keep.Age == 0 || due > p.now {
+			if p.keep.Age != 0 && (p.Next == 0 || due < p.Next) {
+				p.Next = due
+			}
 			continue
 		}
 		if old = append(old, store.Delete(r.Key).If(r.Revision)); len(old) == p.ledger.Batch {

@@ -203,8 +203,9 @@ func (m *Member) renew(ctx context.Context) (renewed bool) {
 		m.heartbeat = rev
 		m.others.Renewed(m.now().Mono)
 		m.mu.Lock()
-		m.fenced = m.fenced || m.fence.Closed(m.now()) // since a moment ago, so that guard has not seen it
+		closed := m.fence.Closed(m.now()) // perhaps since a moment ago, so that guard has not seen it
 		m.fence.Renewed(began)
+		m.fenced = m.fenced || closed && !m.fence.Closed(m.now())
 		m.mu.Unlock()
 		m.tell(func() bool {
 			again := m.fenced && !m.over && !m.fence.Closed(m.now())

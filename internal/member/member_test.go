@@ -508,3 +508,28 @@ func TestAnIDIsUsedOnce(t *testing.T) {
 		require.ErrorIs(t, err, store.ErrConflict)
 	})
 }
+
+// TestAFenceThatARenewalDoesNotOpenIsTold has the machine sleep while a renewal is under way, whose answer comes afterwards, and then the
+// store is away.
+func TestAFenceThatARenewalDoesNotOpenIsTold(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, w *world) {
+		e := w.join("a", usual)
+		after(usual)
+		slept := false
+		e.line.set(func(l *line) {
+			l.commit = func(_ []store.Op, do func() (store.Revision, error)) (store.Revision, error) {
+				rev, err := do()
+				if !slept {
+					slept = true
+					clock.Set(time.Hour)
+					e.line.set(func(l *line) { l.cut = true })
+				}
+				return rev, err
+			}
+		})
+		defer clock.Set(-time.Hour)
+		after(10 * time.Minute)
+		require.True(t, e.Member.Fenced())
+		require.NotEmpty(t, e.notes(), "the contexts of attempts must end")
+	})
+}

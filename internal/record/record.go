@@ -21,7 +21,8 @@ func (k Key) String() string { return k.Type + "/" + k.Name }
 // [fault.Unsupported] otherwise. Rewriting drops the fields that this program does not know.
 //
 // A program that writes such a field of a resource must do so only while no engine of a lower format has the active run of the
-// resource, because that engine has to note in the record of the resource that the run has ended.
+// resource, because that engine has to note in the record of the resource that the run has ended. It raises what the unfinished runs of
+// the resource need in the same commit, so that no such engine makes one of them its own.
 func Rewritable(needs int) error {
 	if needs <= SharedVersion {
 		return nil

@@ -81,6 +81,11 @@ func (t *Transition) finishWith(end plan.State, reason string) error {
 	if err := t.readResource(); err != nil {
 		return err
 	}
+	if t.plan == nil && t.head != nil { // the end of a run that has begun is noted in any case; see Rewritable
+		if err := record.Rewritable(t.head.Needs); err != nil {
+			return err
+		}
+	}
 	room := t.removals()
 	var revisions []string
 	remove := t.removesResource(end)

@@ -3,9 +3,9 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,7 +18,7 @@ type EnqueueOptions struct {
 	// Schema is that of the store: [Options].Schema. Empty means "conveyor".
 	Schema string
 	// NoNotify leaves out the NOTIFY that has an engine look at once. An engine then finds the letter within a third of its lease, or of
-	// [Options].Poll if that is shorter.
+	// [Options].Poll if that is shorter. A transaction that is to be prepared (PREPARE TRANSACTION) needs it.
 	NoNotify bool
 	// Letter is what [conveyor.NewLetter] can be told.
 	Letter conveyor.LetterOptions
@@ -28,8 +28,10 @@ type EnqueueOptions struct {
 // with [conveyor.Options].Letters applies the resource. It returns the id of the letter, for [conveyor.Engine.Letter].
 //
 // The letter is one row with a key of its own. It takes no lock that others wait for, however long the transaction stays open, and the
-// transaction can be at any isolation level. A letter with the ID of one that waits already is left out without an error. A transaction
-// that writes a letter with the ID of one that another open transaction writes waits for that one.
+// transaction can be at any isolation level. A letter with the ID of one that waits already is left out without an error; at repeatable
+// read and serializable, the server refuses it with a serialization failure (40001) if the other one was committed since the transaction
+// began. Whoever writes a letter with the ID of one that another open transaction has written waits for that transaction, so an ID must
+// not be given to two transactions that are open at the same time.
 //
 // The actor of ctx (see [conveyor.As]) is that of the run. Enqueue returns what NewLetter returns, or the error of the transaction, which must then
 // be rolled back. The role of the transaction needs the right to insert into the table "transient".
@@ -75,31 +77,59 @@ func enqueue(ctx context.Context, r conveyor.Resource, opts EnqueueOptions, exec
 // letterPrefix is the prefix of the keys of letters.
 const letterPrefix = "~let/"
 
-// enqueued yields the letters that Enqueue has written, which have no row in the log, to a Watch that wants to know of letters. told has those
-// that it was told before.
-func (s *Store) enqueued(ctx context.Context, prefix string, at int64, told map[string]bool, yield func(store.Change, error) bool) (goOn bool) {
+// letters are those that a Watch has told, among the letters that have no row in the log.
+type letters struct {
+	told  map[string]bool
+	asked time.Time // when they were looked for
+}
+
+// betweenLetters is how long a Watch waits at least before it looks for letters again, however often it is woken.
+const betweenLetters = 50 * time.Millisecond
+
+// enqueued yields the letters that Enqueue has written, which have no row in the log, to a Watch that wants to know of letters. The letters
+// that it has told before are left out.
+func (s *Store) enqueued(ctx context.Context, prefix string, at int64, known *letters, yield func(store.Change, error) bool) (goOn bool) {
 	if !strings.HasPrefix(prefix, letterPrefix) {
 		return true
 	}
-	there := map[string]bool{}
-	for r, err := range s.List(ctx, store.Query{Prefix: prefix}) {
-		if err != nil {
-			if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUnknown) {
-				yield(store.Change{}, err)
-				return false
-			}
-			return true // the next look finds them
+	if left := betweenLetters - time.Since(known.asked); left > 0 {
+		select {
+		case <-time.After(left):
+		case <-ctx.Done():
+			return true
+		case <-s.closing.Done():
+			return true
 		}
-		if r.Revision != enqueuedRevision {
-			continue
-		}
-		if there[r.Key] = true; !told[r.Key] && !yield(store.Change{Key: r.Key, Revision: store.Revision(max(at, enqueuedRevision))}, nil) {
+	}
+	known.asked = time.Now()
+	there, err := s.enqueuedKeys(ctx, prefix)
+	if err != nil {
+		return true // the next look finds them, or the next page of the log has the error
+	}
+	told := make(map[string]bool, len(there))
+	for _, key := range there {
+		if told[key] = true; !known.told[key] && !yield(store.Change{Key: key, Revision: store.Revision(max(at, enqueuedRevision))}, nil) {
 			return false
 		}
 	}
-	clear(told)
-	for key := range there {
-		told[key] = true
-	}
+	known.told = told
 	return true
+}
+
+// enqueuedKeys returns the keys of the letters under a prefix that Enqueue has written.
+func (s *Store) enqueuedKeys(ctx context.Context, prefix string) (keys []string, err error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	err = s.rows(ctx, s.lettersSQL, []any{[]byte(prefix), int64(enqueuedRevision)}, func(row pgx.Rows) error {
+		var key []byte
+		err := row.Scan(&key)
+		keys = append(keys, string(key))
+		return err
+	})
+	return keys, err
 }

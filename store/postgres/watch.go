@@ -20,14 +20,14 @@ const logPage = 100
 
 // Watch implements [store.Watcher]. It reads the log, and learns by a notification, or after [Options].Poll, that there is
 // something to read. It ends with [store.ErrGap] if the log does not go back that far any more (see [Options].LogAge), and if the
-// server has been taken back to a state in which a revision that was told does not exist. It also tells of letters that [Enqueue] has
-// written, once each.
+// server has been taken back to a state in which a revision that was told does not exist. With the prefix of letters, or of one of them, it
+// also tells of the letters that [Enqueue] has written, once each, with the revision up to which everything was told.
 func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
 		at := int64(after) // everything up to this revision was told
 		poll := newPoll(s)
 		defer poll.stop()
-		told := map[string]bool{}
+		told := new(letters)
 		for late := false; ; {
 			happened := s.wakes.next()
 			page, err := s.changesAfter(ctx, at)
@@ -50,10 +50,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 				}
 				at = row.rev
 			}
+			if len(page) < logPage && !s.enqueued(ctx, prefix, at, told, yield) {
+				return
+			}
 			if len(page) == 0 {
-				if !s.enqueued(ctx, prefix, at, told, yield) {
-					return
-				}
 				late = poll.wait(ctx, happened)
 				continue
 			}

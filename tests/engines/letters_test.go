@@ -127,6 +127,8 @@ func TestEngines15WhatBecomesOfALetter(t *testing.T) {
 		says   string                            // empty if it is applied
 		is     error
 	}{
+		"a panic of Validate":            {letter: rig.Object("panics", 1), says: "Validate panicked: oh"},
+		"a passing error of Validate":    {letter: rig.Object("later", 1), waits: true, says: "context deadline exceeded", is: context.DeadlineExceeded},
 		"refused by Validate":            {letter: rig.Object("bad", 1), says: "bad is not to my taste"},
 		"a version that is not so":       {letter: rig.Object("known", 2), of: 7, says: "version 7 was given", is: conveyor.ErrConflict},
 		"a version of nothing":           {letter: rig.Object("new", 2), of: 7, says: "there is no such resource", is: conveyor.ErrConflict},
@@ -144,8 +146,13 @@ func TestEngines15WhatBecomesOfALetter(t *testing.T) {
 			inBubble(t, func(t *testing.T, f *fleet) {
 				opts := letters
 				opts.Validate = func(_ context.Context, o *conveyor.Object) error {
-					if o.Name == "bad" {
+					switch o.Name {
+					case "bad":
 						return errors.New("bad is not to my taste")
+					case "later":
+						return fmt.Errorf("the list: %w", context.DeadlineExceeded)
+					case "panics":
+						panic("oh")
 					}
 					return nil
 				}

@@ -100,6 +100,7 @@ func TestEngines14AResourceThatNeedsANewerProgramIsLeftToIt(t *testing.T) {
 			"Trigger":  func() error { _, err := e.Trigger(t.Context(), k); return err },
 			"Delete":   func() error { _, err := e.Delete(t.Context(), k); return err },
 			"Rollback": func() error { _, err := e.Rollback(t.Context(), k, 1); return err },
+			"Cancel":   func() error { return e.Cancel(t.Context(), run.ID, "") },
 		} {
 			require.ErrorIs(t, call(), conveyor.ErrUnsupported, name)
 		}
