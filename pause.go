@@ -137,10 +137,9 @@ func (e *Engine) Resume(ctx context.Context, t Target) error {
 	if err != nil {
 		return err
 	}
-	if err := e.resume(ctx, t); err != nil {
+	if err := e.resume(ctx, t, by); err != nil {
 		return fmt.Errorf("resume %s: %w", t, err)
 	}
-	e.reportPause(t, by, "resumed")
 	return nil
 }
 
@@ -228,8 +227,8 @@ func (e *Engine) pause(ctx context.Context, t Target, p *record.Pause) error {
 	}
 }
 
-// resume removes the record of a pause, and then holds its target no longer.
-func (e *Engine) resume(ctx context.Context, t Target) error {
+// resume removes the record of a pause, and then holds its target no longer. The event comes in between, before those of what goes on.
+func (e *Engine) resume(ctx context.Context, t Target, by string) error {
 	pauses := &e.sched.pauses
 	if err := pauses.lock(ctx); err != nil {
 		return err
@@ -248,6 +247,7 @@ func (e *Engine) resume(ctx context.Context, t Target) error {
 		case errors.Is(err, store.ErrNotFound) && !pauses.has(held):
 			return fmt.Errorf("%w: it is not paused", ErrNotFound)
 		case err == nil, errors.Is(err, store.ErrNotFound):
+			e.reportPause(t, by, "resumed")
 			pauses.set(held, nil)
 			return nil
 		}

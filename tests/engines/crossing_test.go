@@ -291,7 +291,7 @@ func TestEngines09ARequestAtEveryCallOfTheStore(t *testing.T) {
 				t.Run(p.name+"/"+ask.name, func(t *testing.T) {
 					t.Parallel()
 					for _, after := range []bool{false, true} {
-						first, stride := places(t, 12, p.name, ask.name, after)
+						first, stride := places(t, 24, p.name, ask.name, after)
 						for n := first; ; n += stride {
 							if struck := cross(t, p, ask, n, after); t.Failed() || !struck {
 								break

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -238,7 +241,8 @@ func TestEngines15ALetterThatCannotBeReadIsRefused(t *testing.T) {
 // way.
 func TestEngines15ALetterSurvivesADeathAtEachCommit(t *testing.T) {
 	for _, how := range []fault{diesBefore, diesAfter, unknownUndone, unknownDone, unknownLater, refused} {
-		for n := 1; ; n++ {
+		first, stride := places(t, 4, how)
+		for n := first; ; n += stride {
 			reached := false
 			inWorld(t, func(t *testing.T, w *world) {
 				drivers := map[string]rig.Func{"d": quick}
@@ -342,4 +346,38 @@ func TestEngines15ALetterHasLimits(t *testing.T) {
 			require.True(t, errors.Is(err, conveyor.ErrInvalid) || errors.Is(err, conveyor.ErrTooLarge), err)
 		})
 	}
+}
+
+// TestEngines16WhatComesAndGoesHasOneFirstLetter looks at the keys of all that engines write while runs of many kinds come and go.
+func TestEngines16WhatComesAndGoesHasOneFirstLetter(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fleet) {
+		opts := letters
+		opts.Workers = 1
+		e := f.engine(opts, map[string]conveyor.Driver{"ask": rig.Recording(rig.Always(conveyor.Await("go", 0), nil)), "d": rig.Recording(rig.Taking(time.Hour))})
+		p := rig.PipelineOf("d")
+		p.OnChange, p.MaxRuns, p.Resync = conveyor.Queue, 1, conveyor.Duration(time.Hour)
+		e.Save(p)
+		e.Save(rig.Named("q", rig.PipelineOf("ask")))
+		asked := e.MustApply(rig.Along("q", "asked"))
+		after(time.Second)
+		require.NoError(t, e.Signal(t.Context(), asked.ID, "other", 1))
+		for i := range 3 {
+			e.MustApply(rig.Object("a", i))
+			e.MustApply(rig.Object(fmt.Sprint("b", i), i))
+		}
+		f.write(t.Context(), rig.Along("later", "c"), conveyor.LetterOptions{})
+		seen := map[string]bool{}
+		for range 40 {
+			for r, err := range f.disk.List(t.Context(), store.Query{}) {
+				require.NoError(t, err)
+				kind, _, _ := strings.Cut(r.Key, "/")
+				seen[kind] = true
+			}
+			after(20 * time.Minute)
+		}
+		require.Subset(t, slices.Collect(maps.Keys(seen)), []string{"~act", "~rdy", "~own", "~que", "~rsy", "~sig", "~slt", "~let", "~hbt", "run", "stp", "res", "rev", "pip", "eng"})
+		for kind := range seen {
+			require.NotContains(t, []string{"act", "rdy", "own", "ask", "que", "rsy", "sig", "slt", "let", "hbt"}, kind)
+		}
+	})
 }

@@ -40,7 +40,7 @@ func TestEnginesAnySchedule(t *testing.T) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { playSchedule(t, seed) })
 		return
 	}
-	n := testenv.Bound(t, "CONVEYOR_ENGINE_SCHEDULES", testenv.Some(t, 120, 3000), 60)
+	n := testenv.Bound(t, "CONVEYOR_ENGINE_SCHEDULES", testenv.Some(t, 60, 3000), 60)
 	var mu sync.Mutex
 	all := sightings{}
 	t.Run("all", func(t *testing.T) {

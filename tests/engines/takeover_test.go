@@ -94,7 +94,7 @@ func owned(t *testing.T, disk *memory.Shared) (live, dead int) {
 // them among each other. Then one of the three dies, and another one in the middle of taking its runs over. All is done within two leases
 // of each death.
 func TestEngines06VeryManyWaitingRunsAreTakenOverInTime(t *testing.T) {
-	runs := testenv.Some(t, 1_000, 100_000)
+	runs := testenv.Some(t, 500, 100_000)
 	synctest.Test(t, func(t *testing.T) {
 		disk := memory.NewShared()
 		var calls atomic.Int64
