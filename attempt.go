@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -480,4 +481,138 @@ func describeAttempts(attempts []*attempt) string {
 		names = append(names, fmt.Sprintf("run %s step %s (driver %s, resource %s)", a.runner.ID, a.step.ID, a.driver.name, a.runner.Key))
 	}
 	return strings.Join(names, "; ")
+}
+
+// CallKind is the kind of a call of user code for a step.
+type CallKind uint8
+
+const (
+	CallReconcile CallKind = iota + 1 // of [Driver.Reconcile]
+	CallFinalize                      // of the Finalize of a [Finalizer], for the deletion of the resource
+	CallPlan                          // of the Plan of a [Planner]
+)
+
+var callKindNames = document.Enum[CallKind]{What: "kind of call", Names: []string{"", "reconcile", "finalize", "plan"}}
+
+// String returns the name that documents use, and "unset" for the zero value.
+func (k CallKind) String() string { return callKindNames.Text(k) }
+
+// MarshalText returns the name that documents use, and an empty text for the zero value.
+func (k CallKind) MarshalText() ([]byte, error) { return callKindNames.Marshal(k) }
+
+// UnmarshalText accepts exactly what MarshalText returns.
+func (k *CallKind) UnmarshalText(b []byte) error { return callKindNames.Unmarshal(b, k) }
+
+// Call is one call of user code for a step: of Reconcile, Finalize or Plan, as [Request].Kind says. See [Options].Wrap.
+type Call func(ctx context.Context, req *Request) (Result, error)
+
+// plannedSteps is the output of the Result of a Plan.
+type plannedSteps struct{ steps []Step }
+
+// wrap returns the call of user code with the middleware around it, the first one outermost. It returns nil if there is no
+// middleware.
+func wrap(middleware []func(next Call) Call, f *fault.Fields) Call {
+	var whole Call
+	for i := len(middleware) - 1; i >= 0; i-- {
+		field := "Wrap[" + strconv.Itoa(i) + "]"
+		if middleware[i] == nil {
+			f.Add(fault.Invalidf(field, "is nil"))
+			continue
+		}
+		if whole == nil {
+			whole = callDriver
+		}
+		if whole = middleware[i](whole); whole == nil {
+			f.Add(fault.Invalidf(field, "returned nil"))
+			return nil
+		}
+	}
+	return whole
+}
+
+// The states of the next of an attempt.
+const (
+	nextReady int32 = iota
+	nextCalled
+	nextOver // the outermost middleware has returned
+)
+
+// callDriver is what the innermost middleware gets as next. It calls the driver of the attempt that the request is for. A
+// panic of the driver becomes its error, so that each middleware sees it as one.
+func callDriver(ctx context.Context, req *Request) (r Result, err error) {
+	a, err := nextOf(ctx, req)
+	if err != nil {
+		return Result{}, Permanent(err)
+	}
+	defer close(a.nextReturned)
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked(v, a.sched.opts.Limits)
+		}
+	}()
+	return a.callUser(ctx, req)
+}
+
+// nextOf returns the attempt whose driver a middleware is about to call. The attempt returns it only once.
+func nextOf(ctx context.Context, req *Request) (*attempt, error) {
+	if ctx == nil || req == nil || req.attempt == nil {
+		return nil, invalid("next", "was called without the context or the request that the middleware was given")
+	}
+	a := req.attempt
+	if made, _ := call.MakerOf(ctx).(*attempt); made != a {
+		return nil, invalid("next", "was called with a context that is not derived from the one that the middleware was given")
+	}
+	if a.next.CompareAndSwap(nextReady, nextCalled) {
+		return a, nil
+	}
+	if a.next.Load() == nextOver {
+		return nil, invalid("next", "was called after the middleware had returned")
+	}
+	return nil, invalid("next", "was called a second time; it can be called once in a call")
+}
+
+// callUser calls the method of the driver.
+func (a *attempt) callUser(ctx context.Context, req *Request) (Result, error) {
+	if a.kind == CallFinalize {
+		return a.driver.impl.(Finalizer).Finalize(ctx, req)
+	}
+	r, err := a.driver.impl.Reconcile(ctx, req)
+	if err == nil && a.kind == CallPlan {
+		a.planned, _ = r.output.(*plannedSteps)
+	}
+	return r, err
+}
+
+// callWrapped calls the driver with the middleware around it.
+func (a *attempt) callWrapped(whole Call) (r Result, err error) {
+	a.nextReturned = make(chan struct{})
+	early := false
+	func() {
+		defer func() { early = a.endNext() }() // also if the middleware panics or ends its goroutine
+		r, err = whole(a.Context(), &a.request)
+	}()
+	if early {
+		err = Permanent(invalid("next", "had not returned when the middleware returned"))
+	}
+	if err == nil && (a.kind == CallPlan || r.kind == run.Planned) {
+		if by, _ := r.output.(*plannedSteps); by == nil || by != a.planned {
+			err = Permanent(invalid("result", "the Result of a Plan must be returned as it came, and by the middleware of its own call"))
+		}
+	}
+	return r, err
+}
+
+// endNext takes next from the middleware, which is over. If next was called, endNext waits for its return, because the call of
+// the driver is part of the attempt, and its resource must have no other. It reports whether it had to wait.
+func (a *attempt) endNext() (early bool) {
+	if a.next.Swap(nextOver) != nextCalled {
+		return false
+	}
+	select {
+	case <-a.nextReturned:
+		return false
+	default:
+		<-a.nextReturned
+		return true
+	}
 }

@@ -74,9 +74,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/fault"
@@ -463,4 +465,64 @@ func (e *Engine) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opts.ShutdownGrace)
 	defer cancel()
 	return e.Shutdown(end)
+}
+
+// actorKey is the key of the actor of a context.
+type actorKey struct{}
+
+// As returns a context that names the actor of the calls that get it: the person, the service or the job on whose behalf
+// the program calls the engine. The actor is on record with what the call has done: with the run ([Run].By), the cancel
+// ([Run].StoppedBy), the signal ([Wait].By), the generation ([Meta].UpdatedBy) and the pause ([Pause].By). It is in the
+// events of that run ([Event].By) and in the requests to its drivers ([Request].By). A pipeline that is saved or deleted
+// shows its actor in the event only.
+//
+// An actor has at most 253 bytes of UTF-8 without control characters, and is not "conveyor", which is the actor of what the
+// engine does by itself: a resync, and the run of a resource to whose type a driver begins to listen. A call with any other
+// actor returns an [ErrInvalid] or [ErrTooLarge], and does nothing. An empty actor names nobody, as if As had not been
+// called. The engine does not check that an actor is who it says.
+//
+// The context that a driver gets names no actor: what a driver does with the engine is done by nobody, unless the driver
+// calls As. [Request].By tells it for whom it works.
+func As(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// engineActor is the actor of what the engine does by itself.
+const engineActor = "conveyor"
+
+// byEngine is the origin of the runs that the engine makes by itself.
+var byEngine = record.Origin{By: engineActor}
+
+// actorOf returns the actor of a context, or the fault of a name that no actor can have.
+func actorOf(ctx context.Context) (string, error) {
+	actor, _ := ctx.Value(actorKey{}).(string)
+	var f fault.Fields
+	switch f.Text("actor", actor); {
+	case len(actor) > text.MaxName:
+		f.Add(fault.Larger("actor", len(actor), text.MaxName, "bytes", text.FixedLimit))
+	case strings.ContainsFunc(actor, unicode.IsControl):
+		f.Add(fault.Invalidf("actor", "%s has a control character", text.Quote(actor)))
+	case actor == engineActor:
+		f.Add(fault.Invalidf("actor", "%q is the engine itself; choose another name", actor))
+	}
+	return actor, fieldErrors(f.List())
+}
+
+// origin returns who makes a call of the engine with this context, and what [Options].Carry gives it to carry.
+func (e *Engine) origin(ctx context.Context) (o record.Origin, err error) {
+	if o.By, err = actorOf(ctx); err != nil || e.opts.Carry == nil {
+		return o, err
+	}
+	o.Carried = maps.Clone(e.opts.Carry(ctx))
+	var f fault.Fields
+	f.Labels("Carry", o.Carried)
+	if err := fieldErrors(f.List()); err != nil {
+		return o, err
+	}
+	if len(o.Carried) == 0 {
+		o.Carried = nil
+	} else if size, limit := len(record.Encode(o.Carried)), e.opts.Limits.Carried; size > limit {
+		return o, tooLarge("Carry", size, limit, "bytes as JSON", "Limits.Carried")
+	}
+	return o, nil
 }
