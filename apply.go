@@ -546,9 +546,9 @@ func (e *Engine) carryOut(ctx context.Context, k record.Key, want *submission, r
 	newest, err := describeRun(ctx, e.ledger, next.Status.Run)
 	if err == nil && want.answer != nil {
 		want.extra = append(want.extra, want.answer(newest.ID)...)
-	}
-	if err == nil && !want.write && want.answer != nil {
-		_, err = e.ledger.Commit(ctx, append(want.extra, store.Check(record.ResourceKey(k), rev)))
+		if !want.write {
+			_, err = e.ledger.Commit(ctx, append(want.extra, store.Check(record.ResourceKey(k), rev)))
+		}
 	}
 	if err != nil || !want.write {
 		return newest, err

@@ -317,6 +317,12 @@ func (a *attempt) abandonCall() bool {
 	})
 }
 
+// disown gives up an attempt whose run is, or may be, another engine's. What its driver returns is discarded, and no outcome is recorded.
+func (a *attempt) disown() {
+	a.Cancel(ErrLeaseLost)
+	a.abandonCall()
+}
+
 // abandonedCalls are the calls that were abandoned and have not returned.
 type abandonedCalls struct {
 	mu    sync.Mutex // guards calls

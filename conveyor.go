@@ -515,14 +515,19 @@ func (e *Engine) origin(ctx context.Context) (o record.Origin, err error) {
 	}
 	o.Carried = maps.Clone(e.opts.Carry(ctx))
 	var f fault.Fields
-	f.Labels("Carry", o.Carried)
-	if err := fieldErrors(f.List()); err != nil {
-		return o, err
-	}
+	checkCarried(&f, "Carry", o.Carried, e.opts.Limits)
 	if len(o.Carried) == 0 {
 		o.Carried = nil
-	} else if size, limit := len(record.Encode(o.Carried)), e.opts.Limits.Carried; size > limit {
-		return o, tooLarge("Carry", size, limit, "bytes as JSON", "Limits.Carried")
 	}
-	return o, nil
+	return o, fieldErrors(f.List())
+}
+
+// checkCarried adds to f what is wrong with what a run is to carry, under the name of the field.
+func checkCarried(f *fault.Fields, field string, carried map[string]string, limits Limits) {
+	var own fault.Fields
+	own.Labels(field, carried)
+	if size := len(record.Encode(carried)); len(carried) > 0 && len(own.List()) == 0 && size > limits.Carried {
+		own.Add(fault.Larger(field, size, limits.Carried, "bytes as JSON", "Limits.Carried"))
+	}
+	f.Add(own.List()...)
 }

@@ -182,12 +182,13 @@ func (f *fleet) owns(rec *record.Run) bool {
 // claims returns nil if the engine owns a run, or can make it its own, and otherwise errForeign, or an ErrUnsupported that says that
 // only a newer program can.
 func (f *fleet) claims(rec *record.Run) error {
-	switch {
-	case f == nil, f.owns(rec):
+	if f == nil || f.owns(rec) {
 		return nil
-	case record.Rewritable(rec.Needs) != nil:
-		return record.Rewritable(rec.Needs)
-	case rec.Owner == "" && (f.works() || rec.State == plan.Queued): // a run that has not begun can be ended by anybody
+	}
+	if err := record.Rewritable(rec.Needs); err != nil {
+		return err
+	}
+	if rec.Owner == "" && (f.works() || rec.State == plan.Queued) { // a run that has not begun can be ended by anybody
 		return nil
 	}
 	return errForeign
@@ -224,8 +225,7 @@ func (p *seat) Lost() {
 	f.seat.CompareAndSwap(p, nil)
 	s.log.Warn("another engine has marked this one dead, because its lease was over; it begins anew", "engine", p.ID)
 	for _, a := range s.runningAttempts() {
-		a.Cancel(ErrLeaseLost)
-		a.abandonCall() // so that no other call for the resource begins here before this one has returned
+		a.disown() // also so that no other call for the resource begins here before this one has returned
 	}
 	s.background.Go(func() {
 		for _, r := range s.pool.Owners() {
@@ -355,10 +355,7 @@ func (f *fleet) look() {
 	if f == nil {
 		return
 	}
-	select {
-	case f.nudge <- struct{}{}:
-	default:
-	}
+	nudge(f.nudge)
 }
 
 // lookIfLeft is look if runs were left alone.
@@ -380,10 +377,7 @@ func (f *fleet) nextLook() <-chan time.Time {
 // leaveRun notes that a run without an owner was left alone, although this engine can perhaps go on with it some time.
 func (f *fleet) leaveRun() {
 	f.left.Store(true)
-	select {
-	case f.later <- struct{}{}:
-	default:
-	}
+	nudge(f.later)
 }
 
 // hint calls do for each change of a record under a prefix after a revision, until ctx ends. It calls do with an empty key where

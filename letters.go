@@ -48,11 +48,11 @@ func NewLetter(ctx context.Context, r Resource, opts LetterOptions) (id string, 
 	if opts.ID != "" {
 		f.Name("ID", opts.ID)
 	}
-	f.Labels("Carried", opts.Carried)
+	limits := opts.Limits.withDefaults(store.Limits{})
+	checkCarried(&f, "Carried", opts.Carried, limits)
 	if err := fieldErrors(f.List()); err != nil {
 		return "", store.Op{}, err
 	}
-	limits := opts.Limits.withDefaults(store.Limits{})
 	o, err := objectOf(r, limits)
 	if err != nil {
 		return "", store.Op{}, err
@@ -60,9 +60,6 @@ func NewLetter(ctx context.Context, r Resource, opts LetterOptions) (id string, 
 	by, err := actorOf(ctx)
 	if err != nil {
 		return "", store.Op{}, err
-	}
-	if size := len(record.Encode(opts.Carried)); len(opts.Carried) > 0 && size > limits.Carried {
-		return "", store.Op{}, tooLarge("Carried", size, limits.Carried, "bytes as JSON", "Limits.Carried")
 	}
 	now := clock.Now()
 	if id = opts.ID; id == "" {
@@ -112,33 +109,26 @@ func (e *Engine) Letter(ctx context.Context, id string) (*Letter, error) {
 // ends at the first error.
 func (e *Engine) Letters(ctx context.Context) iter.Seq2[*Letter, error] {
 	return func(yield func(*Letter, error) bool) {
-		for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.LetterPrefix}) {
-			rec := new(record.Letter)
-			if err == nil {
-				err = record.Decode(r, rec)
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(waitingLetter(r.Key[len(record.LetterPrefix):], rec), nil) {
-				return
-			}
+		_ = eachLetter(ctx, e.ledger, record.LetterPrefix, waitingLetter, yield) && eachLetter(ctx, e.ledger, record.AnsweredPrefix, answeredLetter, yield)
+	}
+}
+
+// eachLetter yields the letters whose records, of type T, have keys with a prefix. It reports whether the caller wants more.
+func eachLetter[T any](ctx context.Context, l *ledger.Ledger, prefix string, of func(id string, rec *T) *Letter, yield func(*Letter, error) bool) bool {
+	for r, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
+		rec := new(T)
+		if err == nil {
+			err = record.Decode(r, rec)
 		}
-		for r, err := range e.ledger.Store.List(ctx, store.Query{Prefix: record.AnsweredPrefix}) {
-			rec := new(record.Answered)
-			if err == nil {
-				err = record.Decode(r, rec)
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(answeredLetter(r.Key[len(record.AnsweredPrefix):], rec), nil) {
-				return
-			}
+		if err != nil {
+			yield(nil, err)
+			return false
+		}
+		if !yield(of(r.Key[len(prefix):], rec), nil) {
+			return false
 		}
 	}
+	return true
 }
 
 func waitingLetter(id string, rec *record.Letter) *Letter {
@@ -162,12 +152,7 @@ type postbox struct {
 }
 
 // look has the letters looked at.
-func (b *postbox) look() {
-	select {
-	case b.mail <- struct{}{}:
-	default:
-	}
-}
+func (b *postbox) look() { nudge(b.mail) }
 
 // work applies the letters that fall to this engine, until the scheduler has stopped.
 func (b *postbox) work() {
@@ -176,7 +161,7 @@ func (b *postbox) work() {
 	box := handover.Postbox{Ledger: s.ledger, Mine: b.mine, Patience: s.opts.Lease / 3, Apply: b.apply}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for round := 1; ; round++ {
+	for {
 		select {
 		case <-f.ctx.Done():
 			return
@@ -188,7 +173,7 @@ func (b *postbox) work() {
 			pause = s.opts.Poll
 		}
 		if f.works() && !s.draining() {
-			next, err := box.Look(f.ctx, round)
+			next, err := box.Look(f.ctx)
 			switch {
 			case err != nil:
 				if f.ctx.Err() == nil && !s.draining() {
@@ -230,12 +215,11 @@ func (b *postbox) apply(ctx context.Context, l *handover.Letter) error {
 	}
 	o := &Object{Meta: Meta{Name: l.Rec.Name, Type: l.Rec.Type, Pipeline: l.Rec.Pipeline, Version: l.Rec.Version}, Spec: l.Rec.Spec}
 	o.Metadata, o.MetadataJSON = fromMetadata(l.Rec.Metadata)
-	now := clock.Now()
 	since := l.Rec.Created.Time() // by the clock of who has written it
 	if l.Since.Before(since) {
 		since = l.Since
 	}
-	young := now.Sub(since) < e.opts.LetterAge
+	young := clock.Now().Sub(since) < e.opts.LetterAge
 	err := fieldErrors(o.validate(e.opts.Limits))
 	if err == nil {
 		err = b.accept(ctx, o)

@@ -343,8 +343,7 @@ func (q requests) commitOwned(ctx context.Context, a *attempt, ops []store.Op) (
 // for the end of the run goes on waiting.
 func (s *scheduler) dropForeign(r *runner) {
 	for _, a := range r.underWay() {
-		a.Cancel(ErrLeaseLost)
-		a.abandonCall()
+		a.disown()
 	}
 	r.mu.Lock()
 	r.gone = true

@@ -176,8 +176,13 @@ func (s *scheduler) clockSet(by time.Duration) {
 
 // wakeLoop makes the loop look at the due times again. It never blocks.
 func (s *scheduler) wakeLoop() {
+	nudge(s.wake)
+}
+
+// nudge sends to a channel of size 1 unless there is a value in it: one wake-up is enough.
+func nudge(wake chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }

@@ -39,6 +39,7 @@ type Postbox struct {
 	Apply func(context.Context, *Letter) error
 
 	known map[string]*seen // by the id of the letter
+	looks int
 }
 
 // seen is what a Postbox knows of a letter.
@@ -46,7 +47,7 @@ type seen struct {
 	since time.Time
 	pause time.Duration // after which it is tried again; 0 if it was not tried
 	again time.Time
-	round int
+	look  int // the newest that has found it
 }
 
 // How long a letter waits that could not be applied: at first, and at most.
@@ -60,8 +61,8 @@ const together = 32
 
 // Look applies the letters that are there, those of one resource one after the other, the oldest first. It returns when it must look again,
 // although nothing has changed; the zero time means that there is no letter.
-func (p *Postbox) Look(ctx context.Context, round int) (next time.Time, err error) {
-	all, err := p.list(ctx, round)
+func (p *Postbox) Look(ctx context.Context) (next time.Time, err error) {
+	all, err := p.list(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -127,8 +128,9 @@ type waiting struct {
 }
 
 // list returns the letters that are there. A letter that cannot be read is for a resource of its own.
-func (p *Postbox) list(ctx context.Context, round int) (all []line, err error) {
+func (p *Postbox) list(ctx context.Context) (all []line, err error) {
 	of := map[record.Key]int{}
+	p.looks++
 	if p.known == nil {
 		p.known = map[string]*seen{}
 	}
@@ -144,7 +146,7 @@ func (p *Postbox) list(ctx context.Context, round int) (all []line, err error) {
 		if p.known[l.id] == nil {
 			p.known[l.id] = &seen{since: time.Now()}
 		}
-		p.known[l.id].round = round
+		p.known[l.id].look = p.looks
 		i, other := of[key]
 		if !other {
 			i = len(all)
@@ -154,7 +156,7 @@ func (p *Postbox) list(ctx context.Context, round int) (all []line, err error) {
 		all[i].ids = append(all[i].ids, l)
 	}
 	for id, s := range p.known {
-		if s.round != round {
+		if s.look != p.looks {
 			delete(p.known, id)
 		}
 	}

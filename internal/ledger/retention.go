@@ -149,18 +149,12 @@ func (p *Pruner) pruneAnswers(ctx context.Context) error {
 			}
 			continue
 		}
-		if old = append(old, store.Delete(r.Key).If(r.Revision)); len(old) == p.ledger.Batch {
-			if _, err := p.ledger.Commit(ctx, old); err != nil && !errors.Is(err, store.ErrConflict) {
-				return err
-			}
-			old = nil
+		old = append(old, store.Delete(r.Key).If(r.Revision))
+	}
+	for part := range slices.Chunk(old, p.ledger.Batch) {
+		if _, err := p.ledger.Commit(ctx, part); err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
 		}
-	}
-	if len(old) == 0 {
-		return nil
-	}
-	if _, err := p.ledger.Commit(ctx, old); err != nil && !errors.Is(err, store.ErrConflict) {
-		return err
 	}
 	return nil
 }

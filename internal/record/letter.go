@@ -2,7 +2,6 @@ package record
 
 import (
 	"encoding/json"
-	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/text"
@@ -52,16 +51,3 @@ func LetterKey(id string) string { return LetterPrefix + id }
 
 // AnsweredKey returns the key of what has become of a [Letter].
 func AnsweredKey(id string) string { return AnsweredPrefix + id }
-
-// ParseLetterKey returns the id in a key that [LetterKey] or [AnsweredKey] has made. For any other key, it returns an error that wraps
-// [store.ErrCorrupt].
-func ParseLetterKey(key string) (id string, err error) {
-	id, ok := strings.CutPrefix(key, LetterPrefix)
-	if !ok {
-		id, ok = strings.CutPrefix(key, AnsweredPrefix)
-	}
-	if !ok || text.NameFault(id) != "" {
-		return "", BadKey(key)
-	}
-	return id, nil
-}
