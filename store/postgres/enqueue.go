@@ -118,14 +118,8 @@ func (s *Store) enqueued(ctx context.Context, prefix string, at int64, known *le
 
 // enqueuedKeys returns the keys of the letters under a prefix that Enqueue has written.
 func (s *Store) enqueuedKeys(ctx context.Context, prefix string) (keys []string, err error) {
-	if err := s.enter(); err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
-	defer cancel()
-	defer context.AfterFunc(s.closing, cancel)()
-	err = s.rows(ctx, s.lettersSQL, []any{[]byte(prefix), int64(enqueuedRevision)}, func(row pgx.Rows) error {
+	end := []byte(prefix + "\xff") // ids have no such byte
+	err = s.rowsUntilClosed(ctx, s.lettersSQL, []any{[]byte(prefix), end, int64(enqueuedRevision)}, func(row pgx.Rows) error {
 		var key []byte
 		err := row.Scan(&key)
 		keys = append(keys, string(key))

@@ -55,7 +55,7 @@ func newStatements(schema string) (st statements) {
 		return strings.NewReplacer(append([]string{"{S}", s, "{=}", "operator(pg_catalog.=)", "{<}", "operator(pg_catalog.<)", "{>=}", "operator(pg_catalog.>=)",
 			"{>}", "operator(pg_catalog.>)", "{<>}", "operator(pg_catalog.<>)"}, more...)...).Replace(sql)
 	}
-	st.lettersSQL = fill("select key from {S}.transient where key {>=} $1 and key {<} $1 || '\\xff'::bytea and rev {=} $2 order by key")
+	st.lettersSQL = fill("select key from {S}.transient where key {>=} $1 and key {<} $2 and rev {=} $3 order by key")
 	for i, table := range tables {
 		st.getSQL[i] = fill("select value, rev from {S}.{T} where key {=} $1", "{T}", table)
 		st.listSQL[i] = map[listing]string{}

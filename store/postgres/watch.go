@@ -109,16 +109,21 @@ func gap(page []logRow, at int64) error {
 	return nil
 }
 
-// logAfter reads the rows of the log after a revision. It ends early when the store closes.
-func (s *Store) logAfter(ctx context.Context, at int64) (page []logRow, err error) {
+// rowsUntilClosed reads rows once. It ends early when the store closes.
+func (s *Store) rowsUntilClosed(ctx context.Context, sql string, args []any, each func(pgx.Rows) error) error {
 	if err := s.enter(); err != nil {
-		return nil, err
+		return err
 	}
 	defer s.leave()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	err = s.rows(ctx, s.logSQL, []any{at, logPage}, func(r pgx.Rows) error {
+	return s.rows(ctx, sql, args, each)
+}
+
+// logAfter reads the rows of the log after a revision.
+func (s *Store) logAfter(ctx context.Context, at int64) (page []logRow, err error) {
+	err = s.rowsUntilClosed(ctx, s.logSQL, []any{at, logPage}, func(r pgx.Rows) error {
 		var row logRow
 		err := r.Scan(&row.rev, &row.base, &row.kind, &row.failed, &row.nums, &row.keys)
 		page = append(page, row)

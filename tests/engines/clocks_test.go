@@ -123,19 +123,7 @@ func (a ahead) Commit(ctx context.Context, ops ...store.Op) (store.Revision, err
 	there := make([]store.Op, 0, len(ops))
 	for _, op := range ops {
 		key := a.toStore(op.Key())
-		rev, conditional := op.Condition()
-		if !op.Writes() {
-			there = append(there, store.Check(key, rev))
-			continue
-		}
-		put := store.Put(key, []byte(a.toStore(string(op.Value()))))
-		if op.Removes() {
-			put = store.Delete(key)
-		}
-		if conditional {
-			put = put.If(rev)
-		}
-		there = append(there, put)
+		there = append(there, rebuilt(op, key, []byte(a.toStore(string(op.Value())))))
 	}
 	return a.Store.Commit(ctx, there...)
 }

@@ -213,21 +213,25 @@ func (l line) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 // cloned returns ops that keep their values when the caller has written over them.
 func cloned(ops []store.Op) (all []store.Op) {
 	for _, op := range ops {
-		clone := store.Put(op.Key(), slices.Clone(op.Value()))
-		rev, conditional := op.Condition()
-		switch {
-		case !op.Writes():
-			all = append(all, store.Check(op.Key(), rev))
-			continue
-		case op.Removes():
-			clone = store.Delete(op.Key())
-		}
-		if conditional {
-			clone = clone.If(rev)
-		}
-		all = append(all, clone)
+		all = append(all, rebuilt(op, op.Key(), slices.Clone(op.Value())))
 	}
 	return all
+}
+
+// rebuilt is an op with another key and another value.
+func rebuilt(op store.Op, key string, value []byte) store.Op {
+	rev, conditional := op.Condition()
+	other := store.Put(key, value)
+	switch {
+	case !op.Writes():
+		return store.Check(key, rev)
+	case op.Removes():
+		other = store.Delete(key)
+	}
+	if conditional {
+		other = other.If(rev)
+	}
+	return other
 }
 
 // commit commits, and looks at all records afterwards.
