@@ -274,12 +274,7 @@ func (h *host) Release() {
 }
 
 // Listeners returns the names of the drivers that listen to a type, sorted.
-func (h *host) Listeners(kind string) ([]string, error) {
-	if f := h.s.fleet; f != nil {
-		return f.claimer().listeners(h.s.base, kind)
-	}
-	return h.s.drivers.listeners(kind), nil
-}
+func (h *host) Listeners(kind string) ([]string, error) { return h.s.listeners(h.s.base, kind) }
 
 // Stray reports whether a call for the resource of the run that was given up has not returned.
 func (h *host) Stray() bool { return h.s.pool.IsAway(h.runner.Key) }

@@ -480,6 +480,8 @@ func (f *fleet) lookOnce(everything bool) (next record.Time, err error) {
 			return 0, err
 		}
 		f.sched.upkeep.ring()
+		// Who has skipped a run did not look again who listens, if it died after the commit.
+		f.sched.upkeep.reconcileUnlistened(f.sched.drivers.listened()...)
 	}
 	return f.claimer().claim()
 }

@@ -250,6 +250,14 @@ func (c claimer) registerRest() {
 	})
 }
 
+// listeners returns the names of the drivers that listen to a type, sorted. On a shared store they are those of all engines.
+func (s *scheduler) listeners(ctx context.Context, kind string) ([]string, error) {
+	if s.fleet != nil {
+		return s.fleet.claimer().listeners(ctx, kind)
+	}
+	return s.drivers.listeners(kind), nil
+}
+
 // listeners returns the drivers that listen to a type, of whatever engine.
 func (c claimer) listeners(ctx context.Context, kind string) (drivers []string, err error) {
 	prefix := record.ListenersOf(kind)

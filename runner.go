@@ -462,8 +462,8 @@ func (d *decision) notifyOthers() {
 	if s.fleet != nil && slices.ContainsFunc(d.in.Outcomes, func(o *run.Outcome) bool { return o.Stray }) {
 		s.fleet.requests().strayReturned(r.Key) // perhaps during the commit
 	}
-	if t.Over() && t.Rec().State == plan.Skipped && len(s.drivers.listeners(r.Key.Type)) > 0 {
-		// A driver was registered in the meantime. The search that followed its registration has not found this run.
+	if t.Over() && t.Rec().State == plan.Skipped && t.Rec().Pipeline == "" {
+		// A search that followed the registration of a driver may have come before the commit, and has not found this run.
 		s.upkeep.reconcileUnlistened(r.Key.Type)
 	}
 }

@@ -250,7 +250,7 @@ func (u *upkeep) resyncOne(ctx context.Context, due record.Time, k record.Key) e
 }
 
 // reconcileUnlistened makes runs for the resources of these types whose newest run was skipped because no driver
-// listened to the type.
+// listened to the type, if one does now.
 func (u *upkeep) reconcileUnlistened(types ...string) {
 	if len(types) == 0 || u.sched.pool.Phase() != sched.Running {
 		return
@@ -265,6 +265,9 @@ func (u *upkeep) reconcileUnlistened(types ...string) {
 // reconcileType does the work of reconcileUnlistened for one type. A resource whose records are damaged is logged and
 // left as it is. reconcileType returns an error only if the store fails.
 func (u *upkeep) reconcileType(kind string) error {
+	if drivers, err := u.sched.listeners(u.ctx, kind); err != nil || len(drivers) == 0 {
+		return err
+	}
 	prefix := record.UnlistenedPrefix + kind + "/"
 	for r, err := range u.sched.ledger.Store.List(u.ctx, store.Query{Prefix: prefix}) {
 		if err != nil {

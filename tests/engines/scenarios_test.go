@@ -2,6 +2,7 @@ package engines_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -673,40 +674,55 @@ func TestEngines12AResyncIsDoneByAnyEngineOnce(t *testing.T) {
 }
 
 // TestEngines12AListenerThatComesDuringASkipIsNotMissed registers a listener in one engine at each commit of another one that applies a
-// resource, to which nobody has listened.
+// resource, to which nobody has listened. The search that follows the registration comes before that commit or beside it, and the
+// other engine goes on after the commit, or dies of it.
 func TestEngines12AListenerThatComesDuringASkipIsNotMissed(t *testing.T) {
-	for n := 1; ; n++ {
-		struck := false
-		inWorld(t, func(t *testing.T, w *world) {
-			var late *process
-			var armed atomic.Bool
-			var commits atomic.Int64
-			first := w.start("first", conveyor.Options{}, nil, func(*process, int) fault {
-				if armed.Load() && int(commits.Add(1)) == n {
-					struck = true
-					require.NoError(t, late.Register("late", rig.DriverOf(quick), conveyor.Listen("loose")))
+	for _, dies := range []fault{fine, diesAfter} {
+		for _, searched := range []bool{false, true} {
+			t.Run(fmt.Sprintf("dies %q, searched before %v", dies, searched), func(t *testing.T) {
+				n := 1
+				for listensDuringCommit(t, n, searched, dies) {
+					n++
 				}
-				return fine
+				require.Greater(t, n, 1)
 			})
-			t.Cleanup(func() { require.NoError(t, first.stop()) })
-			late = w.begin("late", nil)
-			time.Sleep(5 * lease)
-			armed.Store(true)
-			run := first.mustApply(rig.Loose("loose", "x", 1))
-			untilEnded(t, first.Engine, run.ID, lease)
-			time.Sleep(3 * lease)
-			armed.Store(false)
-			if struck {
-				o, err := first.Get(t.Context(), rig.Loose("loose", "x", 1).Key())
-				require.NoError(t, err)
-				require.Equal(t, conveyor.StateSucceeded, o.Status.Phase)
-			}
-		})
-		if t.Failed() || !struck {
-			require.Greater(t, n, 1)
-			return
 		}
 	}
+}
+
+// listensDuringCommit reports whether there was a commit n.
+func listensDuringCommit(t *testing.T, n int, searched bool, dies fault) (struck bool) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var late *process
+		var armed atomic.Bool
+		var commits atomic.Int64
+		first := w.start("first", conveyor.Options{}, nil, func(*process, int) fault {
+			if !armed.Load() || int(commits.Add(1)) != n {
+				return fine
+			}
+			struck = true
+			require.NoError(t, late.Register("late", rig.DriverOf(quick), conveyor.Listen("loose")))
+			if searched {
+				time.Sleep(lease / 100)
+			}
+			return dies
+		})
+		t.Cleanup(func() { _ = first.stop() })
+		late = w.begin("late", nil)
+		time.Sleep(5 * lease)
+		armed.Store(true)
+		_, err := first.Apply(t.Context(), rig.Loose("loose", "x", 1))
+		if dies == fine {
+			require.NoError(t, err)
+		}
+		time.Sleep(3 * lease)
+		armed.Store(false)
+		if o, err := late.Get(t.Context(), rig.Loose("loose", "x", 1).Key()); struck && !errors.Is(err, conveyor.ErrNotFound) {
+			require.NoError(t, err)
+			require.Equal(t, conveyor.StateSucceeded, o.Status.Phase, "commit %d", n)
+		}
+	})
+	return struck && !t.Failed()
 }
 
 func TestEngines05AListenerWaitsForTheSignalOfAnotherEngine(t *testing.T) {
