@@ -92,6 +92,12 @@ func (s *scheduler) newAttempt(r *runner, p *plan.Plan, i int, step *record.Step
 	return a
 }
 
+// recorded reports whether the outcome of the attempt is on record already: by a commit of which this engine thought that it had not
+// happened. It is called by the goroutine that handles the inbox.
+func (a *attempt) recorded() bool {
+	return a.runner.held.Run.Steps[a.index].Rev != a.rev
+}
+
 // deadline returns the deadline of the attempt or that of the run, whichever is earlier, and the error that is the
 // cause of the context when the deadline has passed. It returns the zero time if there is no deadline. Deadlines have a
 // reading of the monotonic clock, like now, so that it makes no difference if somebody sets the clock.

@@ -454,8 +454,10 @@ func (q requests) conflict(r *runner) (explained bool, err error) {
 	if err := q.reread(r); err != nil || r.held.Run == nil || r.held.Run.Rev != before {
 		return err == nil, err
 	}
-	if _, rev, err := s.ledger.Resource(s.base, r.Key); err != nil || rev != head {
-		return err == nil, err
+	if head != 0 { // the decision has read it
+		if _, rev, err := s.ledger.Resource(s.base, r.Key); err != nil || rev != head {
+			return err == nil, err
+		}
 	}
 	// What is left is the mark of this engine, which the member finds at its next renewal, and a commit whose outcome was unknown
 	// and that has happened late.
@@ -486,9 +488,9 @@ func (q requests) reload(r *runner) error {
 		return err
 	}
 	for i := range now.Steps {
-		rec := &now.Steps[i].Rec
-		if rec.State == plan.Running && !slices.ContainsFunc(underWay, func(a *attempt) bool { return a.index == i }) {
-			rec.Interrupt()
+		step := &now.Steps[i]
+		if step.Rec.State == plan.Running && !slices.ContainsFunc(underWay, func(a *attempt) bool { return a.index == i && a.rev == step.Rev }) {
+			step.Rec.Interrupt()
 		}
 	}
 	r.held = run.State{Run: now, Spec: r.held.Spec}

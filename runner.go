@@ -286,7 +286,7 @@ func (d *decision) decide() (err error) {
 		return err
 	}
 	for _, m := range d.inbox {
-		if m.outcome != nil {
+		if m.outcome != nil && !m.outcome.attempt.recorded() {
 			d.outcomes = append(d.outcomes, m.outcome.value(s.opts.Retry))
 			d.in.Outcomes = append(d.in.Outcomes, &d.outcomes[len(d.outcomes)-1])
 		}

@@ -426,6 +426,13 @@ var bugs = []bug{
 		in:   "tests/engines", by: "TestEngines12AListenerThatComesDuringASkipIsNotMissed", says: "FAIL",
 	},
 	{
+		name: "rule 17, an outcome that is on record is recorded again",
+		file: "attempt.go",
+		old:  "	return a.runner.held.Run.Steps[a.index].Rev != a.rev",
+		new:  "	return !$BUG && a.runner.held.Run.Steps[a.index].Rev != a.rev",
+		in:   "tests/engines", by: "TestEngines17ALateCommitIsNoBusyLoop", says: "recorded again",
+	},
+	{
 		name: "rule 17, a run whose create was lost is never looked at",
 		file: "engines.go",
 		old:  "		if err := f.heir().adoptUnknown(p); err != nil {\n",

@@ -92,6 +92,9 @@ func (p promise) command(long bool) string {
 	return full + " " + c
 }
 
+// quiet matches the lines of a test's output that tell of no failure.
+var quiet = regexp.MustCompile(`(?m)^ *(=== |--- PASS).*\n`)
+
 // measure runs a test, which has to pass and to say what it has counted.
 func measure(p promise, long bool) (figure, error) {
 	log.Print(p.command(long))
@@ -105,6 +108,7 @@ func measure(p promise, long bool) (figure, error) {
 	began := time.Now()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
+		out = quiet.ReplaceAll(out, nil)
 		return figure{}, fmt.Errorf("%s: %w\n%s", p.command(long), err, out[max(0, len(out)-10_000):])
 	}
 	if !bytes.Contains(out, []byte("--- PASS: "+p.Test+" ")) {

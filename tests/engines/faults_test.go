@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -425,38 +426,80 @@ func TestEngines07NothingBeginsWithoutAnEngine(t *testing.T) {
 	})
 }
 
+// TestEngines17ALateCommitIsNoBusyLoop has the outcome of a step, or of each of them, put on record a second after the engine was told
+// that the commit did not happen. The engine must find out, record the outcome once, and not spin.
 func TestEngines17ALateCommitIsNoBusyLoop(t *testing.T) {
+	once := func(first conveyor.Result, err error) func() rig.Func {
+		return func() rig.Func { return rig.InTurn(rig.Always(first, err), quick) }
+	}
+	for name, answer := range map[string]func() rig.Func{
+		"done":    func() rig.Func { return quick },
+		"requeue": once(conveyor.RequeueAfter(time.Second), nil),
+		"await":   once(conveyor.Await("go", 3*time.Second), nil),
+		"failed":  once(conveyor.Done(), rig.ErrBoom),
+	} {
+		for _, late := range []string{"1", "2", "3", "123"} {
+			t.Run(fmt.Sprintf("%s, late at %s", name, late), func(t *testing.T) { lateOutcomes(t, late, answer) })
+		}
+	}
+}
+
+func lateOutcomes(t *testing.T, late string, answer func() rig.Func) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := memory.NewShared()
-		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": rig.Taking(time.Second), "b": quick})
-		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a", "b")))
+		drivers := map[string]rig.Func{}
+		for i, name := range []string{"a", "b", "c"} {
+			then := rig.Func(quick)
+			if strings.Contains(late, fmt.Sprint(i+1)) {
+				then = answer()
+			}
+			drivers[name] = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				time.Sleep(time.Second)
+				return then(ctx, req)
+			}
+		}
+		first, o := startOdd(t, disk, conveyor.Options{}, drivers)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a", "b", "c")))
 		time.Sleep(5 * lease)
 		run, err := first.Apply(t.Context(), rig.Object("x", 1))
 		require.NoError(t, err)
-		var at time.Time
-		var n atomic.Int64
+		var mu sync.Mutex
+		at := map[string]time.Time{} // when an outcome was kept back, by the step
+		tries := 0
 		o.onCommit(func(ops []store.Op) error {
-			if !strings.HasPrefix(ops[0].Key(), "stp/") {
-				return nil
+			mu.Lock()
+			defer mu.Unlock()
+			if tries++; tries > 1000 {
+				panic("it spins")
 			}
-			if k := n.Add(1); k%1000 == 0 {
-				panic(fmt.Sprint("spins ", k, " at ", time.Since(at)))
-			}
-			if at.IsZero() {
-				at = time.Now()
-				ops = cloned(ops)
-				go func() {
-					time.Sleep(time.Second)
-					_, _ = o.Store.Commit(context.Background(), ops...)
-				}()
-				return fmt.Errorf("%w: later", store.ErrUnknown)
-			}
-			if time.Since(at) < 2*time.Second {
-				return away
+			for _, op := range ops {
+				step, of := strings.CutPrefix(op.Key(), "stp/"+run.ID+"/")
+				if !of || !strings.Contains(late, step) || strings.Contains(string(op.Value()), `"running"`) {
+					continue
+				}
+				if at[step].IsZero() {
+					at[step] = time.Now()
+					ops = cloned(ops)
+					go func() {
+						time.Sleep(time.Second)
+						_, _ = o.Store.Commit(context.Background(), ops...)
+					}()
+					return fmt.Errorf("%w: later", store.ErrUnknown)
+				}
+				if time.Since(at[step]) < 2*time.Second {
+					return away
+				}
+				if r, err := disk.Get(context.Background(), op.Key()); err == nil && strings.Contains(string(r.Value), `"succeeded"`) {
+					if rev, _ := op.Condition(); rev == r.Revision {
+						t.Errorf("the outcome of step %s is on record, and is recorded again", step)
+					}
+				}
 			}
 			return nil
 		})
-		untilEnded(t, first, run.ID, time.Hour)
+		ended := untilEnded(t, first, run.ID, time.Hour)
+		require.Equal(t, conveyor.StateSucceeded, ended.State)
+		require.Len(t, at, len(late))
 	})
 }
 

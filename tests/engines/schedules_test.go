@@ -551,7 +551,8 @@ func (s *schedule) recent(d *rand.Rand, k conveyor.Key) string {
 	return runs[max(0, len(runs)-1-back)]
 }
 
-// operate shuts processes down, kills them, cuts them off and freezes them, until the clients have ended.
+// operate shuts processes down, kills them, cuts them off and freezes them. Until the clients have ended it replaces those that die at a
+// commit: a call of theirs does not return before they are buried.
 func (s *schedule) operate(ended <-chan struct{}) {
 	d := s.on("operator")
 	pace := pick(d, lease, 3*lease, 10*lease)
@@ -598,6 +599,19 @@ func (s *schedule) operate(ended <-chan struct{}) {
 		default:
 			s.saw(sawFreeze)
 			s.isolate(p, upTo(d, 4*lease), true)
+		}
+	}
+	for {
+		select {
+		case <-ended:
+			return
+		case <-time.After(lease):
+		}
+		for place, p := range s.procs {
+			if p.isDead() {
+				s.saw(sawKill)
+				s.replace(place)
+			}
 		}
 	}
 }
