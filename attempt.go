@@ -53,6 +53,11 @@ type attempt struct {
 	out       outcome // the outcome so far; written by the worker that makes the call
 	completed bool    // whether out is complete
 
+	saving struct {
+		sync.Mutex
+		last chan struct{} // closed when the newest checkpoint is saved, or refused
+	}
+
 	// next is whether a middleware has called the driver, and nextReturned is closed when the driver has returned. Both are
 	// used only with Options.Wrap.
 	next         atomic.Int32
@@ -447,7 +452,10 @@ func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) erro
 	a.runner.noteLeftovers()
 	run, step := a.runner.ID, a.step.ID
 	ops := []store.Op{store.Put(record.CheckpointKey(run, step), data), store.Check(record.StepKey(run, step), a.rev)}
-	_, err := a.sched.fleet.requests().commitOwned(ctx, a, ops)
+	err := a.oneByOne(ctx, func() error {
+		_, err := a.sched.fleet.requests().commitOwned(ctx, a, ops)
+		return err
+	})
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrConflict
 	}
@@ -457,16 +465,56 @@ func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) erro
 	return nil
 }
 
+// oneByOne returns what save returns, or the cause of ctx as soon as ctx ends: a store can take longer, and a driver must be able to
+// return. What is saved next waits until save has returned, so that the newest value stays.
+func (a *attempt) oneByOne(ctx context.Context, save func() error) error {
+	var err error
+	saved := make(chan struct{})
+	a.saving.Lock()
+	before := a.saving.last
+	a.saving.last = saved
+	a.saving.Unlock()
+	inTurn := func() {
+		defer close(saved)
+		if before != nil {
+			<-before
+		}
+		if err = context.Cause(ctx); err == nil {
+			err = save()
+		}
+	}
+	if !a.sched.background.Go(inTurn) {
+		inTurn() // with an error, as the scheduler has stopped
+	}
+	select {
+	case <-saved:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-saved: // both at once
+		return err
+	default:
+		return context.Cause(ctx)
+	}
+}
+
 // loadCheckpoint returns the checkpoint of the step, for [Request.Restore]. It returns nil if there is none.
 func (a *attempt) loadCheckpoint() (json.RawMessage, error) {
-	r, err := a.sched.ledger.Store.Get(a.sched.base, record.CheckpointKey(a.runner.ID, a.step.ID))
-	if errors.Is(err, store.ErrNotFound) {
+	ctx := a.Context() // a driver must be able to return when it ends, however long the store takes
+	r, err := a.sched.ledger.Store.Get(ctx, record.CheckpointKey(a.runner.ID, a.step.ID))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		return nil, nil
-	}
-	if err == nil && !json.Valid(r.Value) {
+	case err == nil && !json.Valid(r.Value):
 		err = record.Damaged(r.Key, errors.New("is no JSON"))
+	case err != nil && ctx.Err() != nil:
+		err = context.Cause(ctx)
 	}
-	return r.Value, err
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint of step %s: %w", text.Quote(a.step.ID), err)
+	}
+	return r.Value, nil
 }
 
 // runningAttempts returns the attempts whose calls have neither returned nor been abandoned, the oldest first.

@@ -184,7 +184,7 @@ func (r *Request) Settings(into any) error {
 //
 // v is encoded as JSON. Checkpoint returns [ErrTooLarge] if the JSON is larger than [Limits].Output, and [ErrInvalid]
 // if v cannot be encoded. It returns [ErrConflict] if the step already has an outcome because this call was
-// abandoned.
+// abandoned. If ctx ends before the store has answered, Checkpoint returns the cause of ctx, and v may be saved or not.
 func (r *Request) Checkpoint(ctx context.Context, v any) error {
 	if r.attempt == nil {
 		return fmt.Errorf("%w: checkpoint: the request was not made by an engine", ErrClosed)
@@ -198,7 +198,7 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 
 // Restore decodes what [Request.Checkpoint] saved last, in this call or in an earlier one. into must be a pointer. If
 // nothing was saved, Restore returns false and leaves the target unchanged. It returns [ErrInvalid] if the checkpoint
-// does not fit into the target, or an error of the store.
+// does not fit into the target, an error of the store, or the cause of the context of the call if that has ended.
 func (r *Request) Restore(into any) (bool, error) {
 	if r.attempt == nil {
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -376,4 +377,88 @@ func TestShutdownIsNotHeldUpByDeadlines(t *testing.T) {
 		require.NoError(t, e.Shutdown(ctx))
 		require.LessOrEqual(t, time.Since(began), 2*time.Second)
 	})
+}
+
+// silentStore answers nothing that has to do with a checkpoint: a read until the caller gives up, and a commit for an hour.
+type silentStore struct{ store.Store }
+
+func (s silentStore) Get(ctx context.Context, key string) (store.Record, error) {
+	if strings.HasPrefix(key, "ckp/") {
+		<-ctx.Done()
+		return store.Record{}, context.Cause(ctx)
+	}
+	return s.Store.Get(ctx, key)
+}
+
+func (s silentStore) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if len(ops) > 0 && strings.HasPrefix(ops[0].Key(), "ckp/") {
+		time.Sleep(time.Hour)
+		ctx = context.WithoutCancel(ctx)
+	}
+	return s.Store.Commit(ctx, ops...)
+}
+
+func TestACheckpointHoldsUpNoDriverWhoseContextHasEnded(t *testing.T) {
+	for name, use := range map[string]func(context.Context, *conveyor.Request) error{
+		"restore": func(_ context.Context, req *conveyor.Request) error {
+			var n int
+			_, err := req.Restore(&n)
+			return err
+		},
+		"save": func(ctx context.Context, req *conveyor.Request) error { return req.Checkpoint(ctx, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := memory.New()
+				e := rig.NewOn(t, silentStore{st}, conveyor.Options{StepTimeout: time.Minute, Retry: conveyor.RetryPolicy{MaxAttempts: 1}}).MustStart()
+				e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+					return conveyor.Done(), use(ctx, req)
+				}))
+				e.Pipeline("d")
+				began := time.Now()
+				run := e.Finish(rig.Object("x", nil))
+				require.Equal(t, conveyor.StateFailed, run.State)
+				require.Equal(t, time.Minute, time.Since(began), "the driver is not given up: it returns by itself")
+				require.ErrorContains(t, run.Err(), `checkpoint of step "1": conveyor: timed out`)
+				time.Sleep(2 * time.Hour)
+				for key := range rig.Dump(t, st) {
+					require.False(t, strings.HasPrefix(key, "ckp/"), "it came late")
+				}
+			})
+		})
+	}
+}
+
+// TestTheNewestCheckpointStays saves a second value while the store has not answered for the first one.
+func TestTheNewestCheckpointStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.NewOn(t, &slowFirst{Store: memory.New()}, conveyor.Options{}).MustStart()
+		e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			limited, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			require.ErrorIs(t, req.Checkpoint(limited, "older"), context.DeadlineExceeded)
+			require.NoError(t, req.Checkpoint(ctx, "newer"))
+			time.Sleep(2 * time.Hour)
+			var is string
+			_, err := req.Restore(&is)
+			return conveyor.DoneWith(is), err
+		}))
+		e.Pipeline("d")
+		run := e.Finish(rig.Object("x", nil))
+		require.JSONEq(t, `"newer"`, string(run.Steps[0].Output))
+	})
+}
+
+// slowFirst takes an hour for the first commit of a checkpoint, whatever its context.
+type slowFirst struct {
+	store.Store
+	came atomic.Bool
+}
+
+func (s *slowFirst) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if len(ops) > 0 && strings.HasPrefix(ops[0].Key(), "ckp/") && !s.came.Swap(true) {
+		time.Sleep(time.Hour)
+		ctx = context.WithoutCancel(ctx)
+	}
+	return s.Store.Commit(ctx, ops...)
 }
