@@ -62,6 +62,30 @@ var promises = []promise{
 		Dir:   "./tests/engines", Test: "TestEngines06ATakeoverCanGoWrong",
 	},
 	{
+		Claim: "The same in any order of what engines and clients do at random, with deaths, stops, cuts, and a store that is away for all",
+		Dir:   "./tests/engines", Test: "TestEnginesAnySchedule", Bound: "CONVEYOR_ENGINE_SCHEDULES", Long: 20_000,
+	},
+	{
+		Claim: "A signal or a cancel from another engine comes about, before and after whichever call of the store it comes",
+		Dir:   "./tests/engines", Test: "TestEngines09ARequestAtEveryCallOfTheStore",
+	},
+	{
+		Claim: "An engine that was stopped for three leases in a loop of checkpoints and lines writes nothing of a run that was taken over",
+		Dir:   "./tests/engines", Test: "TestEngines01NothingIsWrittenByAnEngineThatWasStopped",
+	},
+	{
+		Claim: "Runs that wait are taken over within two leases of a death, and of a second one meanwhile",
+		Dir:   "./tests/engines", Test: "TestEngines06VeryManyWaitingRunsAreTakenOverInTime",
+	},
+	{
+		Claim: "MaxRuns holds over all engines, and no place is lost with one of them",
+		Dir:   "./tests/engines", Test: "TestEngines10PlacesOutliveTheirEngines",
+	},
+	{
+		Claim: "Connections to PostgreSQL that are terminated in the middle of commits lose nothing that was acknowledged, and do nothing twice",
+		Dir:   "./store/postgres", Test: "TestTerminatedBackendsLoseNothingAcknowledged",
+	},
+	{
 		Claim: "What concurrent clients of two and three engines on one store see is linearizable, across deaths of one of them",
 		Dir:   "./histories", Test: "TestHistoriesOfSeveralEnginesAreLinearizable", Bound: "CONVEYOR_SHARED_HISTORIES", Long: 10_000,
 	},

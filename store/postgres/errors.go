@@ -87,10 +87,11 @@ func (s *Store) noteLoss(err error) {
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
 
-// The pauses between two attempts to reach the server.
+// The pauses between two attempts to reach the server. The longest one is a small part of the shortest lease that an engine can have: when
+// the server is back, no engine shall be taken for dead because it has tried a little later than another one.
 const (
 	firstPause   = 20 * time.Millisecond
-	longestPause = time.Second
+	longestPause = 150 * time.Millisecond
 )
 
 // pause is how long to wait before the next attempt.
