@@ -59,12 +59,13 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/baddisk", ""},
 	{"internal/rig", ". internal/shortlived store store/memory"},
 	{"internal/invariant", "internal/plan internal/record internal/shortlived store"},
+	{"internal/pgserver", ""},
 	{"internal/processes", ". internal/invariant internal/rig store"},
 	{"internal/reliability", ""},
 }
 
 // forTests are the packages that no program links: only _test.go files, and each other, import them.
-var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/invariant", "internal/planted", "internal/processes", "internal/reliability", "store/storetest"}
+var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/invariant", "internal/planted", "internal/pgserver", "internal/processes", "internal/reliability", "store/storetest"}
 
 // goFile is a Go file of this module.
 type goFile struct {

@@ -43,12 +43,17 @@ func (d document) publish(w io.Writer) error {
 
 func (d document) write(w io.Writer) {
 	d.writeHead(w)
-	reportBudgets(w, d.budgets())
+	if list := d.budgets(); len(list) > 0 {
+		reportBudgets(w, list)
+	}
 	if d.found.speed != nil {
 		reportSpeed(w, d.found.speed, d.machine.versionOf)
 	}
 	if d.found.growth != nil {
 		reportGrowth(w, d.found.growth)
+	}
+	if d.found.shared != nil {
+		d.found.shared.report(w, d.machine.versionOf)
 	}
 	d.writeVersions(w)
 }

@@ -3,6 +3,7 @@
 //	go run ./bench                      everything; writes bench/RESULTS.md and bench/results.svg
 //	go run ./bench -quick               the same tables from short measurements, in about a minute; writes nothing
 //	go run ./bench -only speed          one part alone: speed, growth or budgets
+//	go run ./bench -only shared         Conveyor and its peers on PostgreSQL; -out bench/SHARED.md writes it down
 //
 // Everything is measured in one process and in one run of the program. The contenders take turns (speed.go). Each
 // contender has a file of its own, peer_*.go or floor_*.go. The file says what the contender records, and when the records
@@ -21,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 )
 
@@ -31,6 +33,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if asked := os.Getenv(childVariable); asked != "" {
+		if err := runChild(ctx, asked); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: a process with an engine:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx, os.Args, meter{calls: calls}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -69,6 +78,7 @@ func run(ctx context.Context, args []string, m meter) (err error) {
 type findings struct {
 	speed  []*result
 	growth *growth
+	shared *shared
 }
 
 func (b *bench) measureParts(ctx context.Context, o options) (f findings, err error) {
@@ -79,6 +89,11 @@ func (b *bench) measureParts(ctx context.Context, o options) (f findings, err er
 	}
 	if o.has(partGrowth) || o.has(partBudgets) {
 		if f.growth, err = b.growth(ctx, o.growthPlan()); err != nil {
+			return f, err
+		}
+	}
+	if slices.ContainsFunc(sharedParts, o.hasShared) {
+		if f.shared, err = b.measureShared(ctx, o); err != nil {
 			return f, err
 		}
 	}

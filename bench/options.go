@@ -21,7 +21,11 @@ const (
 	partSpeed   = "speed"
 	partGrowth  = "growth"
 	partBudgets = "budgets"
+	partShared  = "shared" // needs PostgreSQL, and is measured only if it is asked for
 )
+
+// sharedParts are the parts of [partShared].
+var sharedParts = []string{"shared-speed", "shared-processes", "shared-takeover", "shared-costs", "shared-idle", "shared-growth"}
 
 func parseOptions(args []string) (options, error) {
 	var (
@@ -30,7 +34,7 @@ func parseOptions(args []string) (options, error) {
 	)
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "measure shortly, at small sizes, and write no file unless -out is given")
-	flags.StringVar(&only, "only", "", "comma-separated parts: speed, growth, budgets (default all)")
+	flags.StringVar(&only, "only", "", "comma-separated parts: speed, growth, budgets (default all three), shared, or shared-speed, shared-processes, shared-takeover, shared-costs, shared-idle, shared-growth (need PostgreSQL)")
 	flags.StringVar(&o.dir, "dir", "", "folder on the disk to measure, for temporary data (default the current one)")
 	flags.StringVar(&o.out, "out", "", "file for the results (default bench/RESULTS.md, for a run of everything)")
 	if err := flags.Parse(args); err != nil {
@@ -40,7 +44,7 @@ func parseOptions(args []string) (options, error) {
 		o.only = strings.Split(only, ",")
 	}
 	for _, part := range o.only {
-		if !slices.Contains([]string{partSpeed, partGrowth, partBudgets}, part) {
+		if !slices.Contains([]string{partSpeed, partGrowth, partBudgets, partShared}, part) && !slices.Contains(sharedParts, part) {
 			return o, fmt.Errorf("-only: there is no part %q", part)
 		}
 	}
@@ -57,6 +61,11 @@ func defaultOut() string {
 		return filepath.Join("bench", "RESULTS.md")
 	}
 	return "RESULTS.md"
+}
+
+// hasShared reports whether a part that is measured on PostgreSQL was asked for.
+func (o options) hasShared(part string) bool {
+	return slices.Contains(o.only, partShared) || slices.Contains(o.only, part)
 }
 
 func (o options) has(part string) bool { return len(o.only) == 0 || slices.Contains(o.only, part) }

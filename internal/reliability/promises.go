@@ -86,6 +86,20 @@ var promises = []promise{
 		Dir:   "./store/postgres", Test: "TestTerminatedBackendsLoseNothingAcknowledged",
 	},
 	{
+		Claim: "Real processes with an engine each on PostgreSQL go on when they are killed, stopped for three leases, cut off or disturbed in the middle of " +
+			"an answer, and when the server restarts or is away: nothing acknowledged is lost, no finished step is called again, and no two drivers are at " +
+			"work on a resource unless one of their processes has stood still",
+		Dir: "./store/postgres", Test: "TestProcessesGoOnWhateverHappensToThem", Bound: "CONVEYOR_PROCESS_FAULTS", Long: 2000,
+	},
+	{
+		Claim: "A server that is away for three leases makes no engine take another one for dead",
+		Dir:   "./store/postgres", Test: "TestAServerThatIsAwayForThreeLeasesChangesNothing",
+	},
+	{
+		Claim: "Five drivers in five processes carry out five steps in order, whichever of them is killed",
+		Dir:   "./store/postgres", Test: "TestFiveDriversInFiveProcesses",
+	},
+	{
 		Claim: "What concurrent clients of two and three engines on one store see is linearizable, across deaths of one of them",
 		Dir:   "./histories", Test: "TestHistoriesOfSeveralEnginesAreLinearizable", Bound: "CONVEYOR_SHARED_HISTORIES", Long: 10_000,
 	},

@@ -162,13 +162,13 @@ func TestTerminatedBackendsLoseNothingAcknowledged(t *testing.T) {
 
 func TestAServerThatRestartsLosesNothingAcknowledged(t *testing.T) {
 	cluster := needCluster(t)
-	opts := newSchema(t, cluster.dsn())
-	a, b := open(t, cluster.dsn(), opts), open(t, cluster.dsn(), opts)
+	opts := newSchema(t, cluster.DSN())
+	a, b := open(t, cluster.DSN(), opts), open(t, cluster.DSN(), opts)
 	watch := startWatch(t, b)
 	l := startLoad(t, a, b)
 	for _, crash := range testenv.First(t, 2, true, false, true, false, true, true) {
 		l.await(t, 30)
-		require.NoError(t, cluster.stop(crash))
+		require.NoError(t, cluster.Stop(crash))
 		time.Sleep(100 * time.Millisecond)
 		require.NoError(t, cluster.start())
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/pgserver"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/postgres"
@@ -95,12 +96,6 @@ func bouncer(t testing.TB, s server) string {
 	dir, err := os.MkdirTemp("", "conveyor-pgbouncer-*")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &cluster{bin: filepath.Dir(program), dir: dir}
-	if os.Geteuid() == 0 {
-		c.owner, err = lessThanRoot()
-		require.NoError(t, err)
-		require.NoError(t, os.Chown(dir, int(c.owner.uid), int(c.owner.gid)))
-	}
 	password := ""
 	if config.Password != "" {
 		password = " password='" + config.Password + "'"
@@ -117,7 +112,8 @@ pool_mode = transaction
 default_pool_size = 3
 `, config.Host, config.Port, config.User, password, dir)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ini"), []byte(ini), 0o644))
-	cmd := c.command(filepath.Base(program), "-q", filepath.Join(dir, "ini"))
+	cmd, err := pgserver.Command(dir, program, "-q", filepath.Join(dir, "ini"))
+	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

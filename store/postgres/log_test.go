@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"testing"
@@ -59,13 +58,16 @@ func TestTheLogIsPrunedInTheBackground(t *testing.T) {
 	_, err := s.Commit(t.Context(), store.Put("a", nil))
 	require.NoError(t, err)
 	log := pgx.Identifier{opts.Schema, "log"}.Sanitize()
-	run(t, connect(t, server.dsn), "update "+log+" set at = at - interval '2 hours'")
+	admin := connect(t, server.dsn)
+	run(t, admin, "update "+log+" set at = at - interval '2 hours'")
 	require.Eventually(t, func() bool {
-		for _, err := range s.Watch(t.Context(), "", 0) {
-			return errors.Is(err, store.ErrGap)
-		}
-		return false
+		var oldest *int64
+		require.NoError(t, admin.QueryRow(t.Context(), "select min(base) from "+log).Scan(&oldest))
+		return oldest == nil || *oldest > 0
 	}, 20*time.Second, 20*time.Millisecond)
+	for _, err := range s.Watch(t.Context(), "", 0) {
+		require.ErrorIs(t, err, store.ErrGap)
+	}
 	rev, err := s.Commit(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, store.Revision(1), rev, "the newest revision was forgotten with the log")
@@ -155,25 +157,24 @@ func TestRevisionsOfALostHistoryAreNotGivenOutAgain(t *testing.T) {
 func TestARestoredBackupGivesOutNoRevisionAgain(t *testing.T) {
 	testenv.Rare(t)
 	cluster := needCluster(t)
-	opts := newSchema(t, cluster.dsn())
-	s := open(t, cluster.dsn(), opts)
+	opts := newSchema(t, cluster.DSN())
+	s := open(t, cluster.DSN(), opts)
 	_, err := s.Commit(t.Context(), store.Put("a", nil))
 	require.NoError(t, err)
 
-	backup := *cluster
-	backup.dir = t.TempDir()
-	require.NoError(t, cluster.stop(false))
+	backup := cluster.At(t.TempDir())
+	require.NoError(t, cluster.Stop(false))
 	out, err := exec.Command("sh", "-c", `cp -a "$0/data" "$1" && touch "$1/data/recovery.signal" && chown -R --reference="$0" "$1" && chmod 711 "$1" "$1/.."`,
-		cluster.dir, backup.dir).CombinedOutput()
+		cluster.Dir, backup.Dir).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.NoError(t, cluster.start())
 	lost, err := s.Commit(t.Context(), store.Put("b", nil))
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 
-	require.NoError(t, backup.start("restore_command=false"))
-	defer func() { require.NoError(t, backup.stop(false)) }()
-	restored := open(t, backup.dsn(), opts)
+	require.NoError(t, backup.Start("restore_command=false", "max_prepared_transactions=10", "max_connections=200"))
+	defer func() { require.NoError(t, backup.Stop(false)) }()
+	restored := open(t, backup.DSN(), opts)
 	rev, err := restored.Commit(t.Context(), store.Put("c", nil))
 	require.NoError(t, err)
 	require.Greater(t, rev, lost)

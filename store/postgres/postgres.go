@@ -75,6 +75,7 @@ type Store struct {
 	inDoubt atomic.Bool // whether there are any
 
 	wakes  *wakes    // wake what waits for a new commit
+	tail   *tail     // of the log
 	listen sync.Once // the first Watch begins to listen
 }
 
@@ -134,7 +135,13 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	}
 	rev, err := s.queue.Commit(ctx, ops)
 	if err == nil {
-		s.wakes.wake()
+		s.wakes.wake(func(yield func(string) bool) {
+			for _, op := range ops {
+				if op.Writes() && !yield(op.Key()) {
+					return
+				}
+			}
+		})
 	}
 	return rev, err
 }

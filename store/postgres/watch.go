@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"iter"
 	"slices"
@@ -25,21 +26,23 @@ const logPage = 100
 func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
 		at := int64(after) // everything up to this revision was told
+		waiter := s.wakes.join(prefix)
+		defer s.wakes.leave(waiter)
 		poll := newPoll(s)
 		defer poll.stop()
 		told := new(letters)
+		since := time.Now() // what was committed before is read
 		for late := false; ; {
-			happened := s.wakes.next()
-			page, err := s.changesAfter(ctx, at)
+			page, err := s.changesAfter(ctx, at, since)
 			if err != nil {
 				yield(store.Change{}, err)
 				return
 			}
-			if late && len(page) > 0 {
-				s.wakes.listening.Store(false) // no notification came for it
-			}
 			for _, row := range page {
 				for _, c := range row.changes(prefix, at) {
+					if late {
+						s.wakes.listening.Store(false) // no notification came for it
+					}
 					if err := s.alive(ctx); err != nil {
 						yield(store.Change{}, err)
 						return
@@ -54,7 +57,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 				return
 			}
 			if len(page) == 0 {
-				late = poll.wait(ctx, happened)
+				since, late = poll.wait(ctx, waiter)
 				continue
 			}
 			if late = false; !yield(store.Change{Revision: store.Revision(at)}, nil) {
@@ -64,15 +67,16 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 	}
 }
 
-// changesAfter returns the next rows of the log. It tries until ctx ends or the store is closed.
-func (s *Store) changesAfter(ctx context.Context, at int64) (page []logRow, err error) {
+// changesAfter returns the next rows of the log, and none only if there was none at the time since. It tries until ctx ends or the
+// store is closed.
+func (s *Store) changesAfter(ctx context.Context, at int64, since time.Time) (page []logRow, err error) {
 	s.listen.Do(s.startListening)
 	var wait pause
 	for {
 		if err := s.alive(ctx); err != nil {
 			return nil, err
 		}
-		page, err = s.logAfter(ctx, at)
+		page, err = s.tail.after(ctx, s.closing, at, since, func(at int64) ([]logRow, error) { return s.logAfter(ctx, at) })
 		switch {
 		case err == nil:
 			return page, gap(page, at)
@@ -155,8 +159,9 @@ func newPoll(s *Store) *poll { return &poll{s, time.NewTimer(0)} }
 
 func (p *poll) stop() { p.timer.Stop() }
 
-// wait waits for a notification, for the next time to ask, or for the end. It reports whether it is only the time that has come.
-func (p *poll) wait(ctx context.Context, happened <-chan struct{}) (late bool) {
+// wait waits for a notification, for the next time to ask, or for the end. It returns the time before which everything that has happened
+// is of interest, and whether it is only the time to ask that has come.
+func (p *poll) wait(ctx context.Context, w *waiter) (since time.Time, late bool) {
 	every := p.s.opts.Poll
 	if every == 0 {
 		if every = defaultPoll; p.s.wakes.listening.Load() {
@@ -165,37 +170,70 @@ func (p *poll) wait(ctx context.Context, happened <-chan struct{}) (late bool) {
 	}
 	p.timer.Reset(every)
 	select {
-	case <-happened:
+	case since = <-w.woken:
 	case <-p.timer.C:
-		return true
+		return time.Now().Add(-every / 2), true // the other watches ask at about the same time
 	case <-ctx.Done():
 	case <-p.s.closing.Done():
 	}
-	return false
+	return since, false
 }
 
-// wakes wake those who wait for a new commit.
+// wakes wake the watches when something has happened under their prefixes.
 type wakes struct {
 	listening atomic.Bool // a notification has come; behind pgbouncer none does, although it accepts a LISTEN
 
-	mu       sync.Mutex // guards happened
-	happened chan struct{}
+	mu      sync.Mutex // guards waiters
+	waiters map[*waiter]bool
 }
 
-func newWakes() *wakes { return &wakes{happened: make(chan struct{})} }
-
-// next returns a channel that is closed by the next wake.
-func (w *wakes) next() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.happened
+// waiter is a watch that waits.
+type waiter struct {
+	prefix string
+	woken  chan time.Time // when it was woken; size 1
 }
 
-func (w *wakes) wake() {
+func newWakes() *wakes { return &wakes{waiters: map[*waiter]bool{}} }
+
+func (w *wakes) join(prefix string) *waiter {
+	of := &waiter{prefix: prefix, woken: make(chan time.Time, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	close(w.happened)
-	w.happened = make(chan struct{})
+	w.waiters[of] = true
+	return of
+}
+
+func (w *wakes) leave(of *waiter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiters, of)
+}
+
+// wake wakes the watches to which one of the keys may be of interest, of which there is at least the beginning.
+func (w *wakes) wake(keys iter.Seq[string]) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for of := range w.waiters {
+		for key := range keys {
+			if n := min(len(key), len(of.prefix)); key[:n] == of.prefix[:n] {
+				of.wake(now)
+				break
+			}
+		}
+	}
+}
+
+// wakeAll wakes all watches.
+func (w *wakes) wakeAll() { w.wake(func(yield func(string) bool) { yield("") }) }
+
+// wake replaces an older time, so that what has happened until now is read. It is called with the lock of the wakes held.
+func (w *waiter) wake(now time.Time) {
+	select {
+	case <-w.woken:
+	default:
+	}
+	w.woken <- now
 }
 
 // startListening begins to listen for notifications, unless that is turned off or the store is closing.
@@ -230,13 +268,14 @@ func (s *Store) listenOnce(ctx context.Context) (listened bool) {
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
 		return false
 	}
-	s.wakes.wake() // for what was committed before
+	s.wakes.wakeAll() // for what was committed before
 	for {
-		if _, err := conn.WaitForNotification(ctx); err != nil {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
 			return true
 		}
 		s.wakes.listening.Store(true)
-		s.wakes.wake()
+		s.wakes.wake(beginnings(n.Payload))
 	}
 }
 
@@ -253,4 +292,15 @@ func (s *Store) connectToListen(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	return pgx.ConnectConfig(ctx, config.ConnConfig)
+}
+
+// beginnings returns the beginnings of the keys that a notification names, as the function commit_group writes them.
+func beginnings(payload string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for word := range strings.SplitSeq(payload, " ") { // an empty payload is one empty word: it may be any key
+			if b, err := hex.DecodeString(word); err != nil || !yield(string(b)) {
+				return
+			}
+		}
+	}
 }

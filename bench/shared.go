@@ -1,0 +1,463 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/pgserver"
+	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/postgres"
+)
+
+// shared are the results of what is measured on a PostgreSQL of its own, with fsync and synchronous_commit on.
+type shared struct {
+	version   string
+	speed     []*sharedResult
+	scaling   []scaling
+	takeovers []takeover
+	costs     []cost
+	idle      float64 // transactions a second of an idle engine
+	growth    []grown
+}
+
+// database is where a store is: an empty schema of the server.
+type database struct {
+	server *pgserver.Cluster
+	conn   *pgx.Conn
+	count  int
+}
+
+// openDatabase starts a server in the temporary folder of the system: whoever runs it must be allowed to get there.
+func openDatabase(ctx context.Context) (*database, error) {
+	if inMemory(fileSystem(os.TempDir())) {
+		return nil, fmt.Errorf("%s is in memory, where a sync costs nothing: set TMPDIR to a folder on a disk", os.TempDir())
+	}
+	c, err := pgserver.New("")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start("max_connections=300", "shared_buffers=256MB", "max_wal_size=4GB"); err != nil {
+		return nil, err
+	}
+	conn, err := pgx.Connect(ctx, c.DSN())
+	return &database{server: c, conn: conn}, err
+}
+
+func (d *database) close(ctx context.Context) error {
+	return errors.Join(d.conn.Close(ctx), d.server.Stop(false))
+}
+
+// newSchema returns the name of a schema that nobody has used. It has the tables of the store.
+func (d *database) newSchema(ctx context.Context) (string, error) {
+	name := d.newName()
+	return name, postgres.Migrate(ctx, d.server.DSN(), postgres.Options{Schema: name})
+}
+
+func (d *database) newName() string {
+	d.count++
+	return fmt.Sprint("bench", d.count)
+}
+
+func (d *database) store(ctx context.Context, schema string) (*postgres.Store, error) {
+	return postgres.Open(ctx, d.server.DSN(), postgres.Options{Schema: schema})
+}
+
+// measureShared measures everything that has to do with a shared store.
+func (b *bench) measureShared(ctx context.Context, o options) (_ *shared, err error) {
+	d, err := openDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.close(context.WithoutCancel(ctx))) }()
+	f := &shared{}
+	if err := d.conn.QueryRow(ctx, "show server_version").Scan(&f.version); err != nil {
+		return nil, err
+	}
+	p := o.sharedPlan()
+	for i, part := range []func() error{
+		func() (err error) { f.speed, err = b.sharedSpeed(ctx, d, p); return err },
+		func() (err error) { f.scaling, err = b.scaling(ctx, d, p); return err },
+		func() (err error) { f.takeovers, err = b.takeovers(ctx, d, p); return err },
+		func() (err error) { f.costs, err = b.costs(ctx, d); return err },
+		func() (err error) { f.idle, err = b.idle(ctx, d, p); return err },
+		func() (err error) { f.growth, err = b.sharedGrowth(ctx, d, p); return err },
+	} {
+		if !o.hasShared(sharedParts[i]) {
+			continue
+		}
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// sharedPlan says how much is measured.
+type sharedPlan struct {
+	flights     []int
+	repetitions int
+	duration    time.Duration
+	processes   []int
+	waiting     []int         // runs that wait when their engine is killed
+	quiet       time.Duration // for which idle engines are watched
+	sizes       []int         // runs on record when the cost of a step is measured
+}
+
+func (o options) sharedPlan() sharedPlan {
+	p := sharedPlan{
+		flights: []int{1, 100, 1000}, repetitions: 5, duration: 3 * time.Second, processes: []int{1, 2, 4},
+		waiting: []int{1000, 100_000}, quiet: time.Minute, sizes: []int{1000, 100_000, 1_000_000},
+	}
+	if o.quick {
+		p.repetitions, p.duration, p.processes = 1, 100*time.Millisecond, []int{1, 2}
+		p.waiting, p.quiet, p.sizes = []int{100}, 20*time.Second, []int{100, 1000}
+	}
+	return p
+}
+
+// sharedResult is what a contender does on the server.
+type sharedResult struct {
+	name    string
+	module  string
+	does    string
+	flight  int
+	samples []sharedSample
+}
+
+// sharedSample is one measurement: runs a second, and the seconds for a run, of the processor on both sides too.
+type sharedSample struct{ rate, p50, p99, client, server float64 }
+
+func (r *sharedResult) spread(value func(sharedSample) float64) spread {
+	var values []float64
+	for _, s := range r.samples {
+		values = append(values, value(s))
+	}
+	return spreadOf(values)
+}
+
+// sharedSpeed has the contenders take turns.
+func (b *bench) sharedSpeed(ctx context.Context, d *database, p sharedPlan) (all []*sharedResult, err error) {
+	for _, flight := range p.flights {
+		var results []*sharedResult
+		for _, c := range sharedContenders {
+			results = append(results, &sharedResult{name: c.name, module: c.module, does: c.does, flight: flight})
+		}
+		for rep := range p.repetitions {
+			for i, c := range sharedContenders {
+				b.logf("shared: %d in flight, repetition %d of %d: %s", flight, rep+1, p.repetitions, c.name)
+				s, err := d.measure(ctx, c, flight, p.duration)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name, err)
+				}
+				results[i].samples = append(results[i].samples, s)
+			}
+		}
+		all = append(all, results...)
+	}
+	return all, nil
+}
+
+// measure opens a contender, warms it up, and measures it under load.
+func (d *database) measure(ctx context.Context, c sharedContender, flight int, duration time.Duration) (_ sharedSample, err error) {
+	s, err := c.open(ctx, d, flight)
+	if err != nil {
+		return sharedSample{}, fmt.Errorf("open: %w", err)
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		err = errors.Join(err, s.close(end))
+	}()
+	l := &loadGenerator{session: s}
+	if _, err := l.run(ctx, min(flight, 16), duration/10); err != nil {
+		return sharedSample{}, fmt.Errorf("warm up: %w", err)
+	}
+	runtime.GC()
+	client, server, err := d.processorTimes()
+	if err != nil {
+		return sharedSample{}, err
+	}
+	out, err := l.run(ctx, flight, duration)
+	if err != nil {
+		return sharedSample{}, err
+	}
+	clientAfter, serverAfter, err := d.processorTimes()
+	runs := float64(out.runs)
+	return sharedSample{
+		rate: runs / out.elapsed.Seconds(), p50: percentile(out.latencies, 50).Seconds(), p99: percentile(out.latencies, 99).Seconds(),
+		client: (clientAfter - client).Seconds() / runs, server: (serverAfter - server).Seconds() / runs,
+	}, err
+}
+
+// processorTimes returns the time that processors have spent on this process and on all processes of the server so far.
+func (d *database) processorTimes() (client, server time.Duration, err error) {
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, 0, err
+	}
+	client = time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, 0, err
+	}
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
+	for _, entry := range entries {
+		id, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])) // from the state, the third one, on
+		parent, _ := strconv.Atoi(fields[1])
+		used := fields[11:13] // of itself
+		switch {
+		case id == d.server.Process():
+			used = fields[11:15] // and of its children that have ended
+		case parent != d.server.Process():
+			continue
+		}
+		for _, ticks := range used {
+			n, _ := strconv.ParseInt(ticks, 10, 64)
+			server += time.Duration(n) * tick
+		}
+	}
+	return client, server, nil
+}
+
+// cost is what something needs of the store.
+type cost struct {
+	what                string
+	commits, ops, reads float64 // for a run
+}
+
+// costs counts what a run of five steps costs: in one engine alone among two, with a claim, and with hand-overs.
+func (b *bench) costs(ctx context.Context, d *database) (all []cost, err error) {
+	for _, c := range []struct {
+		what    string
+		drivers []string // of the engines
+		alone   bool     // the engine that applies the resource has the drivers
+	}{
+		{"a plain run, by the engine that applied its resource", []string{"a b", "a b"}, true},
+		{"a run that another engine claims", []string{"", "a b"}, false},
+		{"a run that is handed over at each step", []string{"a", "b"}, true},
+	} {
+		b.logf("shared: what %s costs", c.what)
+		const runs = 100
+		n, err := d.countRuns(ctx, c.drivers, runs)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, cost{c.what, float64(n.commits.Load()) / runs, float64(n.ops.Load()) / runs, float64(n.reads.Load()) / runs})
+	}
+	return all, nil
+}
+
+// countRuns counts what two engines with some of the drivers a and b need for runs of the steps a, b, a, b, a.
+func (d *database) countRuns(ctx context.Context, drivers []string, runs int) (n *counting, err error) {
+	schema, err := d.newSchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n = &counting{}
+	var engines []*conveyor.Engine
+	defer func() {
+		for _, e := range engines {
+			err = errors.Join(err, e.Shutdown(context.WithoutCancel(ctx)))
+		}
+	}()
+	for _, names := range drivers {
+		st, err := d.store(ctx, schema)
+		if err != nil {
+			return nil, err
+		}
+		defer st.Close()
+		e, err := conveyor.New(n.on(st), conveyor.Options{Lease: time.Minute})
+		if err != nil {
+			return nil, err
+		}
+		engines = append(engines, e)
+		for _, name := range strings.Fields(names) {
+			if err := e.Register(name, stepDriver(func(string, int) {})); err != nil {
+				return nil, err
+			}
+		}
+		if err := e.Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p := pipeline("five", steps)
+	for i := range p.Steps {
+		p.Steps[i].Driver = string(rune('a' + i%2))
+	}
+	if err := engines[0].SavePipeline(ctx, p); err != nil {
+		return nil, err
+	}
+	time.Sleep(time.Second) // they get to know each other
+	n.reset()
+	for i := range runs {
+		run, err := engines[0].Apply(ctx, object(runName(int64(i)), "five"))
+		if err != nil {
+			return nil, err
+		}
+		if _, err := engines[0].Wait(ctx, run.ID); err != nil {
+			return nil, err
+		}
+	}
+	return n.copy(), nil
+}
+
+// idle returns how many transactions a second ten idle engines need, each of them.
+func (b *bench) idle(ctx context.Context, d *database, p sharedPlan) (perSecond float64, err error) {
+	const engines = 10
+	b.logf("shared: %d idle engines for %s", engines, p.quiet)
+	schema, err := d.newSchema(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for range engines {
+		st, err := d.store(ctx, schema)
+		if err != nil {
+			return 0, err
+		}
+		s, err := openEngine(ctx, st, 8, func(string, int) {})
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	}
+	time.Sleep(p.quiet / 4)
+	before, err := d.transactions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(p.quiet)
+	after, err := d.transactions(ctx)
+	return float64(after-before) / p.quiet.Seconds() / engines, err
+}
+
+// transactions returns how many transactions the database has had, but for those of this function.
+func (d *database) transactions(ctx context.Context) (n int64, err error) {
+	time.Sleep(1500 * time.Millisecond) // a session reports its transactions at most once a second
+	err = d.conn.QueryRow(ctx, "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()").Scan(&n)
+	return n, err
+}
+
+// grown is what a step costs when there are already some runs on record.
+type grown struct {
+	runs int
+	step spread // seconds
+}
+
+// sharedGrowth measures runs among more and more of them.
+func (b *bench) sharedGrowth(ctx context.Context, d *database, p sharedPlan) (all []grown, err error) {
+	schema, err := d.newSchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := d.store(ctx, schema)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openEngine(ctx, st, 100, func(string, int) {})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	l := &loadGenerator{session: s}
+	for _, size := range p.sizes {
+		for l.next.Load() < int64(size) {
+			b.logf("shared: growth: %d of %d runs", l.next.Load(), size)
+			if _, err := l.run(ctx, 1000, min(20*time.Second, time.Duration(int64(size)-l.next.Load())*300*time.Microsecond)); err != nil {
+				return nil, err
+			}
+		}
+		var samples []float64
+		for range p.repetitions {
+			out, err := l.run(ctx, 100, p.duration)
+			if err != nil {
+				return nil, err
+			}
+			samples = append(samples, out.elapsed.Seconds()/float64(out.runs*steps))
+		}
+		all = append(all, grown{size, spreadOf(samples)})
+	}
+	return all, nil
+}
+
+// report writes the results as Markdown.
+func (f *shared) report(w io.Writer, versionOf func(module string) string) {
+	fmt.Fprintf(w, "## Side by side on PostgreSQL %s\n\nThe server, its clients and the load share the machine. fsync and synchronous_commit are on for all. Each run is five steps that do nothing, "+
+		"from submitting it to its known end. Medians of the repetitions, with minimum and maximum.\n", f.version)
+	for _, flight := range []int{1, 100, 1000} {
+		var of []*sharedResult
+		for _, r := range f.speed {
+			if r.flight == flight {
+				of = append(of, r)
+			}
+		}
+		if len(of) == 0 {
+			continue
+		}
+		t := &table{header: []string{"", "runs/s", "Conveyor's", "p50", "p99", "processor/run, client", "processor/run, server", "n"}}
+		rate := func(s sharedSample) float64 { return s.rate }
+		for _, r := range of {
+			times := ""
+			if r != of[0] {
+				times = number(of[0].spread(rate).median/r.spread(rate).median) + "×"
+			}
+			t.add(r.name, r.spread(rate).ranged(number), times,
+				r.spread(func(s sharedSample) float64 { return s.p50 }).ranged(duration), r.spread(func(s sharedSample) float64 { return s.p99 }).ranged(duration),
+				duration(r.spread(func(s sharedSample) float64 { return s.client }).median), duration(r.spread(func(s sharedSample) float64 { return s.server }).median),
+				fmt.Sprint(len(r.samples)))
+		}
+		fmt.Fprintf(w, "\n### %s in flight\n\n%s", grouped(int64(flight)), t)
+	}
+	fmt.Fprint(w, "\n### What each of them does\n\n")
+	for _, c := range sharedContenders {
+		fmt.Fprintf(w, "- **%s** (%s %s). %s.\n", c.name, c.module, versionOf(c.module), c.does)
+	}
+	t := &table{header: []string{"processes", "MaxRuns", "runs/s", "times one process", "n"}}
+	for _, s := range f.scaling {
+		i := slices.IndexFunc(f.scaling, func(o scaling) bool { return o.processes == 1 && o.maxRuns == s.maxRuns && o.work == s.work })
+		limit := "none"
+		if s.maxRuns > 0 {
+			limit = fmt.Sprint(s.maxRuns)
+		}
+		t.add(fmt.Sprintf("%d, %s", s.processes, s.work), limit, s.rate.ranged(number), number(s.rate.median/f.scaling[i].rate.median)+"×", fmt.Sprint(s.n))
+	}
+	fmt.Fprintf(w, "\n## Several processes\n\nEach process has one processor (GOMAXPROCS=1) and an engine, and applies resources of its own, 100 at once. "+
+		"\"busy\": each step needs a millisecond of its processor.\n\n%s", t)
+	t = &table{header: []string{"waiting runs", "lease", "until all were taken over", "in leases"}}
+	for _, o := range f.takeovers {
+		t.add(grouped(int64(o.runs)), o.lease.String(), duration(o.took.Seconds()), number(o.took.Seconds()/o.lease.Seconds()))
+	}
+	fmt.Fprintf(w, "\n## Takeover\n\nOne of three processes has the runs, which wait, and is killed.\n\n%s", t)
+	t = &table{header: []string{"", "commits", "operations", "reads"}}
+	for _, c := range f.costs {
+		t.add(c.what, number(c.commits), number(c.ops), number(c.reads))
+	}
+	fmt.Fprintf(w, "\n## What a run needs of the store\n\nA run of five steps, while a second engine works on the store. All calls of both engines are counted, heartbeats too.\n\n%s", t)
+	fmt.Fprintf(w, "\n## Idle\n\nTen idle engines, with a lease of 30 s: %s transactions of the server a second, each of them.\n", number(f.idle))
+	t = &table{header: []string{"runs on record", "a step", "times the first"}}
+	for _, g := range f.growth {
+		t.add(grouped(int64(g.runs)), g.step.ranged(duration), number(g.step.median/f.growth[0].step.median)+"×")
+	}
+	fmt.Fprintf(w, "\n## Growth\n\nWith 100 runs in flight.\n\n%s", t)
+}
+
+var _ store.Watcher = counted{}

@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// tail is the newest part of the log, as far as this handle has read it. The watches of a handle share it: each commit is read once,
+// however many of them there are.
+type tail struct {
+	turn chan struct{} // holds a value while somebody uses what follows
+
+	from, to int64 // the rows after revision from, up to revision to
+	rows     []logRow
+	size     int       // bytes of the keys
+	read     time.Time // when the newest read began that has found the end of the log
+}
+
+// What a tail keeps at most.
+const (
+	tailRows  = 1000
+	tailBytes = 1 << 20
+)
+
+func newTail() *tail { return &tail{turn: make(chan struct{}, 1)} }
+
+// after returns the first rows after a revision, at most logPage. If there are fewer, all commits that happened before since are among
+// them.
+func (t *tail) after(ctx, closing context.Context, at int64, since time.Time, read func(at int64) ([]logRow, error)) ([]logRow, error) {
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-closing.Done():
+		return nil, context.Cause(closing)
+	}
+	defer func() { <-t.turn }()
+	switch {
+	case at < t.from:
+		return read(at) // too old to be shared
+	case at > t.to:
+		t.forget(at)
+	}
+	page := t.page(at)
+	if len(page) == logPage || !t.read.Before(since) {
+		return page, nil
+	}
+	began := time.Now()
+	rows, err := read(t.to)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) < logPage {
+		t.read = began
+	}
+	if gap(rows, t.to) != nil { // who has read as far as this has to know; what comes next does not follow
+		defer t.forget(0)
+	}
+	t.add(rows)
+	return t.page(at), nil
+}
+
+func (t *tail) forget(at int64) {
+	t.from, t.to, t.rows, t.size, t.read = at, at, nil, 0, time.Time{}
+}
+
+// page returns the rows after a revision.
+func (t *tail) page(at int64) []logRow {
+	i, _ := slices.BinarySearchFunc(t.rows, at+1, func(r logRow, rev int64) int { return int(min(max(r.rev-rev, -1), 1)) })
+	return slices.Clone(t.rows[i:min(len(t.rows), i+logPage)])
+}
+
+func (t *tail) add(rows []logRow) {
+	for _, r := range rows {
+		t.rows, t.to = append(t.rows, r), r.rev
+		t.size += r.size()
+	}
+	old := 0
+	for ; len(t.rows)-old > tailRows || t.size > tailBytes && len(t.rows)-old > logPage; old++ {
+		t.from = t.rows[old].rev
+		t.size -= t.rows[old].size()
+	}
+	t.rows = slices.Delete(t.rows, 0, old)
+}
+
+func (r logRow) size() (n int) {
+	for _, key := range r.keys {
+		n += len(key)
+	}
+	return n
+}
