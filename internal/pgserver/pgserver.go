@@ -178,3 +178,20 @@ func (c *Cluster) Stop(crash bool) error {
 	_ = c.process.Wait() // says how it ended, which is as it was told
 	return c.log.Close()
 }
+
+// Standby makes a standby of a server that runs. It is not started. It follows asynchronously.
+func (c *Cluster) Standby() (*Cluster, error) {
+	dir, err := os.MkdirTemp("", "conveyor-postgres-*")
+	if err != nil {
+		return nil, err
+	}
+	s := &Cluster{bin: c.bin, Dir: dir}
+	if s.owner, err = giveAway(dir); err != nil {
+		return nil, err
+	}
+	out, err := s.command("pg_basebackup", "-h", c.Dir, "-U", "conveyor", "-D", s.data(), "-R", "-c", "fast").CombinedOutput()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pg_basebackup: %w: %s", err, out), os.RemoveAll(dir))
+	}
+	return s, s.removeAtTheEnd()
+}
