@@ -35,7 +35,7 @@ func processesOn(t *testing.T, server server, n int, c processes.Config) *proces
 	return processes.NewWorld(t, c)
 }
 
-// TestProcessesGoOnWhateverHappensToThem has three processes share work in one database, while each of them is killed, stopped,
+// TestProcessesGoOnWhateverHappensToThem has five processes share work in one database, while each of them is killed, stopped,
 // cut off and disturbed, and the server is restarted and away. Somebody holds a snapshot all the time.
 func TestProcessesGoOnWhateverHappensToThem(t *testing.T) {
 	server := needServer(t)
@@ -45,7 +45,7 @@ func TestProcessesGoOnWhateverHappensToThem(t *testing.T) {
 	require.NoError(t, report.QueryRow(t.Context(), "select count(*) from pg_class").Scan(&n))
 
 	faults := testenv.Bound(t, "CONVEYOR_PROCESS_FAULTS", testenv.Some(t, 10, 100), 10)
-	w := processesOn(t, server, testenv.Some(t, 3, 5), processes.Config{Clients: 3})
+	w := processesOn(t, server, 5, processes.Config{Clients: 3})
 	var restart func(crash bool)
 	if c := server.cluster; c != nil {
 		restart = func(crash bool) {

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSharedResultsAreComparedWithTheFirst(t *testing.T) {
+	of := func(name string, flight int, rates ...float64) *sharedResult {
+		r := &sharedResult{name: name, flight: flight}
+		for _, rate := range rates {
+			r.samples = append(r.samples, sharedSample{rate: rate, p50: 0.001, p99: 0.002, client: 0.003, server: 0.004})
+		}
+		return r
+	}
+	f := &shared{
+		version:   "15.18",
+		speed:     []*sharedResult{of("Conveyor", 100, 900, 1000, 1100), of("Peer", 100, 250)},
+		scaling:   []scaling{{processes: 1, work: "busy", rate: spreadOf([]float64{100}), n: 1}, {processes: 2, work: "busy", rate: spreadOf([]float64{180}), n: 1}},
+		takeovers: []takeover{{runs: 100_000, lease: 10 * time.Second, took: 13 * time.Second}},
+		costs:     []cost{{"a plain run", 7, 32, 12}},
+		idle:      1.5,
+		growth:    []grown{{1000, spreadOf([]float64{0.001})}, {1_000_000, spreadOf([]float64{0.0012})}},
+	}
+	var text strings.Builder
+	f.report(&text, func(string) string { return "v1" })
+	for _, want := range []string{"PostgreSQL 15.18", "100 in flight", "4.00×", "1.80×", "1.30", "1.50 transactions", "1.20×", "3.00 ms", "4.00 ms"} {
+		require.Contains(t, text.String(), want)
+	}
+	require.NotContains(t, text.String(), "1,000 in flight", "it was not measured")
+}
+
+func TestPartsOnPostgresAreMeasuredOnlyIfAsked(t *testing.T) {
+	for args, want := range map[string][]string{
+		"":                                nil,
+		"-only=speed":                     nil,
+		"-only=shared":                    sharedParts,
+		"-only=shared-idle,shared-growth": {"shared-idle", "shared-growth"},
+	} {
+		o, err := parseOptions(strings.Fields(args))
+		require.NoError(t, err)
+		var asked []string
+		for _, part := range sharedParts {
+			if o.hasShared(part) {
+				asked = append(asked, part)
+			}
+		}
+		require.Equal(t, want, asked, args)
+	}
+	_, err := parseOptions([]string{"-only=shared-all"})
+	require.ErrorContains(t, err, `there is no part "shared-all"`)
+}
