@@ -20,6 +20,7 @@ import (
 	"github.com/conveyor-go/conveyor/internal/clock"
 	"github.com/conveyor-go/conveyor/internal/document"
 	"github.com/conveyor-go/conveyor/internal/fault"
+	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/retry"
@@ -468,41 +469,49 @@ func (a *attempt) saveCheckpoint(ctx context.Context, data json.RawMessage) erro
 // oneByOne returns what save returns, or the cause of ctx as soon as ctx ends: a store can take longer, and a driver must be able to
 // return. What is saved next waits until save has returned, so that the newest value stays.
 func (a *attempt) oneByOne(ctx context.Context, save func() error) error {
-	var err error
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	saved := make(chan struct{})
 	a.saving.Lock()
 	before := a.saving.last
 	a.saving.last = saved
 	a.saving.Unlock()
-	inTurn := func() {
+	return a.sched.until(ctx, func() error {
 		defer close(saved)
 		if before != nil {
 			<-before
 		}
-		if err = context.Cause(ctx); err == nil {
-			err = save()
+		if err := context.Cause(ctx); err != nil {
+			return err
 		}
-	}
-	if !a.sched.background.Go(inTurn) {
-		inTurn() // with an error, as the scheduler has stopped
-	}
-	select {
-	case <-saved:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case <-saved: // both at once
-		return err
-	default:
-		return context.Cause(ctx)
+		return save()
+	}, a.savedLate)
+}
+
+// savedLate is called when a checkpoint was saved whose driver no longer waits for it. The run may have ended in the meantime.
+func (a *attempt) savedLate() {
+	a.runner.noteLeftovers() // who ends the run from now on sees it
+	s := a.sched
+	rec, _, err := ledger.Load[record.Run](s.base, s.ledger, record.RunKey(a.runner.ID))
+	if errors.Is(err, store.ErrNotFound) || err == nil && rec.State.Final() {
+		s.upkeep.deleteLeftovers(a.runner.ID)
 	}
 }
 
 // loadCheckpoint returns the checkpoint of the step, for [Request.Restore]. It returns nil if there is none.
-func (a *attempt) loadCheckpoint() (json.RawMessage, error) {
+func (a *attempt) loadCheckpoint() (data json.RawMessage, err error) {
 	ctx := a.Context() // a driver must be able to return when it ends, however long the store takes
-	r, err := a.sched.ledger.Store.Get(ctx, record.CheckpointKey(a.runner.ID, a.step.ID))
+	if ctx.Err() != nil {
+		limited, cancel := context.WithTimeoutCause(a.sched.base, lateRestore, context.Cause(ctx))
+		defer cancel()
+		ctx = limited
+	}
+	var r store.Record
+	err = a.sched.until(ctx, func() (err error) {
+		r, err = a.sched.ledger.Store.Get(ctx, record.CheckpointKey(a.runner.ID, a.step.ID))
+		return err
+	}, nil)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, nil
@@ -516,6 +525,9 @@ func (a *attempt) loadCheckpoint() (json.RawMessage, error) {
 	}
 	return r.Value, nil
 }
+
+// lateRestore is how long Restore waits for the store when the context of the call has ended.
+const lateRestore = time.Second
 
 // runningAttempts returns the attempts whose calls have neither returned nor been abandoned, the oldest first.
 func (s *scheduler) runningAttempts() (attempts []*attempt) {

@@ -198,7 +198,8 @@ func (r *Request) Checkpoint(ctx context.Context, v any) error {
 
 // Restore decodes what [Request.Checkpoint] saved last, in this call or in an earlier one. into must be a pointer. If
 // nothing was saved, Restore returns false and leaves the target unchanged. It returns [ErrInvalid] if the checkpoint
-// does not fit into the target, an error of the store, or the cause of the context of the call if that has ended.
+// does not fit into the target, an error of the store, or the cause of the context of the call if that ends first. After the context has
+// ended, as when a driver cleans up, Restore waits one second for the store.
 func (r *Request) Restore(into any) (bool, error) {
 	if r.attempt == nil {
 		return false, nil

@@ -493,6 +493,6 @@ func (q requests) reload(r *runner) error {
 			step.Rec.Interrupt()
 		}
 	}
-	r.held = run.State{Run: now, Spec: r.held.Spec}
+	r.hold(now)
 	return nil
 }

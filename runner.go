@@ -219,6 +219,9 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			case explained:
 				pause = firstDelay / 2
 				continue
+			case ledger.Permanent(why):
+				s.cannotGoOn(r, inbox, why)
+				return next
 			case why != nil:
 				err = why
 			}
@@ -236,12 +239,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			pause = firstDelay / 2
 			continue
 		case ledger.Permanent(err):
-			s.log.Error("run cannot go on", "run", r.ID, "resource", r.Key.String(), "error", err)
-			s.pool.GiveUp(&r.task) // otherwise it could hold up its pipeline for ever
-			s.answer(inbox, err)
-			if errors.Is(err, store.ErrClosed) {
-				s.failWaiters(r)
-			}
+			s.cannotGoOn(r, inbox, err)
 			return next
 		}
 		s.log.Warn("store failed; trying again", "run", r.ID, "error", err, "after", pause)
@@ -254,6 +252,16 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			}
 			return next
 		}
+	}
+}
+
+// cannotGoOn gives a run up because of an error that trying again cannot mend.
+func (s *scheduler) cannotGoOn(r *runner, inbox []message, err error) {
+	s.log.Error("run cannot go on", "run", r.ID, "resource", r.Key.String(), "error", err)
+	s.pool.GiveUp(&r.task) // otherwise it could hold up its pipeline for ever
+	s.answer(inbox, err)
+	if errors.Is(err, store.ErrClosed) {
+		s.failWaiters(r)
 	}
 }
 
@@ -371,7 +379,7 @@ func (d *decision) commit() error {
 	}
 	d.t.Committed(rev)
 	if now != nil {
-		d.runner.held = run.State{Run: now, Spec: d.runner.held.Spec}
+		d.runner.hold(now)
 	}
 	return nil
 }
@@ -672,6 +680,20 @@ func (r *runner) output(step string) (json.RawMessage, bool) {
 	}
 	output, ok := r.outputs[step]
 	return output, ok
+}
+
+// hold takes the records of the run as somebody has read them: a commit that this engine did not know of can have changed them. It is
+// called by the goroutine that handles the inbox.
+func (r *runner) hold(now *record.RunState) {
+	now.LogEpoch = max(now.LogEpoch, r.held.Run.LogEpoch)
+	r.held = run.State{Run: now, Spec: r.held.Spec}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range now.Steps {
+		if output := now.Steps[i].Rec.Output; len(output) > 0 && r.outputs != nil {
+			r.outputs[now.Plan.Step(i).ID] = output
+		}
+	}
 }
 
 // underWay returns the attempts whose start is recorded and whose outcome is not.

@@ -252,6 +252,40 @@ func (b *background) goBefore(phase sched.Phase, fn func()) bool {
 	return true
 }
 
+// until returns what call returns, or the cause of ctx if ctx ends before: call goes on then, and late is called if it succeeds. A panic
+// of call is the caller's, unless it comes late.
+func (s *scheduler) until(ctx context.Context, call func() error, late func()) error {
+	var err error
+	var panicked any
+	returned := make(chan struct{})
+	work := func() {
+		defer func() {
+			panicked = recover()
+			close(returned)
+			if panicked == nil && err == nil && late != nil && ctx.Err() != nil {
+				late()
+			}
+		}()
+		err = call()
+	}
+	if !s.background.Go(work) {
+		work() // with an error, as the scheduler has stopped
+	}
+	select {
+	case <-returned:
+	case <-ctx.Done():
+		select {
+		case <-returned: // both at once
+		default:
+			return context.Cause(ctx)
+		}
+	}
+	if panicked != nil {
+		panic(panicked)
+	}
+	return err
+}
+
 // workerLoop is the goroutine of a worker. It works on one run after the other until no run is ready.
 func (s *scheduler) workerLoop(a *attempt) {
 	finished := false

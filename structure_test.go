@@ -60,7 +60,7 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/rig", ". internal/shortlived store store/memory"},
 	{"internal/invariant", "internal/plan internal/record internal/shortlived store"},
 	{"internal/pgserver", ""},
-	{"internal/processes", ". internal/invariant internal/rig store"},
+	{"internal/processes", ". internal/invariant internal/record internal/rig store"},
 	{"internal/reliability", ""},
 }
 

@@ -122,7 +122,7 @@ func (o options) sharedPlan() sharedPlan {
 	}
 	if o.quick {
 		p.repetitions, p.duration, p.processes = 1, 100*time.Millisecond, []int{1, 2}
-		p.waiting, p.quiet, p.sizes = []int{100}, 20*time.Second, []int{100, 1000}
+		p.waiting, p.quiet, p.sizes = []int{100}, 4*time.Second, []int{100, 1000}
 	}
 	return p
 }

@@ -42,7 +42,7 @@ type who struct {
 type acked struct {
 	key      conveyor.Key
 	ended    conveyor.State
-	canceled bool
+	canceled time.Time // when that was acknowledged; zero if it was not
 }
 
 func newAccount() *account {
@@ -65,11 +65,11 @@ func (a *account) count(what string, n int) {
 	a.counts[what] += n
 }
 
-// note notes that something was wrong with a process.
-func (a *account) note(p *process, kind string, from, to time.Time) {
+// note notes that something was wrong with a life of a process.
+func (a *account) note(life int, kind string, from, to time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.windows = append(a.windows, window{p.name, p.life, kind, from, to})
+	a.windows = append(a.windows, window{life, kind, from, to})
 }
 
 // dead notes that a life is over.
@@ -131,7 +131,9 @@ func (a *account) acknowledge(s said) {
 		run = &acked{key: s.Key}
 		a.runs[s.Run] = run
 	}
-	run.canceled = run.canceled || s.Op == "cancel"
+	if s.Op == "cancel" && run.canceled.IsZero() {
+		run.canceled = time.Now()
+	}
 	if s.Op == "wait" {
 		run.ended = s.State
 	}
@@ -175,6 +177,7 @@ func (w *World) compare(e *conveyor.Engine) {
 	for run, err := range e.Runs(ctx, conveyor.RunFilter{}) {
 		require.NoError(t, err)
 		require.True(t, run.State.Final(), "run %s is %s", run.ID, run.State)
+		require.NotContains(t, run.Reason, errNoOutput, "run %s", run.ID)
 		runs[run.ID] = run
 	}
 	for id, was := range a.runs {
@@ -182,8 +185,9 @@ func (w *World) compare(e *conveyor.Engine) {
 		require.NotNil(t, run, "run %s of %s was acknowledged, and is lost", id, was.key)
 		require.Equal(t, was.key, run.Resource)
 		require.True(t, was.ended == 0 || was.ended == run.State, "run %s was %s, and is %s", id, was.ended, run.State)
-		if was.canceled && run.State == conveyor.StateCanceled {
+		if !was.canceled.IsZero() && run.EndedAt.After(was.canceled) {
 			a.counts["canceled"]++
+			require.Contains(t, []conveyor.State{conveyor.StateCanceled, conveyor.StateFailed}, run.State, "run %s was canceled before it ended", id)
 		}
 	}
 	a.counts["runs"] = len(runs)

@@ -3,6 +3,7 @@ package processes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"io"
 	"math/rand/v2"
@@ -76,6 +77,9 @@ func precedes(kind, step string) []string {
 	return nil
 }
 
+// errNoOutput is why a step fails that does not get what a step before it has returned. It must not.
+const errNoOutput = "no output"
+
 // errTransient is why attempts fail that are repeated.
 var errTransient = errors.New("it does so now and then")
 
@@ -127,6 +131,12 @@ func (w *worker) call(ctx context.Context, req *conveyor.Request, do answer) (co
 func (w *worker) answer(ctx context.Context, req *conveyor.Request, call int64, note func(string, int64)) (string, conveyor.Result, error) {
 	luck := luckOf(req.IdempotencyKey())
 	pass(ctx, time.Duration(luck%20)*time.Millisecond)
+	for _, before := range precedes(req.Resource.Type, req.Step.ID) {
+		var by progress
+		if err := req.Output(before, &by); err != nil || by.Token == 0 {
+			return "fail", conveyor.Result{}, conveyor.Permanent(fmt.Errorf("%s: %w: %+v", errNoOutput, err, by))
+		}
+	}
 	switch req.Step.ID {
 	case "save":
 		return w.save(ctx, req, call, note)

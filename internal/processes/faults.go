@@ -1,7 +1,6 @@
 package processes
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -72,7 +71,7 @@ func (p *process) fault(r *rand.Rand) {
 		p.pause()
 		time.Sleep(3 * w.Lease)
 		p.resume()
-		w.account.note(p, kind, from, time.Now())
+		w.account.note(p.life, kind, from, time.Now())
 	case faultCutOff:
 		w.away(kind, p)
 	case faultLose:
@@ -82,7 +81,7 @@ func (p *process) fault(r *rand.Rand) {
 		time.Sleep(w.Lease / 2)
 		heal()
 		w.ways[p.index].Unlock()
-		w.account.note(p, kind, from, time.Now())
+		w.account.note(p.life, kind, from, time.Now())
 	}
 }
 
@@ -101,7 +100,16 @@ func (w *World) away(kind string, processes ...*process) {
 	}
 	for _, p := range processes {
 		w.ways[p.index].Unlock()
-		w.account.note(p, kind, from, time.Now())
+	}
+	w.noteFor(processes, kind, from)
+}
+
+// noteFor notes that something was wrong until now with all lives that some processes had meanwhile.
+func (w *World) noteFor(processes []*process, kind string, from time.Time) {
+	for _, p := range processes {
+		for _, life := range p.livesSince(from) {
+			w.account.note(life, kind, from, time.Now())
+		}
 	}
 }
 
@@ -115,9 +123,7 @@ func (w *World) faultForAll(r *rand.Rand, restart func(crash bool)) {
 	w.account.count("faults: "+faultServer, 1)
 	from := time.Now()
 	restart(r.IntN(2) == 0)
-	for _, p := range w.processes {
-		w.account.note(p, faultServer, from, time.Now())
-	}
+	w.noteFor(w.processes, faultServer, from)
 }
 
 // AllAway cuts all processes off for three leases.
@@ -168,14 +174,9 @@ func (w *World) Kill(process int) {
 
 // window is a time at which something was wrong with a process.
 type window struct {
-	process  string
 	life     int
 	kind     string
 	from, to time.Time // to is zero for a kill, after which the life is over
-}
-
-func (o window) String() string {
-	return fmt.Sprintf("%s (life %d) %s from %s to %s", o.process, o.life, o.kind, clockOf(o.from), clockOf(o.to))
 }
 
 func clockOf(t time.Time) string { return t.Format("05.000") }

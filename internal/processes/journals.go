@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/record"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // call is a call of a driver, as the journals tell of it.
@@ -99,6 +101,13 @@ func (w *World) compareJournals(ctx context.Context, e *conveyor.Engine, runs ma
 	for id, run := range runs {
 		if run.Step("save") != nil {
 			j.checkLog(ctx, e, id)
+			j.checkLogRecords(ctx, id)
+		}
+		if run.State == conveyor.StateSucceeded && run.Cause != conveyor.CauseDeleted && run.Resource.Type != loose {
+			for _, step := range run.Steps {
+				require.Equal(w.t, conveyor.StateSucceeded, step.State, "step %s of run %s", step.ID, id)
+				require.NotEmpty(w.t, j.at[station{id, step.ID}], "step %s of run %s has succeeded, and was never called", step.ID, id)
+			}
 		}
 	}
 	w.account.counts["calls"] = len(j.calls)
@@ -109,6 +118,11 @@ func (j *journals) stoodStill(life int, from, to time.Time) bool {
 	return slices.ContainsFunc(j.stalls[life], func(s entry) bool {
 		return s.At.Sub(s.Since) > j.w.Lease/4 && s.Since.Before(to) && s.At.After(from)
 	})
+}
+
+// justStoodStill reports whether a process has stood still until just before a time. What it does then, it had decided before.
+func (j *journals) justStoodStill(life int, at time.Time) bool {
+	return j.stoodStill(life, at.Add(-j.w.Lease/2), at)
 }
 
 // wrong reports whether something was wrong with the process of a call, or was about to become known to it, between two times.
@@ -135,19 +149,25 @@ func (j *journals) checkStep(s station, calls []*call, run *conveyor.Run) {
 		}
 		if c.Token < newest.Token {
 			// It had begun before, on record, and was stopped before it got here.
-			require.True(t, j.stoodStill(c.Life, newest.At.Add(-patience), c.At), "%s came after %s", c, newest)
+			require.True(t, j.justStoodStill(c.Life, c.At), "%s came after %s", c, newest)
 			continue
 		}
 		j.checkAgain(newest, c)
 		newest = c
 	}
 	for _, e := range j.saved {
-		if e.Run == s.run && e.Step == s.step && e.Token < newest.Token {
+		if e.Run == s.run && e.Step == s.step {
 			j.checkSaved(e, calls)
 		}
 	}
+	for _, c := range calls {
+		require.True(t, c.At.Before(run.EndedAt) || j.justStoodStill(c.Life, c.At), "run %s ended at %s, and then came %s", run.ID, clockOf(run.EndedAt), c)
+	}
 	step := run.Step(s.step)
 	require.NotNil(t, step, "%s", newest)
+	if step.State == conveyor.StateFailed {
+		require.Equal(t, "fail", newest.how, "%s", newest)
+	}
 	if step.State != conveyor.StateSucceeded || newest.Undo {
 		return
 	}
@@ -168,6 +188,7 @@ func (j *journals) checkStep(s station, calls []*call, run *conveyor.Run) {
 // checkAgain checks that there was a reason for another call of a step.
 func (j *journals) checkAgain(was, c *call) {
 	t, counts := j.w.t, j.w.account.counts
+	require.True(t, c.Life == was.Life || c.Token > was.Token, "two processes have the same token: %s, and %s", was, c)
 	begunInVain := was.how == "fail" && c.Attempt == was.Attempt+1 // the next attempt was on record, and did not get as far as the driver
 	switch {
 	case c.Resumed:
@@ -186,11 +207,10 @@ func (j *journals) checkAgain(was, c *call) {
 	}
 }
 
-// checkSaved checks progress that an older call was acknowledged to have saved: not while a newer one could have found what was there
-// before.
+// checkSaved checks that each call that began after some progress was acknowledged has found it.
 func (j *journals) checkSaved(e entry, calls []*call) {
 	for _, c := range calls {
-		if c.Token > e.Token && c.At.After(e.At) && c.before >= 0 {
+		if (c.Token > e.Token || c.Life == e.Life && c.Call > e.Call) && c.At.After(e.At) && c.before >= 0 {
 			require.GreaterOrEqual(j.w.t, c.before, e.N, "progress of life %d is lost: %s has found %d", e.Life, c, c.before)
 		}
 	}
@@ -207,7 +227,7 @@ func (j *journals) checkOrder(s station, calls []*call, run *conveyor.Run) {
 		require.True(t, slices.ContainsFunc(earlier, func(c *call) bool { return c.how == "done" && c.ended.Before(calls[0].At) }),
 			"step %s was not done when %s began", before, calls[0])
 		for _, c := range earlier {
-			require.True(t, c.At.Before(calls[0].At) || j.stoodStill(c.Life, calls[0].At.Add(-patience), c.At), "%s came after %s", c, calls[0])
+			require.True(t, c.At.Before(calls[0].At) || j.justStoodStill(c.Life, c.At), "%s came after %s", c, calls[0])
 		}
 	}
 }
@@ -226,8 +246,8 @@ func (j *journals) checkOverlaps() {
 			if o.Run == c.Run && o.Step != c.Step && o.Life == c.Life && (strings.HasPrefix(c.Resource, "graph/") || strings.HasPrefix(c.Resource, loose+"/")) {
 				continue
 			}
-			require.True(t, o.Life != c.Life && (j.stoodStill(o.Life, o.At, o.ended) || j.stoodStill(c.Life, o.At.Add(-patience), c.At)),
-				"two calls at once: %s, and %s", o, c)
+			late := j.justStoodStill(c.Life, c.At) && (c.Run != o.Run || c.Token < o.Token) // it is the older one, and comes when its process goes on
+			require.True(t, o.Life != c.Life && (late || j.stoodStill(o.Life, o.At, o.ended)), "two calls at once: %s, and %s", o, c)
 			j.w.account.counts["calls at once, of a process that had stood still"]++
 		}
 		active[c.Resource] = append(others, c)
@@ -254,5 +274,27 @@ func (j *journals) checkLog(ctx context.Context, e *conveyor.Engine, run string)
 			"run %s: line %+v came after %+v", run, at, last)
 		last = at
 		j.w.account.counts["log lines"]++
+	}
+}
+
+// checkLogRecords checks that no lines of an older call were written after lines of a newer one, whatever their numbers are.
+func (j *journals) checkLogRecords(ctx context.Context, run string) {
+	t := j.w.t
+	var all []store.Record
+	for r, err := range j.w.Store.List(ctx, store.Query{Prefix: record.LogsOf(run)}) {
+		require.NoError(t, err)
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b store.Record) int { return cmp.Compare(a.Revision, b.Revision) })
+	var newest int64
+	for _, r := range all {
+		var lines []record.LogLine
+		require.NoError(t, record.Decode(r, &lines))
+		for _, line := range lines {
+			var by progress
+			require.NoError(t, json.Unmarshal(line.Attrs, &by))
+			require.GreaterOrEqual(t, by.Token, newest, "%s was written at revision %d", r.Key, r.Revision)
+			newest = by.Token
+		}
 	}
 }

@@ -59,6 +59,8 @@ type process struct {
 	name  string
 	index int
 
+	began []begin // guarded by the lock of the world
+
 	mu    sync.Mutex // held by what happens to the process
 	life  int
 	cmd   *exec.Cmd
@@ -66,6 +68,24 @@ type process struct {
 	ready chan struct{} // closed when it works
 	rests chan struct{} // closed when its clients do nothing more
 	heard chan struct{} // closed when all that it has said is known
+}
+
+// begin is when a life began.
+type begin struct {
+	life int
+	at   time.Time
+}
+
+// livesSince returns the lives that a process has had since a time.
+func (p *process) livesSince(from time.Time) (lives []int) {
+	p.world.mu.Lock()
+	defer p.world.mu.Unlock()
+	for i, b := range p.began {
+		if i == len(p.began)-1 || p.began[i+1].at.After(from) {
+			lives = append(lives, b.life)
+		}
+	}
+	return lives
 }
 
 // NewWorld starts the processes. They end with the test.
@@ -130,6 +150,7 @@ func (p *process) start() {
 	w.mu.Lock()
 	w.lives++
 	p.life = w.lives
+	p.began = append(p.began, begin{p.life, time.Now()})
 	w.mu.Unlock()
 	c := child{
 		Process: p.name, Life: p.life, Place: w.Links[p.index].Place(), Dir: w.dir, Drivers: AllDrivers, Kinds: w.Kinds, Clients: w.Clients,
@@ -178,7 +199,7 @@ func (p *process) hear(output io.Reader, ready, rests, heard chan struct{}) {
 
 // kill kills the process, and returns when all that it has said is in the account.
 func (p *process) kill() {
-	p.world.account.note(p, faultKill, time.Now(), time.Time{})
+	p.world.account.note(p.life, faultKill, time.Now(), time.Time{})
 	_ = p.cmd.Process.Kill() // it may have ended by itself, which comes out in the end
 	<-p.heard
 	_ = p.cmd.Wait()

@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,7 @@ func (w *World) watchCheckpoints() (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		newest := map[string]int64{} // tokens by key
+		newest := map[string]progress{} // by key
 		for c, err := range w.Store.(store.Watcher).Watch(ctx, "ckp/", 0) {
 			if ctx.Err() != nil {
 				return
@@ -31,10 +32,11 @@ func (w *World) watchCheckpoints() (end func()) {
 			if err == nil && json.Unmarshal(r.Value, &by) != nil {
 				continue // of a driver that says nothing of itself
 			}
-			if err != nil || by.Token < newest[c.Key] {
-				w.account.blame("checkpoint %s is of token %d after %d: %v", c.Key, by.Token, newest[c.Key], err)
+			was := newest[c.Key]
+			if err != nil || cmp.Or(cmp.Compare(by.Token, was.Token), cmp.Compare(by.Call, was.Call), cmp.Compare(by.N, was.N)) < 0 {
+				w.account.blame("checkpoint %s is %+v after %+v: %v", c.Key, by, was, err)
 			}
-			newest[c.Key] = max(newest[c.Key], by.Token)
+			newest[c.Key] = by
 			w.account.count("checkpoints seen", 1)
 		}
 	})

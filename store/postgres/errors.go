@@ -92,14 +92,20 @@ func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavail
 const (
 	firstPause   = 20 * time.Millisecond
 	longestPause = 150 * time.Millisecond
+
+	// longestListenPause is the longest one between two attempts to listen, which saves time alone.
+	longestListenPause = 5 * time.Second
 )
 
 // pause is how long to wait before the next attempt.
 type pause time.Duration
 
 // next waits, longer each time, until ctx ends at the latest.
-func (p *pause) next(ctx context.Context) {
-	*p = min(max(2**p, pause(firstPause)), pause(longestPause))
+func (p *pause) next(ctx context.Context) { p.atMost(ctx, longestPause) }
+
+// atMost is next with another bound.
+func (p *pause) atMost(ctx context.Context, longest time.Duration) {
+	*p = min(max(2**p, pause(firstPause)), pause(longest))
 	timer := time.NewTimer(time.Duration(*p)/2 + rand.N(time.Duration(*p)))
 	defer timer.Stop()
 	select {

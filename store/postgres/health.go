@@ -80,7 +80,7 @@ func (s *Store) overview(ctx context.Context, h *Health) error {
 		coalesce((select rev from `+table+` order by rev desc limit 1), 0),
 		coalesce((select extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) at) from `+table+` order by rev limit 1), 0)::pg_catalog.float8,
 		coalesce((select extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.min(xact_start))
-			from pg_catalog.pg_stat_activity where backend_xmin is not null and pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()), 0)::pg_catalog.float8`,
+			from pg_catalog.pg_stat_activity where (backend_xmin is not null or backend_xid is not null) and pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()), 0)::pg_catalog.float8`,
 		nil, &h.Newest, &log, &snapshot)
 	h.LogAge, h.OldestSnapshot = seconds(log), seconds(snapshot)
 	return err

@@ -60,11 +60,15 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 		// A prepared statement belongs to a connection of the server, and pgbouncer may give another one to each transaction.
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
-	if config.ConnConfig.ValidateConnect == nil {
-		// A standby would answer reads with what was.
-		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
-	}
+	onlyPrimary(&config.ConnConfig.Config, dsn)
 	return config, nil
+}
+
+// onlyPrimary has a connection lead to the primary, unless the DSN says otherwise: a standby would answer reads with what was.
+func onlyPrimary(config *pgconn.Config, dsn string) {
+	if config.ValidateConnect == nil && !strings.Contains(dsn, "target_session_attrs") {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
+	}
 }
 
 // OpenPool is [Open] with a pool that the caller has, and closes after the store. Calls of the store wait while all

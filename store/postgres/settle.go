@@ -56,7 +56,13 @@ func (s *Store) settleDoubts(ctx context.Context) error {
 	if !s.inDoubt.Load() {
 		return nil
 	}
-	s.doubtMu.Lock()
+	for !s.doubtMu.TryLock() { // another caller settles them, which can take long
+		select {
+		case <-time.After(settlePoll):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	defer s.doubtMu.Unlock()
 	for len(s.doubts) > 0 {
 		if err := s.settleDoubt(ctx, s.doubts[0]); err != nil {
@@ -67,6 +73,9 @@ func (s *Store) settleDoubts(ctx context.Context) error {
 	s.inDoubt.Store(false)
 	return nil
 }
+
+// settlePoll is how often a caller looks whether another one has settled the doubts.
+const settlePoll = 10 * time.Millisecond
 
 func (s *Store) settleDoubt(ctx context.Context, group int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)

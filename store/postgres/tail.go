@@ -13,7 +13,7 @@ type tail struct {
 
 	from, to int64 // the rows after revision from, up to revision to
 	rows     []logRow
-	size     int       // bytes of the keys
+	size     int       // bytes
 	read     time.Time // when the newest read began that has found the end of the log
 }
 
@@ -26,21 +26,33 @@ const (
 func newTail() *tail { return &tail{turn: make(chan struct{}, 1)} }
 
 // after returns the first rows after a revision, at most logPage. If there are fewer, all commits that happened before since are among
-// them.
+// them. A watch reads for itself if another one has the turn for long, or has read far ahead.
 func (t *tail) after(ctx, closing context.Context, at int64, since time.Time, read func(at int64) ([]logRow, error)) ([]logRow, error) {
+	timer := time.NewTimer(longestTurn)
+	defer timer.Stop()
 	select {
 	case t.turn <- struct{}{}:
+	case <-timer.C: // its connection hangs, perhaps
+		return read(at)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-closing.Done():
 		return nil, context.Cause(closing)
 	}
-	defer func() { <-t.turn }()
-	switch {
-	case at < t.from:
-		return read(at) // too old to be shared
-	case at > t.to:
+	shared := true
+	leave := func() {
+		if shared {
+			shared = false
+			<-t.turn
+		}
+	}
+	defer leave()
+	if len(t.rows) == 0 && at < t.from || at > t.to && time.Since(t.read) > longUnread {
 		t.forget(at)
+	}
+	if at < t.from || at > t.to {
+		leave()
+		return read(at)
 	}
 	page := t.page(at)
 	if len(page) == logPage || !t.read.Before(since) {
@@ -54,12 +66,20 @@ func (t *tail) after(ctx, closing context.Context, at int64, since time.Time, re
 	if len(rows) < logPage {
 		t.read = began
 	}
-	if gap(rows, t.to) != nil { // who has read as far as this has to know; what comes next does not follow
-		defer t.forget(0)
-	}
+	broken := gap(rows, t.to) != nil // who has read as far as this has to know
 	t.add(rows)
-	return t.page(at), nil
+	page = t.page(at)
+	if t.trim(); broken {
+		t.forget(t.to)
+	}
+	return page, nil
 }
+
+// How long a watch waits for another one that reads, and after which time without a reader the tail begins anew.
+const (
+	longestTurn = 2 * time.Second
+	longUnread  = 10 * time.Second
+)
 
 func (t *tail) forget(at int64) {
 	t.from, t.to, t.rows, t.size, t.read = at, at, nil, 0, time.Time{}
@@ -76,8 +96,12 @@ func (t *tail) add(rows []logRow) {
 		t.rows, t.to = append(t.rows, r), r.rev
 		t.size += r.size()
 	}
+}
+
+// trim forgets the oldest rows if there are too many.
+func (t *tail) trim() {
 	old := 0
-	for ; len(t.rows)-old > tailRows || t.size > tailBytes && len(t.rows)-old > logPage; old++ {
+	for ; len(t.rows)-old > tailRows || t.size > tailBytes; old++ {
 		t.from = t.rows[old].rev
 		t.size -= t.rows[old].size()
 	}
@@ -85,8 +109,9 @@ func (t *tail) add(rows []logRow) {
 }
 
 func (r logRow) size() (n int) {
+	const each = 32 // a slice, and a number
 	for _, key := range r.keys {
-		n += len(key)
+		n += each + len(key)
 	}
 	return n
 }

@@ -40,8 +40,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 			}
 			for _, row := range page {
 				for _, c := range row.changes(prefix, at) {
-					if late {
-						s.wakes.listening.Store(false) // no notification came for it
+					if late && s.wakes.listening.CompareAndSwap(true, false) { // no notification came for it
+						s.wakes.wakeAll() // to ask more often
 					}
 					if err := s.alive(ctx); err != nil {
 						yield(store.Change{}, err)
@@ -249,7 +249,7 @@ func (s *Store) startListening() {
 				wait = 0
 			}
 			s.wakes.listening.Store(false)
-			wait.next(s.closing)
+			wait.atMost(s.closing, longestListenPause)
 		}
 	})
 }
@@ -283,7 +283,12 @@ func (s *Store) connectToListen(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
 	defer cancel()
 	if s.opts.ListenDSN != "" {
-		return pgx.Connect(ctx, s.opts.ListenDSN)
+		config, err := pgx.ParseConfig(s.opts.ListenDSN)
+		if err != nil {
+			return nil, err
+		}
+		onlyPrimary(&config.Config, s.opts.ListenDSN) // a standby does not listen
+		return pgx.ConnectConfig(ctx, config)
 	}
 	config := s.pool.Config()
 	if config.BeforeConnect != nil { // it may set a password that is short-lived

@@ -455,7 +455,17 @@ func lateOutcomes(t *testing.T, late string, answer func() rig.Func) {
 			}
 			drivers[name] = func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
 				time.Sleep(time.Second)
-				return then(ctx, req)
+				if i > 0 {
+					var from string
+					if err := req.Output(fmt.Sprint(i), &from); err != nil {
+						return conveyor.Done(), conveyor.Permanent(err)
+					}
+				}
+				result, err := then(ctx, req)
+				if err == nil && result == conveyor.Done() {
+					result = conveyor.DoneWith(name)
+				}
+				return result, err
 			}
 		}
 		first, o := startOdd(t, disk, conveyor.Options{}, drivers)

@@ -3,6 +3,7 @@ package features_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"runtime"
 	"slices"
 	"strings"
@@ -461,4 +462,81 @@ func (s *slowFirst) Commit(ctx context.Context, ops ...store.Op) (store.Revision
 		ctx = context.WithoutCancel(ctx)
 	}
 	return s.Store.Commit(ctx, ops...)
+}
+
+func TestACheckpointWithoutAContextFailsItsAttemptAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.New(t, conveyor.Options{Retry: conveyor.RetryPolicy{MaxAttempts: 1}}).MustStart()
+		e.Driver("d", rig.DriverOf(func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			var none context.Context
+			return conveyor.Done(), req.Checkpoint(none, 1)
+		}))
+		e.Pipeline("d")
+		run := e.Finish(rig.Object("x", nil))
+		var p *conveyor.PanicError
+		require.ErrorAs(t, run.Err(), &p)
+	})
+}
+
+// TestACheckpointThatComesLateGoesWithItsRun has the store answer for a checkpoint just before and just after the run has ended.
+func TestACheckpointThatComesLateGoesWithItsRun(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		for _, takes := range []time.Duration{time.Minute, time.Minute + time.Millisecond} {
+			t.Run(fmt.Sprint(shared, takes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var disk store.Store = memory.New()
+					if shared {
+						disk = memory.NewShared()
+					}
+					slow := &lateCheckpoint{Store: disk, takes: takes}
+					var st store.Store = slow
+					if shared {
+						st = watchedLate{slow}
+					}
+					e := rig.NewOn(t, st, conveyor.Options{StepTimeout: time.Minute, Retry: conveyor.RetryPolicy{MaxAttempts: 1}}).MustStart()
+					e.Driver("d", rig.DriverOf(func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+						return conveyor.Done(), req.Checkpoint(ctx, 1)
+					}))
+					e.Pipeline("d")
+					e.Finish(rig.Object("x", nil))
+					time.Sleep(time.Hour)
+					for key := range rig.Dump(t, disk) {
+						require.False(t, strings.HasPrefix(key, "ckp/"), key)
+					}
+					require.True(t, slow.came.Load())
+				})
+			})
+		}
+	}
+}
+
+// lateCheckpoint takes some time for a checkpoint, and holds up the end of its run until the checkpoint is there.
+type lateCheckpoint struct {
+	store.Store
+	takes time.Duration
+	came  atomic.Bool
+}
+
+func (s *lateCheckpoint) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	switch {
+	case len(ops) > 0 && strings.HasPrefix(ops[0].Key(), "ckp/"):
+		defer s.came.Store(true)
+		time.Sleep(s.takes)
+		ctx = context.WithoutCancel(ctx)
+	case slices.ContainsFunc(ops, func(op store.Op) bool {
+		return strings.HasPrefix(op.Key(), "stp/") && strings.Contains(string(op.Value()), "failed")
+	}):
+		time.Sleep(10 * time.Millisecond)
+	}
+	return s.Store.Commit(ctx, ops...)
+}
+
+// Limits implements [store.Limited].
+func (s *lateCheckpoint) Limits() store.Limits { return store.LimitsOf(s.Store) }
+
+// watchedLate is a lateCheckpoint of a shared store.
+type watchedLate struct{ *lateCheckpoint }
+
+func (s watchedLate) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return s.Store.(store.Watcher).Watch(ctx, prefix, after)
 }
