@@ -46,6 +46,26 @@ func (s *Store) commitGroup(group []*groupcommit.Commit) {
 		}
 		c.Revision, c.Err = store.Revision(done.base+int64(n)), nil
 	}
+	if err == nil {
+		s.tail.offer(done.row(group))
+	}
+}
+
+// row returns the row that a group has in the log. It has no keys if nothing was carried out.
+func (o outcome) row(group []*groupcommit.Commit) logRow {
+	row := logRow{base: o.base, kind: "c", failed: o.failed}
+	for i, c := range group {
+		n := int32(i + 1)
+		if _, failed := slices.BinarySearch(o.failed, n); !failed {
+			row.rev = o.base + int64(n)
+		}
+		for _, op := range c.Ops {
+			if op.Writes() {
+				row.nums, row.keys = append(row.nums, n), append(row.keys, []byte(op.Key()))
+			}
+		}
+	}
+	return row
 }
 
 func (o outcome) conflict(at int) error {

@@ -27,7 +27,7 @@ func TestAFailoverToAStandbyGivesOutNoRevisionAgain(t *testing.T) {
 			require.NoError(t, primary.Stop(true))
 		}
 	})
-	opts := newSchema(t, primary.DSN())
+	opts := ownSchema(t, primary.DSN())
 	opts.Patience = time.Minute
 	s := open(t, fmt.Sprintf("host=%s,%s port=5432,5432 user=conveyor dbname=postgres", primary.Dir, primary.Dir), opts)
 

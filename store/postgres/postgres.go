@@ -135,7 +135,7 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	}
 	rev, err := s.queue.Commit(ctx, ops)
 	if err == nil {
-		s.wakes.wake(func(yield func(string) bool) {
+		s.wakes.wake(want{rev: int64(rev)}, func(yield func(string) bool) {
 			for _, op := range ops {
 				if op.Writes() && !yield(op.Key()) {
 					return

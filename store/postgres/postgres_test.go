@@ -53,6 +53,14 @@ func newSchema(t testing.TB, dsn string) postgres.Options {
 	return opts
 }
 
+// ownSchema returns options with a new schema of a server that one test has for itself.
+func ownSchema(t testing.TB, dsn string) postgres.Options {
+	t.Helper()
+	opts := postgres.Options{Schema: `the "only" one`, PruneEvery: -1}
+	require.NoError(t, postgres.Migrate(t.Context(), dsn, opts))
+	return opts
+}
+
 func open(t testing.TB, dsn string, opts postgres.Options) *postgres.Store {
 	t.Helper()
 	s, err := postgres.Open(t.Context(), dsn, opts)

@@ -174,8 +174,8 @@ begin
   insert into {S}.log (rev, base, writer, grp, kind, failed, nums, keys, place, at)
     values (base + last, base, who, commit_group.grp, 'c', failed,
       r_p_n || r_d_n || t_p_n || t_d_n, r_p_key || r_d_key || t_p_key || t_d_key, here, clock_timestamp());
-  if tell <> '' then -- which kinds of keys were written: the first bytes of each, unless these are many
-    perform pg_notify(tell, case when pg_catalog.length(k.kinds) <= 900 then k.kinds else '' end)
+  if tell <> '' then -- the revision, and which kinds of keys were written: the first bytes of each, unless these are many
+    perform pg_notify(tell, (base + last)::text || ' ' || case when pg_catalog.length(k.kinds) <= 900 then k.kinds else '' end)
       from (select coalesce(string_agg(distinct encode(substr(u.key, 1, 4), 'hex'), ' '), '') as kinds
               from unnest(r_p_key || r_d_key || t_p_key || t_d_key) as u(key)) k;
   end if;

@@ -25,9 +25,36 @@ const (
 
 func newTail() *tail { return &tail{turn: make(chan struct{}, 1)} }
 
-// after returns the first rows after a revision, at most logPage. If there are fewer, all commits that happened before since are among
-// them. A watch reads for itself if another one has the turn for long, or has read far ahead.
-func (t *tail) after(ctx, closing context.Context, at int64, since time.Time, read func(at int64) ([]logRow, error)) ([]logRow, error) {
+// want is what a watch wants to know of: of everything up to a revision, and of everything that happened before a time.
+type want struct {
+	rev   int64
+	since time.Time
+}
+
+func (w want) and(other want) want {
+	if other.since.After(w.since) {
+		w.since = other.since
+	}
+	w.rev = max(w.rev, other.rev)
+	return w
+}
+
+// offer adds a row that this handle has written itself, if it follows. It does not wait for somebody who reads.
+func (t *tail) offer(row logRow) {
+	select {
+	case t.turn <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-t.turn }()
+	if row.rev > 0 && row.base == t.to && !t.read.IsZero() {
+		t.add([]logRow{row})
+		t.trim()
+	}
+}
+
+// after returns the first rows after a revision, at most logPage. If there are fewer, all that is wanted is among them. A watch reads for itself if another one has the turn for long, or has read far ahead.
+func (t *tail) after(ctx, closing context.Context, at int64, wanted want, read func(at int64) ([]logRow, error)) ([]logRow, error) {
 	timer := time.NewTimer(longestTurn)
 	defer timer.Stop()
 	select {
@@ -55,7 +82,7 @@ func (t *tail) after(ctx, closing context.Context, at int64, since time.Time, re
 		return read(at)
 	}
 	page := t.page(at)
-	if len(page) == logPage || !t.read.Before(since) {
+	if len(page) == logPage || t.to >= wanted.rev && !t.read.Before(wanted.since) {
 		return page, nil
 	}
 	began := time.Now()

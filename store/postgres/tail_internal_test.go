@@ -31,7 +31,7 @@ func (b *book) read(at int64) ([]logRow, error) {
 
 func after(t *testing.T, tail *tail, b *book, at int64) []logRow {
 	t.Helper()
-	rows, err := tail.after(t.Context(), context.Background(), at, time.Now(), b.read)
+	rows, err := tail.after(t.Context(), context.Background(), at, want{since: time.Now()}, b.read)
 	require.NoError(t, err)
 	require.NoError(t, gap(rows, at))
 	return rows
@@ -64,7 +64,7 @@ func TestWatchesThatAreApartReadForThemselves(t *testing.T) {
 	b.write(1, 10)
 	since := time.Now()
 	for range 10 {
-		rows, err := tail.after(t.Context(), context.Background(), 3000, since, b.read)
+		rows, err := tail.after(t.Context(), context.Background(), 3000, want{since: since}, b.read)
 		require.NoError(t, err)
 		require.Len(t, rows, 1)
 	}
@@ -79,7 +79,7 @@ func TestAWatchAheadOfTheLogDoesNotKeepOthersFromSharing(t *testing.T) {
 	since := time.Now()
 	b.reads = 0
 	for range 10 {
-		rows, err := tail.after(t.Context(), context.Background(), 0, since, b.read)
+		rows, err := tail.after(t.Context(), context.Background(), 0, want{since: since}, b.read)
 		require.NoError(t, err)
 		require.Len(t, rows, 10)
 	}
@@ -93,4 +93,24 @@ func TestAReaderThatHangsHoldsUpTheOthersForTwoSeconds(t *testing.T) {
 	began := time.Now()
 	require.Len(t, after(t, tail, b, 0), 1)
 	require.GreaterOrEqual(t, time.Since(began), longestTurn)
+}
+
+func TestARowThatWasWrittenHereIsNotRead(t *testing.T) {
+	b, tail := &book{}, newTail()
+	b.write(1, 10)
+	require.Len(t, after(t, tail, b, 0), 1)
+	b.write(1, 10)
+	tail.offer(b.rows[1])
+	b.reads = 0
+	rows, err := tail.after(t.Context(), context.Background(), 1, want{rev: 2}, b.read)
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.Zero(t, b.reads)
+
+	b.write(2, 10)
+	tail.offer(b.rows[3]) // another handle has written the one before
+	rows, err = tail.after(t.Context(), context.Background(), 2, want{rev: 4}, b.read)
+	require.NoError(t, err)
+	require.Len(t, rows, 2)
+	require.Equal(t, 1, b.reads)
 }

@@ -48,7 +48,7 @@ func TestAStoreOverTLS(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root.crt")
 	require.NoError(t, os.WriteFile(root, certificate, 0o600))
 	dsn := "host=" + secureAddress + " port=5432 user=conveyor dbname=postgres application_name=secure sslmode="
-	opts := newSchema(t, dsn+"verify-full sslrootcert="+root)
+	opts := ownSchema(t, dsn+"verify-full sslrootcert="+root)
 	s := open(t, dsn+"verify-full sslrootcert="+root, opts)
 	seen := startWatch(t, s)
 	_, err = s.Commit(t.Context(), store.Put("a", nil))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,9 +32,9 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 		poll := newPoll(s)
 		defer poll.stop()
 		told := new(letters)
-		since := time.Now() // what was committed before is read
+		wanted := want{since: time.Now()}
 		for late := false; ; {
-			page, err := s.changesAfter(ctx, at, since)
+			page, err := s.changesAfter(ctx, at, wanted)
 			if err != nil {
 				yield(store.Change{}, err)
 				return
@@ -57,7 +58,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 				return
 			}
 			if len(page) == 0 {
-				since, late = poll.wait(ctx, waiter)
+				wanted, late = poll.wait(ctx, waiter)
 				continue
 			}
 			if late = false; !yield(store.Change{Revision: store.Revision(at)}, nil) {
@@ -67,16 +68,16 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 	}
 }
 
-// changesAfter returns the next rows of the log, and none only if there was none at the time since. It tries until ctx ends or the
-// store is closed.
-func (s *Store) changesAfter(ctx context.Context, at int64, since time.Time) (page []logRow, err error) {
+// changesAfter returns the next rows of the log, and none only if there is none that is wanted. It tries until ctx ends or the store is
+// closed.
+func (s *Store) changesAfter(ctx context.Context, at int64, wanted want) (page []logRow, err error) {
 	s.listen.Do(s.startListening)
 	var wait pause
 	for {
 		if err := s.alive(ctx); err != nil {
 			return nil, err
 		}
-		page, err = s.tail.after(ctx, s.closing, at, since, func(at int64) ([]logRow, error) { return s.logAfter(ctx, at) })
+		page, err = s.tail.after(ctx, s.closing, at, wanted, func(at int64) ([]logRow, error) { return s.logAfter(ctx, at) })
 		switch {
 		case err == nil:
 			return page, gap(page, at)
@@ -159,9 +160,9 @@ func newPoll(s *Store) *poll { return &poll{s, time.NewTimer(0)} }
 
 func (p *poll) stop() { p.timer.Stop() }
 
-// wait waits for a notification, for the next time to ask, or for the end. It returns the time before which everything that has happened
-// is of interest, and whether it is only the time to ask that has come.
-func (p *poll) wait(ctx context.Context, w *waiter) (since time.Time, late bool) {
+// wait waits for a notification, for the next time to ask, or for the end. It returns what is wanted then, and whether it is only the
+// time to ask that has come.
+func (p *poll) wait(ctx context.Context, w *waiter) (wanted want, late bool) {
 	every := p.s.opts.Poll
 	if every == 0 {
 		if every = defaultPoll; p.s.wakes.listening.Load() {
@@ -170,13 +171,13 @@ func (p *poll) wait(ctx context.Context, w *waiter) (since time.Time, late bool)
 	}
 	p.timer.Reset(every)
 	select {
-	case since = <-w.woken:
+	case wanted = <-w.woken:
 	case <-p.timer.C:
-		return time.Now().Add(-every / 2), true // the other watches ask at about the same time
+		return want{since: time.Now().Add(-every / 2)}, true // the other watches ask at about the same time
 	case <-ctx.Done():
 	case <-p.s.closing.Done():
 	}
-	return since, false
+	return wanted, false
 }
 
 // wakes wake the watches when something has happened under their prefixes.
@@ -190,13 +191,13 @@ type wakes struct {
 // waiter is a watch that waits.
 type waiter struct {
 	prefix string
-	woken  chan time.Time // when it was woken; size 1
+	woken  chan want // what it was woken for; size 1
 }
 
 func newWakes() *wakes { return &wakes{waiters: map[*waiter]bool{}} }
 
 func (w *wakes) join(prefix string) *waiter {
-	of := &waiter{prefix: prefix, woken: make(chan time.Time, 1)}
+	of := &waiter{prefix: prefix, woken: make(chan want, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiters[of] = true
@@ -210,14 +211,13 @@ func (w *wakes) leave(of *waiter) {
 }
 
 // wake wakes the watches to which one of the keys may be of interest, of which there is at least the beginning.
-func (w *wakes) wake(keys iter.Seq[string]) {
-	now := time.Now()
+func (w *wakes) wake(wanted want, keys iter.Seq[string]) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for of := range w.waiters {
 		for key := range keys {
 			if n := min(len(key), len(of.prefix)); key[:n] == of.prefix[:n] {
-				of.wake(now)
+				of.wake(wanted)
 				break
 			}
 		}
@@ -225,15 +225,18 @@ func (w *wakes) wake(keys iter.Seq[string]) {
 }
 
 // wakeAll wakes all watches.
-func (w *wakes) wakeAll() { w.wake(func(yield func(string) bool) { yield("") }) }
+func (w *wakes) wakeAll() {
+	w.wake(want{since: time.Now()}, func(yield func(string) bool) { yield("") })
+}
 
-// wake replaces an older time, so that what has happened until now is read. It is called with the lock of the wakes held.
-func (w *waiter) wake(now time.Time) {
+// wake adds to what the watch was woken for before. It is called with the lock of the wakes held.
+func (w *waiter) wake(wanted want) {
 	select {
-	case <-w.woken:
+	case before := <-w.woken:
+		wanted = wanted.and(before)
 	default:
 	}
-	w.woken <- now
+	w.woken <- wanted
 }
 
 // startListening begins to listen for notifications, unless that is turned off or the store is closing.
@@ -275,7 +278,11 @@ func (s *Store) listenOnce(ctx context.Context) (listened bool) {
 			return true
 		}
 		s.wakes.listening.Store(true)
-		s.wakes.wake(beginnings(n.Payload))
+		if rev, keys, ok := parseNotification(n.Payload); ok {
+			s.wakes.wake(want{rev: rev}, keys)
+		} else {
+			s.wakes.wakeAll()
+		}
 	}
 }
 
@@ -299,13 +306,16 @@ func (s *Store) connectToListen(ctx context.Context) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config.ConnConfig)
 }
 
-// beginnings returns the beginnings of the keys that a notification names, as the function commit_group writes them.
-func beginnings(payload string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for word := range strings.SplitSeq(payload, " ") { // an empty payload is one empty word: it may be any key
+// parseNotification returns the revision of a group, and the beginnings of the keys that it has written, as the function commit_group
+// writes them. Other notifications only say that something has happened.
+func parseNotification(payload string) (rev int64, keys iter.Seq[string], ok bool) {
+	number, kinds, ok := strings.Cut(payload, " ")
+	rev, err := strconv.ParseInt(number, 10, 64)
+	return rev, func(yield func(string) bool) {
+		for word := range strings.SplitSeq(kinds, " ") { // none is one empty word: it may be any key
 			if b, err := hex.DecodeString(word); err != nil || !yield(string(b)) {
 				return
 			}
 		}
-	}
+	}, ok && err == nil
 }
