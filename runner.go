@@ -219,10 +219,7 @@ func (s *scheduler) advance(r *runner, inbox []message, ownWorker bool) (next *a
 			case explained:
 				pause = firstDelay / 2
 				continue
-			case ledger.Permanent(why):
-				s.cannotGoOn(r, inbox, why)
-				return next
-			case why != nil:
+			case why != nil: // records that were read while others wrote them can seem to be damaged
 				err = why
 			}
 		case errors.Is(err, store.ErrConflict):
