@@ -1,8 +1,9 @@
-// Package invariant walks over the records of a shared store, and tells whether somebody would look at each unfinished run. Only tests
-// import it.
+// Package invariant walks over the records of a store, and tells whether somebody would look at each unfinished run, and whether
+// something is left when all runs have ended. Only tests import it.
 package invariant
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -83,4 +84,21 @@ func Broken(kept map[string]store.Record) (broken []string) {
 		}
 	}
 	return broken
+}
+
+// Unrest returns what the records say is under way or waits, when all runs have ended. Of a store of any kind, it looks at the listed runs
+// and at the resources.
+func Unrest(kept map[string]store.Record) (left []string) {
+	for key, r := range kept {
+		switch key = shortlived.Plain(key); {
+		case strings.HasPrefix(key, record.ActivePrefix):
+			left = append(left, key+": a run that has ended is still listed as unfinished")
+		case strings.HasPrefix(key, record.ResourcePrefix):
+			var head struct{ Active, Pending string }
+			if err := json.Unmarshal(r.Value, &head); err != nil || head.Active != "" || head.Pending != "" {
+				left = append(left, fmt.Sprintf("%s: run %q is active, and run %q is pending (%v)", key, head.Active, head.Pending, err))
+			}
+		}
+	}
+	return left
 }

@@ -2,7 +2,6 @@ package rig
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -13,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/invariant"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/shortlived"
 	"github.com/conveyor-go/conveyor/store"
 )
@@ -206,17 +207,14 @@ func Dump(t *testing.T, st store.Store) map[string]string {
 
 // RequireAtRest fails if the records say that something is under way or waits.
 func RequireAtRest(t require.TestingT, disk store.Store) {
-	for r, err := range shortlived.On(disk).List(context.Background(), store.Query{Prefix: "act/"}) {
-		require.NoError(t, err)
-		require.Fail(t, "a run that has ended is still listed as unfinished", r.Key)
+	kept := map[string]store.Record{}
+	for _, prefix := range []string{record.ActivePrefix, record.ResourcePrefix} {
+		for r, err := range shortlived.On(disk).List(context.Background(), store.Query{Prefix: prefix}) {
+			require.NoError(t, err)
+			kept[r.Key] = r
+		}
 	}
-	for r, err := range disk.List(context.Background(), store.Query{Prefix: "res/"}) {
-		require.NoError(t, err)
-		var head struct{ Active, Pending string }
-		require.NoError(t, json.Unmarshal(r.Value, &head))
-		require.Empty(t, head.Active, r.Key)
-		require.Empty(t, head.Pending, r.Key)
-	}
+	require.Empty(t, invariant.Unrest(kept))
 }
 
 // ErrDied is what a store answers whose process has died.

@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/conveyor-go/conveyor/internal/processes"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/postgres"
+	"github.com/conveyor-go/conveyor/tests/processes"
 )
 
 func TestMain(m *testing.M) {

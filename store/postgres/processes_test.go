@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/conveyor-go/conveyor/internal/processes"
 	"github.com/conveyor-go/conveyor/internal/testenv"
+	"github.com/conveyor-go/conveyor/tests/processes"
 )
 
 // link is the way of a process to a store: a proxy of its own.
