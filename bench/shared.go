@@ -74,6 +74,19 @@ func (d *database) store(ctx context.Context, schema string) (*postgres.Store, e
 	return postgres.Open(ctx, d.server.DSN(), postgres.Options{Schema: schema})
 }
 
+// engine starts an engine on a store in a new schema.
+func (d *database) engine(ctx context.Context, workers int) (*engineSession, error) {
+	schema, err := d.newSchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := d.store(ctx, schema)
+	if err != nil {
+		return nil, err
+	}
+	return openEngine(ctx, st, workers, func(string, int) {})
+}
+
 // measureShared measures everything that has to do with a shared store.
 func (b *bench) measureShared(ctx context.Context, o options) (_ *shared, err error) {
 	d, err := openDatabase(ctx)
@@ -365,15 +378,7 @@ type grown struct {
 
 // sharedGrowth measures runs among more and more of them.
 func (b *bench) sharedGrowth(ctx context.Context, d *database, p sharedPlan) (all []grown, err error) {
-	schema, err := d.newSchema(ctx)
-	if err != nil {
-		return nil, err
-	}
-	st, err := d.store(ctx, schema)
-	if err != nil {
-		return nil, err
-	}
-	s, err := openEngine(ctx, st, 100, func(string, int) {})
+	s, err := d.engine(ctx, 100)
 	if err != nil {
 		return nil, err
 	}
