@@ -358,13 +358,18 @@ func within(until context.Context, fn func()) bool {
 		defer close(returned)
 		fn()
 	}()
+	return closedBefore(until, returned)
+}
+
+// closedBefore waits until a channel is closed or ctx ends, and reports whether the channel is closed.
+func closedBefore(ctx context.Context, closed <-chan struct{}) bool {
 	select {
-	case <-returned:
+	case <-closed:
 		return true
-	case <-until.Done():
+	case <-ctx.Done():
 	}
 	select {
-	case <-returned: // both at once
+	case <-closed: // both at once
 		return true
 	default:
 		return false

@@ -271,14 +271,8 @@ func (s *scheduler) until(ctx context.Context, call func() error, late func()) e
 	if !s.background.Go(work) {
 		work() // with an error, as the scheduler has stopped
 	}
-	select {
-	case <-returned:
-	case <-ctx.Done():
-		select {
-		case <-returned: // both at once
-		default:
-			return context.Cause(ctx)
-		}
+	if !closedBefore(ctx, returned) {
+		return context.Cause(ctx)
 	}
 	if panicked != nil {
 		panic(panicked)

@@ -81,7 +81,7 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), grace: grace}
+	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
 	s.breaks.began = time.Now()
 	s.closing, s.close = context.WithCancel(context.Background())
 	if !opts.NoNotify {

@@ -45,7 +45,7 @@ import (
 // Store is a handle of a shared store in a database. It implements [store.Store] and [store.Watcher]. Make one with [Open] or
 // [OpenPool]. All handles on one schema, in this process and in others, have the same records.
 type Store struct {
-	// Lock order: open, then doubtMu.
+	// Lock order: open, then settling.
 
 	statements
 	opts    Options
@@ -69,10 +69,10 @@ type Store struct {
 	group int64       // the number of the newest attempt
 	clock serverClock // of the last answer
 
-	// Held while the doubts are settled, because a second caller would only ask the same.
-	doubtMu sync.Mutex
-	doubts  []int64     // the attempts that are not settled
-	inDoubt atomic.Bool // whether there are any
+	// Holds a value while the doubts are used or settled, because a second caller would only ask the same.
+	settling chan struct{}
+	doubts   []int64     // the attempts that are not settled
+	inDoubt  atomic.Bool // whether there are any
 
 	wakes  *wakes    // wake what waits for a new commit
 	tail   *tail     // of the log

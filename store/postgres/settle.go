@@ -45,8 +45,8 @@ func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (ha
 
 // doubt notes that an attempt is not settled.
 func (s *Store) doubt(group int64) {
-	s.doubtMu.Lock()
-	defer s.doubtMu.Unlock()
+	s.settling <- struct{}{}
+	defer func() { <-s.settling }()
 	s.doubts = append(s.doubts, group)
 	s.inDoubt.Store(true)
 }
@@ -56,14 +56,12 @@ func (s *Store) settleDoubts(ctx context.Context) error {
 	if !s.inDoubt.Load() {
 		return nil
 	}
-	for !s.doubtMu.TryLock() { // another caller settles them, which can take long
-		select {
-		case <-time.After(settlePoll):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	select {
+	case s.settling <- struct{}{}:
+	case <-ctx.Done(): // another caller settles them, which can take long
+		return context.Cause(ctx)
 	}
-	defer s.doubtMu.Unlock()
+	defer func() { <-s.settling }()
 	for len(s.doubts) > 0 {
 		if err := s.settleDoubt(ctx, s.doubts[0]); err != nil {
 			return err
@@ -73,9 +71,6 @@ func (s *Store) settleDoubts(ctx context.Context) error {
 	s.inDoubt.Store(false)
 	return nil
 }
-
-// settlePoll is how often a caller looks whether another one has settled the doubts.
-const settlePoll = 10 * time.Millisecond
 
 func (s *Store) settleDoubt(ctx context.Context, group int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)

@@ -53,42 +53,42 @@ func (t *tail) offer(row logRow) {
 	}
 }
 
-// after returns the first rows after a revision, at most logPage. If there are fewer, all that is wanted is among them. A watch reads for itself if another one has the turn for long, or has read far ahead.
+// after returns the first rows after a revision, at most logPage. If there are fewer, all that is wanted is among them. A watch reads for
+// itself if another one has the turn for long, or if it is apart from the others.
 func (t *tail) after(ctx, closing context.Context, at int64, wanted want, read func(at int64) ([]logRow, error)) ([]logRow, error) {
 	timer := time.NewTimer(longestTurn)
 	defer timer.Stop()
 	select {
 	case t.turn <- struct{}{}:
-	case <-timer.C: // its connection hangs, perhaps
-		return read(at)
+		if page, shared, err := t.share(at, wanted, read); shared {
+			return page, err
+		}
+	case <-timer.C: // the connection of the other one hangs, perhaps
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-closing.Done():
 		return nil, context.Cause(closing)
 	}
-	shared := true
-	leave := func() {
-		if shared {
-			shared = false
-			<-t.turn
-		}
-	}
-	defer leave()
+	return read(at)
+}
+
+// share is after for a watch that has the turn, which it gives back. It does nothing, and shared is false, if the watch is apart.
+func (t *tail) share(at int64, wanted want, read func(at int64) ([]logRow, error)) (page []logRow, shared bool, err error) {
+	defer func() { <-t.turn }()
 	if len(t.rows) == 0 && at < t.from || at > t.to && time.Since(t.read) > longUnread {
 		t.forget(at)
 	}
 	if at < t.from || at > t.to {
-		leave()
-		return read(at)
+		return nil, false, nil
 	}
-	page := t.page(at)
+	page = t.page(at)
 	if len(page) == logPage || t.to >= wanted.rev && !t.read.Before(wanted.since) {
-		return page, nil
+		return page, true, nil
 	}
 	began := time.Now()
 	rows, err := read(t.to)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	if len(rows) < logPage {
 		t.read = began
@@ -99,7 +99,7 @@ func (t *tail) after(ctx, closing context.Context, at int64, wanted want, read f
 	if t.trim(); broken {
 		t.forget(t.to)
 	}
-	return page, nil
+	return page, true, nil
 }
 
 // How long a watch waits for another one that reads, and after which time without a reader the tail begins anew.
