@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,14 +19,15 @@ import (
 	"github.com/conveyor-go/conveyor/store/postgres"
 )
 
-// shared are the results of what is measured on a PostgreSQL of its own, with fsync and synchronous_commit on.
+// shared are the results of what is measured on a PostgreSQL of its own, with fsync and synchronous_commit on. Those of a part that was left
+// out are nil.
 type shared struct {
 	version   string
 	speed     []*sharedResult
 	scaling   []scaling
 	takeovers []takeover
 	costs     []cost
-	idle      float64 // transactions a second of an idle engine
+	idle      *float64 // transactions a second of an idle engine
 	growth    []grown
 }
 
@@ -335,32 +334,33 @@ func (d *database) countRuns(ctx context.Context, drivers []string, runs int) (n
 }
 
 // idle returns how many transactions a second ten idle engines need, each of them.
-func (b *bench) idle(ctx context.Context, d *database, p sharedPlan) (perSecond float64, err error) {
+func (b *bench) idle(ctx context.Context, d *database, p sharedPlan) (perSecond *float64, err error) {
 	const engines = 10
 	b.logf("shared: %d idle engines for %s", engines, p.quiet)
 	schema, err := d.newSchema(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for range engines {
 		st, err := d.store(ctx, schema)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		s, err := openEngine(ctx, st, 8, func(string, int) {})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
 	}
 	time.Sleep(p.quiet / 4)
 	before, err := d.transactions(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	time.Sleep(p.quiet)
 	after, err := d.transactions(ctx)
-	return float64(after-before) / p.quiet.Seconds() / engines, err
+	rate := float64(after-before) / p.quiet.Seconds() / engines
+	return &rate, err
 }
 
 // transactions returns how many transactions the database has had, but for those of this function.
@@ -402,67 +402,6 @@ func (b *bench) sharedGrowth(ctx context.Context, d *database, p sharedPlan) (al
 		all = append(all, grown{size, spreadOf(samples)})
 	}
 	return all, nil
-}
-
-// report writes the results as Markdown.
-func (f *shared) report(w io.Writer, versionOf func(module string) string) {
-	fmt.Fprintf(w, "## Side by side on PostgreSQL %s\n\nThe server, its clients and the load share the machine. fsync and synchronous_commit are on for all. Each run is five steps that do nothing, "+
-		"from submitting it to its known end. Medians of the repetitions, with minimum and maximum.\n", f.version)
-	for _, flight := range []int{1, 100, 1000} {
-		var of []*sharedResult
-		for _, r := range f.speed {
-			if r.flight == flight {
-				of = append(of, r)
-			}
-		}
-		if len(of) == 0 {
-			continue
-		}
-		t := &table{header: []string{"", "runs/s", "Conveyor's", "p50", "p99", "processor/run, client", "processor/run, server", "n"}}
-		rate := func(s sharedSample) float64 { return s.rate }
-		for _, r := range of {
-			times := ""
-			if r != of[0] {
-				times = number(of[0].spread(rate).median/r.spread(rate).median) + "×"
-			}
-			t.add(r.name, r.spread(rate).ranged(number), times,
-				r.spread(func(s sharedSample) float64 { return s.p50 }).ranged(duration), r.spread(func(s sharedSample) float64 { return s.p99 }).ranged(duration),
-				duration(r.spread(func(s sharedSample) float64 { return s.client }).median), duration(r.spread(func(s sharedSample) float64 { return s.server }).median),
-				fmt.Sprint(len(r.samples)))
-		}
-		fmt.Fprintf(w, "\n### %s in flight\n\n%s", grouped(int64(flight)), t)
-	}
-	fmt.Fprint(w, "\n### What each of them does\n\n")
-	for _, c := range sharedContenders {
-		fmt.Fprintf(w, "- **%s** (%s %s). %s.\n", c.name, c.module, versionOf(c.module), c.does)
-	}
-	t := &table{header: []string{"processes", "MaxRuns", "runs/s", "times one process", "n"}}
-	for _, s := range f.scaling {
-		i := slices.IndexFunc(f.scaling, func(o scaling) bool { return o.processes == 1 && o.maxRuns == s.maxRuns && o.work == s.work })
-		limit := "none"
-		if s.maxRuns > 0 {
-			limit = fmt.Sprint(s.maxRuns)
-		}
-		t.add(fmt.Sprintf("%d, %s", s.processes, s.work), limit, s.rate.ranged(number), number(s.rate.median/f.scaling[i].rate.median)+"×", fmt.Sprint(s.n))
-	}
-	fmt.Fprintf(w, "\n## Several processes\n\nEach process has one processor (GOMAXPROCS=1) and an engine, and applies resources of its own, 100 at once. "+
-		"\"busy\": each step needs a millisecond of its processor.\n\n%s", t)
-	t = &table{header: []string{"waiting runs", "lease", "until all were taken over", "in leases"}}
-	for _, o := range f.takeovers {
-		t.add(grouped(int64(o.runs)), o.lease.String(), duration(o.took.Seconds()), number(o.took.Seconds()/o.lease.Seconds()))
-	}
-	fmt.Fprintf(w, "\n## Takeover\n\nOne of three processes has the runs, which wait, and is killed.\n\n%s", t)
-	t = &table{header: []string{"", "commits", "operations", "reads"}}
-	for _, c := range f.costs {
-		t.add(c.what, number(c.commits), number(c.ops), number(c.reads))
-	}
-	fmt.Fprintf(w, "\n## What a run needs of the store\n\nA run of five steps, while a second engine works on the store. All calls of both engines are counted, heartbeats too.\n\n%s", t)
-	fmt.Fprintf(w, "\n## Idle\n\nTen idle engines, with a lease of 30 s: %s transactions of the server a second, each of them.\n", number(f.idle))
-	t = &table{header: []string{"runs on record", "a step", "times the first"}}
-	for _, g := range f.growth {
-		t.add(grouped(int64(g.runs)), g.step.ranged(duration), number(g.step.median/f.growth[0].step.median)+"×")
-	}
-	fmt.Fprintf(w, "\n## Growth\n\nWith 100 runs in flight.\n\n%s", t)
 }
 
 var _ store.Watcher = counted{}

@@ -16,13 +16,14 @@ func TestSharedResultsAreComparedWithTheFirst(t *testing.T) {
 		}
 		return r
 	}
+	idle := 1.5
 	f := &shared{
 		version:   "15.18",
-		speed:     []*sharedResult{of("Conveyor", 100, 900, 1000, 1100), of("Peer", 100, 250)},
+		speed:     []*sharedResult{of("Conveyor", 100, 900, 1000, 1100), of("Peer", 100, 250), of("Other", 100, 200)},
 		scaling:   []scaling{{processes: 1, work: "busy", rate: spreadOf([]float64{100}), n: 1}, {processes: 2, work: "busy", rate: spreadOf([]float64{180}), n: 1}},
 		takeovers: []takeover{{runs: 100_000, lease: 10 * time.Second, took: 13 * time.Second}},
 		costs:     []cost{{"a plain run", 7, 32, 12}},
-		idle:      1.5,
+		idle:      &idle,
 		growth:    []grown{{1000, spreadOf([]float64{0.001})}, {1_000_000, spreadOf([]float64{0.0012})}},
 	}
 	var text strings.Builder
@@ -31,6 +32,13 @@ func TestSharedResultsAreComparedWithTheFirst(t *testing.T) {
 		require.Contains(t, text.String(), want)
 	}
 	require.NotContains(t, text.String(), "1,000 in flight", "it was not measured")
+}
+
+func TestWhatWasNotMeasuredIsNotReported(t *testing.T) {
+	var text strings.Builder
+	(&shared{version: "15.18", costs: []cost{{"a plain run", 7, 32, 12}}}).report(&text, func(string) string { return "" })
+	require.Equal(t, 1, strings.Count(text.String(), "## "), text.String())
+	require.Contains(t, text.String(), "a plain run")
 }
 
 func TestPartsOnPostgresAreMeasuredOnlyIfAsked(t *testing.T) {
