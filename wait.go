@@ -44,8 +44,10 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 		}
 		rec, _, err := ledger.Load[record.Run](ctx, e.ledger, record.RunKey(runID))
 		read := s.fleet == nil || ctx.Err() == nil // otherwise it is said what the run is doing
-		if err != nil && !known && read || err == nil && rec.State.Final() {
-			return e.GetRun(ctx, runID) // returns the run, or the error
+		if err != nil && read || err == nil && rec.State.Final() {
+			if run, err := e.GetRun(ctx, runID); err != nil || run.State.Final() {
+				return run, err
+			}
 		}
 	}
 	w, err := s.enterWait(ctx, runID)

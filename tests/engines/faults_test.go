@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -654,4 +655,50 @@ func TestEngines02ARunThatIsMadeWhileItsPipelineIsSavedIsKept(t *testing.T) {
 		require.Len(t, d.All(), runs)
 		rig.RequireAtRest(t, f.disk)
 	})
+}
+
+// TestEngines09AWaitIsNotLostWithARead waits in an engine that is about to claim the run, which another one has claimed and ended, and to
+// which the store does not answer at that moment.
+func TestEngines09AWaitIsNotLostWithARead(t *testing.T) {
+	for failing := range 4 {
+		synctest.Test(t, func(t *testing.T) {
+			disk := memory.NewShared()
+			drivers := map[string]rig.Func{"a": quick}
+			first, _ := startOdd(t, disk, conveyor.Options{}, drivers)
+			second, o := startOdd(t, disk, conveyor.Options{}, drivers)
+			client, _ := oddEngine(t, disk, conveyor.Options{}, nil)
+			require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+			require.NoError(t, first.SavePipeline(t.Context(), rig.Named("nobodys", rig.PipelineOf("missing"))))
+			time.Sleep(5 * lease)
+			o.onCommit(func(ops []store.Op) error {
+				if slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "run/") }) {
+					time.Sleep(lease / 2)
+				}
+				return nil
+			})
+			run, err := client.Apply(t.Context(), rig.Object("x", 1))
+			require.NoError(t, err)
+			untilEnded(t, first, run.ID, lease/4)
+			another, err := client.Apply(t.Context(), rig.Along("nobodys", "y"))
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var waiting sync.WaitGroup
+			defer waiting.Wait()
+			waiting.Go(func() { _, _ = second.Wait(ctx, another.ID) })
+			synctest.Wait() // by now it follows the runs of others
+			left := failing
+			o.onGet(func(key string) error {
+				if strings.HasPrefix(key, "run/") && left > 0 {
+					left--
+					return away
+				}
+				return nil
+			})
+			if ended, err := second.Wait(ctx, run.ID); !errors.Is(err, store.ErrUnavailable) {
+				require.NoError(t, err, "%d reads fail", failing)
+				require.Equal(t, conveyor.StateSucceeded, ended.State)
+			}
+		})
+	}
 }
