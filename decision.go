@@ -306,8 +306,9 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 		}
 		want.extra = append(want.extra, asked...)
 	}
-	r := s.createRunner(id, k, lane, rec)
+	// The worker is reserved before the pool knows the runner: whoever gives all runs their turn meanwhile would have this one wait.
 	ownWorker := next.Active == "" && next.Pending == id && !s.fleet.fenced() && s.pool.Reserve()
+	r := s.createRunner(id, k, lane, rec)
 	d, err := s.decideNewRun(r, want, rev, ownWorker, ownWorker)
 	if errors.Is(err, errTooMuch) { // it begins in a commit of its own
 		d.host.Release()
