@@ -244,28 +244,44 @@ func (m *mirror) recheck() error {
 
 // changed publishes what is new of a run, unless this engine owns the run and publishes it itself.
 func (m *mirror) changed(id string) error {
-	s := m.fleet.sched
-	if t := s.pool.Find(id); t != nil {
-		if handled := t.Owner.whenHandled(); handled != nil { // this engine may be about to publish it
-			select {
-			case <-handled:
-			case <-m.fleet.ctx.Done():
-				return m.fleet.ctx.Err()
-			}
+	for {
+		handled, err := m.read(id)
+		if handled == nil {
+			return err
+		}
+		select {
+		case <-handled:
+		case <-m.fleet.ctx.Done():
+			return m.fleet.ctx.Err()
 		}
 	}
+}
+
+// read publishes what is new of a run that this engine does not own. If this engine is about to publish something of the run, read
+// publishes nothing and returns a channel that receives a value when it is published.
+//
+// Of a run that has ended it is not known whose it was. So read looks for what this engine does with the run after it has read the
+// record: what is on record later is told by whoever reads it then.
+func (m *mirror) read(id string) (handled <-chan error, err error) {
+	s := m.fleet.sched
 	m.reading.Lock()
 	defer m.reading.Unlock()
 	run, err := s.ledger.Run(m.fleet.ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound), err != nil && ledger.Permanent(err): // it was removed, or cannot be read
-		return nil
+		return nil, nil
 	case err != nil:
-		return err
-	case !m.fleet.owns(&run.Rec):
-		m.tell(run)
+		return nil, err
+	case m.fleet.owns(&run.Rec):
+		return nil, nil
 	}
-	return nil
+	if t := s.pool.Find(id); t != nil {
+		if handled := t.Owner.whenHandled(); handled != nil {
+			return handled, nil
+		}
+	}
+	m.tell(run)
+	return nil, nil
 }
 
 // takenUp publishes what other engines have done for a run that this engine is about to go on with.
@@ -316,9 +332,8 @@ func (m *mirror) stepLocked(of Event, step *plan.Step, rec *record.Step, seen bo
 		return
 	}
 	of.Kind, of.Step, of.Driver, of.Attempt, of.State, of.Reason = EventStep, step.ID, step.Driver, rec.Attempt, State(rec.State), rec.Reason
-	if rec.State == plan.Retrying || rec.State.Final() {
-		of.ErrorKind, of.ErrorReason = ErrorKind(rec.Failure.Class), rec.Failure.Code
-	}
+	why := rec.Why()
+	of.ErrorKind, of.ErrorReason = ErrorKind(why.Class), why.Code
 	m.publishLocked(of)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 )
 
@@ -54,6 +55,18 @@ type Wait struct {
 	To       Time   `json:"to,omitempty"` // 0 until the wait has ended
 	TimedOut bool   `json:"timedOut,omitempty"`
 	By       string `json:"by,omitempty"` // who has sent the signal
+}
+
+// Why says why the step has not succeeded, as events tell it. It is empty of a step that goes on, whose failure is that of an
+// earlier attempt.
+func (s *Step) Why() Failure {
+	switch {
+	case s.State == plan.Skipped:
+		return Failure{Class: fault.ClassSkip}
+	case s.State == plan.Retrying, s.State.Final():
+		return s.Failure
+	}
+	return Failure{}
 }
 
 // Begin records that a call is about to be made. The call gets a new attempt number unless Again is set.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"sync"
 
-	"github.com/conveyor-go/conveyor/internal/fault"
 	"github.com/conveyor-go/conveyor/internal/plan"
 	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
@@ -189,14 +188,7 @@ func (t *Transition) Changes() []Change {
 	}
 	for i := range t.steps {
 		rec, step := &t.steps[i].rec, t.plan.Step(t.steps[i].index)
-		c := Change{Step: step.ID, Driver: step.Driver, State: rec.State, Attempt: rec.Attempt, Reason: rec.Reason}
-		switch {
-		case rec.State == plan.Skipped:
-			c.Failure.Class = fault.ClassSkip
-		case rec.State == plan.Retrying, rec.State.Final(): // otherwise it is of an earlier attempt
-			c.Failure = rec.Failure
-		}
-		changes = append(changes, c)
+		changes = append(changes, Change{Step: step.ID, Driver: step.Driver, State: rec.State, Attempt: rec.Attempt, Reason: rec.Reason, Failure: rec.Why()})
 	}
 	if t.over {
 		changes = append(changes, Change{State: t.rec.State, Reason: t.rec.Reason, Failure: t.rec.Failure})

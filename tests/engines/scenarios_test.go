@@ -1,10 +1,13 @@
 package engines_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -499,12 +502,18 @@ func TestEngines05CheckpointsOfAnEngineThatWasTakenOverAreRefused(t *testing.T) 
 func TestEngines11EventsOfOtherEnginesAreSeen(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		a := map[string]rig.Func{"a": rig.Taking(100 * time.Millisecond)}
-		first, second := w.begin("first", a), w.begin("second", map[string]rig.Func{"b": rig.Taking(100 * time.Millisecond)})
+		first, second := w.begin("first", a), w.begin("second", map[string]rig.Func{
+			"b": rig.Taking(100 * time.Millisecond),
+			"skip": func(ctx context.Context, req *conveyor.Request) (conveyor.Result, error) {
+				_, err := rig.Taking(100*time.Millisecond)(ctx, req)
+				return conveyor.Skip("not needed"), err
+			},
+		})
 		watcher := w.begin("watcher", nil)
 		pure, err := conveyor.New(line{&process{disk: w.disk.Join(), w: w, name: "pure"}}, conveyor.Options{}) // never started
 		require.NoError(t, err)
 		time.Sleep(5 * lease)
-		first.mustSave(rig.PipelineOf("a", "b"))
+		first.mustSave(rig.PipelineOf("a", "skip", "b"))
 		var want []string
 		for _, e := range []*conveyor.Engine{watcher.Engine, first.Engine, second.Engine, pure} {
 			name := fmt.Sprint("x", len(want))
@@ -519,15 +528,74 @@ func TestEngines11EventsOfOtherEnginesAreSeen(t *testing.T) {
 					break
 				}
 				if event.Run == run.ID {
-					seen = append(seen, strings.TrimSpace(fmt.Sprint(event.Kind, " ", event.Step, " ", event.State)))
+					seen = append(seen, strings.TrimSpace(fmt.Sprint(event.Kind, " ", event.Step, " ", event.State, " ", event.ErrorKind)))
 				}
 			}
 			require.Equal(t, []string{
-				"run  running", "step 1 running", "step 1 succeeded", "step 2 running", "step 2 succeeded", "run  succeeded",
+				"run  running", "step 1 running", "step 1 succeeded", "step 2 running", "step 2 skipped skip", "step 3 running", "step 3 succeeded", "run  succeeded",
 			}, seen)
 			want = append(want, name)
 		}
 		require.NoError(t, pure.Shutdown(t.Context()))
+	})
+}
+
+// endsDuringRead is a handle of an engine. The first read of a run waits until the commit that ends the run is made. The engine learns
+// of this commit a second later.
+type endsDuringRead struct {
+	store.Store
+	once           sync.Once
+	reading, ended chan struct{} // closed when the read begins and when the commit is made
+}
+
+func (s *endsDuringRead) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return s.Store.(store.Watcher).Watch(ctx, prefix, after)
+}
+
+func (s *endsDuringRead) Get(ctx context.Context, key string) (store.Record, error) {
+	if strings.HasPrefix(key, "run/") {
+		s.once.Do(func() {
+			close(s.reading)
+			<-s.ended
+		})
+	}
+	return s.Store.Get(ctx, key)
+}
+
+func (s *endsDuringRead) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	rev, err := s.Store.Commit(ctx, ops...)
+	for _, op := range ops {
+		if strings.HasPrefix(op.Key(), "run/") && bytes.Contains(op.Value(), []byte(`"state":"succeeded"`)) {
+			close(s.ended)
+			time.Sleep(time.Second)
+		}
+	}
+	return rev, err
+}
+
+func TestEngines11TheEndOfAnOwnRunIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &endsDuringRead{Store: memory.NewShared().Join(), reading: make(chan struct{}), ended: make(chan struct{})}
+		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
+		e.Driver("d", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			<-st.reading // for the events of other engines
+			return conveyor.Done(), nil
+		}))
+		e.Pipeline("d")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		events := e.Watch(ctx, conveyor.WatchOptions{Resource: rig.Object("a", nil).Key()})
+		e.MustApply(rig.Object("a", nil))
+		var seen []string
+		for event, err := range events {
+			if err != nil {
+				break
+			}
+			if event.Kind != conveyor.EventResource {
+				seen = append(seen, strings.TrimSpace(fmt.Sprint(event.Step, " ", event.State)))
+			}
+		}
+		require.Equal(t, []string{"running", "1 running", "1 succeeded", "succeeded"}, seen)
 	})
 }
 
