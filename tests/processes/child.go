@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -71,7 +72,7 @@ func (c child) run(open Open) error {
 	if err != nil {
 		return err
 	}
-	e, err := conveyor.New(st, c.options())
+	e, err := conveyor.New(patient{st, life}, c.options())
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ type entry struct {
 	At      time.Time
 	Process string
 	Life    int
-	What    string // begin, restored, saved; how a call has ended: done, fail, requeue, await, cut; or stalled
+	What    string // begin, restored, saved; how a call has ended: done, fail, requeue, await, cut; stalled or waited
 	Call    int64  // counts the calls of a life
 
 	Resource, Run, Step, Idem string
@@ -151,7 +152,7 @@ type entry struct {
 	Token                     int64
 	Resumed, Undo             bool
 	N                         int64     // of restored and saved
-	Since                     time.Time // of stalled
+	Since                     time.Time // of stalled and waited
 }
 
 // life is a process as its journal sees it.
@@ -177,8 +178,32 @@ func (l *life) note(e entry) {
 	}
 }
 
-// stall is how long a process must stand still for its journal to say so.
+// stall is how long a process must stand still, or wait for the store, for its journal to say so.
 const stall = 100 * time.Millisecond
+
+// patient is the store of a life. The journal says which commits have taken long, as they do on a busy machine.
+type patient struct {
+	store.Store
+	life *life
+}
+
+// Limits implements [store.Limited].
+func (p patient) Limits() store.Limits { return store.LimitsOf(p.Store) }
+
+// Watch implements [store.Watcher].
+func (p patient) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return p.Store.(store.Watcher).Watch(ctx, prefix, after)
+}
+
+// Commit implements [store.Store].
+func (p patient) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	began := time.Now()
+	rev, err := p.Store.Commit(ctx, ops...)
+	if time.Since(began) > stall {
+		p.life.note(entry{What: "waited", Since: began})
+	}
+	return rev, err
+}
 
 // noteStalls notes when the process has stood still, for want of a processor or because it was stopped.
 func (l *life) noteStalls() {

@@ -41,13 +41,14 @@ type journals struct {
 	calls  []*call // in the order in which they began
 	at     map[station][]*call
 	stalls map[int][]entry // by life
+	waits  map[int][]entry // for commits, by life
 	saved  []entry         // progress that was acknowledged
 }
 
 // read reads the journals of all lives.
 func (w *World) read() *journals {
 	t := w.t
-	j := &journals{w: w, at: map[station][]*call{}, stalls: map[int][]entry{}}
+	j := &journals{w: w, at: map[station][]*call{}, stalls: map[int][]entry{}, waits: map[int][]entry{}}
 	type id struct {
 		life int
 		call int64
@@ -71,6 +72,8 @@ func (w *World) read() *journals {
 				j.calls = append(j.calls, c)
 			case "stalled":
 				j.stalls[e.Life] = append(j.stalls[e.Life], e)
+			case "waited":
+				j.waits[e.Life] = append(j.waits[e.Life], e)
 			case "restored":
 				c.before = e.N
 			case "saved":
@@ -125,9 +128,22 @@ func (j *journals) justStoodStill(life int, at time.Time) bool {
 	return j.stoodStill(life, at.Add(-j.w.Lease/2), at)
 }
 
+// late reports whether a process could have been late with a heartbeat between two times: it has stood still and waited for commits for
+// a good part of a lease. Other engines take it for dead then, or it takes itself for that.
+func (j *journals) late(life int, from, to time.Time) bool {
+	from = from.Add(-j.w.Lease)
+	var lost time.Duration
+	for _, s := range slices.Concat(j.stalls[life], j.waits[life]) {
+		if s.Since.Before(to) && s.At.After(from) {
+			lost += s.At.Sub(s.Since)
+		}
+	}
+	return lost > j.w.Lease/4
+}
+
 // wrong reports whether something was wrong with the process of a call, or was about to become known to it, between two times.
 func (j *journals) wrong(life int, from, to time.Time) bool {
-	if j.stoodStill(life, from, to) || j.w.account.ends[life].Before(to) {
+	if j.late(life, from, to) || j.w.account.ends[life].Before(to) {
 		return true
 	}
 	return slices.ContainsFunc(j.w.account.windows, func(o window) bool {
