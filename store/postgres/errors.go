@@ -14,10 +14,15 @@ import (
 	"github.com/conveyor-go/conveyor/store"
 )
 
-// SQLSTATE codes that the functions of schema.sql raise.
+// SQLSTATE codes. Those that begin with CV are raised by the functions of schema.sql.
 const (
 	codeLate  = "CV001"
+	codeLevel = "CV002" // the transaction is not at read committed
 	codeNewer = "CV003"
+
+	codeReadOnly       = "25006" // the transaction is read-only: the server is a standby, or has such a default
+	codeNoStatement    = "26000" // somebody has removed a prepared statement
+	codeStaleStatement = "0A000" // or what it names has changed
 )
 
 // code returns the SQLSTATE of an error of the server, or an empty text.
@@ -46,9 +51,9 @@ func passing(err error) bool {
 	}
 	switch sqlstate {
 	case "55P03", // lock_not_available: others have had their turn for long
-		"25006",          // read_only_sql_transaction: the server has become a standby
-		"57014",          // query_canceled, by a timeout of the server or by an administrator
-		"0A000", "26000": // a cached statement that does not fit any more; pgx forgets it
+		codeReadOnly,
+		"57014", // query_canceled, by a timeout of the server or by an administrator
+		codeStaleStatement, codeNoStatement:
 		return true
 	}
 	switch sqlstate[:2] {
@@ -83,6 +88,14 @@ func (s *Store) noteLoss(err error) {
 	if code(err) == "" || !refused(err) {
 		s.breaks.note()
 	}
+}
+
+// telling returns the error of the attempts so far that says most: not that the time for the last one was over, if there was another.
+func telling(before, err error) error {
+	if before != nil && errors.Is(err, context.DeadlineExceeded) {
+		return before
+	}
+	return err
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
@@ -120,6 +133,7 @@ func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) er
 	limited, cancel := context.WithTimeout(ctx, s.opts.Patience)
 	defer cancel()
 	var wait pause
+	var why error
 	for {
 		// An attempt leaves time for another one, because a connection can be silent though the server answers others.
 		attempt, cancel := context.WithTimeout(limited, s.opts.Patience/3)
@@ -134,11 +148,12 @@ func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) er
 			return s.final(err)
 		}
 		s.noteLoss(err)
+		why = telling(why, err)
 		if wait.next(limited); limited.Err() != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return unavailable(err)
+			return unavailable(why)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func TestAStoreOverTLS(t *testing.T) {
 
 	other, _ := selfSigned(t)
 	require.NoError(t, os.WriteFile(root, other, 0o600))
-	opts.Patience = 100 * time.Millisecond
+	opts.Patience = 2 * time.Second
 	_, err = postgres.Open(t.Context(), dsn+"verify-full sslrootcert="+root, opts)
 	require.ErrorContains(t, err, "certificate", "of somebody else")
 	_, err = postgres.Open(t.Context(), dsn+"disable", opts)
