@@ -17,16 +17,19 @@ const transientByte = '~'
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
 
 // arguments are those of the function commit_group, in the binary format of PostgreSQL.
-type arguments struct {
-	values [][]byte
-	types  []uint32
-}
+type arguments struct{ values [][]byte }
 
-// headSize is the number of arguments before the arrays.
-const headSize = 5
+// The types of the arguments: those before the arrays, and those of the arrays of each table.
+var (
+	headTypes  = []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int4OID, pgtype.Int8OID}
+	arrayTypes = []uint32{
+		pgtype.Int4ArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID,
+		pgtype.Int4ArrayOID, pgtype.ByteaArrayOID, pgtype.ByteaArrayOID, pgtype.Int4ArrayOID, pgtype.ByteaArrayOID,
+	}
+)
 
 // newArguments returns the arguments for a group, but for those that head sets.
-func newArguments(group []*groupcommit.Commit, channel string) *arguments {
+func newArguments(group []*groupcommit.Commit) *arguments {
 	var tables [2]changes
 	for i, c := range group {
 		n := int32(i + 1)
@@ -38,18 +41,13 @@ func newArguments(group []*groupcommit.Commit, channel string) *arguments {
 			t.add(n, op)
 		}
 	}
-	a := &arguments{
-		values: make([][]byte, headSize, headSize+2*8),
-		types:  []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.TextOID},
-	}
-	a.values[2], a.values[4] = int32Value(int32(len(group))), []byte(channel)
+	a := &arguments{make([][]byte, len(headTypes), len(headTypes)+len(tables)*len(arrayTypes))}
+	a.values[2] = int32Value(int32(len(group)))
 	for i := range tables {
 		t := &tables[i]
 		a.values = append(a.values, t.conditionNums.bytes(pgtype.Int4OID), t.conditionKeys.bytes(pgtype.ByteaOID), t.revs.bytes(pgtype.Int8OID),
 			t.putNums.bytes(pgtype.Int4OID), t.putKeys.bytes(pgtype.ByteaOID), t.putValues.bytes(pgtype.ByteaOID),
 			t.deleteNums.bytes(pgtype.Int4OID), t.deleteKeys.bytes(pgtype.ByteaOID))
-		a.types = append(a.types, pgtype.Int4ArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID,
-			pgtype.Int4ArrayOID, pgtype.ByteaArrayOID, pgtype.ByteaArrayOID, pgtype.Int4ArrayOID, pgtype.ByteaArrayOID)
 	}
 	return a
 }

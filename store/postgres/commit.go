@@ -33,7 +33,7 @@ var errLost = errors.New("the answer of the server was lost")
 
 // commitGroup carries out a group and puts the outcome in each commit. Only the leader calls it.
 func (s *Store) commitGroup(group []*groupcommit.Commit) {
-	done, err := s.carryOut(newArguments(group, s.channel))
+	done, err := s.carryOut(newArguments(group))
 	for i, c := range group {
 		if err != nil {
 			c.Revision, c.Err = 0, err
@@ -47,7 +47,11 @@ func (s *Store) commitGroup(group []*groupcommit.Commit) {
 		c.Revision, c.Err = store.Revision(done.base+int64(n)), nil
 	}
 	if err == nil {
-		s.tail.offer(done.row(group))
+		row := done.row(group)
+		s.tail.offer(row)
+		if s.channel != "" && row.rev > 0 {
+			s.teller.note(row.rev, row.keys)
+		}
 	}
 }
 
@@ -89,6 +93,7 @@ func (s *Store) carryOut(args *arguments) (outcome, error) {
 		return outcome{}, unavailable(err)
 	}
 	var wait pause
+	var why error
 	for {
 		s.group++
 		done, err := s.attempt(ctx, args, deadline)
@@ -112,8 +117,9 @@ func (s *Store) carryOut(args *arguments) (outcome, error) {
 		case !errors.Is(err, errLost) && !passing(err):
 			return outcome{}, s.final(err)
 		}
+		why = telling(why, err)
 		if wait.next(ctx); ctx.Err() != nil {
-			return outcome{}, unavailable(err)
+			return outcome{}, unavailable(why)
 		}
 	}
 }
@@ -126,7 +132,7 @@ func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time
 	args.head(s.writer, s.group, s.clock.at(deadline))
 	sent := time.Now()
 	var clock int64
-	err = s.inTurn(ctx, s.commitSQL, args.values, args.types, func(v [][]byte) error {
+	err = s.inTurn(ctx, &s.commitCall, args.values, func(v [][]byte) error {
 		return errors.Join(scan(v[0], &done.base), scanInts(v[1], &done.failed), scanKeys(v[2], &done.keys), scanRevs(v[3], &done.revs), scan(v[4], &clock))
 	})
 	if err == nil {
@@ -138,16 +144,61 @@ func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time
 // inTurn calls a function of schema.sql that takes the turn of the store, in a transaction of its own and in one round trip.
 // The error wraps errLost if the transaction may have been committed. Otherwise it was not.
 //
-// The transaction asks for read committed by itself, because a database or a role can have another default. At another level
-// the function would not see the commit that had the turn before it.
-func (s *Store) inTurn(ctx context.Context, sql string, values [][]byte, types []uint32, row func(values [][]byte) error) error {
-	return s.with(ctx, func(conn *pgxpool.Conn) error { return inTurn(ctx, conn.Conn().PgConn(), sql, values, types, row) })
+// The function is a transaction by itself. It refuses to be one if the database or the role has a default that it cannot work with:
+// at another level than read committed it would not see the commit that had the turn before it. The transaction then says what it needs.
+func (s *Store) inTurn(ctx context.Context, of *function, values [][]byte, row func(values [][]byte) error) error {
+	return s.with(ctx, func(conn *pgxpool.Conn) error {
+		if !s.explicit.Load() {
+			err := alone(ctx, conn, of, values, row)
+			if sqlstate := code(err); sqlstate != codeLevel && sqlstate != codeReadOnly {
+				return err
+			}
+		}
+		err := explicitly(ctx, conn.Conn().PgConn(), of, values, row)
+		if err == nil {
+			s.explicit.Store(true)
+		}
+		return err
+	})
 }
 
-func inTurn(ctx context.Context, conn *pgconn.PgConn, sql string, values [][]byte, types []uint32, row func(values [][]byte) error) (err error) {
+// alone calls a function that is a transaction by itself.
+func alone(ctx context.Context, conn *pgxpool.Conn, of *function, values [][]byte, row func(values [][]byte) error) (err error) {
+	var reader *pgconn.ResultReader
+	if isDirect(conn) {
+		prepared, err := conn.Conn().Prepare(ctx, of.name, of.sql)
+		if err != nil {
+			return err
+		}
+		reader = conn.Conn().PgConn().ExecStatement(ctx, prepared, values, binaryFormat, binaryFormat)
+	} else {
+		reader = conn.Conn().PgConn().ExecParams(ctx, of.sql, values, of.types, binaryFormat, binaryFormat)
+	}
+	for reader.NextRow() {
+		err = errors.Join(err, row(reader.Values()))
+	}
+	_, closed := reader.Close() // the server is ready for more: the transaction has ended
+	if err = errors.Join(err, closed); err == nil {
+		return nil
+	}
+	if sqlstate := code(err); sqlstate == codeNoStatement || sqlstate == codeStaleStatement {
+		_ = conn.Conn().Close(ctx) // another connection prepares it anew
+	}
+	return lostUnlessRefused(err)
+}
+
+func lostUnlessRefused(err error) error {
+	if refused(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errLost, err)
+}
+
+// explicitly calls a function in a transaction that says what the function needs.
+func explicitly(ctx context.Context, conn *pgconn.PgConn, of *function, values [][]byte, row func(values [][]byte) error) (err error) {
 	p := conn.StartPipeline(ctx)
 	p.SendQueryParams("begin isolation level read committed read write", nil, nil, nil, nil)
-	p.SendQueryParams(sql, values, types, binaryFormat, binaryFormat)
+	p.SendQueryParams(of.sql, values, of.types, binaryFormat, binaryFormat)
 	p.SendQueryParams("commit", nil, nil, nil, nil)
 	err = p.Sync()
 	done := false // the answer to the commit has come
@@ -175,10 +226,8 @@ func inTurn(ctx context.Context, conn *pgconn.PgConn, sql string, values [][]byt
 	switch {
 	case done:
 		return nil
-	case refused(err):
-		return err
 	case err == nil:
 		err = errors.New("the server has rolled back")
 	}
-	return fmt.Errorf("%w: %w", errLost, err)
+	return lostUnlessRefused(err)
 }

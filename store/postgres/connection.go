@@ -26,6 +26,34 @@ func (b *breaks) recent() bool {
 	return last != 0 && time.Since(b.began)-time.Duration(last) < suspicious
 }
 
+// direct is the key under which a connection of a pool of the store's own notes that it leads to the server itself.
+const direct = "github.com/conveyor-go/conveyor/store/postgres.direct"
+
+// noteDirect finds out whether a new connection leads to the server itself. A pooler between them has told a process id of its own. On a
+// connection to the server statements are prepared, and planned once: for tables of any size, because they can be small
+// when the plan is made.
+func noteDirect(ctx context.Context, conn *pgx.Conn) error {
+	var pid uint32
+	err := conn.QueryRow(ctx, "select pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid)
+	if err != nil || pid != conn.PgConn().PID() {
+		return err
+	}
+	_, err = conn.Exec(ctx, `select pg_catalog.set_config(s.name, s.value, false) from (values
+		('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off')) s(name, value)`, pgx.QueryExecModeExec)
+	conn.PgConn().CustomData()[direct] = err == nil
+	return err
+}
+
+func isDirect(conn *pgxpool.Conn) bool { return conn.Conn().PgConn().CustomData()[direct] == true }
+
+// prepared returns the arguments of a query, with the mode in which it is sent before them.
+func prepared(conn *pgxpool.Conn, args []any) []any {
+	if !isDirect(conn) {
+		return args
+	}
+	return append([]any{pgx.QueryExecModeCacheStatement}, args...)
+}
+
 // with calls fn with a connection of the pool. fn must not keep the connection.
 func (s *Store) with(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
 	conn, err := s.acquire(ctx)
@@ -54,13 +82,13 @@ func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 
 // row reads the one row of a query.
 func (s *Store) row(ctx context.Context, sql string, args []any, into ...any) error {
-	return s.with(ctx, func(conn *pgxpool.Conn) error { return conn.QueryRow(ctx, sql, args...).Scan(into...) })
+	return s.with(ctx, func(conn *pgxpool.Conn) error { return conn.QueryRow(ctx, sql, prepared(conn, args)...).Scan(into...) })
 }
 
 // rows calls each for the rows of a query.
 func (s *Store) rows(ctx context.Context, sql string, args []any, each func(row pgx.Rows) error) error {
 	return s.with(ctx, func(conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, sql, args...)
+		rows, err := conn.Query(ctx, sql, prepared(conn, args)...)
 		if err != nil {
 			return err
 		}

@@ -83,7 +83,7 @@ func TestAGroupThatWasSettledIsNotCarriedOutLater(t *testing.T) {
 	conn := connect(t, server.dsn)
 	schema := pgx.Identifier{opts.Schema}.Sanitize()
 	commit := func(group int) error {
-		_, err := conn.Exec(t.Context(), `select `+schema+`.commit_group(md5('writer')::uuid, $1, 1, 9000000000000000, '',
+		_, err := conn.Exec(t.Context(), `select `+schema+`.commit_group(md5('writer')::uuid, $1, 1, 9000000000000000,
 			'{}', '{}', '{}', '{1}', array['b'::bytea], array['v'::bytea], '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')`, group)
 		return err
 	}

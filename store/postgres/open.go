@@ -59,6 +59,7 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 	if !strings.Contains(dsn, "default_query_exec_mode") {
 		// A prepared statement belongs to a connection of the server, and pgbouncer may give another one to each transaction.
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		config.AfterConnect = noteDirect
 	}
 	onlyPrimary(&config.ConnConfig.Config, dsn)
 	return config, nil
@@ -81,7 +82,7 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
+	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), teller: newTeller(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
 	s.breaks.began = time.Now()
 	s.closing, s.close = context.WithCancel(context.Background())
 	if !opts.NoNotify {
@@ -92,6 +93,9 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 	if err := s.read(ctx, s.begin); err != nil {
 		s.close()
 		return nil, err
+	}
+	if s.channel != "" {
+		s.behind.Go(s.tellNowAndThen)
 	}
 	if opts.PruneEvery > 0 {
 		s.behind.Go(s.pruneNowAndThen)

@@ -57,6 +57,8 @@ type Store struct {
 	breaks breaks   // of connections
 	writer [16]byte // who has written a group; no other handle has the same
 
+	explicit atomic.Bool // a call of a function has to say in which kind of transaction it is
+
 	closed  atomic.Bool     // written with open held
 	open    sync.RWMutex    // held for reading by every call, so that Close waits for the calls that have begun
 	closing context.Context // ends when Close begins; what runs in the background and Watch end with it
@@ -75,6 +77,7 @@ type Store struct {
 	inDoubt  atomic.Bool // whether there are any
 
 	wakes  *wakes    // wake what waits for a new commit
+	teller *teller   // wakes the other handles
 	tail   *tail     // of the log
 	listen sync.Once // the first Watch begins to listen
 }
@@ -155,6 +158,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.behind.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), lastTell)
+	_ = s.tell(ctx)
+	cancel()
 	if s.ownPool {
 		s.pool.Close()
 	}

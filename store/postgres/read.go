@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
@@ -41,9 +43,17 @@ type statements struct {
 	// lettersSQL returns the keys of the transient records under a prefix that have a revision.
 	lettersSQL string
 
-	commitSQL string
-	settleSQL string
+	notifySQL string
 	pruneSQL  string
+
+	commitCall, settleCall function
+}
+
+// function is a call of a function of schema.sql.
+type function struct {
+	name  string // of the prepared statement
+	sql   string
+	types []uint32 // of the arguments
 }
 
 // listing is a kind of list.
@@ -85,8 +95,10 @@ func newStatements(schema string) (st statements) {
 		) b`)
 	st.logSQL = fill(`select rev, base, kind::pg_catalog.text, failed, nums, keys from {S}.log where rev {>} $1 order by rev limit $2`)
 	st.clockSQL = fill(`select {S}.clock()`)
-	st.commitSQL = fill(`select base, failed, keys, revs, clock from {S}.commit_group($1` + placeholders(2, headSize+2*8) + `)`)
-	st.settleSQL = fill(`select happened, base, failed from {S}.settle($1, $2, $3)`)
+	st.notifySQL = `select pg_catalog.set_config('synchronous_commit', 'off', true), pg_catalog.pg_notify($1, $2)` // it is not worth a sync
+	types := slices.Concat(headTypes, arrayTypes, arrayTypes)
+	st.commitCall = function{"conveyor_commit", fill(`select base, failed, keys, revs, clock from {S}.commit_group($1` + placeholders(2, len(types)) + `)`), types}
+	st.settleCall = function{"conveyor_settle", fill(`select happened, base, failed from {S}.settle($1, $2, $3)`), []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int8OID}}
 	st.pruneSQL = fill(`select {S}.prune($1, $2)`)
 	return st
 }

@@ -120,7 +120,7 @@ end $conveyor$;
 -- judged as a set. r_ are the records and t_ the transient ones. c_ are the conditions, p_ the puts and d_ the deletes, and
 -- n is the number of the commit, from 1. Returns the newest revision before the group; a commit has that revision plus its
 -- number. Returns also the commits whose conditions did not hold, with a key of each and the revision found there.
-create or replace function {S}.commit_group(who uuid, grp bigint, n int, until bigint, tell text,
+create or replace function {S}.commit_group(who uuid, grp bigint, n int, until bigint,
     r_c_n int[], r_c_key bytea[], r_c_rev bigint[], r_p_n int[], r_p_key bytea[], r_p_value bytea[], r_d_n int[], r_d_key bytea[],
     t_c_n int[], t_c_key bytea[], t_c_rev bigint[], t_p_n int[], t_p_key bytea[], t_p_value bytea[], t_d_n int[], t_d_key bytea[],
     out base bigint, out failed int[], out keys bytea[], out revs bigint[], out clock bigint)
@@ -174,11 +174,6 @@ begin
   insert into {S}.log (rev, base, writer, grp, kind, failed, nums, keys, place, at)
     values (base + last, base, who, commit_group.grp, 'c', failed,
       r_p_n || r_d_n || t_p_n || t_d_n, r_p_key || r_d_key || t_p_key || t_d_key, here, clock_timestamp());
-  if tell <> '' then -- the revision, and which kinds of keys were written: the first bytes of each, unless these are many
-    perform pg_notify(tell, (base + last)::text || ' ' || case when pg_catalog.length(k.kinds) <= 900 then k.kinds else '' end)
-      from (select coalesce(string_agg(distinct encode(substr(u.key, 1, 4), 'hex'), ' '), '') as kinds
-              from unnest(r_p_key || r_d_key || t_p_key || t_d_key) as u(key)) k;
-  end if;
 end $conveyor$;
 
 -- Says what came of a group whose answer was lost. A group that has not been carried out never is afterwards.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // grace is how much longer than Patience a commit tries to find out what came of it. After that time the server has either
@@ -85,13 +83,11 @@ func (s *Store) settleDoubt(ctx context.Context, group int64) error {
 
 // callSettle calls the function settle once.
 func (s *Store) callSettle(ctx context.Context, group, until int64) (happened bool, done outcome, err error) {
-	err = s.inTurn(ctx, s.settleSQL, [][]byte{s.writer[:], int64Value(group), int64Value(until)}, settleTypes, func(v [][]byte) error {
+	err = s.inTurn(ctx, &s.settleCall, [][]byte{s.writer[:], int64Value(group), int64Value(until)}, func(v [][]byte) error {
 		return errors.Join(scanBool(v[0], &happened), scan(v[1], &done.base), scanInts(v[2], &done.failed))
 	})
 	return happened, done, err
 }
-
-var settleTypes = []uint32{pgtype.UUIDOID, pgtype.Int8OID, pgtype.Int8OID}
 
 // serverClock is what the clock of the server has shown, and a time that was not later.
 type serverClock struct {

@@ -2,11 +2,9 @@ package postgres
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -304,18 +302,4 @@ func (s *Store) connectToListen(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	return pgx.ConnectConfig(ctx, config.ConnConfig)
-}
-
-// parseNotification returns the revision of a group, and the beginnings of the keys that it has written, as the function commit_group
-// writes them. Other notifications only say that something has happened.
-func parseNotification(payload string) (rev int64, keys iter.Seq[string], ok bool) {
-	number, kinds, ok := strings.Cut(payload, " ")
-	rev, err := strconv.ParseInt(number, 10, 64)
-	return rev, func(yield func(string) bool) {
-		for word := range strings.SplitSeq(kinds, " ") { // none is one empty word: it may be any key
-			if b, err := hex.DecodeString(word); err != nil || !yield(string(b)) {
-				return
-			}
-		}
-	}, ok && err == nil
 }
