@@ -135,11 +135,13 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 		run, err := s.ledger.Run(ctx, id)
 		switch {
 		case err == nil:
-			found, err := s.found(ctx, run, now)
-			if err != nil {
-				return nil, err
+			signaled := false
+			if run.SleepsUntil(now) != 0 && run.Awaits() {
+				if signaled, err = s.ledger.Signaled(ctx, id); err != nil {
+					return nil, err
+				}
 			}
-			runs = append(runs, found)
+			runs = append(runs, s.found(run, now, signaled))
 		case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNotFound), errors.Is(err, ErrNotFound):
 			s.leaveUnreadable(id, err)
 		default:
@@ -154,17 +156,11 @@ func (s *scheduler) leaveUnreadable(id string, err error) {
 	s.log.Error("unfinished run cannot be read; leaving it alone", "run", text.Plain(id), "error", err)
 }
 
-// found returns what the pool must know of an unfinished run.
-func (s *scheduler) found(ctx context.Context, run *record.RunState, now record.Time) (foundRun, error) {
+// found returns what the pool must know of an unfinished run. signaled reports whether there is a signal for it that no step has taken.
+func (s *scheduler) found(run *record.RunState, now record.Time, signaled bool) foundRun {
 	due := run.SleepsUntil(now)
-	if due != 0 && run.Awaits() {
-		signaled, err := s.ledger.Signaled(ctx, run.ID)
-		if err != nil {
-			return foundRun{}, err
-		}
-		if signaled {
-			due = 0
-		}
+	if signaled {
+		due = 0
 	}
 	found := foundRun{
 		id: run.ID, key: run.Rec.Key(), pipeline: run.Rec.Pipeline, begun: run.Plan != nil, state: run.State(), due: due,
@@ -173,7 +169,7 @@ func (s *scheduler) found(ctx context.Context, run *record.RunState, now record.
 	if run.Plan != nil && run.Rec.RunsFromLater(run.Plan, now) {
 		found.deadline = now // it is corrected at once, whether a worker is free or not
 	}
-	return found, nil
+	return found
 }
 
 // shutdownReserve bounds the reserve of Shutdown: the time in which drivers can return after their contexts have ended.
@@ -523,14 +519,29 @@ func (h heir) adopt(p *seat, id string, diedAlone bool) error {
 	case state.Rec.Owner != p.ID || state.Rec.State.Final():
 		return nil
 	}
+	return h.takeUp([]*record.RunState{state}, func(*record.RunState) bool { return diedAlone })
+}
+
+// takeUp takes up runs that this engine owns, in the order of their ids. What somebody asks of them meanwhile is found with them.
+func (h heir) takeUp(runs []*record.RunState, diedAlone func(*record.RunState) bool) error {
+	s := h.sched
 	now, _ := s.now()
-	found, err := s.found(h.ctx, state, now)
+	var asleep []string // those that wait for signals
+	for _, r := range runs {
+		if r.SleepsUntil(now) != 0 && r.Awaits() {
+			asleep = append(asleep, r.ID)
+		}
+	}
+	signaled, err := ledger.SignaledOf(h.ctx, s.ledger, asleep)
 	if err != nil {
 		return err
 	}
-	r := s.takeUp(found, diedAlone)
-	if found.due == 0 {
-		s.enqueue(r)
+	for _, run := range runs {
+		found := s.found(run, now, signaled[run.ID])
+		r := s.takeUp(found, diedAlone(run))
+		if found.due == 0 {
+			s.enqueue(r)
+		}
 	}
 	s.wakeLoop()
 	return nil
@@ -575,10 +586,8 @@ func (h heir) takeOver(id string) error {
 		for _, r := range taken {
 			running += r.Running()
 		}
-		for _, r := range taken {
-			if err := h.adopt(p, r.ID, alone && running == 1 && r.Running() == 1); err != nil {
-				return err // the run is found as one of this engine that it does not know
-			}
+		if err := h.takeUp(taken, func(r *record.RunState) bool { return alone && running == 1 && r.Running() == 1 }); err != nil {
+			return err // the runs are found as those of this engine that it does not know
 		}
 		if err != nil {
 			return err

@@ -41,47 +41,45 @@ func FallsTo(run string, engines []string) (engine string) {
 	return engine
 }
 
-// Together is how many runs are taken over in one commit.
-const Together = 32
+// How many runs are read at once, and how many are taken over in one commit.
+const (
+	readTogether = 256
+	Together     = 32
+)
 
 // TakeOver makes runs of an engine that is marked dead those of another engine, and returns the runs that are its own now, as they
-// were before. It leaves out the runs that somebody else has taken over, and removes their entries. damaged is called for a run
-// that cannot be read, or that only a newer program can take over. It stays where it is.
+// were before. The runs are in the order of their ids. TakeOver leaves out the runs that somebody else has taken over, and removes their
+// entries. damaged is called for a run that cannot be read, or that only a newer program can take over. It stays where it is.
 //
 // After an error, the runs that are returned have been taken over, and nobody knows of the others.
 func TakeOver(ctx context.Context, l *ledger.Ledger, from string, runs []string, by *run.Member, damaged func(run string, err error)) (taken []*record.RunState, err error) {
-	for some := range slices.Chunk(runs, min(Together, max(l.Batch/opsOfRun, 1))) {
-		var all []*record.RunState
-		for _, id := range some {
-			r, err := l.Run(ctx, id)
-			switch {
-			case errors.Is(err, store.ErrCorrupt):
-				damaged(id, err)
-				continue
-			case errors.Is(err, fault.NotFound):
-				r, err = nil, nil
-			}
-			if err != nil {
-				return taken, err
-			}
-			if r != nil {
-				if err := record.Rewritable(r.Rec.Needs); err != nil {
-					damaged(id, err)
-					continue
-				}
-			}
-			if r == nil || r.Rec.Owner != from {
-				if err := forget(ctx, l, from, id); err != nil {
-					return taken, err
-				}
-				continue
-			}
-			all = append(all, r)
-		}
-		mine, err := takeOver(ctx, l, all, by)
-		taken = append(taken, mine...)
+	for page := range slices.Chunk(runs, readTogether) {
+		found, err := ledger.Runs(ctx, l, page)
 		if err != nil {
 			return taken, err
+		}
+		var all []*record.RunState
+		for i, f := range found {
+			err := f.Err
+			if f.Run != nil {
+				err = record.Rewritable(f.Run.Rec.Needs)
+			}
+			switch {
+			case err != nil && !errors.Is(err, fault.NotFound):
+				damaged(page[i], err)
+			case f.Run != nil && f.Run.Rec.Owner == from:
+				all = append(all, f.Run)
+			default:
+				if err := forget(ctx, l, from, page[i]); err != nil {
+					return taken, err
+				}
+			}
+		}
+		for some := range slices.Chunk(all, min(Together, max(l.Batch/opsOfRun, 1))) {
+			mine, err := takeOver(ctx, l, some, by)
+			if taken = append(taken, mine...); err != nil {
+				return taken, err
+			}
 		}
 	}
 	return taken, nil

@@ -300,3 +300,62 @@ func TestThePlansThatAreKeptAreBounded(t *testing.T) {
 		require.LessOrEqual(t, len(l.plans), maxPlans)
 	}
 }
+
+// TestRunsAreReadByPages compares runs that are read together with the same runs that are read one by one.
+func TestRunsAreReadByPages(t *testing.T) {
+	b := newBook(t)
+	p := new(plan.Plan)
+	for i := range 4 {
+		p.Steps = append(p.Steps, plan.Step{ID: fmt.Sprint(i + 1), Driver: "d"})
+	}
+	var all []string
+	for i := range 1200 {
+		id := fmt.Sprintf("run%05d", i)
+		all = append(all, id)
+		run := &record.Run{Type: "r", Name: "x", ResourceID: "x", Cause: record.Created, State: plan.Running, Generation: 1, Created: 1, Started: 1}
+		if i%5 == 0 {
+			run.State, run.Started = plan.Queued, 0
+		} else {
+			b.put(record.PlanKey(id), p)
+			for n := range i % 4 {
+				b.put(record.StepKey(id, fmt.Sprint(n+1)), &record.Step{State: plan.Succeeded, Attempt: i + 1})
+			}
+		}
+		if i%7 == 0 {
+			b.put(record.SignalKey(id, "go", "1"), &record.Signal{})
+		}
+		b.put(record.RunKey(id), run)
+	}
+	b.put(record.StepKey(all[11], "nonsense"), &record.Step{})
+	b.remove(record.PlanKey(all[12]), record.RunKey(all[13]), record.RunKey(all[14]), record.PlanKey(all[14]))
+	for name, wants := range map[string]func(i int, id string) bool{
+		"all": func(int, string) bool { return true }, "none": func(int, string) bool { return false }, "one": func(i int, _ string) bool { return i == 600 },
+		"every tenth": func(i int, _ string) bool { return i%10 == 7 }, "few": func(i int, _ string) bool { return i%211 == 11 },
+		"the first and the last": func(i int, _ string) bool { return i == 0 || i == 1199 }, "a part": func(i int, _ string) bool { return i > 3 && i < 800 },
+	} {
+		ids := []string{}
+		for i, id := range all {
+			if wants(i, id) {
+				ids = append(ids, id)
+			}
+		}
+		if name != "all" {
+			ids = append(ids, "run99999")
+		}
+		found, err := Runs(t.Context(), b.Ledger, ids)
+		require.NoError(t, err)
+		require.Len(t, found, len(ids))
+		signaled, err := SignaledOf(t.Context(), b.Ledger, ids)
+		require.NoError(t, err)
+		for i, id := range ids {
+			want, err := b.Run(t.Context(), id)
+			require.Equal(t, want, found[i].Run, "%s: %s", name, id)
+			if err != nil {
+				require.EqualError(t, found[i].Err, err.Error(), "%s: %s", name, id)
+			}
+			is, err := b.Signaled(t.Context(), id)
+			require.NoError(t, err)
+			require.Equal(t, is, signaled[id], "%s: %s", name, id)
+		}
+	}
+}

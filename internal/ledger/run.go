@@ -32,32 +32,40 @@ func (l *Ledger) Run(ctx context.Context, id string) (*record.RunState, error) {
 	}
 	// The steps are read before the plan. One commit writes the steps that a Planner returns and the plan that contains them;
 	// in the other order, a step could be read that an older plan does not contain.
-	prefix := record.StepsOf(id)
 	var steps []store.Record
-	for found, err := range l.Store.List(ctx, store.Query{Prefix: prefix}) {
+	for found, err := range l.Store.List(ctx, store.Query{Prefix: record.StepsOf(id)}) {
 		if err != nil {
 			return nil, err
 		}
 		steps = append(steps, found)
 	}
-	if r.Plan, err = l.Plan(ctx, id, rec); err != nil {
-		if l.removed(ctx, id, err) {
-			return nil, NoRun(id)
-		}
+	if err := addSteps(ctx, l, r, steps); err != nil {
 		return nil, err
 	}
+	return r, nil
+}
+
+// addSteps adds the plan of a run, and its steps, whose records were read.
+func addSteps(ctx context.Context, l *Ledger, r *record.RunState, steps []store.Record) (err error) {
+	if r.Plan, err = l.Plan(ctx, r.ID, &r.Rec); err != nil {
+		if l.removed(ctx, r.ID, err) {
+			return NoRun(r.ID)
+		}
+		return err
+	}
+	prefix := record.StepsOf(r.ID)
 	r.Steps = make([]record.StepState, r.Plan.Len())
 	for _, found := range steps {
 		i := r.Plan.Index(strings.TrimPrefix(found.Key, prefix))
 		if i < 0 {
-			return nil, fmt.Errorf("%w: record %q: the run has no such step", store.ErrCorrupt, found.Key)
+			return fmt.Errorf("%w: record %q: the run has no such step", store.ErrCorrupt, found.Key)
 		}
 		if err := record.Decode(found, &r.Steps[i].Rec); err != nil {
-			return nil, err
+			return err
 		}
 		r.Steps[i].Rev = found.Revision
 	}
-	return r, nil
+	return nil
 }
 
 // removed reports whether an error can be explained by the removal of a run: a record that belongs to the run was not

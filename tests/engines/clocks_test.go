@@ -37,8 +37,8 @@ var (
 	_ store.Limited = ahead{}
 )
 
-// aTime matches an id, a time in a value, and a time in a key.
-var aTime = regexp.MustCompile(`\b(?:[0-9a-hjkmnp-tv-z]{26}|[0-9]{18}|[0-9a-f]{16})\b`)
+// aTime matches an id, or all but its last letter, a time in a value, and a time in a key.
+var aTime = regexp.MustCompile(`\b(?:[0-9a-hjkmnp-tv-z]{25,26}|[0-9]{18}|[0-9a-f]{16})\b`)
 
 // moved returns a text with every time of the year in which bubbles begin moved, and those of the months around it.
 func moved(text string, by time.Duration) string {
@@ -48,7 +48,7 @@ func moved(text string, by time.Duration) string {
 		var n int64
 		unit, rest, err := int64(1), "", error(nil)
 		switch len(word) {
-		case 26:
+		case 25, 26:
 			unit, rest, word = int64(time.Millisecond), word[10:], word[:10]
 			for i := range len(word) {
 				n = n<<5 | int64(strings.IndexByte(letters, word[i]))
