@@ -424,10 +424,10 @@ func (e *Engine) change(ctx context.Context, o *Object, head *record.Resource, c
 // of the incarnation before.
 func (e *Engine) firstSubmission(ctx context.Context, o *Object, pipeline *record.Pipeline, now record.Time, by string) (*submission, error) {
 	tombstone, rev, err := ledger.Load[record.Tombstone](ctx, e.ledger, record.TombstoneKey(keyOf(o)))
-	if errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		tombstone, err = new(record.Tombstone), nil
-	}
-	if err == nil && e.sched.fleet != nil { // another engine can have made what was there before, with another clock
+	case err == nil && e.sched.fleet != nil: // another engine can have made what was there before, with another clock
 		err = e.followIDs(ctx, record.RunPrefix, runOfKey)
 	}
 	if err != nil {

@@ -348,7 +348,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	}
 	s.endCreation(r)
 	switch {
-	case s.fleet != nil:
+	case s.fleet != nil && first == nil: // it waits, or was begun elsewhere
 		s.fleet.recheck(next.Pending)
 		s.fleet.look()
 	case err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id:

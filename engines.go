@@ -135,11 +135,10 @@ func (f *fleet) work(start func(func())) {
 			f.hint(f.ctx, record.LetterPrefix, 0, func(string) error { f.sched.postbox.look(); return nil })
 		})
 	}
-	look := func(string) error { f.look(); return nil }
 	for prefix, do := range map[string]func(key string) error{
 		record.EnginePrefix:   func(string) error { f.wakeMember(); return nil },
 		record.ReadyPrefix:    func(key string) error { f.readyChanged(key); return nil },
-		record.AskPrefix:      look,
+		record.AskPrefix:      func(key string) error { f.requests().changed(key); return nil },
 		record.SlotPrefix:     func(string) error { f.lookIfLeft(); return nil },
 		record.PausesKey:      func(string) error { _, err := f.readPauses(); return err }, // no step starts before they are read
 		record.PipelinePrefix: f.claimer().pipelineChanged,

@@ -167,6 +167,22 @@ type requests struct{ *fleet }
 
 func (f *fleet) requests() requests { return requests{f} }
 
+// changed has the loop look at what somebody asks of a run of this engine. The end of a run removes the entry too: there is no hurry if
+// the engine does not know the run.
+func (q requests) changed(key string) {
+	p := q.seat.Load()
+	if p == nil {
+		return // it looks when it has one
+	}
+	run, own := strings.CutPrefix(key, record.AskKey(p.ID, ""))
+	switch {
+	case key == "" || own && q.sched.pool.Find(run) != nil:
+		q.look()
+	case own:
+		nudge(q.later)
+	}
+}
+
 // answerAsked has the runs of this engine looked at of which somebody asks something.
 func (q requests) answerAsked(p *seat) error {
 	s := q.sched
@@ -339,8 +355,8 @@ func (q requests) commitOwned(ctx context.Context, a *attempt, ops []store.Op) (
 	}
 }
 
-// dropForeign gives up a run that has not ended and is not this engine's. Its attempts end, and what they return is discarded. Who waits
-// for the end of the run goes on waiting.
+// dropForeign gives up a run that is not this engine's. Its attempts end, and what they return is discarded. Who waits for the end of
+// the run goes on waiting, unless the run has ended elsewhere.
 func (s *scheduler) dropForeign(r *runner) {
 	for _, a := range r.underWay() {
 		a.disown()
@@ -354,6 +370,11 @@ func (s *scheduler) dropForeign(r *runner) {
 	}
 	r.unload()
 	s.followers.Wake(r.ID)
+	if s.waiters.has(r.ID) {
+		s.background.Go(func() {
+			s.upkeep.retryStore("look whether run "+r.ID+" has ended", func() error { return s.fleet.runChanged(s.fleet.ctx, r.ID) })
+		})
+	}
 }
 
 // preemption returns the writes by which the active run of a resource is asked to end for the sake of the run that waits behind it.

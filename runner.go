@@ -72,6 +72,13 @@ func (r *runner) restLocked() {
 	loadedRuns.Put(l)
 }
 
+// isAtWork reports whether messages to the runner are handled, or an attempt is under way whose outcome will be one.
+func (r *runner) isAtWork() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.gone && r.loaded != nil && (r.busy || len(r.inFlight) > 0)
+}
+
 // message is something that happened to a run. The zero message only asks to decide again what can start.
 type message struct {
 	outcome *outcome

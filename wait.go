@@ -38,7 +38,7 @@ func (e *Engine) Wait(ctx context.Context, runID string) (*Run, error) {
 	ended, known, giveUp := s.wait(runID)
 	defer giveUp()
 	defer s.fleet.followRuns()()
-	if !known || s.fleet != nil {
+	if !known || s.fleet != nil && !s.worksOn(runID) {
 		if text.NameFault(runID) != "" {
 			return e.GetRun(ctx, runID)
 		}
@@ -152,6 +152,13 @@ func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func
 	// The waiter is added before the pool is asked, so that a run that the pool drops afterwards finds the waiter.
 	w := s.waiters.add(run)
 	return w, s.pool.Goes(run), func() { s.waiters.remove(run, w) }
+}
+
+// worksOn reports whether this engine works on a run at this moment. The callers of Wait are told then, when the run ends here, and when the
+// engine finds that the run is not its own any more (see dropForeign).
+func (s *scheduler) worksOn(run string) bool {
+	t := s.pool.Find(run)
+	return t != nil && t.Owner.isAtWork()
 }
 
 // waiters are the callers that wait for the ends of runs.
@@ -502,9 +509,11 @@ type follow struct {
 	mu      sync.Mutex // guards what follows
 	callers int
 	end     context.CancelFunc // ends the watch; nil if there is none
+	linger  *time.Timer        // ends the watch some time after the last caller has left; nil until then
 }
 
-// followRuns has the callers of Wait told about the ends of runs of other engines, until the returned function is called.
+// followRuns has the callers of Wait told about the ends of runs of other engines, until the returned function is called. The watch goes
+// on for a lease after the last of them, because a new one begins with reads.
 func (f *fleet) followRuns() (leave func()) {
 	if f == nil {
 		return func() {}
@@ -512,7 +521,7 @@ func (f *fleet) followRuns() (leave func()) {
 	w := &f.follow
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.callers++; w.callers == 1 {
+	if w.callers++; w.callers == 1 && w.end == nil {
 		ctx, cancel := context.WithCancel(f.ctx)
 		if f.sched.background.Go(func() { f.watchRuns(ctx) }) {
 			w.end = cancel
@@ -523,10 +532,23 @@ func (f *fleet) followRuns() (leave func()) {
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.callers--; w.callers == 0 && w.end != nil {
-			w.end()
-			w.end = nil
+		switch w.callers--; {
+		case w.callers > 0 || w.end == nil:
+		case w.linger == nil:
+			w.linger = time.AfterFunc(f.sched.opts.Lease, w.leave)
+		default:
+			w.linger.Reset(f.sched.opts.Lease)
 		}
+	}
+}
+
+// leave ends the watch if nobody waits.
+func (w *follow) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.callers == 0 && w.end != nil {
+		w.end()
+		w.end = nil
 	}
 }
 
@@ -547,7 +569,7 @@ func (f *fleet) watchRuns(ctx context.Context) {
 // runChanged wakes who waits for the end of a run, if it has ended.
 func (f *fleet) runChanged(ctx context.Context, id string) error {
 	s := f.sched
-	if !s.waiters.has(id) {
+	if !s.waiters.has(id) || s.worksOn(id) {
 		return nil
 	}
 	rec, _, err := ledger.Load[record.Run](ctx, s.ledger, record.RunKey(id))

@@ -717,6 +717,23 @@ func TestEngines03AnIdleEngineAsksLittle(t *testing.T) {
 	})
 }
 
+// TestEngines03APlainRunReadsLittle counts the reads of an engine that applies a resource, works on its run alone, and waits for its end.
+func TestEngines03APlainRunReadsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := rig.NewOn(t, memory.NewShared().Join(), conveyor.Options{}).MustStart()
+		e.Driver("a", rig.DriverOf(rig.Taking(time.Millisecond)))
+		e.Pipeline("a", "a", "a", "a", "a")
+		e.Finish(rig.Object("first", nil)) // Wait begins to follow the runs of other engines
+		time.Sleep(3 * time.Second)
+		e.Store.TakeReads()
+		e.Finish(rig.Object("x", nil))
+		reads := e.Store.TakeReads()
+		require.Equal(t, map[string]int{"res/r/x": 1, "tmb/r/x": 1, "pip/p": 1}, reads)
+		e.Finish(rig.Object("x", 1))
+		require.Equal(t, map[string]int{"res/r/x": 1, "rev/r/x/0000000000000001": 1, "pip/p": 1}, e.Store.TakeReads())
+	})
+}
+
 func TestEngines12AResyncIsDoneByAnyEngineOnce(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		var calls atomic.Int64
