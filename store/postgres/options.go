@@ -25,8 +25,9 @@ type Options struct {
 	// pgbouncer in transaction mode there is no LISTEN. Empty means the place to which the pool connects.
 	ListenDSN string
 
-	// Poll is how often Watch asks for new commits while no notification comes. A notification only saves time. Zero means half
-	// a second, and five seconds while the handle listens.
+	// Poll is how often Watch asks for new commits while no notification comes. A notification only saves time. It comes up to five
+	// milliseconds after the commit, and not at all if the process that has committed is killed before. Zero means half a second, and
+	// five seconds while the handle listens.
 	Poll time.Duration
 
 	// LogAge is how long the store keeps on record which keys were changed. A Watch that begins at an older revision gets

@@ -17,14 +17,14 @@
 // callers takes all waiting commits and has them carried out by one call of one function in the database (commit.go,
 // arguments.go, schema.sql). The function takes the turn of the store, which is a lock that ends with the transaction, judges
 // all conditions, writes the records, and adds one row to the log. This row is the newest revision, the outcome of the group,
-// and what [Store.Watch] reads (watch.go). Get and List read without a lock (read.go).
+// and what [Store.Watch] reads (watch.go). The handle then notifies the others (tell.go). Get and List read without a lock (read.go).
 //
 // When the connection breaks before the answer has come, the store asks what came of the group. If the log has no row of the
 // group, the store adds one that keeps the group from being carried out later. So a caller sees [store.ErrUnknown] only if the
 // server could not be asked for [Options].Patience and ten seconds more (settle.go).
 //
-// The package uses no extension, no temporary table and no session state. It works behind pgbouncer in transaction mode,
-// with any search path, and at any default isolation level.
+// The package uses no extension and no temporary table. It works behind pgbouncer in transaction mode, with any search path, and at any
+// default isolation level. Statements are prepared on connections that lead to the server itself, and nowhere else.
 package postgres
 
 import (
