@@ -30,7 +30,7 @@ type unit struct {
 	gone     bool
 	calls    int  // calls for it that have not returned or been abandoned
 	returned bool // its call has returned, and the worker has not decided what comes next
-	nudged   bool // it got a turn because the definition of its pipeline changed
+	nudged   bool // it got a turn because the definition of its pipeline changed, or a place while a worker was about to decide
 	// waits returns whether the task still has a reason to wait. It is nil if the task waits for nothing but its turn.
 	waits func() bool
 }
@@ -295,6 +295,7 @@ func (m *model) returns(t *rapid.T) {
 func (m *model) decide(t *rapid.T) {
 	u := pick(t, &m.returned)
 	u.returned = false
+	u.nudged = u.nudged || u.turn.Waits() // the worker goes on at once with what the turn is for
 	if m.drains == nil && rapid.Bool().Draw(t, "goes on") {
 		m.start(t, u)
 		return
