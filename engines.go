@@ -641,7 +641,7 @@ func (c claimer) serves(ctx context.Context, lane string) (room int, err error) 
 	case err != nil:
 		return 0, err
 	}
-	first, _, err := c.firstDrivers(ctx, lane)
+	first, _, err := c.firstOf(ctx, lane, rec)
 	if errors.Is(err, store.ErrCorrupt) {
 		return 0, nil
 	}
@@ -669,6 +669,11 @@ func (c claimer) firstDrivers(ctx context.Context, pipeline string) (drivers []s
 	if err != nil {
 		return nil, "", err
 	}
+	return c.firstOf(ctx, pipeline, rec)
+}
+
+// firstOf is firstDrivers for a pipeline whose record was read.
+func (c claimer) firstOf(ctx context.Context, pipeline string, rec *record.Pipeline) (drivers []string, step string, err error) {
 	if rec.Planned {
 		return []string{plan.PlannerName(pipeline)}, plan.PlannerStep, nil
 	}

@@ -3,6 +3,7 @@ package handover
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,11 +95,17 @@ func TestALookTakesOneOfEachLaneInTurn(t *testing.T) {
 			nil, []string{"u1"}, false, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := lookIn(t, c.n, c.change, c.entries...)
-			require.Equal(t, c.want, runsOf(r.Entries))
-			require.Equal(t, c.urgent, runsOf(r.Urgent))
-			require.Equal(t, c.left, r.Left)
-			require.Equal(t, c.next, r.Next)
+			var elsewhere []record.Ready // so many that not all are read at once
+			for i := range 2 * fewEntries {
+				elsewhere = append(elsewhere, record.Ready{Driver: "elsewhere", Lane: "p", Run: fmt.Sprint("e", i)})
+			}
+			for _, entries := range [][]record.Ready{c.entries, slices.Concat(c.entries, elsewhere)} {
+				r := lookIn(t, c.n, c.change, entries...)
+				require.Equal(t, c.want, runsOf(r.Entries))
+				require.Equal(t, c.urgent, runsOf(r.Urgent))
+				require.Equal(t, c.left, r.Left)
+				require.Equal(t, c.next, r.Next)
+			}
 		})
 	}
 }

@@ -5,7 +5,9 @@ package handover
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/conveyor-go/conveyor/internal/ledger"
 	"github.com/conveyor-go/conveyor/internal/record"
@@ -29,6 +31,8 @@ type Search struct {
 	Others int
 	// Damaged is called for a key that nobody can have made.
 	Damaged func(err error)
+
+	few []store.Record // all entries, if there are few; nil otherwise
 }
 
 // Entry is an entry of the index of the runs that have no owner.
@@ -51,10 +55,13 @@ type Result struct {
 // page is how many entries of a lane are looked at.
 const page = 32
 
+// fewEntries is how many entries are so few that they are read at once. Mostly there is none, or there are a few.
+const fewEntries = 15
+
 // Look returns the entries that are due. Of those that need a worker it returns n, one of each lane in turn. Besides, it returns one
 // of each lane of which the engine knows none, so that each lane has one that waits for a worker.
 func (s *Search) Look(ctx context.Context, n int) (r Result, err error) {
-	if some, err := s.any(ctx); err != nil || !some {
+	if err := s.readFew(ctx); err != nil || s.few != nil && len(s.few) == 0 {
 		return r, err
 	}
 	if err := s.urgent(ctx, &r); err != nil {
@@ -116,12 +123,33 @@ func (s *Search) Look(ctx context.Context, n int) (r Result, err error) {
 	}
 }
 
-// any reports whether there is an entry at all: mostly there is none, and one question is enough.
-func (s *Search) any(ctx context.Context) (bool, error) {
-	for _, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: record.ReadyPrefix, Limit: 1}) {
-		return err == nil, err
+// readFew reads all entries, if there are few.
+func (s *Search) readFew(ctx context.Context) error {
+	all := []store.Record{}
+	for found, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: record.ReadyPrefix, Limit: fewEntries + 1}) {
+		if err != nil {
+			return err
+		}
+		all = append(all, found)
 	}
-	return false, nil
+	if s.few = all; len(all) > fewEntries {
+		s.few = nil
+	}
+	return nil
+}
+
+// entries lists the entries whose keys begin with a prefix and come after a key.
+func (s *Search) entries(ctx context.Context, prefix, after string) iter.Seq2[store.Record, error] {
+	if s.few == nil {
+		return s.Ledger.Store.List(ctx, store.Query{Prefix: prefix, After: after})
+	}
+	return func(yield func(store.Record, error) bool) {
+		for _, found := range s.few {
+			if strings.HasPrefix(found.Key, prefix) && found.Key > after && !yield(found, nil) {
+				return
+			}
+		}
+	}
 }
 
 // room returns how many runs of a lane the engine can go on with. A run that has begun stands where its driver is named.
@@ -134,7 +162,7 @@ func (s *Search) room(ctx context.Context, begun bool, lane string) (int, error)
 
 // nextLane returns the lane of the first entry under a prefix after a key, and nothing if there is none.
 func (s *Search) nextLane(ctx context.Context, prefix, after string) (lane string, err error) {
-	for r, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: prefix, After: after}) {
+	for r, err := range s.entries(ctx, prefix, after) {
 		if err != nil {
 			return "", err
 		}
@@ -150,7 +178,7 @@ func (s *Search) nextLane(ctx context.Context, prefix, after string) (lane strin
 
 // urgent finds what needs no worker: a page, from where the last look has ended.
 func (s *Search) urgent(ctx context.Context, r *Result) error {
-	for found, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: record.ReadyOf(record.Ready{Lane: record.Urgent}), After: s.Urgent}) {
+	for found, err := range s.entries(ctx, record.ReadyOf(record.Ready{Lane: record.Urgent}), s.Urgent) {
 		if err != nil {
 			return err
 		}
@@ -189,7 +217,7 @@ func (s *Search) isBlocked(run string) bool {
 // lane returns the entries under a prefix that are due, at most as many as there is room for, and from a random place on if others
 // look at them too. It reports whether the engine knows the run of one of them.
 func (s *Search) lane(ctx context.Context, r *Result, prefix string, room, others int) (entries []Entry, known bool, err error) {
-	for found, err := range s.Ledger.Store.List(ctx, store.Query{Prefix: prefix}) {
+	for found, err := range s.entries(ctx, prefix, "") {
 		if err != nil {
 			return nil, false, err
 		}
