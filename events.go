@@ -167,8 +167,10 @@ type mirror struct {
 
 	reading sync.Mutex // held from the reading of a run to the end of its events, so that what was read earlier is not told later; before mu
 
-	mu    sync.Mutex // guards known; held while events are published, so that no event comes twice
-	known map[string]string
+	mu     sync.Mutex // guards what follows; held while events are published, so that no event comes twice
+	known  map[string]string
+	read   string // the run that is being read
+	passed bool   // an event of this run was published meanwhile
 }
 
 // watch begins with the events of other engines. It can be called more than once.
@@ -206,6 +208,7 @@ func (m *mirror) publishLocked(events ...Event) {
 		return
 	}
 	for _, e := range events {
+		m.passed = m.passed || e.Run == m.read
 		switch e.Kind {
 		case EventRun:
 			m.known[e.Run] = e.State.String()
@@ -245,7 +248,7 @@ func (m *mirror) recheck() error {
 // changed publishes what is new of a run, unless this engine owns the run and publishes it itself.
 func (m *mirror) changed(id string) error {
 	for {
-		handled, err := m.read(id)
+		handled, err := m.tryTell(id)
 		if handled == nil {
 			return err
 		}
@@ -257,15 +260,21 @@ func (m *mirror) changed(id string) error {
 	}
 }
 
-// read publishes what is new of a run that this engine does not own. If this engine is about to publish something of the run, read
-// publishes nothing and returns a channel that receives a value when it is published.
+// alreadyHandled is a channel from which a value can be received at once.
+var alreadyHandled = func() <-chan error { c := make(chan error); close(c); return c }()
+
+// tryTell publishes what is new of a run that this engine does not own. If this engine has published something of the run since it was
+// read, or is about to, tryTell publishes nothing and returns a channel that receives a value when it is time to try again.
 //
-// Of a run that has ended it is not known whose it was. So read looks for what this engine does with the run after it has read the
+// Of a run that has ended it is not known whose it was. So tryTell looks for what this engine does with the run after it has read the
 // record: what is on record later is told by whoever reads it then.
-func (m *mirror) read(id string) (handled <-chan error, err error) {
+func (m *mirror) tryTell(id string) (handled <-chan error, err error) {
 	s := m.fleet.sched
 	m.reading.Lock()
 	defer m.reading.Unlock()
+	m.mu.Lock()
+	m.read, m.passed = id, false
+	m.mu.Unlock()
 	run, err := s.ledger.Run(m.fleet.ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound), err != nil && ledger.Permanent(err): // it was removed, or cannot be read
@@ -280,7 +289,12 @@ func (m *mirror) read(id string) (handled <-chan error, err error) {
 			return handled, nil
 		}
 	}
-	m.tell(run)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.passed {
+		return alreadyHandled, nil
+	}
+	m.tellLocked(run)
 	return nil, nil
 }
 
@@ -288,14 +302,14 @@ func (m *mirror) read(id string) (handled <-chan error, err error) {
 func (m *mirror) takenUp(run *record.RunState) {
 	m.reading.Lock()
 	defer m.reading.Unlock()
-	m.tell(run)
-}
-
-// tell publishes what is new of a run.
-func (m *mirror) tell(run *record.RunState) {
-	id := run.ID
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.tellLocked(run)
+}
+
+// tellLocked publishes what is new of a run.
+func (m *mirror) tellLocked(run *record.RunState) {
+	id := run.ID
 	if m.known == nil {
 		return
 	}

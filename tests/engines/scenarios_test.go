@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -596,6 +598,75 @@ func TestEngines11TheEndOfAnOwnRunIsToldOnce(t *testing.T) {
 			}
 		}
 		require.Equal(t, []string{"running", "1 running", "1 succeeded", "succeeded"}, seen)
+	})
+}
+
+// readsForLong is a handle of an engine. The engine learns of the changes of runs when it is about to begin one, which it does when it has
+// read the run for the events of other engines. This read takes until goOn is closed.
+type readsForLong struct {
+	store.Store
+	begin, read              sync.Once
+	beginning, reading, goOn chan struct{}
+}
+
+func (s *readsForLong) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return func(yield func(store.Change, error) bool) {
+		for c, err := range s.Store.(store.Watcher).Watch(ctx, prefix, after) {
+			if prefix == "run/" && err == nil {
+				<-s.beginning
+			}
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *readsForLong) Get(ctx context.Context, key string) (store.Record, error) {
+	r, err := s.Store.Get(ctx, key)
+	if strings.HasPrefix(key, "run/") && bytes.Contains(debug.Stack(), []byte("conveyor.(*mirror).changed")) {
+		s.read.Do(func() {
+			close(s.reading)
+			<-s.goOn
+		})
+	}
+	return r, err
+}
+
+func (s *readsForLong) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+	if slices.ContainsFunc(ops, func(op store.Op) bool { return bytes.Contains(op.Value(), []byte(`"state":"running"`)) }) {
+		s.begin.Do(func() {
+			close(s.beginning)
+			<-s.reading
+		})
+	}
+	return s.Store.Commit(ctx, ops...)
+}
+
+func TestEngines11WhatWasReadBeforeIsNotToldAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &readsForLong{Store: memory.NewShared().Join(), beginning: make(chan struct{}), reading: make(chan struct{}), goOn: make(chan struct{})}
+		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
+		e.Pipeline("d")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		events := e.Watch(ctx, conveyor.WatchOptions{Resource: rig.Object("a", nil).Key()})
+		e.MustApply(rig.Object("a", nil))
+		time.Sleep(time.Second)
+		e.Driver("d", rig.DriverOf(rig.Always(conveyor.Done(), nil))) // the run goes on
+		var after []conveyor.State                                    // the run has succeeded
+		ended := false
+		for event, err := range events {
+			switch {
+			case err != nil:
+			case ended:
+				after = append(after, event.State)
+			case event.Kind == conveyor.EventRun && event.State == conveyor.StateSucceeded:
+				ended = true
+				close(st.goOn)
+			}
+		}
+		require.Empty(t, after)
 	})
 }
 
