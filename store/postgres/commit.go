@@ -141,7 +141,7 @@ func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time
 	return done, err
 }
 
-// inTurn calls a function of schema.sql that takes the turn of the store, in a transaction of its own and in one round trip.
+// inTurn calls a function of schema.sql that takes the turn of the store, in a transaction of its own and mostly in one round trip.
 // The error wraps errLost if the transaction may have been committed. Otherwise it was not.
 //
 // The function is a transaction by itself. It refuses to be one if the database or the role has a default that it cannot work with:

@@ -39,7 +39,8 @@ func noteDirect(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	_, err = conn.Exec(ctx, `select pg_catalog.set_config(s.name, s.value, false) from (values
-		('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off')) s(name, value)`, pgx.QueryExecModeExec)
+		('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'),
+		('enable_hashjoin', 'off'), ('enable_mergejoin', 'off')) s(name, value)`, pgx.QueryExecModeExec)
 	conn.PgConn().CustomData()[direct] = err == nil
 	return err
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // format is the format of the tables. A change that an older program cannot live with raises it.
-const format = 1
+const format = 2
 
 // ErrVersion reports that the tables of a store are missing, or are of another format than this program needs. If they are
 // older, [Migrate] makes them.

@@ -39,6 +39,26 @@ func TestMigrateCanBeCalledAgainAndAtTheSameTime(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// TestTablesOfTheFirstFormatAreMigrated has tables as the first version made them: another function commit_group.
+func TestTablesOfTheFirstFormatAreMigrated(t *testing.T) {
+	dsn := needServer(t).database(t, "older")
+	opts := postgres.Options{Schema: "older"}
+	require.NoError(t, postgres.Migrate(t.Context(), dsn, opts))
+	conn := connect(t, dsn)
+	run(t, conn, `delete from older.version; insert into older.version values (1);
+		create function older.commit_group(uuid, bigint, int, bigint, text, int[], bytea[], bigint[], int[], bytea[], bytea[], int[], bytea[],
+			int[], bytea[], bigint[], int[], bytea[], bytea[], int[], bytea[]) returns int language sql as 'select 1'`)
+	_, err := postgres.Open(t.Context(), dsn, opts)
+	require.ErrorIs(t, err, postgres.ErrVersion)
+	require.ErrorContains(t, err, "call Migrate")
+	require.NoError(t, postgres.Migrate(t.Context(), dsn, opts))
+	_, err = open(t, dsn, opts).Commit(t.Context(), store.Put("key", nil))
+	require.NoError(t, err)
+	var functions int
+	require.NoError(t, conn.QueryRow(t.Context(), "select count(*) from pg_proc where proname = 'commit_group' and pronamespace = 'older'::regnamespace").Scan(&functions))
+	require.Equal(t, 1, functions)
+}
+
 func TestTablesOfANewerProgramAreLeftAlone(t *testing.T) {
 	dsn := needServer(t).database(t, "newer")
 	opts := postgres.Options{Schema: "newer"}

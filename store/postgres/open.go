@@ -59,7 +59,9 @@ func poolConfig(dsn string) (*pgxpool.Config, error) {
 	if !strings.Contains(dsn, "default_query_exec_mode") {
 		// A prepared statement belongs to a connection of the server, and pgbouncer may give another one to each transaction.
 		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-		config.AfterConnect = noteDirect
+		if config.ConnConfig.StatementCacheCapacity > 0 {
+			config.AfterConnect = noteDirect
+		}
 	}
 	onlyPrimary(&config.ConnConfig.Config, dsn)
 	return config, nil

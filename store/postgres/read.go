@@ -32,7 +32,7 @@ func tableOf(key string) int {
 	return records
 }
 
-// statements are the texts of the statements that only read. They name everything in full, the operators too, because the
+// statements are the texts of the statements. They name everything in full, the operators too, because the
 // search path of the session may be anything.
 type statements struct {
 	getSQL   [len(tables)]string

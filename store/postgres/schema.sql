@@ -116,6 +116,9 @@ begin
   end if;
 end $conveyor$;
 
+drop function if exists {S}.commit_group(uuid, bigint, int, bigint, text, int[], bytea[], bigint[], int[], bytea[], bytea[], int[], bytea[],
+  int[], bytea[], bigint[], int[], bytea[], bytea[], int[], bytea[]); -- of format 1
+
 -- Carries out a group of commits. No two commits of a group touch the same key, one of them writing, so that all are
 -- judged as a set. r_ are the records and t_ the transient ones. c_ are the conditions, p_ the puts and d_ the deletes, and
 -- n is the number of the commit, from 1. Returns the newest revision before the group; a commit has that revision plus its

@@ -23,7 +23,7 @@ const (
 )
 
 // teller notifies the handles that listen of what this handle has committed, soon after it was committed. What is committed while it
-// waits is told at once.
+// waits is told together.
 type teller struct {
 	nudge chan struct{} // size 1
 

@@ -96,7 +96,7 @@ func TestStatementsArePreparedWhereTheServerItselfIs(t *testing.T) {
 	server := needServer(t)
 	opts := newSchema(t, server.dsn)
 	for name, dsn := range map[string]string{"the server": server.dsn, "pgbouncer": bouncer(t, server)} {
-		s := open(t, dsn, opts)
+		s := open(t, dsn+" pool_max_conns=1", opts)
 		_, err := s.Commit(t.Context(), store.Put("key", nil))
 		require.NoError(t, err)
 		prepared, err := postgres.Prepared(t.Context(), s)
@@ -113,6 +113,15 @@ func TestStatementsArePreparedWhereTheServerItselfIs(t *testing.T) {
 		_, err = s.Get(t.Context(), "key")
 		require.NoError(t, err)
 	}
+}
+
+func TestAStoreWhosePoolPreparesNothing(t *testing.T) {
+	server := needServer(t)
+	s := open(t, server.dsn+" statement_cache_capacity=0", newSchema(t, server.dsn))
+	_, err := s.Commit(t.Context(), store.Put("key", nil))
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), "key")
+	require.NoError(t, err)
 }
 
 // TestAPreparedStatementThatIsGoneIsPreparedAnew removes all statements of a session behind the back of the store.
