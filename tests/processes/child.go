@@ -9,11 +9,14 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/store"
 )
 
@@ -72,7 +75,9 @@ func (c child) run(open Open) error {
 	if err != nil {
 		return err
 	}
-	e, err := conveyor.New(patient{st, life}, c.options())
+	slow := &timed{Store: st, life: life, lease: c.Lease}
+	slow.last.Store(time.Now().UnixNano())
+	e, err := conveyor.New(slow, c.options())
 	if err != nil {
 		return err
 	}
@@ -144,7 +149,7 @@ type entry struct {
 	At      time.Time
 	Process string
 	Life    int
-	What    string // begin, restored, saved; how a call has ended: done, fail, requeue, await, cut; stalled or waited
+	What    string // begin, restored, saved; how a call has ended: done, fail, requeue, await, cut; stalled or late
 	Call    int64  // counts the calls of a life
 
 	Resource, Run, Step, Idem string
@@ -152,7 +157,7 @@ type entry struct {
 	Token                     int64
 	Resumed, Undo             bool
 	N                         int64     // of restored and saved
-	Since                     time.Time // of stalled and waited
+	Since                     time.Time // of stalled and late
 }
 
 // life is a process as its journal sees it.
@@ -178,32 +183,40 @@ func (l *life) note(e entry) {
 	}
 }
 
-// stall is how long a process must stand still, or wait for the store, for its journal to say so.
+// stall is how long a process must stand still for its journal to say so.
 const stall = 100 * time.Millisecond
 
-// patient is the store of a life. The journal says which commits have taken long, as they do on a busy machine.
-type patient struct {
+// timed is the store of a life. The journal says when the engine was late with a heartbeat, as it is on a busy machine.
+type timed struct {
 	store.Store
-	life *life
+	life  *life
+	lease time.Duration
+	last  atomic.Int64 // when the last heartbeat that was acknowledged began, in nanoseconds
 }
 
 // Limits implements [store.Limited].
-func (p patient) Limits() store.Limits { return store.LimitsOf(p.Store) }
+func (s *timed) Limits() store.Limits { return store.LimitsOf(s.Store) }
 
 // Watch implements [store.Watcher].
-func (p patient) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
-	return p.Store.(store.Watcher).Watch(ctx, prefix, after)
+func (s *timed) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
+	return s.Store.(store.Watcher).Watch(ctx, prefix, after)
 }
 
 // Commit implements [store.Store].
-func (p patient) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
+func (s *timed) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
 	began := time.Now()
-	rev, err := p.Store.Commit(ctx, ops...)
-	if time.Since(began) > stall {
-		p.life.note(entry{What: "waited", Since: began})
+	rev, err := s.Store.Commit(ctx, ops...)
+	if err == nil && slices.ContainsFunc(ops, func(op store.Op) bool { return op.Writes() && strings.HasPrefix(op.Key(), heartbeats) }) {
+		last := time.Unix(0, s.last.Swap(began.UnixNano()))
+		if time.Since(last) > s.lease/2 {
+			s.life.note(entry{What: "late", Since: last})
+		}
 	}
 	return rev, err
 }
+
+// heartbeats is the prefix of the keys of the heartbeats of engines, as a shared store sees them.
+const heartbeats = "~" + record.HeartbeatPrefix
 
 // noteStalls notes when the process has stood still, for want of a processor or because it was stopped.
 func (l *life) noteStalls() {

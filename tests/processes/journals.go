@@ -41,14 +41,14 @@ type journals struct {
 	calls  []*call // in the order in which they began
 	at     map[station][]*call
 	stalls map[int][]entry // by life
-	waits  map[int][]entry // for commits, by life
+	lates  map[int][]entry // heartbeats, by life
 	saved  []entry         // progress that was acknowledged
 }
 
 // read reads the journals of all lives.
 func (w *World) read() *journals {
 	t := w.t
-	j := &journals{w: w, at: map[station][]*call{}, stalls: map[int][]entry{}, waits: map[int][]entry{}}
+	j := &journals{w: w, at: map[station][]*call{}, stalls: map[int][]entry{}, lates: map[int][]entry{}}
 	type id struct {
 		life int
 		call int64
@@ -72,8 +72,8 @@ func (w *World) read() *journals {
 				j.calls = append(j.calls, c)
 			case "stalled":
 				j.stalls[e.Life] = append(j.stalls[e.Life], e)
-			case "waited":
-				j.waits[e.Life] = append(j.waits[e.Life], e)
+			case "late":
+				j.lates[e.Life] = append(j.lates[e.Life], e)
 			case "restored":
 				c.before = e.N
 			case "saved":
@@ -128,27 +128,23 @@ func (j *journals) justStoodStill(life int, at time.Time) bool {
 	return j.stoodStill(life, at.Add(-j.w.Lease/2), at)
 }
 
-// late reports whether a process could have been late with a heartbeat between two times: it has stood still and waited for commits for
-// a good part of a lease. Other engines take it for dead then, or it takes itself for that.
+// late reports whether a process was late with a heartbeat between two times, so that others may have taken it for dead, or it itself.
 func (j *journals) late(life int, from, to time.Time) bool {
-	from = from.Add(-j.w.Lease)
-	var lost time.Duration
-	for _, s := range slices.Concat(j.stalls[life], j.waits[life]) {
-		if s.Since.Before(to) && s.At.After(from) {
-			lost += s.At.Sub(s.Since)
-		}
+	is := slices.ContainsFunc(j.lates[life], func(e entry) bool { return e.Since.Before(to) && e.At.After(from) })
+	if is {
+		j.w.account.counts["calls while a heartbeat was late"]++
 	}
-	return lost > j.w.Lease/4
+	return is
 }
 
 // wrong reports whether something was wrong with the process of a call, or was about to become known to it, between two times.
 func (j *journals) wrong(life int, from, to time.Time) bool {
-	if j.late(life, from, to) || j.w.account.ends[life].Before(to) {
+	if j.stoodStill(life, from, to) || j.w.account.ends[life].Before(to) {
 		return true
 	}
 	return slices.ContainsFunc(j.w.account.windows, func(o window) bool {
 		return o.life == life && o.from.Before(to) && (o.to.IsZero() || o.to.Add(2*j.w.Lease).After(from))
-	})
+	}) || j.late(life, from, to)
 }
 
 // checkStep checks the calls of a step of a run: their attempts, why there was another one, and which of them has had its outcome
