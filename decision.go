@@ -351,7 +351,7 @@ func (e *Engine) newRun(k record.Key, want *submission, rev store.Revision) (_ *
 	case s.fleet != nil && first == nil: // it waits, or was begun elsewhere
 		s.fleet.recheck(next.Pending)
 		s.fleet.look()
-	case err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id:
+	case s.fleet == nil && err == nil && next.Deleted != 0 && next.Pending != "" && next.Pending != id:
 		s.enqueue(s.take(next.Pending, k, lane)) // it must end without beginning, because of the deletion behind it
 	}
 	if errors.Is(err, store.ErrUnknown) {

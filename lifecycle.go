@@ -494,36 +494,35 @@ func (h heir) adoptUnknown(p *seat) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range owned {
-		if h.sched.pool.Find(id) == nil {
-			if err := h.adopt(p, id, false); err != nil {
-				return err
+	return h.takeUp(p, slices.DeleteFunc(owned, func(id string) bool { return h.sched.pool.Find(id) != nil }), false)
+}
+
+// takeUp takes up those of several runs that this engine owns and does not know. The ids are sorted. The runs are read here, because whoever
+// has found them can have read them long before. diedAlone says that a step which is the only one at work in its run ended a process.
+func (h heir) takeUp(p *seat, ids []string, diedAlone bool) error {
+	for some := range slices.Chunk(ids, handover.ReadTogether) {
+		found, err := ledger.Runs(h.ctx, h.sched.ledger, some)
+		if err != nil {
+			return err
+		}
+		var runs []*record.RunState
+		for i, f := range found {
+			switch {
+			case errors.Is(f.Err, store.ErrCorrupt):
+				h.sched.leaveUnreadable(some[i], f.Err)
+			case f.Err == nil && f.Run.Rec.Owner == p.ID && !f.Run.Rec.State.Final():
+				runs = append(runs, f.Run)
 			}
+		}
+		if err := h.takeUpRead(runs, diedAlone); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// adopt takes up a run if this engine owns it.
-func (h heir) adopt(p *seat, id string, diedAlone bool) error {
-	s := h.sched
-	state, err := s.ledger.Run(h.ctx, id)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case errors.Is(err, store.ErrCorrupt):
-		s.leaveUnreadable(id, err)
-		return nil
-	case err != nil:
-		return err
-	case state.Rec.Owner != p.ID || state.Rec.State.Final():
-		return nil
-	}
-	return h.takeUp([]*record.RunState{state}, func(*record.RunState) bool { return diedAlone })
-}
-
-// takeUp takes up runs that this engine owns, in the order of their ids. What somebody asks of them meanwhile is found with them.
-func (h heir) takeUp(runs []*record.RunState, diedAlone func(*record.RunState) bool) error {
+// takeUpRead is takeUp for runs that were read just now.
+func (h heir) takeUpRead(runs []*record.RunState, diedAlone bool) error {
 	s := h.sched
 	now, _ := s.now()
 	var asleep []string // those that wait for signals
@@ -537,8 +536,12 @@ func (h heir) takeUp(runs []*record.RunState, diedAlone func(*record.RunState) b
 		return err
 	}
 	for _, run := range runs {
+		if t := s.pool.Find(run.ID); t != nil {
+			s.enqueue(t.Owner) // it was taken up because somebody asked something of it
+			continue
+		}
 		found := s.found(run, now, signaled[run.ID])
-		r := s.takeUp(found, diedAlone(run))
+		r := s.takeUp(found, diedAlone && run.Running() == 1)
 		if found.due == 0 {
 			s.enqueue(r)
 		}
@@ -582,11 +585,11 @@ func (h heir) takeOver(id string) error {
 				s.leaveUnreadable(run, err)
 			}
 		})
-		running := 0
+		running, ids := 0, make([]string, 0, len(taken))
 		for _, r := range taken {
-			running += r.Running()
+			running, ids = running+r.Running(), append(ids, r.ID)
 		}
-		if err := h.takeUp(taken, func(r *record.RunState) bool { return alone && running == 1 && r.Running() == 1 }); err != nil {
+		if err := h.takeUp(p, ids, alone && running == 1); err != nil {
 			return err // the runs are found as those of this engine that it does not know
 		}
 		if err != nil {

@@ -195,7 +195,7 @@ func (q requests) answerAsked(p *seat) error {
 		handled := make(chan error, 1)
 		t := s.pool.Find(id)
 		if t == nil {
-			if err := q.fleet.heir().adopt(p, id, false); err != nil {
+			if err := q.fleet.heir().takeUp(p, []string{id}, false); err != nil {
 				return err
 			}
 			t = s.pool.Find(id)

@@ -72,11 +72,12 @@ func (r *runner) restLocked() {
 	loadedRuns.Put(l)
 }
 
-// isAtWork reports whether messages to the runner are handled, or an attempt is under way whose outcome will be one.
+// isAtWork reports whether an attempt is under way. Its outcome changes the records of the run, so that the engine finds out then whether
+// the run is still its own.
 func (r *runner) isAtWork() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.gone && r.loaded != nil && (r.busy || len(r.inFlight) > 0)
+	return !r.gone && r.loaded != nil && len(r.inFlight) > 0
 }
 
 // message is something that happened to a run. The zero message only asks to decide again what can start.

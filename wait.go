@@ -154,8 +154,8 @@ func (s *scheduler) wait(run string) (ended <-chan *Run, known bool, giveUp func
 	return w, s.pool.Goes(run), func() { s.waiters.remove(run, w) }
 }
 
-// worksOn reports whether this engine works on a run at this moment. The callers of Wait are told then, when the run ends here, and when the
-// engine finds that the run is not its own any more (see dropForeign).
+// worksOn reports whether an attempt of a run is under way here. The callers of Wait are told then when the run ends here, and look again
+// when the engine finds that the run is not its own any more (see dropForeign).
 func (s *scheduler) worksOn(run string) bool {
 	t := s.pool.Find(run)
 	return t != nil && t.Owner.isAtWork()

@@ -43,7 +43,7 @@ func FallsTo(run string, engines []string) (engine string) {
 
 // How many runs are read at once, and how many are taken over in one commit.
 const (
-	readTogether = 256
+	ReadTogether = 256
 	Together     = 32
 )
 
@@ -53,7 +53,7 @@ const (
 //
 // After an error, the runs that are returned have been taken over, and nobody knows of the others.
 func TakeOver(ctx context.Context, l *ledger.Ledger, from string, runs []string, by *run.Member, damaged func(run string, err error)) (taken []*record.RunState, err error) {
-	for page := range slices.Chunk(runs, readTogether) {
+	for page := range slices.Chunk(runs, ReadTogether) {
 		found, err := ledger.Runs(ctx, l, page)
 		if err != nil {
 			return taken, err

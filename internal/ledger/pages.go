@@ -23,6 +23,9 @@ func Runs(ctx context.Context, l *Ledger, ids []string) ([]Found, error) {
 	var begun []string
 	var of []int // the place of each of them
 	err := recordsOf(ctx, l, record.RunPrefix, ids, func(i int, found store.Record) {
+		if found.Key != record.RunKey(ids[i]) {
+			return // nobody can have made it
+		}
 		r := &record.RunState{ID: ids[i], Rev: found.Revision}
 		if err := record.Decode(found, &r.Rec); err != nil {
 			all[i].Err = err
@@ -72,7 +75,7 @@ const (
 // sorted. A page has records of other ids too: the fewer of them are wanted, the smaller is the next page, which begins
 // at the next id.
 func recordsOf(ctx context.Context, l *Ledger, prefix string, ids []string, do func(i int, found store.Record)) error {
-	size := largestPage
+	size := min(max(2*len(ids), smallestPage), largestPage)
 	for i, after := 0, ""; i < len(ids); {
 		first := prefix + ids[i]
 		after = max(after, first[:len(first)-1]) // few keys can be between

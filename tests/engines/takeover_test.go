@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,5 +166,54 @@ func TestEngines06VeryManyWaitingRunsAreTakenOverInTime(t *testing.T) {
 		testenv.Figure(t, "%d waiting runs of a killed engine taken over in %.2f leases by 3 others, with %.1f reads and %.0f bytes of memory a run; "+
 			"after the death of one of them, and of a second one in the middle, in %.2f leases",
 			runs, took.Seconds()/lease.Seconds(), float64(reads)/float64(runs), heap/float64(runs), tookAgain.Seconds()/lease.Seconds())
+	})
+}
+
+// TestEngines06WhatIsAskedDuringALongTakeoverIsDone sends signals to runs while they are taken over, which takes long. The first of them go on
+// and wait for something else before the last of them are taken over.
+func TestEngines06WhatIsAskedDuringALongTakeoverIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const runs, asked = 600, 20
+		disk := memory.NewShared()
+		var told sync.Map // runs
+		drivers := map[string]rig.Func{"s": func(_ context.Context, req *conveyor.Request) (conveyor.Result, error) {
+			if _, again := told.Load(req.Run); again {
+				return conveyor.Done(), nil
+			}
+			var payload string
+			if got, err := req.Signal(&payload); err != nil || !got {
+				return conveyor.Await("go", 100*time.Hour), err
+			}
+			told.Store(req.Run, true)
+			return conveyor.RequeueAfter(5 * lease), nil
+		}}
+		first := startSurvivor(t, disk, drivers)
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("s")))
+		var ids []string
+		for i := range runs {
+			run, err := first.Apply(t.Context(), rig.Object(fmt.Sprint("x", i), 1))
+			require.NoError(t, err)
+			ids = append(ids, run.ID)
+		}
+		time.Sleep(2 * lease)
+		second, o := startOdd(t, disk, conveyor.Options{}, drivers)
+		client, _ := oddEngine(t, disk, conveyor.Options{}, nil)
+		time.Sleep(5 * lease)
+		o.onCommit(func(ops []store.Op) error {
+			if len(ops) > 100 { // a part of the takeover
+				time.Sleep(lease / 10)
+			}
+			return nil
+		})
+		first.dead.Store(true)
+		time.Sleep(lease + lease/2) // it has begun
+		for _, id := range ids[:asked] {
+			time.Sleep(lease / 20)
+			require.NoError(t, client.Signal(t.Context(), id, "go", "now"))
+		}
+		for _, id := range ids[:asked] {
+			require.NoError(t, untilEnded(t, second, id, 20*lease).Err())
+		}
+		require.NoError(t, client.Shutdown(t.Context()))
 	})
 }
