@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 
 	"github.com/conveyor-go/conveyor/internal/testenv"
@@ -15,6 +17,9 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(childLedger) != "" {
 		os.Exit(child(context.Background()))
+	}
+	if signal.Ignored(syscall.SIGHUP) { // as nohup has it; the programs that the tests start would ignore it too
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	testenv.Main(m)
 }
