@@ -44,6 +44,7 @@ type loaded struct {
 	inbox      []message
 	spareInbox []message                  // an inbox whose messages were handled, for the next messages
 	inFlight   []*attempt                 // attempts whose start is recorded and whose outcome is not
+	over       bool                       // this engine has recorded the end of the run
 	outputs    map[string]json.RawMessage // by step id
 	log        *runlog.Log
 
@@ -72,12 +73,12 @@ func (r *runner) restLocked() {
 	loadedRuns.Put(l)
 }
 
-// isAtWork reports whether an attempt is under way. Its outcome changes the records of the run, so that the engine finds out then whether
-// the run is still its own.
+// isAtWork reports whether an attempt is under way, whose outcome changes the records of the run, so that the engine finds out then whether
+// the run is still its own; or whether the engine has ended the run and is about to tell who waits.
 func (r *runner) isAtWork() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.gone && r.loaded != nil && len(r.inFlight) > 0
+	return !r.gone && r.loaded != nil && (r.over || len(r.inFlight) > 0)
 }
 
 // message is something that happened to a run. The zero message only asks to decide again what can start.
@@ -442,6 +443,7 @@ func (d *decision) updateRunner() (stopped []*attempt, inFlight bool) {
 	for step, output := range t.Outputs {
 		r.outputs[step] = output
 	}
+	r.over = t.Over()
 	if t.Stop() != nil {
 		stopped = slices.Clone(r.inFlight)
 	}
