@@ -502,13 +502,6 @@ var bugs = []bug{
 		in:   "internal/shortlived", by: "TestEachCallFindsARecordUnderTheSameKey", says: "Error",
 	},
 	{
-		name: "rule 9, who waits at an engine that has lost the run is forgotten",
-		file: "requests.go",
-		old:  "	if s.waiters.has(r.ID) {\n		s.background",
-		new:  "	if !$BUG && s.waiters.has(r.ID) {\n		s.background",
-		in:   "tests/engines", by: "TestEngines09AWaitIsNotLostWithARead", says: "FAIL",
-	},
-	{
 		name: "rule 11, what other engines do is no event",
 		file: "events.go",
 		old:  "	case m.fleet.owns(&run.Rec):\n",
