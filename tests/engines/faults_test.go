@@ -701,3 +701,38 @@ func TestEngines09AWaitIsNotLostWithARead(t *testing.T) {
 		})
 	}
 }
+
+// TestEngines09AWaitAtAnEngineThatHasLostTheRun waits at an engine whose driver is at work, and which cannot renew its lease meanwhile.
+// Another engine takes the run over and ends it. The first engine is told of the end while it believes that the run is its own, and finds out
+// when the driver returns.
+func TestEngines09AWaitAtAnEngineThatHasLostTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+			time.Sleep(5 * lease) // whatever its context says
+			return conveyor.Done(), nil
+		}})
+		second, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"a": quick})
+		require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		run, err := first.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var ended *conveyor.Run
+		var waiting sync.WaitGroup
+		waiting.Go(func() { ended, err = first.Wait(ctx, run.ID) })
+		synctest.Wait()
+		o.onCommit(func(ops []store.Op) error {
+			if slices.ContainsFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "~hbt/") }) {
+				return away
+			}
+			return nil
+		})
+		untilEnded(t, second, run.ID, 3*lease)
+		waiting.Wait()
+		o.onCommit(nil)
+		require.NoError(t, err)
+		require.Equal(t, conveyor.StateSucceeded, ended.State)
+	})
+}
