@@ -260,11 +260,8 @@ func (m *mirror) changed(id string) error {
 	}
 }
 
-// alreadyHandled is a channel from which a value can be received at once.
-var alreadyHandled = func() <-chan error { c := make(chan error); close(c); return c }()
-
-// tryTell publishes what is new of a run that this engine does not own. If this engine has published something of the run since it was
-// read, or is about to, tryTell publishes nothing and returns a channel that receives a value when it is time to try again.
+// tryTell publishes what is new of a run that this engine does not own. If this engine is about to publish something of the run, tryTell
+// publishes nothing and returns a channel that receives a value when it is published.
 //
 // Of a run that has ended it is not known whose it was. So tryTell looks for what this engine does with the run after it has read the
 // record: what is on record later is told by whoever reads it then.
@@ -272,30 +269,39 @@ func (m *mirror) tryTell(id string) (handled <-chan error, err error) {
 	s := m.fleet.sched
 	m.reading.Lock()
 	defer m.reading.Unlock()
-	m.mu.Lock()
-	m.read, m.passed = id, false
-	m.mu.Unlock()
-	run, err := s.ledger.Run(m.fleet.ctx, id)
-	switch {
-	case errors.Is(err, ErrNotFound), err != nil && ledger.Permanent(err): // it was removed, or cannot be read
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case m.fleet.owns(&run.Rec):
-		return nil, nil
-	}
-	if t := s.pool.Find(id); t != nil {
-		if handled := t.Owner.whenHandled(); handled != nil {
-			return handled, nil
+	for {
+		m.mu.Lock()
+		m.read, m.passed = id, false
+		m.mu.Unlock()
+		run, err := s.ledger.Run(m.fleet.ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound), err != nil && ledger.Permanent(err): // it was removed, or cannot be read
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case m.fleet.owns(&run.Rec):
+			return nil, nil
+		}
+		if t := s.pool.Find(id); t != nil {
+			if handled := t.Owner.whenHandled(); handled != nil {
+				return handled, nil
+			}
+		}
+		if m.tellIfNewest(run) {
+			return nil, nil
 		}
 	}
+}
+
+// tellIfNewest publishes what is new of a run, unless this engine has published something of it since it was read.
+func (m *mirror) tellIfNewest(run *record.RunState) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.passed {
-		return alreadyHandled, nil
+		return false
 	}
 	m.tellLocked(run)
-	return nil, nil
+	return true
 }
 
 // takenUp publishes what other engines have done for a run that this engine is about to go on with.
