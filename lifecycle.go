@@ -136,7 +136,7 @@ func (s *scheduler) recover(ctx context.Context) (runs []foundRun, err error) {
 		switch {
 		case err == nil:
 			signaled := false
-			if run.SleepsUntil(now) != 0 && run.Awaits() {
+			if run.SleepsForSignal(now) {
 				if signaled, err = s.ledger.Signaled(ctx, id); err != nil {
 					return nil, err
 				}
@@ -527,7 +527,7 @@ func (h heir) takeUpRead(runs []*record.RunState, diedAlone bool) error {
 	now, _ := s.now()
 	var asleep []string // those that wait for signals
 	for _, r := range runs {
-		if r.SleepsUntil(now) != 0 && r.Awaits() {
+		if r.SleepsForSignal(now) {
 			asleep = append(asleep, r.ID)
 		}
 	}

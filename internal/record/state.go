@@ -106,6 +106,9 @@ func (r *RunState) Awaited() (names []string) {
 	return names
 }
 
+// SleepsForSignal reports whether a run that no worker has sleeps until a time or until a signal comes.
+func (r *RunState) SleepsForSignal(now Time) bool { return r.SleepsUntil(now) != 0 && r.Awaits() }
+
 // SleepsUntil returns the time at which a run continues that no worker has. It returns 0 if the run can continue at once,
 // if the clock was set back so that the times on record must be corrected, and also if the run has no due time.
 func (r *RunState) SleepsUntil(now Time) Time {
