@@ -17,7 +17,7 @@ const transientByte = '~'
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
 
 // arguments are those of the function commit_group, in the binary format of PostgreSQL.
-type arguments struct{ values [][]byte }
+type arguments [][]byte
 
 // The types of the arguments: those before the arrays, and those of the arrays of each table.
 var (
@@ -29,7 +29,7 @@ var (
 )
 
 // newArguments returns the arguments for a group, but for those that head sets.
-func newArguments(group []*groupcommit.Commit) *arguments {
+func newArguments(group []*groupcommit.Commit) arguments {
 	var tables [2]changes
 	for i, c := range group {
 		n := int32(i + 1)
@@ -41,11 +41,11 @@ func newArguments(group []*groupcommit.Commit) *arguments {
 			t.add(n, op)
 		}
 	}
-	a := &arguments{make([][]byte, len(headTypes), len(headTypes)+len(tables)*len(arrayTypes))}
-	a.values[2] = int32Value(int32(len(group)))
+	a := make(arguments, len(headTypes), len(headTypes)+len(tables)*len(arrayTypes))
+	a[2] = int32Value(int32(len(group)))
 	for i := range tables {
 		t := &tables[i]
-		a.values = append(a.values, t.conditionNums.bytes(pgtype.Int4OID), t.conditionKeys.bytes(pgtype.ByteaOID), t.revs.bytes(pgtype.Int8OID),
+		a = append(a, t.conditionNums.bytes(pgtype.Int4OID), t.conditionKeys.bytes(pgtype.ByteaOID), t.revs.bytes(pgtype.Int8OID),
 			t.putNums.bytes(pgtype.Int4OID), t.putKeys.bytes(pgtype.ByteaOID), t.putValues.bytes(pgtype.ByteaOID),
 			t.deleteNums.bytes(pgtype.Int4OID), t.deleteKeys.bytes(pgtype.ByteaOID))
 	}
@@ -53,8 +53,8 @@ func newArguments(group []*groupcommit.Commit) *arguments {
 }
 
 // head sets who commits the group, its number, and until when on the clock of the server it may have its turn.
-func (a *arguments) head(writer [16]byte, group, until int64) {
-	a.values[0], a.values[1], a.values[3] = writer[:], int64Value(group), int64Value(until)
+func (a arguments) head(writer [16]byte, group, until int64) {
+	a[0], a[1], a[3] = writer[:], int64Value(group), int64Value(until)
 }
 
 // changes are the ops of a group for one table.

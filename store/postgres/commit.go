@@ -49,7 +49,7 @@ func (s *Store) commitGroup(group []*groupcommit.Commit) {
 	if err == nil {
 		row := done.row(group)
 		s.tail.offer(row)
-		if s.channel != "" && row.rev > 0 {
+		if row.rev > 0 {
 			s.teller.note(row.rev, row.keys)
 		}
 	}
@@ -85,7 +85,7 @@ func conflict(key []byte, rev int64) error {
 
 // carryOut has a group committed. It tries until Patience is over. Each attempt has a number of its own. An attempt whose
 // answer was lost is settled before the next one, so that at most one of them happens.
-func (s *Store) carryOut(args *arguments) (outcome, error) {
+func (s *Store) carryOut(args arguments) (outcome, error) {
 	deadline := time.Now().Add(s.opts.Patience)
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -125,14 +125,14 @@ func (s *Store) carryOut(args *arguments) (outcome, error) {
 }
 
 // attempt calls the function of a group once. The error wraps errLost if the group may have happened.
-func (s *Store) attempt(ctx context.Context, args *arguments, deadline time.Time) (done outcome, err error) {
+func (s *Store) attempt(ctx context.Context, args arguments, deadline time.Time) (done outcome, err error) {
 	// The server must answer while there is time left to settle.
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience*2/3)
 	defer cancel()
 	args.head(s.writer, s.group, s.clock.at(deadline))
 	sent := time.Now()
 	var clock int64
-	err = s.inTurn(ctx, &s.commitCall, args.values, func(v [][]byte) error {
+	err = s.inTurn(ctx, &s.commitCall, args, func(v [][]byte) error {
 		return errors.Join(scan(v[0], &done.base), scanInts(v[1], &done.failed), scanKeys(v[2], &done.keys), scanRevs(v[3], &done.revs), scan(v[4], &clock))
 	})
 	if err == nil {

@@ -84,11 +84,11 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), teller: newTeller(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
+	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
 	s.breaks.began = time.Now()
 	s.closing, s.close = context.WithCancel(context.Background())
 	if !opts.NoNotify {
-		s.channel = channelOf(opts.Schema)
+		s.channel, s.teller = channelOf(opts.Schema), newTeller()
 	}
 	_, _ = rand.Read(s.writer[:])
 	s.queue = groupcommit.New(groupcommit.Options{MaxBytes: maxBytes, MaxOps: maxOps, Disjoint: true}, s.commitGroup)
@@ -96,7 +96,7 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 		s.close()
 		return nil, err
 	}
-	if s.channel != "" {
+	if s.teller != nil {
 		s.behind.Go(s.tellNowAndThen)
 	}
 	if opts.PruneEvery > 0 {

@@ -77,7 +77,7 @@ type Store struct {
 	inDoubt  atomic.Bool // whether there are any
 
 	wakes  *wakes    // wake what waits for a new commit
-	teller *teller   // wakes the other handles
+	teller *teller   // wakes the other handles; nil if there are no notifications
 	tail   *tail     // of the log
 	listen sync.Once // the first Watch begins to listen
 }

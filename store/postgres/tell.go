@@ -23,7 +23,7 @@ const (
 )
 
 // teller notifies the handles that listen of what this handle has committed, soon after it was committed. What is committed while it
-// waits is told together.
+// waits is told together. A handle without notifications has a nil teller.
 type teller struct {
 	nudge chan struct{} // size 1
 
@@ -34,8 +34,11 @@ type teller struct {
 
 func newTeller() *teller { return &teller{nudge: make(chan struct{}, 1), kinds: map[string]bool{}} }
 
-// note adds what a group has written to what is to be told.
+// note adds what a group has written to what is to be told. The nil teller tells nothing.
 func (t *teller) note(rev int64, keys [][]byte) {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	for _, key := range keys {
 		t.kinds[string(key[:min(len(key), kindBytes)])] = true
@@ -50,6 +53,9 @@ func (t *teller) note(rev int64, keys [][]byte) {
 
 // take returns the payload of a notification of what is to be told. It is empty if there is nothing.
 func (t *teller) take() (rev int64, payload string) {
+	if t == nil {
+		return 0, ""
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rev == 0 {
@@ -85,8 +91,6 @@ func parseNotification(payload string) (rev int64, keys iter.Seq[string], ok boo
 
 // tellNowAndThen tells until the store closes. Close tells what is left.
 func (s *Store) tellNowAndThen() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var wait pause
 	for {
 		select {
@@ -103,9 +107,8 @@ func (s *Store) tellNowAndThen() {
 			continue
 		}
 		wait = 0
-		timer.Reset(tellEvery)
 		select {
-		case <-timer.C:
+		case <-time.After(tellEvery):
 		case <-s.closing.Done():
 			return
 		}

@@ -108,20 +108,21 @@ func TestStatementsArePreparedWhereTheServerItselfIs(t *testing.T) {
 		}
 		require.NoError(t, postgres.Migrate(t.Context(), server.dsn, opts)) // makes the functions anew
 		run(t, connect(t, server.dsn), "analyze "+pgx.Identifier{opts.Schema}.Sanitize()+".records")
-		_, err = s.Commit(t.Context(), store.Put("key", nil))
-		require.NoError(t, err)
-		_, err = s.Get(t.Context(), "key")
-		require.NoError(t, err)
+		requireWorks(t, s)
 	}
 }
 
-func TestAStoreWhosePoolPreparesNothing(t *testing.T) {
-	server := needServer(t)
-	s := open(t, server.dsn+" statement_cache_capacity=0", newSchema(t, server.dsn))
+func requireWorks(t *testing.T, s *postgres.Store) {
+	t.Helper()
 	_, err := s.Commit(t.Context(), store.Put("key", nil))
 	require.NoError(t, err)
 	_, err = s.Get(t.Context(), "key")
 	require.NoError(t, err)
+}
+
+func TestAStoreWhosePoolPreparesNothing(t *testing.T) {
+	server := needServer(t)
+	requireWorks(t, open(t, server.dsn+" statement_cache_capacity=0", newSchema(t, server.dsn)))
 }
 
 // TestAPreparedStatementThatIsGoneIsPreparedAnew removes all statements of a session behind the back of the store.
@@ -129,10 +130,7 @@ func TestAPreparedStatementThatIsGoneIsPreparedAnew(t *testing.T) {
 	server := needServer(t)
 	s := open(t, server.dsn+" pool_max_conns=1", newSchema(t, server.dsn))
 	for range 3 {
-		_, err := s.Commit(t.Context(), store.Put("key", nil))
-		require.NoError(t, err)
-		_, err = s.Get(t.Context(), "key")
-		require.NoError(t, err)
+		requireWorks(t, s)
 		require.NoError(t, postgres.Forget(t.Context(), s))
 	}
 }
