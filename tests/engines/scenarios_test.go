@@ -545,13 +545,9 @@ func TestEngines11EventsOfOtherEnginesAreSeen(t *testing.T) {
 // endsDuringRead is a handle of an engine. The first read of a run waits until the commit that ends the run is made. The engine learns
 // of this commit a second later.
 type endsDuringRead struct {
-	store.Store
+	*memory.Shared
 	once           sync.Once
 	reading, ended chan struct{} // closed when the read begins and when the commit is made
-}
-
-func (s *endsDuringRead) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
-	return s.Store.(store.Watcher).Watch(ctx, prefix, after)
 }
 
 func (s *endsDuringRead) Get(ctx context.Context, key string) (store.Record, error) {
@@ -561,11 +557,11 @@ func (s *endsDuringRead) Get(ctx context.Context, key string) (store.Record, err
 			<-s.ended
 		})
 	}
-	return s.Store.Get(ctx, key)
+	return s.Shared.Get(ctx, key)
 }
 
 func (s *endsDuringRead) Commit(ctx context.Context, ops ...store.Op) (store.Revision, error) {
-	rev, err := s.Store.Commit(ctx, ops...)
+	rev, err := s.Shared.Commit(ctx, ops...)
 	for _, op := range ops {
 		if strings.HasPrefix(op.Key(), "run/") && bytes.Contains(op.Value(), []byte(`"state":"succeeded"`)) {
 			close(s.ended)
@@ -577,7 +573,7 @@ func (s *endsDuringRead) Commit(ctx context.Context, ops ...store.Op) (store.Rev
 
 func TestEngines11TheEndOfAnOwnRunIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := &endsDuringRead{Store: memory.NewShared().Join(), reading: make(chan struct{}), ended: make(chan struct{})}
+		st := &endsDuringRead{Shared: memory.NewShared().Join(), reading: make(chan struct{}), ended: make(chan struct{})}
 		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
 		e.Driver("d", rig.DriverOf(func(context.Context, *conveyor.Request) (conveyor.Result, error) {
 			<-st.reading // for the events of other engines
@@ -604,14 +600,14 @@ func TestEngines11TheEndOfAnOwnRunIsToldOnce(t *testing.T) {
 // readsForLong is a handle of an engine. The engine learns of the changes of runs when it is about to begin one, which it does when it has
 // read the run for the events of other engines. This read takes until goOn is closed.
 type readsForLong struct {
-	store.Store
+	*memory.Shared
 	begin, read              sync.Once
 	beginning, reading, goOn chan struct{}
 }
 
 func (s *readsForLong) Watch(ctx context.Context, prefix string, after store.Revision) iter.Seq2[store.Change, error] {
 	return func(yield func(store.Change, error) bool) {
-		for c, err := range s.Store.(store.Watcher).Watch(ctx, prefix, after) {
+		for c, err := range s.Shared.Watch(ctx, prefix, after) {
 			if prefix == "run/" && err == nil {
 				<-s.beginning
 			}
@@ -623,7 +619,7 @@ func (s *readsForLong) Watch(ctx context.Context, prefix string, after store.Rev
 }
 
 func (s *readsForLong) Get(ctx context.Context, key string) (store.Record, error) {
-	r, err := s.Store.Get(ctx, key)
+	r, err := s.Shared.Get(ctx, key)
 	if strings.HasPrefix(key, "run/") && bytes.Contains(debug.Stack(), []byte("conveyor.(*mirror).changed")) {
 		s.read.Do(func() {
 			close(s.reading)
@@ -640,12 +636,12 @@ func (s *readsForLong) Commit(ctx context.Context, ops ...store.Op) (store.Revis
 			<-s.reading
 		})
 	}
-	return s.Store.Commit(ctx, ops...)
+	return s.Shared.Commit(ctx, ops...)
 }
 
 func TestEngines11WhatWasReadBeforeIsNotToldAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := &readsForLong{Store: memory.NewShared().Join(), beginning: make(chan struct{}), reading: make(chan struct{}), goOn: make(chan struct{})}
+		st := &readsForLong{Shared: memory.NewShared().Join(), beginning: make(chan struct{}), reading: make(chan struct{}), goOn: make(chan struct{})}
 		e := rig.NewOn(t, st, conveyor.Options{}).MustStart()
 		e.Pipeline("d")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
