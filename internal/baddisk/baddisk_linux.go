@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -13,7 +15,12 @@ import (
 // Install puts judge between this process and its files, until the process ends. judge is called for one system call at
 // a time, while the caller of the system call waits. judge must not use files itself. It can use standard output and
 // can read files from start to end, because these use other system calls, which are not intercepted.
+//
+// Install returns an error if the process was not started by a command that [Prepare] has prepared.
 func Install(judge func(Call) syscall.Errno) error {
+	if !strings.Contains(os.Getenv("GODEBUG"), undisturbed) {
+		return fmt.Errorf("the process was started without %s: a call that a signal interrupts would be judged twice", undisturbed)
+	}
 	memory, err := os.Open("/proc/self/mem")
 	if err != nil {
 		return err
@@ -28,6 +35,19 @@ func Install(judge func(Call) syscall.Errno) error {
 	}
 	go serve(listener, memory, judge)
 	return nil
+}
+
+// undisturbed keeps the runtime from sending signals to its threads. When a signal arrives while the kernel waits for the
+// answer to a call, the kernel drops the answer and makes the call again, and neither side can tell.
+const undisturbed = "asyncpreemptoff=1"
+
+// Prepare prepares the command of a process that calls [Install]. Prepare must be called after cmd.Env is set.
+func Prepare(cmd *exec.Cmd) {
+	options := undisturbed
+	if set := os.Getenv("GODEBUG"); set != "" {
+		options = set + "," + undisturbed
+	}
+	cmd.Env = append(cmd.Environ(), "GODEBUG="+options)
 }
 
 // These constants of the kernel's headers are not in package syscall.
@@ -103,7 +123,7 @@ func serve(listener uintptr, memory *os.File, judge func(Call) syscall.Errno) {
 		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, listener, receiveNotice, uintptr(unsafe.Pointer(&n)))
 		switch errno {
 		case 0:
-		case syscall.EINTR, syscall.ENOENT: // a signal in this thread or in the caller's; the call is repeated
+		case syscall.EINTR:
 			continue
 		default:
 			panic(errno)
@@ -117,7 +137,7 @@ func serve(listener uintptr, memory *os.File, judge func(Call) syscall.Errno) {
 			r.errno = -int32(errno)
 		}
 		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, listener, sendAnswer, uintptr(unsafe.Pointer(&r)))
-		if errno != 0 && errno != syscall.ENOENT {
+		if errno != 0 {
 			panic(errno)
 		}
 	}

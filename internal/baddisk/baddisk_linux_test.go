@@ -4,7 +4,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -13,18 +15,63 @@ import (
 	"github.com/conveyor-go/conveyor/internal/baddisk"
 )
 
-func TestACallGetsTheAnswerThatTheTestGives(t *testing.T) {
+// inChild reports whether this process may install the filter. If not, inChild runs the test in a process that may.
+func inChild(t *testing.T) bool {
 	const variable = "CONVEYOR_BADDISK_TEST"
-	path := filepath.Join(t.TempDir(), "file")
-	if os.Getenv(variable) == "" {
-		self, err := os.Executable()
-		require.NoError(t, err)
-		cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), variable+"=1")
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, string(out))
+	if os.Getenv(variable) != "" {
+		return true
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), variable+"=1")
+	baddisk.Prepare(cmd)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	return false
+}
+
+func TestAProcessThatIsNotPreparedIsRefused(t *testing.T) {
+	t.Setenv("GODEBUG", "")
+	require.ErrorContains(t, baddisk.Install(nil), "asyncpreemptoff=1")
+}
+
+// TestACallIsJudgedOnce has the runtime preempt all goroutines again and again. By default, it does so with signals.
+func TestACallIsJudgedOnce(t *testing.T) {
+	if !inChild(t) {
 		return
 	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	require.NoError(t, err)
+	var judged atomic.Int64
+	require.NoError(t, baddisk.Install(func(baddisk.Call) syscall.Errno {
+		if judged.Add(1)%2 == 0 {
+			return syscall.EIO
+		}
+		return baddisk.Done
+	}))
+	var done atomic.Bool
+	defer done.Store(true)
+	go func() {
+		for !done.Load() {
+			runtime.GC()
+		}
+	}()
+	for n := int64(1); n <= 5000; n++ {
+		if err := f.Sync(); n%2 == 0 {
+			require.ErrorIs(t, err, syscall.EIO, "call %d", n)
+		} else {
+			require.NoError(t, err, "call %d", n)
+		}
+		require.Equal(t, n, judged.Load())
+	}
+}
+
+func TestACallGetsTheAnswerThatTheTestGives(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	path := filepath.Join(t.TempDir(), "file")
 	f, err := os.Create(path)
 	require.NoError(t, err)
 	var mu sync.Mutex

@@ -61,6 +61,7 @@ func runChild(t *testing.T, name, path string, env ...string) (said string) {
 	t.Helper()
 	cmd := childCommand(t, name, path)
 	cmd.Env = append(cmd.Env, env...)
+	baddisk.Prepare(cmd)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Run(), &out)

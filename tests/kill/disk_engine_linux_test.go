@@ -46,6 +46,7 @@ func onBadDisk(t *testing.T, name string, attr *syscall.SysProcAttr) {
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestDiskChild$", "-test.v", "-test.timeout=9m")
 	cmd.Env = append(os.Environ(), diskEnv+"="+name, "TMPDIR="+t.TempDir())
+	baddisk.Prepare(cmd)
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
