@@ -64,8 +64,8 @@ func (l *Ledger) FindOut(ctx context.Context, ops []store.Op, unknown error) (st
 		}
 		r, err := l.Store.Get(ctx, op.Key())
 		switch {
-		case errors.Is(err, store.ErrNotFound) && writtenOver:
-			return 0, unknown // it was never written, or it has been removed since
+		case errors.Is(err, store.ErrNotFound) && (writtenOver || resource != 0):
+			return 0, unknown // it was never written, or it has been removed since, perhaps after the resource was read
 		case errors.Is(err, store.ErrNotFound) && op.Holds(0), err == nil && op.Holds(r.Revision):
 			return 0, fmt.Errorf("%w: %w", ErrNotCommitted, TextOnly(unknown))
 		case err == nil && string(r.Value) == string(op.Value()) && isResource(op):

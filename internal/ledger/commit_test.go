@@ -29,6 +29,20 @@ func (f forgetful) Commit(ctx context.Context, ops ...store.Op) (store.Revision,
 	return 0, errUnknown
 }
 
+// afterRead is a store in which something happens each time that a record was found.
+type afterRead struct {
+	store.Store
+	then func()
+}
+
+func (a afterRead) Get(ctx context.Context, key string) (store.Record, error) {
+	r, err := a.Store.Get(ctx, key)
+	if err == nil {
+		a.then()
+	}
+	return r, err
+}
+
 func TestFindOut(t *testing.T) {
 	const (
 		happened = iota
@@ -89,6 +103,9 @@ func TestFindOut(t *testing.T) {
 		{"the resource was removed, and its generation with it", []string{resource}, func(rev store.Revision) []store.Op {
 			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent()}
 		}, true, func(b *book) { b.remove(resource, revision) }, unknown},
+		{"the resource is removed with its generation after it was read", []string{resource}, func(rev store.Revision) []store.Op {
+			return []store.Op{store.Put(resource, []byte("new")).If(rev), store.Put(revision, []byte("spec")).IfAbsent()}
+		}, true, func(b *book) { b.Store = afterRead{b.Store, func() { b.remove(resource, revision) }} }, unknown},
 		{"the resource was written over, and no generation came with it", []string{resource}, func(rev store.Revision) []store.Op {
 			return []store.Op{store.Put(resource, []byte("new")).If(rev)}
 		}, true, func(b *book) { b.put(resource, []byte("other")) }, unknown},
