@@ -323,14 +323,19 @@ const enough = 2000
 var (
 	again = flag.Uint64("history", 0, "the seed of the history that TestOneHistory plays")
 	times = flag.Int("history.times", 100, "how often it does so")
+	mates = flag.Bool("history.engines", false, "play the history of this seed with several engines")
 )
 
 // TestOneHistory plays one history many times, since what is under way at once comes in one order or another.
 func TestOneHistory(t *testing.T) {
+	require := requireSound
+	if *mates {
+		require = requireSharedSound
+	}
 	var tally tally
 	defer func() { t.Log(tally.summary()) }()
 	for range *times {
-		requireSound(t, *again, &tally)
+		require(t, *again, &tally)
 	}
 }
 
