@@ -32,6 +32,7 @@ type decision struct {
 	events    []Event         // returned by listEvents
 	leftovers int32           // runner.leftovers when the decision was made
 	t         *run.Transition // nil until the decision is made
+	asked     error           // the cause with which attempts must end, if somebody has asked during the commit that the run end
 }
 
 // decisions holds decisions for reuse, because every step of every run needs a decision.

@@ -276,7 +276,8 @@ func askedStop(before, now *record.Run) error {
 
 // settled finds out whether a commit has happened whose outcome was unknown, and that another write of the record of the run makes
 // look like a conflict: anybody can write a request into that record, but only the owner raises the turn. It returns the run as it is
-// on record now. It returns errMoved if the commit has made the run, and the run has gone on without this engine.
+// on record now. It returns errMoved if the commit has made the run, and the run has gone on without this engine, and an error that wraps
+// [store.ErrUnknown] if a record cannot be read.
 func (q requests) settled(d *decision, conflict error) (*record.RunState, error) {
 	if !ledger.IsOverwritten(conflict) {
 		return nil, conflict // nothing was written
@@ -286,10 +287,10 @@ func (q requests) settled(d *decision, conflict error) (*record.RunState, error)
 	switch {
 	case errors.Is(err, store.ErrNotFound) && d.creates:
 		return nil, errMoved // it has ended, and was removed
-	case err != nil && d.creates:
-		return nil, fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(err))
-	case err != nil:
+	case errors.Is(err, store.ErrNotFound):
 		return nil, conflict
+	case err != nil:
+		return nil, unsettled(err)
 	case rec.Turn != t.Rec().Turn || rec.Owner != t.Rec().Owner || rec.Claims != t.Rec().Claims:
 		if d.creates {
 			return nil, errMoved // no other commit makes a run with this id
@@ -298,7 +299,24 @@ func (q requests) settled(d *decision, conflict error) (*record.RunState, error)
 	case !d.creates && t.Rec().Turn == r.held.Run.Rec.Turn:
 		return nil, conflict
 	}
-	return q.sched.ledger.Run(q.sched.base, r.ID)
+	now, err := q.sched.ledger.Run(q.sched.base, r.ID)
+	switch {
+	case errors.Is(err, ErrNotFound) && d.creates:
+		return nil, errMoved
+	case errors.Is(err, ErrNotFound):
+		return nil, conflict
+	case err != nil:
+		return nil, unsettled(err)
+	}
+	return now, nil
+}
+
+// unsettled returns the error for a commit of which nobody knows whether it has happened, because a record could not be read.
+func unsettled(read error) error {
+	if ledger.Permanent(read) {
+		return fmt.Errorf("%w (reading back: %w)", store.ErrUnknown, read)
+	}
+	return fmt.Errorf("%w: %w", store.ErrUnknown, ledger.TextOnly(read))
 }
 
 // errMoved means that a run was made, and that this engine no longer knows what has become of it.

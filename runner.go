@@ -366,17 +366,7 @@ func (d *decision) commit() error {
 	if (d.part.divisible || d.t.Logged() > 0) && s.accepts != (store.Limits{}) && s.accepts.Check(ops) != nil {
 		return errTooMuch
 	}
-	rev, err := s.ledger.Commit(s.base, ops)
-	for pause := firstDelay; errors.Is(err, store.ErrUnknown) && !ledger.Permanent(err); pause = min(2*pause, longestDelay) {
-		if !s.sleep(pause) {
-			return err
-		}
-		rev, err = s.ledger.FindOut(s.base, ops, err)
-	}
-	var now *record.RunState // as it is on record, if that is not what this decision has made of it
-	if s.fleet != nil && errors.Is(err, store.ErrConflict) {
-		now, err = s.fleet.requests().settled(d, err)
-	}
+	rev, now, err := d.write(ops)
 	if err != nil {
 		return err
 	}
@@ -385,9 +375,26 @@ func (d *decision) commit() error {
 	}
 	d.t.Committed(rev)
 	if now != nil {
+		d.asked = askedStop(d.t.Rec(), &now.Rec)
 		d.runner.hold(now)
 	}
 	return nil
+}
+
+// write makes the commit of a transition, and tries until it knows the outcome or the engine stops. now is the run as it is on record,
+// if the run was written again since, and nil otherwise.
+func (d *decision) write(ops []store.Op) (rev store.Revision, now *record.RunState, err error) {
+	s := d.host.s
+	rev, err = s.ledger.Commit(s.base, ops)
+	for pause := firstDelay; ; pause = min(2*pause, longestDelay) {
+		if s.fleet != nil && errors.Is(err, store.ErrConflict) {
+			now, err = s.fleet.requests().settled(d, err)
+		}
+		if !errors.Is(err, store.ErrUnknown) || ledger.Permanent(err) || !s.sleep(pause) {
+			return rev, now, err
+		}
+		rev, err = s.ledger.FindOut(s.base, ops, err)
+	}
 }
 
 // dispatch carries out a committed transition, and gives the attempts that start to workers. If the caller is a worker
@@ -412,6 +419,11 @@ func (d *decision) dispatch(again bool) (next *attempt) {
 	d.log()
 	for _, a := range stopped {
 		a.End(t.Stop())
+	}
+	if d.asked != nil {
+		for _, a := range d.runner.underWay() {
+			a.End(d.asked)
+		}
 	}
 	d.suspend(inFlight, again)
 	s.answer(d.inbox, nil) // after suspend, so that a caller that gets its answer finds the run where it now belongs

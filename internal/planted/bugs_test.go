@@ -15,7 +15,7 @@ var bugs = []bug{
 	{
 		name: "a step is started before its start is on record",
 		file: "runner.go",
-		old:  "	rev, err := s.ledger.Commit(s.base, ops)\n",
+		old:  "	rev, err = s.ledger.Commit(s.base, ops)\n",
 		new: `	if $BUG && len(d.in.Outcomes) > 0 {
 		for k, i := range d.t.Starts() {
 			rec := d.t.Rec()
@@ -26,7 +26,7 @@ var bugs = []bug{
 			_, _ = d.host.taken[k].driver.impl.Reconcile(context.Background(), req)
 		}
 	}
-	rev, err := s.ledger.Commit(s.base, ops)
+	rev, err = s.ledger.Commit(s.base, ops)
 `,
 		in: "tests/crash", by: everyCommit + "five_steps", says: "called though it is finished",
 	},
@@ -338,6 +338,36 @@ var bugs = []bug{
 		old:  "		keys = needs(state())\n",
 		new:  "		if !$BUG {\n			keys = needs(state())\n		}\n",
 		in:   "tests/engines", by: oneGoesWrong, says: "FAIL",
+	},
+	{
+		name: "rule 17, a request that comes during a commit whose answer is lost does not reach the driver",
+		file: "runner.go",
+		old:  "		d.asked = askedStop(d.t.Rec(), &now.Rec)\n",
+		new: `		if !$BUG {
+			d.asked = askedStop(d.t.Rec(), &now.Rec)
+		}
+`,
+		in: "tests/engines", by: "TestEngines17ARequestDuringACommitWhoseAnswerIsLost", says: "has not ended",
+	},
+	{
+		name: "rule 17, a read that fails makes a commit that has happened an error",
+		file: "requests.go",
+		old:  "		return nil, unsettled(err)\n	}\n	return now, nil\n",
+		new: `		if $BUG {
+			return nil, err
+		}
+		return nil, unsettled(err)
+	}
+	return now, nil
+`,
+		in: "tests/engines", by: "TestEngines17ARequestDuringACommitWhoseAnswerIsLost", says: "a bad day",
+	},
+	{
+		name: "a generation that was removed while the engine reads back never was",
+		file: "internal/ledger/commit.go",
+		old:  "		case errors.Is(err, store.ErrNotFound) && (writtenOver || resource != 0):\n",
+		new:  "		case errors.Is(err, store.ErrNotFound) && (writtenOver || resource != 0 && !$BUG):\n",
+		in:   "internal/ledger", by: "TestFindOut", says: "Should be",
 	},
 	{
 		name: "rule 5, the listeners of an engine that is down are forgotten",

@@ -445,6 +445,91 @@ func TestEngines17ALateCommitIsNoBusyLoop(t *testing.T) {
 	}
 }
 
+// TestEngines17ARequestDuringACommitWhoseAnswerIsLost has another engine cancel a run after the commit that makes it, begins it, or begins
+// its second step, and before the owner knows that the commit has happened. Each read by which the owner finds out fails in turn.
+func TestEngines17ARequestDuringACommitWhoseAnswerIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		mark  string
+		busy  time.Duration // how long the only worker has something else to do
+		steps []string
+	}{
+		"the run is made":      {`"phase":"running"`, 0, []string{"b"}},
+		"a queued run begins":  {`"phase":"running"`, time.Second, []string{"b"}},
+		"its next step begins": {`"output":"made"`, 0, []string{"a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 1
+			for cancelsUnawares(t, c.mark, c.busy, n, c.steps...) && !t.Failed() {
+				n++
+			}
+			require.Greater(t, n, 4)
+		})
+	}
+}
+
+// cancelsUnawares cancels a run after the first commit that has the mark in one of its values. It has the nth read fail from there on,
+// and reports whether there were as many.
+func cancelsUnawares(t *testing.T, mark string, busy time.Duration, n int, steps ...string) (reached bool) {
+	t.Run(fmt.Sprint("read ", n), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			disk := memory.NewShared()
+			first, o := startOdd(t, disk, conveyor.Options{Workers: 1}, map[string]rig.Func{
+				"busy": func(context.Context, *conveyor.Request) (conveyor.Result, error) {
+					time.Sleep(busy)
+					return conveyor.Done(), nil
+				},
+				"a": rig.Always(conveyor.DoneWith("made"), nil),
+				"b": func(ctx context.Context, _ *conveyor.Request) (conveyor.Result, error) {
+					<-ctx.Done()
+					return conveyor.Done(), context.Cause(ctx)
+				},
+			})
+			second, _ := startOdd(t, disk, conveyor.Options{}, nil)
+			require.NoError(t, first.SavePipeline(t.Context(), rig.PipelineOf(steps...)))
+			other := rig.PipelineOf("busy")
+			other.Name = "other"
+			require.NoError(t, first.SavePipeline(t.Context(), other))
+			time.Sleep(5 * lease)
+			if busy > 0 {
+				_, err := first.Apply(t.Context(), rig.Along("other", "y"))
+				require.NoError(t, err)
+				synctest.Wait()
+			}
+
+			var lost, told atomic.Bool
+			var reads atomic.Int64
+			o.onCommit(func(ops []store.Op) error {
+				marked := func(op store.Op) bool { return strings.Contains(string(op.Value()), mark) }
+				if !slices.ContainsFunc(ops, marked) || !lost.CompareAndSwap(false, true) {
+					return nil
+				}
+				_, err := o.Store.Commit(t.Context(), ops...)
+				require.NoError(t, err)
+				i := slices.IndexFunc(ops, func(op store.Op) bool { return strings.HasPrefix(op.Key(), "run/") })
+				require.NoError(t, second.Cancel(t.Context(), strings.TrimPrefix(ops[i].Key(), "run/"), "stop it"))
+				told.Store(true)
+				return fmt.Errorf("%w: it has happened", store.ErrUnknown)
+			})
+			fail := func(string) error {
+				if told.Load() && reads.Add(1) == int64(n) {
+					return errors.New("a bad day")
+				}
+				return nil
+			}
+			o.onGet(fail)
+			o.onList(fail)
+			run, err := first.Apply(t.Context(), rig.Object("x", 1))
+			require.NoError(t, err)
+			ended := untilEnded(t, second, run.ID, time.Minute)
+			require.True(t, told.Load())
+			require.Equal(t, conveyor.StateCanceled, ended.State)
+			require.Equal(t, "stop it", ended.Reason)
+			reached = reads.Load() >= int64(n)
+		})
+	})
+	return reached
+}
+
 func lateOutcomes(t *testing.T, late string, answer func() rig.Func) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := memory.NewShared()
