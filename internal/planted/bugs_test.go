@@ -367,7 +367,7 @@ var bugs = []bug{
 		file: "internal/ledger/commit.go",
 		old:  "		case errors.Is(err, store.ErrNotFound) && (writtenOver || resource != 0):\n",
 		new:  "		case errors.Is(err, store.ErrNotFound) && (writtenOver || resource != 0 && !$BUG):\n",
-		in:   "internal/ledger", by: "TestFindOut", says: "Should be",
+		in:   "internal/ledger", by: "TestFindOut", says: "removed_with_its_generation_after_it_was_read",
 	},
 	{
 		name: "rule 5, the listeners of an engine that is down are forgotten",
