@@ -117,7 +117,7 @@ type Store interface {
 	//
 	// Concurrent commits behave as if they had come one after the other. Commit keeps no reference to the values in
 	// ops. If there are no ops, or only Checks, nothing is written, and Commit returns a revision that is not smaller than
-	// that of any commit that had returned before, and not greater than that of the newest commit that has begun.
+	// that of any commit that had returned before, and smaller than that of every commit that begins afterwards.
 	Commit(ctx context.Context, ops ...Op) (Revision, error)
 
 	// Close releases the store. It waits for calls that have begun. It does not wait for the body of a range, which can

@@ -111,6 +111,18 @@ func commit(t testing.TB, s store.Store, ops ...store.Op) store.Revision {
 	return rev
 }
 
+// between commits ops that write nothing, and expects a revision that is not smaller than newest, and smaller than that of a commit
+// afterwards. It returns the latter.
+func between(t testing.TB, s store.Store, newest store.Revision, ops ...store.Op) (next store.Revision) {
+	t.Helper()
+	got := commit(t, s, ops...)
+	next = commit(t, s, store.Put("next", nil))
+	if got < newest || got >= next {
+		t.Fatalf("a commit that writes nothing returned revision %d, want one from %d on and below %d, which the next commit has", got, newest, next)
+	}
+	return next
+}
+
 // refused commits ops and expects an error that wraps want.
 func refused(t testing.TB, s store.Store, want error, ops ...store.Op) {
 	t.Helper()

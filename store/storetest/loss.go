@@ -82,6 +82,7 @@ var lossClaims = []claim{
 
 	{"a watch misses nothing although answers get lost", func(t testing.TB, h Harness) {
 		both := openHandles(t, h)
+		rev := commit(t, both[0])
 		heal := h.Lose(t, both[0])
 		concurrently(workers, func(w int) {
 			for i := range rounds {
@@ -91,7 +92,7 @@ var lossClaims = []claim{
 		heal()
 		settle(both[0])
 		last := commit(t, both[1], store.Put("last", nil))
-		wantChanged(t, watchUntil(t, both[0], "", 0, last), listKeys(t, both[1], store.Query{})...)
+		wantChanged(t, watchUntil(t, both[0], "", rev, last), listKeys(t, both[1], store.Query{})...)
 	}},
 }
 
