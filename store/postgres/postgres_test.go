@@ -105,7 +105,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 		require.NoError(t, err)
 		return s
 	})
-	h.Lose = func(testing.TB, store.Store) (heal func()) { return p.lose() }
+	h.Lose = func(testing.TB, store.Store) (heal func()) { return p.Lose() }
 	storetest.Run(t, h)
 }
 

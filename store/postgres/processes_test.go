@@ -18,9 +18,7 @@ type link struct {
 	schema string
 }
 
-func (l link) Place() string       { return l.schema + "\n" + l.dsn }
-func (l link) SetAway(away bool)   { l.setAway(away) }
-func (l link) Lose() (heal func()) { return l.lose() }
+func (l link) Place() string { return l.schema + "\n" + l.dsn }
 
 // processesOn starts processes on a store in a schema of its own. Their leases are as short as can be, unless c says otherwise.
 func processesOn(t *testing.T, server server, n int, c processes.Config) *processes.World {
