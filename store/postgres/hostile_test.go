@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/load"
 	"github.com/conveyor-go/conveyor/internal/pgserver"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
@@ -58,13 +59,13 @@ func TestStoreKeepsTheContractForAHostileRole(t *testing.T) {
 	opts := postgres.Options{PruneEvery: -1}
 	require.NoError(t, postgres.Migrate(t.Context(), user, opts))
 	a, b := open(t, user, opts), open(t, user, opts)
-	watch := startWatch(t, a)
-	l := startLoad(t, a, b)
-	l.await(t, int64(testenv.Some(t, 50, 2000)))
-	l.end(t, b)
+	watch := load.Watch(t, a)
+	l := load.Start(t, a, b)
+	l.Await(t, int64(testenv.Some(t, 50, 2000)))
+	l.End(t, b)
 	_, err := a.Commit(t.Context(), store.Check("count", 0))
 	require.ErrorIs(t, err, store.ErrConflict)
-	watch.end(t, a)
+	watch.End(t, a)
 	health, err := a.Health(t.Context())
 	require.NoError(t, err)
 	require.Len(t, health.Tables, 3)
@@ -136,8 +137,8 @@ func TestStoreWorksBehindPgbouncerInTransactionMode(t *testing.T) {
 	a := open(t, dsn, opts)
 	opts.NoNotify = true
 	b := open(t, dsn, opts)
-	watch, other, third := startWatch(t, a), startWatch(t, b), startWatch(t, open(t, dsn, deaf))
-	l := startLoad(t, a, b)
+	watch, other, third := load.Watch(t, a), load.Watch(t, b), load.Watch(t, open(t, dsn, deaf))
+	l := load.Start(t, a, b)
 	var readers sync.WaitGroup
 	for range 10 { // more than pgbouncer has connections
 		readers.Go(func() {
@@ -151,11 +152,11 @@ func TestStoreWorksBehindPgbouncerInTransactionMode(t *testing.T) {
 		})
 	}
 	readers.Wait()
-	l.await(t, 50)
-	l.end(t, b)
-	watch.end(t, a)
-	other.end(t, b)
-	third.end(t, b)
+	l.Await(t, 50)
+	l.End(t, b)
+	watch.End(t, a)
+	other.End(t, b)
+	third.End(t, b)
 }
 
 func TestStoreKeepsTheContractBehindPgbouncer(t *testing.T) {

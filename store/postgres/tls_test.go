@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/load"
 	"github.com/conveyor-go/conveyor/internal/pgserver"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
@@ -50,10 +51,10 @@ func TestAStoreOverTLS(t *testing.T) {
 	dsn := "host=" + secureAddress + " port=5432 user=conveyor dbname=postgres application_name=secure sslmode="
 	opts := ownSchema(t, dsn+"verify-full sslrootcert="+root)
 	s := open(t, dsn+"verify-full sslrootcert="+root, opts)
-	seen := startWatch(t, s)
+	seen := load.Watch(t, s)
 	_, err = s.Commit(t.Context(), store.Put("a", nil))
 	require.NoError(t, err)
-	seen.end(t, s)
+	seen.End(t, s)
 	var plain, secure int
 	require.NoError(t, connect(t, c.DSN()).QueryRow(t.Context(), `select count(*) filter (where not ssl), count(*) filter (where ssl)
 		from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'secure'`).Scan(&plain, &secure))
