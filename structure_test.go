@@ -60,12 +60,14 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/invariant", "internal/plan internal/record internal/shortlived store"},
 	{"internal/rig", ". internal/invariant internal/record internal/shortlived store store/memory"},
 	{"internal/pgserver", ""},
+	{"internal/badnet", ""},
+	{"internal/load", "internal/testenv store"},
 	{"tests/processes", ". internal/invariant internal/record store"},
 	{"internal/reliability", ""},
 }
 
 // forTests are the packages that no program links: only _test.go files, and each other, import them.
-var forTests = []string{"internal/testenv", "internal/baddisk", "internal/rig", "internal/invariant", "internal/planted", "internal/pgserver", "internal/reliability", "store/storetest", "tests/processes"}
+var forTests = []string{"internal/testenv", "internal/baddisk", "internal/badnet", "internal/load", "internal/rig", "internal/invariant", "internal/planted", "internal/pgserver", "internal/reliability", "store/storetest", "tests/processes"}
 
 // goFile is a Go file of this module.
 type goFile struct {
