@@ -62,7 +62,7 @@ var mayImport = []struct{ name, imports string }{
 	{"internal/pgserver", ""},
 	{"internal/badnet", ""},
 	{"internal/load", "internal/testenv store"},
-	{"tests/processes", ". internal/invariant internal/record store"},
+	{"tests/processes", ". internal/invariant internal/record internal/testenv store"},
 	{"internal/reliability", ""},
 }
 

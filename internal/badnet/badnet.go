@@ -20,6 +20,7 @@ type Proxy struct {
 	network, server string
 	lossy           atomic.Bool // connections break now and then
 	vanishes        atomic.Bool // the server is away from its next answer on, which does not arrive
+	mute            atomic.Bool // answers do not arrive
 
 	mu    sync.Mutex // guards the fields below
 	pairs map[*pair]bool
@@ -96,6 +97,9 @@ func (a answers) Write(data []byte) (int, error) {
 	if a.p.vanishes.Swap(false) {
 		a.p.SetAway(true)
 	}
+	if a.p.mute.Load() {
+		return len(data), nil
+	}
 	if a.p.breaks() {
 		return 0, io.ErrClosedPipe
 	}
@@ -153,3 +157,9 @@ func (p *Proxy) SetAway(away bool) {
 
 // VanishAtNextAnswer makes the server be away from its next answer on, which does not arrive.
 func (p *Proxy) VanishAtNextAnswer() { p.vanishes.Store(true) }
+
+// Mute keeps answers from arriving, while requests do. A connection that was muted must be cut.
+func (p *Proxy) Mute() (unmute func()) {
+	p.mute.Store(true)
+	return func() { p.mute.Store(false) }
+}

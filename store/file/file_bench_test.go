@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/conveyor-go/conveyor/internal/load"
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/file"
 )
@@ -32,38 +31,11 @@ func BenchmarkSync(b *testing.B) {
 	}
 }
 
-// BenchmarkCommit measures commits of several concurrent callers. Each commit has three small puts and a condition. One
-// operation is one commit.
+// BenchmarkCommit measures commits of several concurrent callers.
 func BenchmarkCommit(b *testing.B) {
 	for _, callers := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			s := open(b, filepath.Join(b.TempDir(), "store.db"))
-			var (
-				next  atomic.Int64
-				group sync.WaitGroup
-				value = make([]byte, 150)
-				turns = make(chan struct{}, callers)
-			)
-			for range callers {
-				group.Go(func() {
-					for range turns {
-						n := next.Add(1)
-						_, err := s.Commit(b.Context(),
-							store.Put(fmt.Sprintf("run/%012d", n), value).IfAbsent(),
-							store.Put(fmt.Sprintf("step/%012d/1", n), value),
-							store.Put(fmt.Sprintf("unfinished/%012d", n), nil))
-						if err != nil {
-							b.Error(err)
-						}
-					}
-				})
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				turns <- struct{}{}
-			}
-			close(turns)
-			group.Wait()
+			load.Commits(b, open(b, filepath.Join(b.TempDir(), "store.db")), callers)
 		})
 	}
 }

@@ -2,55 +2,21 @@ package postgres_test
 
 import (
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
-	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/internal/load"
 	"github.com/conveyor-go/conveyor/store/postgres"
 )
 
-// BenchmarkCommit measures commits of several concurrent callers on a server that syncs. Each commit has three puts of 150 to 400
-// bytes, a condition of a put, and a check. One operation is one commit.
+// BenchmarkCommit measures commits of several concurrent callers on a server that syncs.
 func BenchmarkCommit(b *testing.B) {
 	for _, callers := range []int{1, 64, 512} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			server := needServer(b)
-			opts := newSchema(b, server.dsn)
-			s := open(b, server.dsn, opts)
-			pipeline, err := s.Commit(b.Context(), store.Put("pipeline/1", make([]byte, 300)))
-			require.NoError(b, err)
+			s := open(b, server.dsn, newSchema(b, server.dsn))
 			before := postgres.Groups(s)
-			var (
-				next  atomic.Int64
-				group sync.WaitGroup
-				turns = make(chan struct{}, callers)
-			)
-			for range callers {
-				group.Go(func() {
-					for range turns {
-						n := next.Add(1)
-						_, err := s.Commit(b.Context(),
-							store.Put(fmt.Sprintf("run/%012d", n), make([]byte, 400)).IfAbsent(),
-							store.Put(fmt.Sprintf("step/%012d/1", n), make([]byte, 250)),
-							store.Put(fmt.Sprintf("~own/%012d", n), make([]byte, 150)),
-							store.Check("pipeline/1", pipeline))
-						if err != nil {
-							b.Error(err)
-						}
-					}
-				})
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				turns <- struct{}{}
-			}
-			close(turns)
-			group.Wait()
+			load.Commits(b, s, callers)
 			b.ReportMetric(float64(b.N)/float64(postgres.Groups(s)-before), "commits/group")
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
 		})
 	}
 }

@@ -52,12 +52,7 @@ func TestProcessesGoOnWhateverHappensToThem(t *testing.T) {
 		}
 	}
 	w.Faults(faults, restart)
-	seen := w.Rest()
-	t.Log(seen)
-	testenv.Figure(t, "%d faults of processes with an engine each and of their server; %d runs, %d calls of drivers, %d of which came to another process; "+
-		"%d applies, %d deletions, %d signals acknowledged, 0 lost; 0 stale writes in %d checkpoints and %d log lines",
-		faults, seen["runs"], seen["calls"], seen["calls that came to another process"], seen["acked: apply"], seen["acked: delete"],
-		seen["acked: signal"], seen["checkpoints seen"], seen["log lines"])
+	w.FigureFaults(faults, "their server")
 }
 
 // TestAServerThatIsAwayForThreeLeasesChangesNothing keeps all processes from the server. When it is back, each goes on with what it had.
@@ -65,17 +60,9 @@ func TestAServerThatIsAwayForThreeLeasesChangesNothing(t *testing.T) {
 	testenv.Rare(t)
 	w := processesOn(t, needServer(t), 3, processes.Config{
 		Clients: 3, Kinds: []string{"line", "graph", "limited"},
-		Lease: 2 * time.Second, // so that a process that waits for a processor is not taken for dead
+		Lease: 2 * time.Second,
 	})
-	const times = 3
-	for range times {
-		applies := w.Acknowledged("apply")
-		w.RequireNothingTakenOver(w.AllAway)
-		require.Eventually(t, func() bool { return w.Acknowledged("apply") > applies+20 }, time.Minute, 10*time.Millisecond)
-	}
-	seen := w.Rest()
-	testenv.Figure(t, "the server away for three leases %d times, for three processes: 0 engines taken for dead, 0 deaths counted, %d runs, %d calls cut short and made again",
-		times, seen["runs"], seen["calls resumed"])
+	w.AwayTimes(3)
 }
 
 // TestFiveDriversInFiveProcesses has the drivers of the docker pipeline in a process each. Any of them is killed, and started again.

@@ -6,8 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/conveyor-go/conveyor/store"
 	"github.com/stretchr/testify/require"
+
+	"github.com/conveyor-go/conveyor/internal/testenv"
+	"github.com/conveyor-go/conveyor/store"
 )
 
 // The kinds of faults.
@@ -142,6 +144,30 @@ func (w *World) RequireNothingTakenOver(do func()) {
 		require.NoError(t, err)
 		require.NotContains(t, string(r.Value), `"crashes"`, r.Key)
 	}
+}
+
+// AwayTimes has all processes cut off for three leases, some times, and requires each time that nothing is taken over, and that all go on with what
+// they had. Their leases must be long enough that a process which waits for a processor is not taken for dead.
+func (w *World) AwayTimes(times int) {
+	w.t.Helper()
+	for range times {
+		applies := w.Acknowledged("apply")
+		w.RequireNothingTakenOver(w.AllAway)
+		require.Eventually(w.t, func() bool { return w.Acknowledged("apply") > applies+20 }, time.Minute, 10*time.Millisecond)
+	}
+	seen := w.Rest()
+	testenv.Figure(w.t, "the servers away for three leases %d times, for %d processes: 0 engines taken for dead, 0 deaths counted, %d runs, %d calls cut short and made again",
+		times, len(w.processes), seen["runs"], seen["calls resumed"])
+}
+
+// FigureFaults says what a number of faults has done to the processes and their servers, which rest now.
+func (w *World) FigureFaults(faults int, servers string) {
+	seen := w.Rest()
+	w.t.Log(seen)
+	testenv.Figure(w.t, "%d faults of processes with an engine each and of %s; %d runs, %d calls of drivers, %d of which came to another process; "+
+		"%d applies, %d deletions, %d signals acknowledged, 0 lost; 0 stale writes in %d checkpoints and %d log lines",
+		faults, servers, seen["runs"], seen["calls"], seen["calls that came to another process"], seen["acked: apply"], seen["acked: delete"],
+		seen["acked: signal"], seen["checkpoints seen"], seen["log lines"])
 }
 
 // engines returns the ids of the engines on record, which must be live.
