@@ -23,6 +23,8 @@ var mayImport = []struct{ name, imports string }{
 	{"store", ""},
 	{"store/internal/keyrange", "store"},
 	{"store/internal/groupcommit", "store"},
+	{"store/internal/again", "store"},
+	{"store/internal/gate", "store"},
 	{"store/memory", "store store/internal/keyrange"},
 	{"store/file", "store store/internal/groupcommit store/internal/keyrange"},
 	{"store/storetest", "store"},

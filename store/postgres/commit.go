@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/again"
 	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 )
 
@@ -90,9 +91,9 @@ func (s *Store) carryOut(args arguments) (outcome, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	if err := s.settleDoubts(ctx); err != nil { // the server is away
-		return outcome{}, unavailable(err)
+		return outcome{}, again.Unavailable(err)
 	}
-	var wait pause
+	var wait again.Pause
 	var why error
 	for {
 		s.group++
@@ -118,8 +119,8 @@ func (s *Store) carryOut(args arguments) (outcome, error) {
 			return outcome{}, s.final(err)
 		}
 		why = telling(why, err)
-		if wait.next(ctx); ctx.Err() != nil {
-			return outcome{}, unavailable(why)
+		if wait.Next(ctx); ctx.Err() != nil {
+			return outcome{}, again.Unavailable(why)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func (s *Store) enqueued(ctx context.Context, prefix string, at int64, known *le
 		case <-time.After(left):
 		case <-ctx.Done():
 			return true
-		case <-s.closing.Done():
+		case <-s.gate.Closing.Done():
 			return true
 		}
 	}

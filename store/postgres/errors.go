@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/puddle/v2"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
 // SQLSTATE codes. Those that begin with CV are raised by the functions of schema.sql.
@@ -98,62 +98,17 @@ func telling(before, err error) error {
 	return err
 }
 
-func unavailable(err error) error { return fmt.Errorf("%w: %w", store.ErrUnavailable, err) }
-
-// The pauses between two attempts to reach the server. The longest one is a small part of the shortest lease that an engine can have: when
-// the server is back, no engine shall be taken for dead because it has tried a little later than another one.
-const (
-	firstPause   = 20 * time.Millisecond
-	longestPause = 150 * time.Millisecond
-
-	// longestListenPause is the longest one between two attempts to listen, which saves time alone.
-	longestListenPause = 5 * time.Second
-)
-
-// pause is how long to wait before the next attempt.
-type pause time.Duration
-
-// next waits, longer each time, until ctx ends at the latest.
-func (p *pause) next(ctx context.Context) { p.atMost(ctx, longestPause) }
-
-// atMost is next with another bound.
-func (p *pause) atMost(ctx context.Context, longest time.Duration) {
-	*p = min(max(2**p, pause(firstPause)), pause(longest))
-	timer := time.NewTimer(time.Duration(*p)/2 + rand.N(time.Duration(*p)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
+// longestListenPause is the longest one between two attempts to listen, which saves time alone.
+const longestListenPause = 5 * time.Second
 
 // read calls fn until it succeeds, and no longer than the patience of the store. fn changes nothing, so that it can be called
 // again after a lost answer.
 func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) error {
-	limited, cancel := context.WithTimeout(ctx, s.opts.Patience)
-	defer cancel()
-	var wait pause
-	var why error
-	for {
-		// An attempt leaves time for another one, because a connection can be silent though the server answers others.
-		attempt, cancel := context.WithTimeout(limited, s.opts.Patience/3)
-		err := fn(attempt)
-		cancel()
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case !passing(err):
-			return s.final(err)
-		}
-		s.noteLoss(err)
-		why = telling(why, err)
-		if wait.next(limited); limited.Err() != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return unavailable(why)
-		}
-	}
+	return again.Tries{
+		Longest: s.opts.Patience / 3, Passing: passing, Final: s.final,
+		Failed: func(before, err error) error {
+			s.noteLoss(err)
+			return telling(before, err)
+		},
+	}.Until(ctx, time.Now().Add(s.opts.Patience), fn)
 }

@@ -41,10 +41,10 @@ func (s *Store) Health(ctx context.Context) (h Health, err error) {
 	if ctx.Err() != nil {
 		return h, context.Cause(ctx)
 	}
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return h, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	err = s.read(ctx, func(ctx context.Context) error {
 		h = Health{}
 		if err := s.overview(ctx, &h); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/conveyor-go/conveyor/store/internal/gate"
 	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 )
 
@@ -84,23 +85,22 @@ func OpenPool(ctx context.Context, pool *pgxpool.Pool, opts Options) (*Store, er
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace}
+	s := &Store{statements: newStatements(opts.Schema), opts: opts, pool: pool, wakes: newWakes(), tail: newTail(), settling: make(chan struct{}, 1), grace: grace, gate: gate.New()}
 	s.breaks.began = time.Now()
-	s.closing, s.close = context.WithCancel(context.Background())
 	if !opts.NoNotify {
 		s.channel, s.teller = channelOf(opts.Schema), newTeller()
 	}
 	_, _ = rand.Read(s.writer[:])
 	s.queue = groupcommit.New(groupcommit.Options{MaxBytes: maxBytes, MaxOps: maxOps, Disjoint: true}, s.commitGroup)
 	if err := s.read(ctx, s.begin); err != nil {
-		s.close()
+		s.gate.Close(func() {})
 		return nil, err
 	}
 	if s.teller != nil {
-		s.behind.Go(s.tellNowAndThen)
+		s.gate.Go(s.tellNowAndThen)
 	}
 	if opts.PruneEvery > 0 {
-		s.behind.Go(s.pruneNowAndThen)
+		s.gate.Go(s.pruneNowAndThen)
 	}
 	return s, nil
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/gate"
 	"github.com/conveyor-go/conveyor/store/internal/groupcommit"
 	"github.com/conveyor-go/conveyor/store/internal/keyrange"
 )
@@ -45,7 +46,7 @@ import (
 // Store is a handle of a shared store in a database. It implements [store.Store] and [store.Watcher]. Make one with [Open] or
 // [OpenPool]. All handles on one schema, in this process and in others, have the same records.
 type Store struct {
-	// Lock order: open, then settling.
+	// Lock order: gate, then settling.
 
 	statements
 	opts    Options
@@ -59,11 +60,7 @@ type Store struct {
 
 	explicit atomic.Bool // a call of a function has to say in which kind of transaction it is
 
-	closed  atomic.Bool     // written with open held
-	open    sync.RWMutex    // held for reading by every call, so that Close waits for the calls that have begun
-	closing context.Context // ends when Close begins; what runs in the background and Watch end with it
-	close   context.CancelFunc
-	behind  sync.WaitGroup // what runs in the background
+	gate *gate.Gate // Close waits for the calls that have begun
 
 	queue *groupcommit.Queue // the commits under way; the caller that carries out a group of them is the leader
 
@@ -102,16 +99,16 @@ func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
 	if ctx.Err() != nil {
 		return store.Record{}, context.Cause(ctx)
 	}
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return store.Record{}, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	return s.get(ctx, key)
 }
 
 // List implements [store.Store]. It reads about a megabyte, or 256 records, at a time.
 func (s *Store) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
-	alive := func() error { return s.alive(ctx) }
+	alive := func() error { return s.gate.Alive(ctx) }
 	fetch := func(page []store.Record, r keyrange.Range, limit int) ([]store.Record, bool, error) {
 		return s.page(ctx, page, r, limit)
 	}
@@ -129,10 +126,10 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	if !slices.ContainsFunc(ops, store.Op.Writes) {
 		return s.check(ctx, ops)
 	}
@@ -151,40 +148,13 @@ func (s *Store) Commit(ctx context.Context, ops ...store.Op) (store.Revision, er
 
 // Close implements [store.Store]. The records stay. A pool that the caller has made stays open.
 func (s *Store) Close() error {
-	s.close()
-	s.open.Lock()
-	defer s.open.Unlock()
-	if s.closed.Swap(true) {
-		return nil
-	}
-	s.behind.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), lastTell)
-	_ = s.tell(ctx)
-	cancel()
-	if s.ownPool {
-		s.pool.Close()
-	}
-	return nil
-}
-
-// enter keeps the store open until leave is called. It returns an error, and leave must not be called, if the store is closed.
-func (s *Store) enter() error {
-	s.open.RLock()
-	if s.closed.Load() {
-		s.open.RUnlock()
-		return store.ErrClosed
-	}
-	return nil
-}
-
-func (s *Store) leave() { s.open.RUnlock() }
-
-func (s *Store) alive(ctx context.Context) error {
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case s.closed.Load():
-		return store.ErrClosed
-	}
+	s.gate.Close(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lastTell)
+		_ = s.tell(ctx)
+		cancel()
+		if s.ownPool {
+			s.pool.Close()
+		}
+	})
 	return nil
 }

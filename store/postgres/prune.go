@@ -23,10 +23,10 @@ func (s *Store) Prune(ctx context.Context, age time.Duration) (removed int, err 
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return 0, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	return s.prune(ctx, age)
 }
 
@@ -51,11 +51,11 @@ func (s *Store) pruneNowAndThen() {
 		// The handles of a store begin at the same time when a program is installed anew everywhere.
 		timer := time.NewTimer(s.opts.PruneEvery/2 + rand.N(s.opts.PruneEvery))
 		select {
-		case <-s.closing.Done():
+		case <-s.gate.Closing.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
 		}
-		_, _ = s.prune(s.closing, s.opts.LogAge)
+		_, _ = s.prune(s.gate.Closing, s.opts.LogAge)
 	}
 }

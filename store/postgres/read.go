@@ -171,10 +171,10 @@ func asUnknown(err error) error {
 // page is a [keyrange.Fetch]. The records of both tables come in one order, because the transient ones lie in one piece
 // between others.
 func (s *Store) page(ctx context.Context, page []store.Record, r keyrange.Range, limit int) (_ []store.Record, more bool, err error) {
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return page, false, err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	for _, part := range parts(r) {
 		from := len(page)
 		err := s.read(ctx, func(ctx context.Context) (err error) {

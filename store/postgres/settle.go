@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
 // grace is how much longer than Patience a commit tries to find out what came of it. After that time the server has either
@@ -19,7 +21,7 @@ func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (ha
 	deadline = deadline.Add(s.grace)
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	var wait pause
+	var wait again.Pause
 	for {
 		call, cancel := context.WithTimeout(ctx, s.opts.Patience*2/3)
 		happened, done, err = s.callSettle(call, group, s.clock.at(deadline))
@@ -35,7 +37,7 @@ func (s *Store) settle(ctx context.Context, group int64, deadline time.Time) (ha
 		if errors.Is(err, errLost) {
 			s.breaks.note()
 		}
-		if wait.next(ctx); ctx.Err() != nil {
+		if wait.Next(ctx); ctx.Err() != nil {
 			return false, outcome{}, err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
 const (
@@ -91,25 +93,25 @@ func parseNotification(payload string) (rev int64, keys iter.Seq[string], ok boo
 
 // tellNowAndThen tells until the store closes. Close tells what is left.
 func (s *Store) tellNowAndThen() {
-	var wait pause
+	var wait again.Pause
 	for {
 		select {
 		case <-s.teller.nudge:
-		case <-s.closing.Done():
+		case <-s.gate.Closing.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeout(s.closing, s.opts.Patience/3)
+		ctx, cancel := context.WithTimeout(s.gate.Closing, s.opts.Patience/3)
 		err := s.tell(ctx)
 		cancel()
 		if err != nil {
 			s.noteLoss(err)
-			wait.atMost(s.closing, longestListenPause)
+			wait.AtMost(s.gate.Closing, longestListenPause)
 			continue
 		}
 		wait = 0
 		select {
 		case <-time.After(tellEvery):
-		case <-s.closing.Done():
+		case <-s.gate.Closing.Done():
 			return
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
 // logPage is the largest number of rows of the log that are read at once.
@@ -42,7 +43,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 					if late && s.wakes.listening.CompareAndSwap(true, false) { // no notification came for it
 						s.wakes.wakeAll() // to ask more often
 					}
-					if err := s.alive(ctx); err != nil {
+					if err := s.gate.Alive(ctx); err != nil {
 						yield(store.Change{}, err)
 						return
 					}
@@ -70,22 +71,22 @@ func (s *Store) Watch(ctx context.Context, prefix string, after store.Revision) 
 // closed.
 func (s *Store) changesAfter(ctx context.Context, at int64, wanted want) (page []logRow, err error) {
 	s.listen.Do(s.startListening)
-	var wait pause
+	var wait again.Pause
 	for {
-		if err := s.alive(ctx); err != nil {
+		if err := s.gate.Alive(ctx); err != nil {
 			return nil, err
 		}
-		page, err = s.tail.after(ctx, s.closing, at, wanted, func(at int64) ([]logRow, error) { return s.logAfter(ctx, at) })
+		page, err = s.tail.after(ctx, s.gate.Closing, at, wanted, func(at int64) ([]logRow, error) { return s.logAfter(ctx, at) })
 		switch {
 		case err == nil:
 			return page, gap(page, at)
-		case s.closing.Err() != nil:
+		case s.gate.Closing.Err() != nil:
 			return nil, store.ErrClosed
 		case ctx.Err() == nil && !passing(err):
 			return nil, s.final(err)
 		}
 		s.noteLoss(err)
-		wait.next(ctx)
+		wait.Next(ctx)
 	}
 }
 
@@ -114,13 +115,13 @@ func gap(page []logRow, at int64) error {
 
 // rowsUntilClosed reads rows once. It ends early when the store closes.
 func (s *Store) rowsUntilClosed(ctx context.Context, sql string, args []any, each func(pgx.Rows) error) error {
-	if err := s.enter(); err != nil {
+	if err := s.gate.Enter(); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.gate.Leave()
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Patience/3)
 	defer cancel()
-	defer context.AfterFunc(s.closing, cancel)()
+	defer context.AfterFunc(s.gate.Closing, cancel)()
 	return s.rows(ctx, sql, args, each)
 }
 
@@ -173,7 +174,7 @@ func (p *poll) wait(ctx context.Context, w *waiter) (wanted want, late bool) {
 	case <-p.timer.C:
 		return want{since: time.Now().Add(-every / 2)}, true // the other watches ask at about the same time
 	case <-ctx.Done():
-	case <-p.s.closing.Done():
+	case <-p.s.gate.Closing.Done():
 	}
 	return wanted, false
 }
@@ -239,18 +240,18 @@ func (w *waiter) wake(wanted want) {
 
 // startListening begins to listen for notifications, unless that is turned off or the store is closing.
 func (s *Store) startListening() {
-	if s.channel == "" || s.enter() != nil {
+	if s.channel == "" || s.gate.Enter() != nil {
 		return
 	}
-	defer s.leave()
-	s.behind.Go(func() {
-		var wait pause
-		for s.closing.Err() == nil {
-			if s.listenOnce(s.closing) { // it has listened for a while
+	defer s.gate.Leave()
+	s.gate.Go(func() {
+		var wait again.Pause
+		for s.gate.Closing.Err() == nil {
+			if s.listenOnce(s.gate.Closing) { // it has listened for a while
 				wait = 0
 			}
 			s.wakes.listening.Store(false)
-			wait.atMost(s.closing, longestListenPause)
+			wait.AtMost(s.gate.Closing, longestListenPause)
 		}
 	})
 }
