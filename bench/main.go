@@ -3,7 +3,7 @@
 //	go run ./bench                      everything; writes bench/RESULTS.md and bench/results.svg
 //	go run ./bench -quick               the same tables from short measurements, in about a minute; writes nothing
 //	go run ./bench -only speed          one part alone: speed, growth or budgets
-//	go run ./bench -only shared         Conveyor and its peers on PostgreSQL; -out bench/SHARED.md writes it down
+//	go run ./bench -only shared         Conveyor and its peers on PostgreSQL, and Conveyor on etcd; -out bench/SHARED.md writes it down
 //
 // Everything is measured in one process and in one run of the program. The contenders take turns (speed.go). Each
 // contender has a file of its own, peer_*.go or floor_*.go. The file says what the contender records, and when the records
@@ -24,6 +24,8 @@ import (
 	"os/signal"
 	"slices"
 	"time"
+
+	"github.com/conveyor-go/conveyor/internal/etcdserver"
 )
 
 func main() {
@@ -33,6 +35,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	etcdserver.Main()
 	if asked := os.Getenv(childVariable); asked != "" {
 		if err := runChild(ctx, asked); err != nil {
 			fmt.Fprintln(os.Stderr, "bench: a process with an engine:", err)

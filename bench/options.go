@@ -25,7 +25,7 @@ const (
 )
 
 // sharedParts are the parts of [partShared].
-var sharedParts = []string{"shared-speed", "shared-processes", "shared-takeover", "shared-costs", "shared-idle", "shared-growth"}
+var sharedParts = []string{"shared-speed", "shared-processes", "shared-takeover", "shared-costs", "shared-idle", "shared-growth", "shared-etcd"}
 
 func parseOptions(args []string) (options, error) {
 	var (
@@ -34,7 +34,7 @@ func parseOptions(args []string) (options, error) {
 	)
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "measure shortly, at small sizes, and write no file unless -out is given")
-	flags.StringVar(&only, "only", "", "comma-separated parts: speed, growth, budgets (default all three), shared, or shared-speed, shared-processes, shared-takeover, shared-costs, shared-idle, shared-growth (need PostgreSQL)")
+	flags.StringVar(&only, "only", "", "comma-separated parts: speed, growth, budgets (default all three), shared, or shared-speed, shared-processes, shared-takeover, shared-costs, shared-idle, shared-growth, shared-etcd (all of them need PostgreSQL)")
 	flags.StringVar(&o.dir, "dir", "", "folder on the disk to measure, for temporary data (default the current one)")
 	flags.StringVar(&o.out, "out", "", "file for the results (default bench/RESULTS.md, for a run of everything)")
 	if err := flags.Parse(args); err != nil {

@@ -16,26 +16,24 @@ import (
 type sharedContender struct {
 	name, module string
 	does         string // what it records, and in which transactions
-	open         func(ctx context.Context, d *database, flight int) (session, error)
+	open         func(ctx context.Context, flight int) (session, error)
 }
 
-// sharedContenders are the contenders in the order of the tables. Conveyor is the first.
-var sharedContenders = []sharedContender{
-	{
+// contenders are the contenders in the order of the tables. Conveyor is the first.
+func (d *database) contenders() []sharedContender {
+	return []sharedContender{{
 		name: "Conveyor, store/postgres", module: "github.com/conveyor-go/conveyor/store/postgres",
 		does: "The resource, the run, and the start and outcome of each step; six commits a run, those that come at the same time in one transaction",
-		open: func(ctx context.Context, d *database, flight int) (session, error) { return d.engine(ctx, flight) },
-	},
-	{
+		open: func(ctx context.Context, flight int) (session, error) { return startEngine(ctx, d, flight) },
+	}, {
 		name: "DBOS Transact", module: "github.com/dbos-inc/dbos-transact-golang",
 		does: "The workflow with its input, the outcome of each step (RunAsStep), and that of the workflow; a transaction for each",
-		open: openDBOSPostgres,
-	},
-	{
+		open: d.openDBOS,
+	}, {
 		name: "River", module: "github.com/riverqueue/river",
 		does: "A job with five resumable steps, each set in a transaction before the next begins; the last completes the job; jobs are fetched together",
-		open: openRiverPostgres,
-	},
+		open: d.openRiver,
+	}}
 }
 
 // connections is the size of the pools of the peers. More were not faster: the server has the processors of this machine.
@@ -51,7 +49,7 @@ func (d *database) pool(ctx context.Context, schema string) (*pgxpool.Pool, erro
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-func openDBOSPostgres(ctx context.Context, d *database, _ int) (session, error) {
+func (d *database) openDBOS(ctx context.Context, _ int) (session, error) {
 	schema := d.newName()
 	pool, err := d.pool(ctx, "public")
 	if err != nil {
@@ -68,7 +66,7 @@ func openDBOSPostgres(ctx context.Context, d *database, _ int) (session, error) 
 	return s, dbos.Launch(c)
 }
 
-func openRiverPostgres(ctx context.Context, d *database, flight int) (session, error) {
+func (d *database) openRiver(ctx context.Context, flight int) (session, error) {
 	schema := d.newName()
 	if _, err := d.conn.Exec(ctx, "create schema "+schema); err != nil {
 		return nil, err

@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/internal/pgserver"
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/etcd"
 	"github.com/conveyor-go/conveyor/store/postgres"
 )
 
@@ -29,9 +32,30 @@ type shared struct {
 	costs     []cost
 	idle      *float64 // transactions a second of an idle engine
 	growth    []grown
+	etcd      []onEtcd
 }
 
-// database is where a store is: an empty schema of the server.
+// place is a server, or several, on which stores are.
+type place interface {
+	// newStore makes an empty store, and returns where it is, for openStore.
+	newStore(ctx context.Context) (where string, err error)
+	// requests returns how many requests the servers have had so far, but for those of this function.
+	requests(ctx context.Context) (int64, error)
+	// servers are the processes of the servers, whose children are theirs too.
+	servers() []int
+}
+
+// openStore opens a store that a place has made.
+func openStore(ctx context.Context, where string) (store.Store, error) {
+	kind, rest, _ := strings.Cut(where, "\n")
+	first, second, _ := strings.Cut(rest, "\n")
+	if kind == "etcd" {
+		return etcd.Open(ctx, clientv3.Config{Endpoints: strings.Split(second, ",")}, etcd.Options{Prefix: first})
+	}
+	return postgres.Open(ctx, second, postgres.Options{Schema: first})
+}
+
+// database is a PostgreSQL. Each store has a schema of it.
 type database struct {
 	server *pgserver.Cluster
 	conn   *pgx.Conn
@@ -58,10 +82,10 @@ func (d *database) close(ctx context.Context) error {
 	return errors.Join(d.conn.Close(ctx), d.server.Stop(false))
 }
 
-// newSchema returns the name of a schema that nobody has used. It has the tables of the store.
-func (d *database) newSchema(ctx context.Context) (string, error) {
-	name := d.newName()
-	return name, postgres.Migrate(ctx, d.server.DSN(), postgres.Options{Schema: name})
+// newStore implements [place].
+func (d *database) newStore(ctx context.Context) (where string, err error) {
+	schema := d.newName()
+	return strings.Join([]string{"postgres", schema, d.server.DSN()}, "\n"), postgres.Migrate(ctx, d.server.DSN(), postgres.Options{Schema: schema})
 }
 
 func (d *database) newName() string {
@@ -69,17 +93,23 @@ func (d *database) newName() string {
 	return fmt.Sprint("bench", d.count)
 }
 
-func (d *database) store(ctx context.Context, schema string) (*postgres.Store, error) {
-	return postgres.Open(ctx, d.server.DSN(), postgres.Options{Schema: schema})
+// servers implements [place].
+func (d *database) servers() []int { return []int{d.server.Process()} }
+
+// requests implements [place]. A request is a transaction.
+func (d *database) requests(ctx context.Context) (n int64, err error) {
+	time.Sleep(1500 * time.Millisecond) // a session reports its transactions at most once a second
+	err = d.conn.QueryRow(ctx, "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()").Scan(&n)
+	return n, err
 }
 
-// engine starts an engine on a store in a new schema.
-func (d *database) engine(ctx context.Context, workers int) (*engineSession, error) {
-	schema, err := d.newSchema(ctx)
+// startEngine starts an engine on a new store.
+func startEngine(ctx context.Context, at place, workers int) (*engineSession, error) {
+	where, err := at.newStore(ctx)
 	if err != nil {
 		return nil, err
 	}
-	st, err := d.store(ctx, schema)
+	st, err := openStore(ctx, where)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +129,13 @@ func (b *bench) measureShared(ctx context.Context, o options) (_ *shared, err er
 	}
 	p := o.sharedPlan()
 	for i, part := range []func() error{
-		func() (err error) { f.speed, err = b.sharedSpeed(ctx, d, p); return err },
+		func() (err error) { f.speed, err = b.sharedSpeed(ctx, d, d.contenders(), p); return err },
 		func() (err error) { f.scaling, err = b.scaling(ctx, d, p); return err },
-		func() (err error) { f.takeovers, err = b.takeovers(ctx, d, p); return err },
+		func() (err error) { f.takeovers, err = b.takeovers(ctx, d, p.waiting); return err },
 		func() (err error) { f.costs, err = b.costs(ctx, d); return err },
 		func() (err error) { f.idle, err = b.idle(ctx, d, p); return err },
 		func() (err error) { f.growth, err = b.sharedGrowth(ctx, d, p); return err },
+		func() (err error) { f.etcd, err = b.measureEtcd(ctx, p); return err },
 	} {
 		if !o.hasShared(sharedParts[i]) {
 			continue
@@ -160,16 +191,16 @@ func (r *sharedResult) spread(value func(sharedSample) float64) spread {
 }
 
 // sharedSpeed has the contenders take turns.
-func (b *bench) sharedSpeed(ctx context.Context, d *database, p sharedPlan) (all []*sharedResult, err error) {
+func (b *bench) sharedSpeed(ctx context.Context, at place, contenders []sharedContender, p sharedPlan) (all []*sharedResult, err error) {
 	for _, flight := range p.flights {
 		var results []*sharedResult
-		for _, c := range sharedContenders {
+		for _, c := range contenders {
 			results = append(results, &sharedResult{name: c.name, module: c.module, does: c.does, flight: flight})
 		}
 		for rep := range p.repetitions {
-			for i, c := range sharedContenders {
+			for i, c := range contenders {
 				b.logf("shared: %d in flight, repetition %d of %d: %s", flight, rep+1, p.repetitions, c.name)
-				s, err := d.measure(ctx, c, flight, p.duration)
+				s, err := measureAt(ctx, at, c, flight, p.duration)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", c.name, err)
 				}
@@ -181,9 +212,9 @@ func (b *bench) sharedSpeed(ctx context.Context, d *database, p sharedPlan) (all
 	return all, nil
 }
 
-// measure opens a contender, warms it up, and measures it under load.
-func (d *database) measure(ctx context.Context, c sharedContender, flight int, duration time.Duration) (_ sharedSample, err error) {
-	s, err := c.open(ctx, d, flight)
+// measureAt opens a contender, warms it up, and measures it under load.
+func measureAt(ctx context.Context, at place, c sharedContender, flight int, duration time.Duration) (_ sharedSample, err error) {
+	s, err := c.open(ctx, flight)
 	if err != nil {
 		return sharedSample{}, fmt.Errorf("open: %w", err)
 	}
@@ -197,7 +228,7 @@ func (d *database) measure(ctx context.Context, c sharedContender, flight int, d
 		return sharedSample{}, fmt.Errorf("warm up: %w", err)
 	}
 	runtime.GC()
-	client, server, err := d.processorTimes()
+	client, server, err := processorTimes(at.servers())
 	if err != nil {
 		return sharedSample{}, err
 	}
@@ -205,7 +236,7 @@ func (d *database) measure(ctx context.Context, c sharedContender, flight int, d
 	if err != nil {
 		return sharedSample{}, err
 	}
-	clientAfter, serverAfter, err := d.processorTimes()
+	clientAfter, serverAfter, err := processorTimes(at.servers())
 	runs := float64(out.runs)
 	return sharedSample{
 		rate: runs / out.elapsed.Seconds(), p50: percentile(out.latencies, 50).Seconds(), p99: percentile(out.latencies, 99).Seconds(),
@@ -213,8 +244,8 @@ func (d *database) measure(ctx context.Context, c sharedContender, flight int, d
 	}, err
 }
 
-// processorTimes returns the time that processors have spent on this process and on all processes of the server so far.
-func (d *database) processorTimes() (client, server time.Duration, err error) {
+// processorTimes returns the time that processors have spent on this process and on all processes of servers so far.
+func processorTimes(servers []int) (client, server time.Duration, err error) {
 	var own syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
 		return 0, 0, err
@@ -238,9 +269,9 @@ func (d *database) processorTimes() (client, server time.Duration, err error) {
 		parent, _ := strconv.Atoi(fields[1])
 		used := fields[11:13] // of itself
 		switch {
-		case id == d.server.Process():
+		case slices.Contains(servers, id):
 			used = fields[11:15] // and of its children that have ended
-		case parent != d.server.Process():
+		case !slices.Contains(servers, parent):
 			continue
 		}
 		for _, ticks := range used {
@@ -258,7 +289,7 @@ type cost struct {
 }
 
 // costs counts what a run of five steps costs: in one engine alone among two, with a claim, and with hand-overs.
-func (b *bench) costs(ctx context.Context, d *database) (all []cost, err error) {
+func (b *bench) costs(ctx context.Context, at place) (all []cost, err error) {
 	for _, c := range []struct {
 		what    string
 		drivers []string // of the engines
@@ -270,7 +301,7 @@ func (b *bench) costs(ctx context.Context, d *database) (all []cost, err error) 
 	} {
 		b.logf("shared: what %s costs", c.what)
 		const runs = 100
-		n, err := d.countRuns(ctx, c.drivers, runs)
+		n, err := countRuns(ctx, at, c.drivers, runs)
 		if err != nil {
 			return nil, err
 		}
@@ -280,8 +311,8 @@ func (b *bench) costs(ctx context.Context, d *database) (all []cost, err error) 
 }
 
 // countRuns counts what two engines with some of the drivers a and b need for runs of the steps a, b, a, b, a.
-func (d *database) countRuns(ctx context.Context, drivers []string, runs int) (n *counting, err error) {
-	schema, err := d.newSchema(ctx)
+func countRuns(ctx context.Context, at place, drivers []string, runs int) (n *counting, err error) {
+	where, err := at.newStore(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +324,7 @@ func (d *database) countRuns(ctx context.Context, drivers []string, runs int) (n
 		}
 	}()
 	for _, names := range drivers {
-		st, err := d.store(ctx, schema)
+		st, err := openStore(ctx, where)
 		if err != nil {
 			return nil, err
 		}
@@ -333,16 +364,16 @@ func (d *database) countRuns(ctx context.Context, drivers []string, runs int) (n
 	return n.copy(), nil
 }
 
-// idle returns how many transactions a second ten idle engines need, each of them.
-func (b *bench) idle(ctx context.Context, d *database, p sharedPlan) (perSecond *float64, err error) {
+// idle returns how many requests a second ten idle engines need, each of them.
+func (b *bench) idle(ctx context.Context, at place, p sharedPlan) (perSecond *float64, err error) {
 	const engines = 10
 	b.logf("shared: %d idle engines for %s", engines, p.quiet)
-	schema, err := d.newSchema(ctx)
+	where, err := at.newStore(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for range engines {
-		st, err := d.store(ctx, schema)
+		st, err := openStore(ctx, where)
 		if err != nil {
 			return nil, err
 		}
@@ -353,21 +384,14 @@ func (b *bench) idle(ctx context.Context, d *database, p sharedPlan) (perSecond 
 		defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
 	}
 	time.Sleep(p.quiet / 4)
-	before, err := d.transactions(ctx)
+	before, err := at.requests(ctx)
 	if err != nil {
 		return nil, err
 	}
 	time.Sleep(p.quiet)
-	after, err := d.transactions(ctx)
+	after, err := at.requests(ctx)
 	rate := float64(after-before) / p.quiet.Seconds() / engines
 	return &rate, err
-}
-
-// transactions returns how many transactions the database has had, but for those of this function.
-func (d *database) transactions(ctx context.Context) (n int64, err error) {
-	time.Sleep(1500 * time.Millisecond) // a session reports its transactions at most once a second
-	err = d.conn.QueryRow(ctx, "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()").Scan(&n)
-	return n, err
 }
 
 // grown is what a step costs when there are already some runs on record.
@@ -377,8 +401,8 @@ type grown struct {
 }
 
 // sharedGrowth measures runs among more and more of them.
-func (b *bench) sharedGrowth(ctx context.Context, d *database, p sharedPlan) (all []grown, err error) {
-	s, err := d.engine(ctx, 100)
+func (b *bench) sharedGrowth(ctx context.Context, at place, p sharedPlan) (all []grown, err error) {
+	s, err := startEngine(ctx, at, 100)
 	if err != nil {
 		return nil, err
 	}

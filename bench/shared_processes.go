@@ -16,7 +16,6 @@ import (
 
 	"github.com/conveyor-go/conveyor"
 	"github.com/conveyor-go/conveyor/store"
-	"github.com/conveyor-go/conveyor/store/postgres"
 )
 
 // childVariable is the environment variable that makes this program a process with an engine. It has a [child] as JSON.
@@ -24,13 +23,13 @@ const childVariable = "CONVEYOR_BENCH_CHILD"
 
 // child is how such a process begins.
 type child struct {
-	DSN, Schema string
-	Name        string
-	Lease       time.Duration
-	Flight      int           // runs at once
-	Duration    time.Duration // for which it begins runs when its input tells it to; 0 to begin none
-	Busy        time.Duration // of the processor, for each step
-	Waiting     int           // runs that it applies, and that wait
+	Store    string // where it is
+	Name     string
+	Lease    time.Duration
+	Flight   int           // runs at once
+	Duration time.Duration // for which it begins runs when its input tells it to; 0 to begin none
+	Busy     time.Duration // of the processor, for each step
+	Waiting  int           // runs that it applies, and that wait
 }
 
 // runChild is the main function of the process.
@@ -39,7 +38,7 @@ func runChild(ctx context.Context, asked string) error {
 	if err := json.Unmarshal([]byte(asked), &c); err != nil {
 		return err
 	}
-	st, err := postgres.Open(ctx, c.DSN, postgres.Options{Schema: c.Schema})
+	st, err := openStore(ctx, c.Store)
 	if err != nil {
 		return err
 	}
@@ -159,7 +158,7 @@ type scaling struct {
 }
 
 // scaling measures one, two and four processes in turns.
-func (b *bench) scaling(ctx context.Context, d *database, p sharedPlan) (all []scaling, err error) {
+func (b *bench) scaling(ctx context.Context, at place, p sharedPlan) (all []scaling, err error) {
 	for _, kind := range []struct {
 		work    string
 		busy    time.Duration
@@ -169,7 +168,7 @@ func (b *bench) scaling(ctx context.Context, d *database, p sharedPlan) (all []s
 		for rep := range p.repetitions {
 			for _, n := range p.processes {
 				b.logf("shared: %d processes, %s, MaxRuns %d, repetition %d of %d", n, kind.work, kind.maxRuns, rep+1, p.repetitions)
-				rate, err := d.scale(ctx, n, kind.busy, kind.maxRuns, p.duration)
+				rate, err := scaleAt(ctx, at, n, kind.busy, kind.maxRuns, p.duration)
 				if err != nil {
 					return nil, err
 				}
@@ -183,14 +182,14 @@ func (b *bench) scaling(ctx context.Context, d *database, p sharedPlan) (all []s
 	return all, nil
 }
 
-func (d *database) scale(ctx context.Context, n int, busy time.Duration, maxRuns int, duration time.Duration) (rate float64, err error) {
-	schema, err := d.newSchema(ctx)
+func scaleAt(ctx context.Context, at place, n int, busy time.Duration, maxRuns int, duration time.Duration) (rate float64, err error) {
+	where, err := at.newStore(ctx)
 	if err != nil {
 		return 0, err
 	}
 	spec := pipeline("five", steps)
 	spec.MaxRuns = maxRuns
-	if err := d.save(ctx, schema, spec); err != nil {
+	if err := savePipelines(ctx, where, spec); err != nil {
 		return 0, err
 	}
 	var processes []*processAt
@@ -201,7 +200,7 @@ func (d *database) scale(ctx context.Context, n int, busy time.Duration, maxRuns
 	}()
 	for i := range n {
 		p, err := startChild(child{
-			DSN: d.server.DSN(), Schema: schema, Name: fmt.Sprint("p", i, "-"), Lease: 30 * time.Second, Flight: 100, Duration: duration, Busy: busy,
+			Store: where, Name: fmt.Sprint("p", i, "-"), Lease: 30 * time.Second, Flight: 100, Duration: duration, Busy: busy,
 		}, "GOMAXPROCS=1")
 		if err != nil {
 			return 0, err
@@ -232,9 +231,9 @@ func (d *database) scale(ctx context.Context, n int, busy time.Duration, maxRuns
 	return rate, nil
 }
 
-// save saves pipelines by an engine that is not started.
-func (d *database) save(ctx context.Context, schema string, pipelines ...conveyor.PipelineSpec) (err error) {
-	st, err := d.store(ctx, schema)
+// savePipelines saves pipelines by an engine that is not started.
+func savePipelines(ctx context.Context, where string, pipelines ...conveyor.PipelineSpec) (err error) {
+	st, err := openStore(ctx, where)
 	if err != nil {
 		return err
 	}
@@ -258,10 +257,10 @@ type takeover struct {
 	took  time.Duration
 }
 
-func (b *bench) takeovers(ctx context.Context, d *database, p sharedPlan) (all []takeover, err error) {
-	for _, runs := range p.waiting {
+func (b *bench) takeovers(ctx context.Context, at place, waiting []int) (all []takeover, err error) {
+	for _, runs := range waiting {
 		b.logf("shared: takeover of %d waiting runs", runs)
-		took, err := d.takeover(ctx, runs, takeoverLease)
+		took, err := takeoverAt(ctx, at, runs, takeoverLease)
 		if err != nil {
 			return nil, err
 		}
@@ -273,18 +272,18 @@ func (b *bench) takeovers(ctx context.Context, d *database, p sharedPlan) (all [
 // takeoverLease is a lease that a program might have.
 const takeoverLease = 10 * time.Second
 
-func (d *database) takeover(ctx context.Context, runs int, lease time.Duration) (took time.Duration, err error) {
-	schema, err := d.newSchema(ctx)
+func takeoverAt(ctx context.Context, at place, runs int, lease time.Duration) (took time.Duration, err error) {
+	where, err := at.newStore(ctx)
 	if err != nil {
 		return 0, err
 	}
 	wait := pipeline("wait", 1)
 	wait.Steps[0].Driver = "waiter"
-	if err := d.save(ctx, schema, wait); err != nil {
+	if err := savePipelines(ctx, where, wait); err != nil {
 		return 0, err
 	}
 	start := func(name string, waiting int) (*processAt, error) {
-		p, err := startChild(child{DSN: d.server.DSN(), Schema: schema, Name: name, Lease: lease, Waiting: waiting})
+		p, err := startChild(child{Store: where, Name: name, Lease: lease, Waiting: waiting})
 		if err == nil {
 			_, err = p.hear()
 		}
@@ -302,7 +301,7 @@ func (d *database) takeover(ctx context.Context, runs int, lease time.Duration) 
 		defer func() { _, _ = p.cmd.Process.Kill(), p.cmd.Wait() }()
 	}
 	time.Sleep(2 * lease) // they get to know each other
-	st, err := d.store(ctx, schema)
+	st, err := openStore(ctx, where)
 	if err != nil {
 		return 0, err
 	}

@@ -17,11 +17,7 @@ func (f *shared) report(w io.Writer, versionOf func(module string) string) {
 		f.reportProcesses(w)
 	}
 	if f.takeovers != nil {
-		t := &table{header: []string{"waiting runs", "lease", "until all were taken over", "in leases"}}
-		for _, o := range f.takeovers {
-			t.add(grouped(int64(o.runs)), o.lease.String(), duration(o.took.Seconds()), number(o.took.Seconds()/o.lease.Seconds()))
-		}
-		fmt.Fprintf(w, "\n## Takeover\n\nOne of three processes has the runs, which wait, and is killed.\n\n%s", t)
+		fmt.Fprintf(w, "\n## Takeover\n\nOne of three processes has the runs, which wait, and is killed.\n\n%s", takeoverTable(f.takeovers))
 	}
 	if f.costs != nil {
 		t := &table{header: []string{"", "commits", "operations", "reads"}}
@@ -40,13 +36,34 @@ func (f *shared) report(w io.Writer, versionOf func(module string) string) {
 		}
 		fmt.Fprintf(w, "\n## Growth\n\nWith 100 runs in flight.\n\n%s", t)
 	}
+	for _, e := range f.etcd {
+		e.report(w)
+	}
+}
+
+func takeoverTable(all []takeover) *table {
+	t := &table{header: []string{"waiting runs", "lease", "until all were taken over", "in leases"}}
+	for _, o := range all {
+		t.add(grouped(int64(o.runs)), o.lease.String(), duration(o.took.Seconds()), number(o.took.Seconds()/o.lease.Seconds()))
+	}
+	return t
 }
 
 // reportSpeed writes a table for each number of runs in flight, and what each contender does.
 func (f *shared) reportSpeed(w io.Writer, versionOf func(module string) string) {
 	fmt.Fprintf(w, "## Side by side on PostgreSQL %s\n\nThe server, its clients and the load share the machine. fsync and synchronous_commit are on for all. Each run is five steps that do nothing, "+
 		"from submitting it to its known end. Medians of the repetitions, with minimum and maximum.\n", f.version)
-	for of := range slices.Chunk(f.speed, len(sharedContenders)) {
+	contenders := new(database).contenders()
+	reportFlights(w, f.speed, len(contenders))
+	fmt.Fprint(w, "\n### What each of them does\n\n")
+	for _, c := range contenders {
+		fmt.Fprintf(w, "- **%s** (%s %s). %s.\n", c.name, c.module, versionOf(c.module), c.does)
+	}
+}
+
+// reportFlights writes a table for each number of runs in flight.
+func reportFlights(w io.Writer, speed []*sharedResult, contenders int) {
+	for of := range slices.Chunk(speed, contenders) {
 		t := &table{header: []string{"", "runs/s", "Conveyor's", "p50", "p99", "processor/run, client", "processor/run, server", "n"}}
 		rate := func(s sharedSample) float64 { return s.rate }
 		for _, r := range of {
@@ -60,10 +77,6 @@ func (f *shared) reportSpeed(w io.Writer, versionOf func(module string) string) 
 				fmt.Sprint(len(r.samples)))
 		}
 		fmt.Fprintf(w, "\n### %s in flight\n\n%s", grouped(int64(of[0].flight)), t)
-	}
-	fmt.Fprint(w, "\n### What each of them does\n\n")
-	for _, c := range sharedContenders {
-		fmt.Fprintf(w, "- **%s** (%s %s). %s.\n", c.name, c.module, versionOf(c.module), c.does)
 	}
 }
 

@@ -61,3 +61,24 @@ func TestPartsOnPostgresAreMeasuredOnlyIfAsked(t *testing.T) {
 	_, err := parseOptions([]string{"-only=shared-all"})
 	require.ErrorContains(t, err, `there is no part "shared-all"`)
 }
+
+func TestResultsOnEtcdAreReported(t *testing.T) {
+	idle := 2.5
+	one := &sharedResult{name: "Conveyor, store/etcd", flight: 100, samples: []sharedSample{{rate: 383, p50: 0.001, p99: 0.002, client: 0.003, server: 0.004}}}
+	e := onEtcd{servers: 3, speed: []*sharedResult{one}, takeovers: []takeover{{runs: 1000, lease: 10 * time.Second, took: 9 * time.Second}}, idle: &idle}
+	var text strings.Builder
+	(&shared{version: "15.18", etcd: []onEtcd{e}}).report(&text, func(string) string { return "" })
+	for _, want := range []string{"On etcd, servers: 3", "100 in flight", "383", "9.00 s", "2.50 requests"} {
+		require.Contains(t, text.String(), want)
+	}
+}
+
+func TestMetricsAreAddedUp(t *testing.T) {
+	sum, err := sumOf(strings.NewReader(`# HELP grpc_server_started_total Total number of RPCs started on the server.
+grpc_server_started_total{grpc_method="Range",grpc_type="unary"} 12
+grpc_server_started_total{grpc_method="Txn",grpc_type="unary"} 1.5e+03
+grpc_server_handled_total{grpc_method="Txn"} 7
+`), "grpc_server_started_total{")
+	require.NoError(t, err)
+	require.EqualValues(t, 1512, sum)
+}
