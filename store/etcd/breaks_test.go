@@ -24,7 +24,7 @@ func TestAServerThatRestartsLosesNothingAcknowledged(t *testing.T) {
 	a, b := open(t, opts, cluster.Endpoints()...), open(t, opts, cluster.Endpoints()...)
 	watch := load.Watch(t, b)
 	l := load.Start(t, a, b)
-	for n := range testenv.Some(t, 2, 10) {
+	for n := range testenv.Some(t, 1, 4) {
 		l.Await(t, 30)
 		if n%2 == 0 {
 			require.NoError(t, cluster.Members[0].Kill())
@@ -46,7 +46,7 @@ func TestThreeServersLoseNothingAcknowledged(t *testing.T) {
 	a, b := open(t, opts, cluster.Endpoints()...), open(t, opts, cluster.Endpoints()...)
 	watch := load.Watch(t, b)
 	l := load.Start(t, a, b)
-	for n := range testenv.Some(t, 3, 15) {
+	for n := range testenv.Some(t, 2, 6) {
 		l.Await(t, 30)
 		switch n % 3 {
 		case 0:
