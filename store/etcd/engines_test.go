@@ -140,7 +140,8 @@ func TestASpecOfTheLargestSize(t *testing.T) {
 
 // TestVeryManyRunsAreRemoved removes almost all runs of a resource at once, in commits of few ops.
 func TestVeryManyRunsAreRemoved(t *testing.T) {
-	runs := testenv.Bound(t, "CONVEYOR_ETCD_RUNS", testenv.Some(t, 150, 500), 150)
+	testenv.Rare(t)
+	runs := testenv.Bound(t, "CONVEYOR_ETCD_RUNS", 500, 150)
 	opts := newPrefix()
 	s := open(t, opts, needServer(t).Endpoints()...)
 	e, _ := start(t, opts, conveyor.Options{Limits: conveyor.Limits{Queue: runs}}, "d")
