@@ -936,7 +936,7 @@ func (r *round) checkJournal(runs map[string]*conveyor.Run) {
 			if known {
 				r.checkAgain(was, e)
 			} else {
-				require.Equal(t, 1, e.Attempt, "%+v", e)
+				require.Equal(t, 1, e.Attempt, "a kill used an attempt: the first call is %+v", e)
 				other, taken := keys[e.Idem]
 				require.False(t, taken, "%+v has the key of %+v", e, other)
 				keys[e.Idem] = at
