@@ -193,6 +193,10 @@ func (m *model) enter(t *rapid.T, u *unit) bool {
 		limit, asOf = 7, asOf-1
 	}
 	acquired, _ := m.pool.AcquireRun(u.pipeline, true, limit, asOf, &u.Task)
+	if stale := asOf < m.asOf[u.pipeline]; stale && acquired {
+		u.nudged = true
+		require.True(t, u.turn.Waits(), "task %s has read an old definition, and gets no turn to read the new one", u.ID)
+	}
 	if !acquired {
 		u.waits = func() bool { return !m.pool.rooms[u.pipeline].free() }
 		return false

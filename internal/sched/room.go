@@ -31,7 +31,9 @@ type membership[K comparable, T any] struct {
 // no place leaves the lines of the drivers. The caller must then call Began or Stay.
 //
 // If known is set, limit is the limit in the record of the pipeline at the revision asOf. Otherwise the pipeline has no
-// record. AcquireRun also reports whether the pool had no run limit for the pipeline before.
+// record. If LimitRuns has been called with a newer revision since the record was read, a task with a place gets another
+// turn, because the new definition can need other drivers. AcquireRun also reports whether the pool had no run limit for
+// the pipeline before.
 func (p *Pool[K, T]) AcquireRun(pipeline string, known bool, limit int, asOf int64, t *Task[K, T]) (acquired, first bool) {
 	p.mu.Lock()
 	first = p.rooms[pipeline] == nil
@@ -50,6 +52,10 @@ func (p *Pool[K, T]) AcquireRun(pipeline string, known bool, limit int, asOf int
 	}
 	acquired = t.room.of == r
 	t.room.deciding = acquired
+	if acquired && known && asOf < r.asOf {
+		p.readyLocked(t)
+		changed = true
+	}
 	p.mu.Unlock()
 	if changed {
 		p.spawnWorkers()

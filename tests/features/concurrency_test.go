@@ -14,8 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/memory"
 )
 
 func TestConcurrencyIsNeverExceededAndServesInTurn(t *testing.T) {
@@ -271,6 +273,62 @@ func TestConcurrencyAStepOfMinutesLosesNothingOfTheQueueBehindIt(t *testing.T) {
 				for _, o := range rig.Drain(t, e.List(t.Context(), conveyor.ResourceFilter{})) {
 					require.Equal(t, conveyor.StateSucceeded, o.Status.Phase, o.Name)
 				}
+			})
+		})
+	}
+}
+
+// lateReader is a store that does something after it has read a key, before it returns what it has read.
+type lateReader struct {
+	store.Store
+	after func(key string)
+}
+
+func (s *lateReader) Get(ctx context.Context, key string) (store.Record, error) {
+	r, err := s.Store.Get(ctx, key)
+	s.after(key)
+	return r, err
+}
+
+// TestConcurrencyARunTakesUpADefinitionThatIsSavedWhileItIsLookedAt changes the pipeline of a run that has not begun between
+// the read of its definition and the moment at which the run joins the line for a driver that the new definition does not
+// need.
+func TestConcurrencyARunTakesUpADefinitionThatIsSavedWhileItIsLookedAt(t *testing.T) {
+	changes := map[string]struct {
+		change func(e *rig.Engine) error
+		state  conveyor.State
+	}{
+		"saved":   {func(e *rig.Engine) error { return e.SavePipeline(t.Context(), rig.PipelineOf("wide")) }, conveyor.StateSucceeded},
+		"deleted": {func(e *rig.Engine) error { return e.DeletePipeline(t.Context(), "p") }, conveyor.StateFailed},
+	}
+	for name, c := range changes {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var between atomic.Pointer[func()]
+				e := rig.NewOn(t, &lateReader{memory.New(), func(key string) {
+					if key != record.PipelineKey("p") {
+						return
+					}
+					if fn := between.Swap(nil); fn != nil {
+						(*fn)()
+					}
+				}}, conveyor.Options{}).MustStart()
+				e.Driver("narrow", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1))
+				e.Driver("wide", rig.DriverOf(rig.Taking(time.Minute)))
+				e.Pipeline("narrow")
+				e.MustApply(rig.Object("first", 1))
+				synctest.Wait()
+				require.NoError(t, e.Pause(t.Context(), conveyor.Target{Pipeline: "p"}, "so that the run is in line"))
+				run := e.MustApply(rig.Object("second", 1))
+				synctest.Wait()
+				fn := func() { require.NoError(t, c.change(e)) }
+				between.Store(&fn)
+				began := time.Now()
+				require.NoError(t, e.Resume(t.Context(), conveyor.Target{Pipeline: "p"}))
+				require.Equal(t, c.state, e.Ended(run.ID).State)
+				require.LessOrEqual(t, time.Since(began), time.Minute, "it has waited for a driver that it does not need")
+				require.Nil(t, between.Load(), "the definition has not changed")
+				time.Sleep(2 * time.Hour)
 			})
 		})
 	}
