@@ -530,11 +530,18 @@ func (c claimer) pipelineChanged(key string) error {
 		return nil
 	}
 	rec, rev, err := s.ledger.Pipeline(c.ctx, name)
-	switch {
-	case errors.Is(err, ErrNotFound):
+	if errors.Is(err, ErrNotFound) {
+		// The revision is asked for before the record is read again. Otherwise it could be that of a later record.
 		if rev, err = s.ledger.Commit(c.ctx, nil); err != nil {
 			return err
 		}
+		asOf := rev
+		if rec, rev, err = s.ledger.Pipeline(c.ctx, name); errors.Is(err, ErrNotFound) {
+			rev = asOf
+		}
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
 		s.pool.LimitRuns(name, 0, int64(rev), true)
 	case err == nil:
 		s.pool.LimitRuns(name, rec.MaxRuns, int64(rev), false)

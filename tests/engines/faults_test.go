@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/conveyor-go/conveyor"
+	"github.com/conveyor-go/conveyor/internal/record"
 	"github.com/conveyor-go/conveyor/internal/rig"
 	"github.com/conveyor-go/conveyor/internal/testenv"
 	"github.com/conveyor-go/conveyor/store"
@@ -27,7 +28,8 @@ type odd struct {
 	store.Store
 	get    atomic.Pointer[func(key string) error]
 	list   atomic.Pointer[func(prefix string) error]
-	commit atomic.Pointer[func(ops []store.Op) error]
+	commit atomic.Pointer[func(ops []store.Op) error] // for those that write something or have a condition
+	ask    atomic.Pointer[func()]                     // for those that do not
 	reads  atomic.Int64
 }
 
@@ -65,6 +67,9 @@ func (o *odd) Commit(ctx context.Context, ops ...store.Op) (store.Revision, erro
 		if err := (*fn)(ops); err != nil {
 			return 0, err
 		}
+	}
+	if fn := o.ask.Load(); fn != nil && len(ops) == 0 {
+		(*fn)()
 	}
 	return o.Store.Commit(ctx, ops...)
 }
@@ -617,6 +622,55 @@ func TestEngines02APipelineThatIsSavedElsewhereIsNoticed(t *testing.T) {
 		time.Sleep(5 * lease)
 		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("b")))
 		untilEnded(t, client, y.ID, 30*time.Minute)
+	})
+}
+
+// TestEngines02APipelineThatIsMadeAgainAsItsRemovalIsNoticed has another engine save a pipeline between the moments at which
+// an engine finds that it was removed and at which the engine asks for the revision of the removal.
+func TestEngines02APipelineThatIsMadeAgainAsItsRemovalIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := memory.NewShared()
+		first, o := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, first.Register("a", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1)))
+		client, _ := startOdd(t, disk, conveyor.Options{}, nil)
+		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("a")))
+		time.Sleep(5 * lease)
+		x, err := client.Apply(t.Context(), rig.Object("x", 1))
+		require.NoError(t, err)
+		time.Sleep(5 * lease)
+		var removed, again atomic.Bool
+		o.onGet(func(key string) error {
+			if key == record.PipelineKey("p") && !removed.Load() {
+				_, err := o.Store.Get(context.Background(), key)
+				removed.Store(errors.Is(err, store.ErrNotFound))
+			}
+			return nil
+		})
+		ask := func() {
+			if removed.Load() && again.CompareAndSwap(false, true) {
+				require.NoError(t, client.SavePipeline(context.Background(), rig.PipelineOf("a")))
+				require.NoError(t, client.SavePipeline(context.Background(), rig.Named("q", rig.PipelineOf("a"))))
+			}
+		}
+		o.ask.Store(&ask)
+		require.NoError(t, client.DeletePipeline(t.Context(), "p"))
+		time.Sleep(5 * lease)
+		require.True(t, again.Load(), "the pipeline was not made again")
+		var reads, at atomic.Int64 // the reads of the pipeline within a second
+		o.onGet(func(key string) error {
+			if now := time.Now().Unix(); at.Swap(now) != now {
+				reads.Store(0)
+			}
+			if key == record.PipelineKey("p") && reads.Add(1) > 100 {
+				return store.ErrClosed
+			}
+			return nil
+		})
+		y, err := client.Apply(t.Context(), rig.Object("y", 1))
+		require.NoError(t, err)
+		untilEnded(t, client, x.ID, 2*time.Hour)
+		require.LessOrEqual(t, reads.Load(), int64(100), "the engine looks at a run that waits again and again")
+		untilEnded(t, client, y.ID, 2*time.Hour)
 	})
 }
 
