@@ -102,9 +102,10 @@ func (l *Load) End(t testing.TB, s store.Store) {
 
 // Watched takes note of the keys that a watch tells.
 type Watched struct {
-	keys map[string]bool
-	err  error
-	done sync.WaitGroup
+	keys  map[string]bool
+	err   error
+	begun chan struct{} // closed by the first change, and at the end
+	done  sync.WaitGroup
 }
 
 // Shared is a handle of a shared store.
@@ -118,14 +119,17 @@ func Watch(t testing.TB, s Shared) *Watched {
 	t.Helper()
 	from, err := s.Commit(t.Context())
 	require.NoError(t, err)
-	w := &Watched{keys: map[string]bool{}}
+	w := &Watched{keys: map[string]bool{}, begun: make(chan struct{})}
+	first := sync.OnceFunc(func() { close(w.begun) })
 	w.done.Go(func() {
+		defer first()
 		for c, err := range s.Watch(t.Context(), "", from) {
 			if err != nil {
 				w.err = err
 				return
 			}
 			w.keys[c.Key] = true
+			first()
 			if c.Key == "end" {
 				return
 			}
@@ -133,6 +137,9 @@ func Watch(t testing.TB, s Shared) *Watched {
 	})
 	return w
 }
+
+// Await waits until the watch has told of something.
+func (w *Watched) Await() { <-w.begun }
 
 // End ends the watch and checks that it has missed nothing that is on record.
 func (w *Watched) End(t testing.TB, s store.Store) {

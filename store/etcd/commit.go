@@ -92,28 +92,29 @@ func (s *Store) carryOut(ctx context.Context, l *lane, ops []store.Op, deadline 
 		switch {
 		case err == nil || errors.Is(err, store.ErrConflict):
 			return rev, l, err
-		case errors.Is(err, errLaneLost):
-			another := s.lanes.another()
-			if err := s.begin(ctx, another); err == nil {
-				l = another
-				continue
-			}
-		case !errors.Is(err, errLost) && !passing(err):
+		case !passing(err):
 			return 0, l, s.final(err)
+		case errors.Is(err, errLaneLost) || l.revision == 0:
+			l = s.lanes.another()
 		}
-		why = s.telling(why, err)
+		why = s.trouble.telling(why, err)
 		if wait.Next(ctx); ctx.Err() != nil {
 			return 0, l, again.Unavailable(why)
 		}
 	}
 }
 
-// attempt sends the Txn of a commit once. The error wraps errLost if the Txn may have happened, errLaneLost if the lane cannot be used any
-// more, and store.ErrConflict if a condition does not hold. Nothing has happened then, or with any other error. id is what the marker has if the
-// Txn has happened.
+// attempt sends the Txn of a commit once, in a lane that it begins if need be. The error wraps errLost if the Txn may have happened,
+// errLaneLost if the lane cannot be used any more, and store.ErrConflict if a condition does not hold. Nothing has happened then, or with any
+// other error. id is what the marker has if the Txn has happened.
 func (s *Store) attempt(ctx context.Context, l *lane, ops []store.Op) (rev store.Revision, id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longestAttempt)
 	defer cancel()
+	if l.revision == 0 {
+		if err := s.begin(ctx, l); err != nil {
+			return 0, "", err
+		}
+	}
 	id = l.next("commit ")
 	conditions, writes, reads := s.translate(ops)
 	conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(l.marker), "=", l.revision))
@@ -133,8 +134,13 @@ func (s *Store) attempt(ctx context.Context, l *lane, ops []store.Op) (rev store
 		return store.Revision(l.revision), id, nil
 	}
 	last := len(r.Responses) - 1
-	marker := r.Responses[last].GetResponseRange().Kvs
-	if len(marker) == 0 || marker[0].ModRevision != l.revision {
+	switch marker := r.Responses[last].GetResponseRange().Kvs; {
+	case len(marker) == 0:
+		return 0, id, errLaneLost
+	case string(marker[0].Value) == id: // the client has sent the Txn twice
+		l.revision = marker[0].ModRevision
+		return store.Revision(l.revision), id, nil
+	case marker[0].ModRevision != l.revision:
 		return 0, id, errLaneLost
 	}
 	r.Responses = r.Responses[:last]

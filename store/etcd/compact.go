@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // compactNowAndThen compacts what is older than twice a time. The handles of one store, and other programs, may do the same: a server refuses
@@ -15,7 +17,12 @@ func (s *Store) compactNowAndThen(every time.Duration) {
 		ctx, cancel := context.WithTimeout(s.gate.Closing, longestAttempt)
 		if r, err := s.client.Get(ctx, s.opts.Prefix+formatPart); err == nil {
 			if older > 0 {
-				_, _ = s.client.Compact(ctx, older)
+				_, err = s.client.Compact(ctx, older)
+			}
+			if err == nil || is(err, rpctypes.ErrGRPCCompacted) {
+				s.compacting.Store(nil)
+			} else {
+				s.compacting.Store(&err)
 			}
 			older, old = old, r.Header.Revision
 		}

@@ -141,7 +141,7 @@ func TestASpecOfTheLargestSize(t *testing.T) {
 // TestVeryManyRunsAreRemoved removes almost all runs of a resource at once, in commits of few ops.
 func TestVeryManyRunsAreRemoved(t *testing.T) {
 	testenv.Rare(t)
-	runs := testenv.Bound(t, "CONVEYOR_ETCD_RUNS", 500, 150)
+	runs := testenv.Bound(t, "CONVEYOR_ETCD_RUNS", 200, 150)
 	opts := newPrefix()
 	s := open(t, opts, needServer(t).Endpoints()...)
 	e, _ := start(t, opts, conveyor.Options{Limits: conveyor.Limits{Queue: runs}}, "d")

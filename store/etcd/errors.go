@@ -39,14 +39,30 @@ func is(err, known error) bool {
 	return ok && e.Error() == rpctypes.ErrorDesc(known)
 }
 
-// refused reports whether a server has refused a Txn, so that nothing of it was or will be written.
-func refused(err error) bool {
-	switch codeOf(err) {
+// refusing reports whether a code is one of those with which servers refuse something.
+func refusing(code codes.Code) bool {
+	switch code {
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted, codes.PermissionDenied, codes.Unauthenticated,
 		codes.NotFound, codes.OutOfRange, codes.Unimplemented, codes.DataLoss:
 		return true
 	}
 	return false
+}
+
+// refused reports whether a server, or the client itself, has refused a Txn, so that nothing of it was or will be written. A code alone does
+// not say so, because something between the client and the server can answer with it. That the quota is reached does not say so either: the
+// Txn with which it is reached is carried out and then answered with that error.
+func refused(err error) bool {
+	if tooLarge(err) {
+		return true
+	}
+	known, ok := errors.AsType[rpctypes.EtcdError](rpctypes.Error(err))
+	return ok && refusing(known.Code()) && !is(err, rpctypes.ErrGRPCNoSpace)
+}
+
+// tooLarge reports whether the client has not sent a request because it is too large.
+func tooLarge(err error) bool {
+	return codeOf(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
 }
 
 // passing reports whether an error can be over when the same is tried again later.
@@ -55,10 +71,12 @@ func passing(err error) bool {
 	case errors.Is(err, store.ErrCorrupt), errors.Is(err, ErrVersion):
 		return false
 	case is(err, rpctypes.ErrGRPCRequestTooManyRequests), is(err, rpctypes.ErrGRPCNotLeader), is(err, rpctypes.ErrGRPCNotSupportedForLearner),
-		is(err, rpctypes.ErrGRPCInvalidAuthToken), is(err, rpctypes.ErrGRPCAuthOldRevision):
+		is(err, rpctypes.ErrGRPCInvalidAuthToken), is(err, rpctypes.ErrGRPCAuthOldRevision),
+		is(err, rpctypes.ErrGRPCLeaseNotFound), // another lease is asked for
+		is(err, rpctypes.ErrGRPCCompacted):     // during a list: it is read again as it is now
 		return true
 	}
-	return !refused(err)
+	return !refusing(codeOf(err))
 }
 
 // final returns the error with which a call ends that cannot succeed.
@@ -70,7 +88,7 @@ func (s *Store) final(err error) error {
 		return fmt.Errorf("%w: compact, defragment and disarm the alarm: %w", ErrFull, err)
 	case is(err, rpctypes.ErrGRPCTooManyOps):
 		return fmt.Errorf("etcd: Options.MaxTxnOps is %d, and the servers allow less (their --max-txn-ops): %w", s.opts.MaxTxnOps, err)
-	case is(err, rpctypes.ErrGRPCRequestTooLarge), codeOf(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
+	case is(err, rpctypes.ErrGRPCRequestTooLarge), tooLarge(err):
 		return fmt.Errorf("etcd: Options.MaxRequestBytes is %d, and the servers allow less (their --max-request-bytes), or the client does (its MaxCallSendMsgSize): %w",
 			s.opts.MaxRequestBytes, err)
 	case codeOf(err) == codes.DataLoss:
@@ -99,11 +117,11 @@ func (t *trouble) watch(ctx context.Context, method string, req, reply any, conn
 
 // telling returns the error of the attempts so far that says most: not that the time for the last one was over, if it is known what was
 // wrong.
-func (s *Store) telling(before, err error) error {
+func (t *trouble) telling(before, err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if known := s.trouble.Load(); known != nil {
+	if known := t.Load(); known != nil {
 		return *known
 	}
 	return cmp.Or(before, err)
@@ -122,7 +140,7 @@ func (s *Store) read(ctx context.Context, fn func(ctx context.Context) error) er
 // readUntil is read with another end.
 func (s *Store) readUntil(ctx context.Context, deadline time.Time, fn func(ctx context.Context) error) error {
 	return again.Tries{
-		Longest: longestAttempt, Final: s.final, Failed: s.telling,
+		Longest: longestAttempt, Final: s.final, Failed: s.trouble.telling,
 		Passing: func(err error) bool { return s.client.Ctx().Err() == nil && passing(err) },
 	}.Until(ctx, deadline, fn)
 }

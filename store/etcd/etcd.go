@@ -14,7 +14,7 @@
 // the ops are carried out and the marker is written (commit.go). When the connection breaks before the answer has come, the store writes the
 // marker itself under the same condition: if it can, the Txn has not happened, and it cannot happen any more; otherwise the marker
 // tells what has (settle.go). So a caller sees [store.ErrUnknown] only if no server could be asked for [Options].Patience and ten
-// seconds more. Get and List read what all servers have agreed on (read.go). [Store.Watch] is a watch of etcd (watch.go).
+// seconds more, or if the lease of the marker has ended meanwhile, after two minutes. Get and List read what all servers have agreed on (read.go). [Store.Watch] is a watch of etcd (watch.go).
 //
 // The revision of a record is the revision of etcd that wrote it, so that other programs can use the same etcd, and revisions have gaps.
 package etcd
@@ -24,7 +24,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,7 +52,8 @@ type Store struct {
 
 	gate *gate.Gate // Close waits for the calls that have begun
 
-	watching sync.Once // the first Watch begins to ask how far the servers have got
+	compacting atomic.Pointer[error] // why the newest compaction has failed; nil if it has not
+	watches    atomic.Int64          // that were begun
 }
 
 var (
@@ -77,8 +77,9 @@ func (s *Store) Get(ctx context.Context, key string) (store.Record, error) {
 	return s.get(ctx, key)
 }
 
-// List implements [store.Store]. It reads about a megabyte, or 256 records, at a time. Servers of etcd 3.7 and later do it at a cost that
-// does not depend on how many records there are. Older ones look at all keys of the rest of the list for each page.
+// List implements [store.Store]. It reads about a megabyte, or 256 records, at a time, and fewer if an attempt takes too long. For
+// each of these pages a server counts the keys of the rest of the list in its memory. Servers older than etcd 3.7 look at each of them, and
+// so do all of them for a client with a user and a password.
 func (s *Store) List(ctx context.Context, q store.Query) iter.Seq2[store.Record, error] {
 	alive := func() error { return s.alive(ctx) }
 	fetch := func(page []store.Record, r keyrange.Range, limit int) ([]store.Record, bool, error) {

@@ -116,9 +116,10 @@ func TestHistoryIsCompacted(t *testing.T) {
 	server := newCluster(t, 1, noSync)
 	opts := newPrefix()
 	s := open(t, opts, server.Endpoints()...)
+	watch := load.Watch(t, open(t, opts, server.Endpoints()...))
 	first, err := s.Commit(t.Context(), store.Put("first", nil))
 	require.NoError(t, err)
-	watch := load.Watch(t, open(t, opts, server.Endpoints()...))
+	watch.Await() // before anything is compacted
 	etcd.CompactEvery(s, 20*time.Millisecond)
 	var gap error
 	for n := 0; gap == nil; n++ {

@@ -11,6 +11,9 @@ func Between(low, high string) (string, bool) { return between(low, high) }
 // GiveUpSoon has a handle find out for a short time only what came of a commit.
 func GiveUpSoon(s *Store) { s.grace = 200 * time.Millisecond }
 
+// BeImpatient has a handle try for a short time only.
+func BeImpatient(s *Store, patience time.Duration) { s.opts.Patience = patience }
+
 // NoStreams has a handle think that its servers are old.
 func NoStreams(s *Store) { s.noStreams.Store(true) }
 

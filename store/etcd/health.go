@@ -16,6 +16,8 @@ type Health struct {
 	Newest store.Revision
 	// Full reports that the database of a server has reached its quota: every commit fails with ErrFull until the alarm is disarmed.
 	Full bool
+	// HistoryErr is why the newest compaction of this handle has failed; nil if it has not, and without Options.History.
+	HistoryErr error
 	// Servers are those of the endpoints of the client.
 	Servers []ServerHealth
 }
@@ -52,6 +54,9 @@ func (s *Store) Health(ctx context.Context) (h Health, err error) {
 	})
 	if err != nil {
 		return Health{}, err
+	}
+	if failed := s.compacting.Load(); failed != nil {
+		h.HistoryErr = fmt.Errorf("etcd: compaction: %w", *failed)
 	}
 	for _, endpoint := range s.client.Endpoints() {
 		h.Servers = append(h.Servers, s.healthOf(ctx, endpoint))

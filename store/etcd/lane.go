@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/conveyor-go/conveyor/store/internal/again"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
 // mostLanes is how many commits of a handle are under way at once. More of them would wait in etcd instead.
@@ -124,16 +125,25 @@ const leaseTTL = 2 * time.Minute
 
 // lease is the lease of etcd to which the markers of a handle belong.
 type lease struct {
-	mu sync.Mutex // held while a lease is asked for
+	asking chan struct{} // holds a value while a lease is asked for
+
+	mu sync.Mutex // guards what follows
 	id clientv3.LeaseID
 }
 
-// leased returns the lease of the handle, which is kept alive from then on. Its error is one of etcd.
+// leased returns the lease of the handle, which is kept alive from then on. Its error is one of etcd, or the cause of ctx.
 func (s *Store) leased(ctx context.Context) (clientv3.LeaseID, error) {
-	s.lease.mu.Lock()
-	defer s.lease.mu.Unlock()
-	if s.lease.id != 0 {
-		return s.lease.id, nil
+	if id := s.lease.held(); id != 0 {
+		return id, nil
+	}
+	select {
+	case s.lease.asking <- struct{}{}:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	defer func() { <-s.lease.asking }()
+	if id := s.lease.held(); id != 0 {
+		return id, nil
 	}
 	granted, err := s.client.Grant(ctx, int64(leaseTTL/time.Second))
 	if err != nil {
@@ -144,7 +154,9 @@ func (s *Store) leased(ctx context.Context) (clientv3.LeaseID, error) {
 	if err != nil {
 		return 0, err
 	}
+	s.lease.mu.Lock()
 	s.lease.id = id
+	s.lease.mu.Unlock()
 	s.gate.Go(func() {
 		for range alive { // the client waits for its answers to be read
 		}
@@ -153,6 +165,13 @@ func (s *Store) leased(ctx context.Context) (clientv3.LeaseID, error) {
 		}
 	})
 	return id, nil
+}
+
+// held returns the lease, or zero if there is none.
+func (l *lease) held() clientv3.LeaseID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id
 }
 
 // lost notes that a lease has ended.
@@ -166,11 +185,9 @@ func (l *lease) lost(id clientv3.LeaseID) {
 
 // end ends the lease, and with it the markers.
 func (l *lease) end(ctx context.Context, client *clientv3.Client) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.id != 0 {
-		_, _ = client.Revoke(ctx, l.id) // otherwise it ends by itself
-		l.id = 0
+	if id := l.held(); id != 0 {
+		_, _ = client.Revoke(ctx, id) // otherwise it ends by itself
+		l.lost(id)
 	}
 }
 

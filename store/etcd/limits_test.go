@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +59,36 @@ func TestAFullQuotaIsSaidAndNothingIsLost(t *testing.T) {
 	require.False(t, h.Full)
 }
 
+// TestAQuotaThatManyReachAtOnce has many commits under way when the quota is reached. Etcd answers some of them with an error and carries
+// them out.
+func TestAQuotaThatManyReachAtOnce(t *testing.T) {
+	const writers = 48
+	cluster := newCluster(t, 1, etcdserver.Options{Quota: 16 << 20})
+	s := open(t, newPrefix(), cluster.Endpoints()...)
+	value := make([]byte, 32<<10)
+	written, failed := make([]int, writers), make([]error, writers)
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for failed[w] == nil {
+				if _, failed[w] = s.Commit(t.Context(), store.Put(fmt.Sprintf("%02d/%05d", w, written[w]), value)); failed[w] == nil {
+					written[w]++
+				}
+			}
+		})
+	}
+	all.Wait()
+	for w, err := range failed {
+		require.ErrorIs(t, err, etcd.ErrFull)
+		found := 0
+		for _, err := range s.List(t.Context(), store.Query{Prefix: fmt.Sprintf("%02d/", w)}) {
+			require.NoError(t, err)
+			found++
+		}
+		require.Equal(t, written[w], found, "writer %d", w)
+	}
+}
+
 func TestServersThatAllowLessAreNamed(t *testing.T) {
 	server := needServer(t)
 	opts := newPrefix()
@@ -83,6 +114,7 @@ func TestOptionsThatAreNotValidAreNamed(t *testing.T) {
 		"Options.MaxTxnOps":       {MaxTxnOps: 3},
 		"Options.MaxRequestBytes": {MaxRequestBytes: 100},
 		"Options.History":         {History: 1},
+		"set a smaller MaxTxnOps": {MaxRequestBytes: 64 << 10, MaxTxnOps: 4000},
 	} {
 		_, err := etcd.Open(t.Context(), clientv3.Config{Endpoints: []string{"127.0.0.1:1"}}, opts)
 		require.ErrorContains(t, err, want)

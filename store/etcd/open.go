@@ -13,8 +13,10 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/status"
 
 	"github.com/conveyor-go/conveyor/store"
+	"github.com/conveyor-go/conveyor/store/internal/again"
 	"github.com/conveyor-go/conveyor/store/internal/gate"
 )
 
@@ -31,10 +33,9 @@ const (
 // format is the format of the keys that this program writes.
 const format = 1
 
-// The connection is given up when a server has not answered for about nine seconds. A server closes the connection of a client that
-// asks more often than every five seconds.
+// The connection is given up when a server has not answered for thirteen seconds. Less than ten is not possible for the first of the two.
 const (
-	keepAliveTime    = 6 * time.Second
+	keepAliveTime    = 10 * time.Second
 	keepAliveTimeout = 3 * time.Second
 )
 
@@ -48,7 +49,7 @@ var connecting = grpc.ConnectParams{
 // Open opens the store in an etcd, with a client of its own. The first Open under a prefix makes the store.
 //
 // The config is the one of the client of etcd: endpoints, TLS, user and password. Where it is silent, the client writes no log, notices
-// within nine seconds that a server does not answer, tries to connect to it again several times a second, and can send a request of
+// within thirteen seconds that a server does not answer, tries to connect to it again several times a second, and can send a request of
 // [Options].MaxRequestBytes.
 //
 // Open returns these errors:
@@ -78,9 +79,9 @@ func Open(ctx context.Context, config clientv3.Config, opts Options) (*Store, er
 	seen := new(trouble)
 	config.DialOptions = slices.Concat([]grpc.DialOption{grpc.WithConnectParams(connecting)}, config.DialOptions,
 		[]grpc.DialOption{grpc.WithChainUnaryInterceptor(seen.watch)})
-	client, err := clientv3.New(config)
+	client, err := connect(ctx, config, seen, opts.Patience)
 	if err != nil {
-		return nil, fmt.Errorf("etcd: %w", err)
+		return nil, err
 	}
 	s, err := openWith(ctx, client, seen, opts)
 	if err != nil {
@@ -89,6 +90,42 @@ func Open(ctx context.Context, config clientv3.Config, opts Options) (*Store, er
 	}
 	s.ownClient = true
 	return s, nil
+}
+
+// connect makes a client. With a user and a password, the client asks a server for a token, which is tried again until patience is over.
+func connect(ctx context.Context, config clientv3.Config, seen *trouble, patience time.Duration) (client *clientv3.Client, err error) {
+	parent := config.Context
+	if parent == nil {
+		parent = context.Background()
+	}
+	err = again.Tries{
+		Longest: longestAttempt,
+		Final:   func(err error) error { return fmt.Errorf("etcd: %w", err) },
+		Failed:  seen.telling,
+		Passing: func(err error) bool {
+			_, answered := status.FromError(err) // anything else is a fault of the config
+			return config.Username != "" && (answered || errors.Is(err, context.DeadlineExceeded)) && passing(err)
+		},
+	}.Until(ctx, time.Now().Add(patience), func(attempt context.Context) error {
+		own, cancel := context.WithCancel(parent) // the client lives as long
+		goOn := context.AfterFunc(ctx, cancel)
+		config.Context = own
+		if end, ok := attempt.Deadline(); ok {
+			config.DialTimeout = time.Until(end) // for the token alone
+		}
+		made, err := clientv3.New(config)
+		if err == nil && goOn() {
+			client = made
+			return nil
+		}
+		if err == nil {
+			_ = made.Close()
+			err = ctx.Err()
+		}
+		cancel()
+		return err
+	})
+	return client, err
 }
 
 // OpenClient is [Open] with a client that the caller has, and closes after the store. Its MaxCallSendMsgSize must be more than
@@ -109,6 +146,8 @@ func OpenClient(ctx context.Context, client *clientv3.Client, opts Options) (*St
 func openWith(ctx context.Context, client *clientv3.Client, seen *trouble, opts Options) (*Store, error) {
 	s := &Store{client: client, trouble: seen, opts: opts, limits: opts.limits(), records: opts.Prefix + recordsPart, grace: grace, gate: gate.New()}
 	s.lanes = newLanes(opts.Prefix + markersPart)
+	s.lease.asking = make(chan struct{}, 1)
+	s.noStreams.Store(client.Username != "") // a client asks for a new token for each stream, which costs a server about as much as a hundred reads
 	if err := s.checkFormat(ctx); err != nil {
 		s.gate.Close(func() {})
 		return nil, err

@@ -27,7 +27,8 @@ type Options struct {
 
 	// History is how long etcd keeps what was written over: the handle compacts what is older. This concerns all programs that use
 	// the etcd. Zero leaves it to the servers, which need --auto-compaction-retention then: without either, the database grows
-	// until its quota is full. History is at least ten minutes.
+	// until its quota is full. History is at least ten minutes. With authentication, the user needs the role root for it; see
+	// Health.HistoryErr.
 	History time.Duration
 }
 
@@ -42,6 +43,7 @@ const (
 	leastTxnOps      = 16
 	leastRequest     = 64 << 10
 	leastHistory     = 10 * time.Minute
+	leastValue       = 16 << 10
 	longestPrefix    = 256
 	largestRequest   = 1 << 30
 	requestOverhead  = 4 << 10 // bytes of a request besides its ops
@@ -65,6 +67,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.MaxRequestBytes = cmp.Or(o.MaxRequestBytes, defaultMaxRequestBytes); o.MaxRequestBytes < leastRequest || o.MaxRequestBytes > largestRequest {
 		errs = append(errs, fmt.Errorf("etcd: Options.MaxRequestBytes: %d is not between %d and %d", o.MaxRequestBytes, leastRequest, largestRequest))
+	}
+	if limits := o.limits(); len(errs) == 0 && limits.Value < leastValue {
+		errs = append(errs, fmt.Errorf("etcd: Options.MaxRequestBytes: %d leaves no room for %d ops with their keys (Options.MaxTxnOps) under a prefix of %d bytes; set a smaller MaxTxnOps",
+			o.MaxRequestBytes, o.MaxTxnOps, len(o.Prefix)))
 	}
 	if o.History != 0 && o.History < leastHistory {
 		errs = append(errs, fmt.Errorf("etcd: Options.History: %v is less than %v", o.History, leastHistory))

@@ -43,9 +43,12 @@ func (s *Store) page(ctx context.Context, page []store.Record, r keyrange.Range,
 	if err := s.awaitSettled(ctx, store.ErrUnknown); err != nil {
 		return page, false, err
 	}
-	before := len(page)
+	before, tries := len(page), 0
 	err = s.read(ctx, func(ctx context.Context) (err error) {
 		page = page[:before]
+		if tries++; tries > 1 { // it can have been too much for the connection
+			limit = max(limit/2, 1)
+		}
 		if r.Reverse {
 			page, more, err = s.backward(ctx, page, r, limit)
 		} else {
@@ -130,7 +133,8 @@ func (s *Store) scan(ctx context.Context, from, end string, limit int, keysOnly 
 	return nil
 }
 
-// stream is scan with servers that send a range piece by piece. They do not count the keys of the whole range.
+// stream is scan with servers that send a range piece by piece. They read no more than the limit, and count what is left of the range. Without
+// a limit they would not count, and would read thousands of records more until they notice that no more are wanted.
 func (s *Store) stream(ctx context.Context, from string, opts []clientv3.OpOption, each func(*mvccpb.KeyValue) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	pieces, err := s.client.GetStream(ctx, from, opts...)

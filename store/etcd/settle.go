@@ -16,7 +16,8 @@ import (
 // grace is how much longer than Patience a commit tries to find out what came of it.
 const grace = 10 * time.Second
 
-// doubtful is how long after that the writes can still come. A server gives a request up after seven seconds with its default settings.
+// doubtful is how long after that the writes can still come, as long as most servers work. A server waits seven seconds for the others with
+// its default settings.
 const doubtful = 10 * time.Second
 
 // settle finds out whether the Txn of a lane that was to write id has happened, and makes sure that it does not happen later. It returns an
@@ -30,7 +31,7 @@ func (s *Store) settle(ctx context.Context, l *lane, id string, deadline time.Ti
 		if err == nil {
 			return happened, store.Revision(l.revision), nil
 		}
-		if errors.Is(err, errLaneLost) || refused(err) && !passing(err) {
+		if errors.Is(err, errLaneLost) || !passing(err) || s.client.Ctx().Err() != nil {
 			return false, 0, err
 		}
 		if wait.Next(ctx); ctx.Err() != nil {
@@ -41,14 +42,26 @@ func (s *Store) settle(ctx context.Context, l *lane, id string, deadline time.Ti
 
 // fence writes the marker of a lane, unless the Txn that was to write id has done so. The Txn cannot happen any more then. The error is
 // errLaneLost if the marker is gone: the Txn cannot happen any more, and nothing tells whether it has.
+//
+// A database whose quota is reached takes no write. fence removes the marker there, and the lane has to begin again.
 func (s *Store) fence(ctx context.Context, l *lane, id string) (happened bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, longestAttempt)
 	defer cancel()
-	r, err := s.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(l.marker), "=", l.revision)).
-		Then(clientv3.OpPut(l.marker, l.next("fence "), clientv3.WithLease(l.lease))).
-		Else(clientv3.OpGet(l.marker)).
-		Commit()
+	send := func(then clientv3.Op) (*clientv3.TxnResponse, error) {
+		return s.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(l.marker), "=", l.revision)).
+			Then(then).
+			Else(clientv3.OpGet(l.marker)).
+			Commit()
+	}
+	left := int64(0) // the revision of the marker, if the fence has left one
+	r, err := send(clientv3.OpPut(l.marker, l.next("fence "), clientv3.WithLease(l.lease)))
+	switch {
+	case is(err, rpctypes.ErrGRPCNoSpace):
+		r, err = send(clientv3.OpDelete(l.marker))
+	case err == nil:
+		left = r.Header.Revision
+	}
 	switch {
 	case is(err, rpctypes.ErrGRPCLeaseNotFound):
 		s.lease.lost(l.lease)
@@ -56,7 +69,7 @@ func (s *Store) fence(ctx context.Context, l *lane, id string) (happened bool, e
 	case err != nil:
 		return false, err
 	case r.Succeeded:
-		l.revision = r.Header.Revision
+		l.revision = left
 		return false, nil
 	}
 	marker := r.Responses[0].GetResponseRange().Kvs
@@ -95,7 +108,7 @@ func (s *Store) doubt(l *lane, id string, unsettled error) *lane {
 }
 
 // awaitSettled waits until no commit of the handle is in doubt, and no longer than the patience of the store. Its error wraps the given
-// one, or is the cause of ctx.
+// one, or is the cause of ctx, or store.ErrClosed.
 func (s *Store) awaitSettled(ctx context.Context, kind error) error {
 	settled := s.lanes.inDoubt()
 	if settled == nil {
@@ -105,6 +118,9 @@ func (s *Store) awaitSettled(ctx context.Context, kind error) error {
 	defer timer.Stop()
 	select {
 	case <-settled:
+		if s.gate.Closing.Err() != nil { // it is not known, and nobody finds it out any more
+			return store.ErrClosed
+		}
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

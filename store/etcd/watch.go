@@ -5,17 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/conveyor-go/conveyor/store"
 	"github.com/conveyor-go/conveyor/store/internal/again"
 )
 
-// progressEvery is how often the watches of a handle are told how far the servers have got. A watch under whose prefix nothing happens would
-// otherwise go on, after a lost connection, from a revision that was compacted since.
+// progressEvery is how often a watch asks how far the servers have got. A watch under whose prefix nothing happens would otherwise go on,
+// after a lost connection, from a revision that was compacted since, and would not notice that the servers were taken back.
 const progressEvery = time.Minute
 
 // Watch implements [store.Watcher]. It ends with [store.ErrGap] if the history of etcd does not go back that far any more, and if the
@@ -55,9 +57,26 @@ func (s *Store) watchOnce(ctx context.Context, prefix string, at *int64, yield f
 	if err := s.checkExists(ctx, *at); err != nil {
 		return err
 	}
-	s.watching.Do(s.startProgress)
+	// Watches with equal metadata share a stream, its token, which is valid for a few minutes, and what is said about the progress.
+	ctx = metadata.AppendToOutgoingContext(ctx, "conveyor-watch", strconv.FormatInt(s.watches.Add(1), 10))
 	answers := s.client.Watch(ctx, s.records+prefix, clientv3.WithPrefix(), clientv3.WithRev(*at+1), clientv3.WithFragment())
-	for answer := range answers {
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	for {
+		var answer clientv3.WatchResponse
+		var open bool
+		select {
+		case answer, open = <-answers:
+		case <-ticker.C:
+			if err := s.checkExists(ctx, *at); errors.Is(err, store.ErrGap) {
+				return err
+			}
+			_ = s.client.RequestProgress(ctx) // an answer that does not come does no harm
+			continue
+		}
+		if !open {
+			return errWatchEnded
+		}
 		if err := s.alive(ctx); err != nil {
 			return err
 		}
@@ -89,7 +108,6 @@ func (s *Store) watchOnce(ctx context.Context, prefix string, at *int64, yield f
 			return errBreak
 		}
 	}
-	return errWatchEnded
 }
 
 // errWatchEnded is no error of etcd, and therefore passing.
@@ -108,24 +126,4 @@ func (s *Store) checkExists(ctx context.Context, at int64) error {
 
 func takenBack(at, to int64) error {
 	return fmt.Errorf("%w: revision %d was lost when the servers were taken back to revision %d", store.ErrGap, at, to)
-}
-
-// startProgress has the watches told now and then how far the servers have got.
-func (s *Store) startProgress() {
-	if s.enter() != nil {
-		return
-	}
-	defer s.gate.Leave()
-	s.gate.Go(func() {
-		ticker := time.NewTicker(progressEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-s.gate.Closing.Done():
-				return
-			case <-ticker.C:
-				_ = s.client.RequestProgress(clientv3.WithRequireLeader(s.gate.Closing)) // an answer that does not come does no harm
-			}
-		}
-	})
 }
