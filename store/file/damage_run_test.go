@@ -45,7 +45,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 		r.work(n, n+1)
 		t.Log(r.last)
 	} else {
-		r.total = testenv.Bound(t, "CONVEYOR_DAMAGE", testenv.Some(t, 3_000, 104_000), 3_000)
+		r.total = testenv.Bound(t, "CONVEYOR_DAMAGE", testenv.Some(t, 3_000, 26_000), 3_000)
 		var group sync.WaitGroup
 		for range max(2, runtime.GOMAXPROCS(0)) {
 			group.Go(r.portions)
