@@ -36,7 +36,7 @@ var promises = []promise{
 	},
 	{
 		Claim: "A damaged file is refused, or the damage is found, or it is harmless",
-		Dir:   "./store/file", Test: "TestDamageIsFoundOrHarmless", Bound: "CONVEYOR_DAMAGE",
+		Dir:   "./store/file", Test: "TestDamageIsFoundOrHarmless", Bound: "CONVEYOR_DAMAGE", Long: 104_000,
 	},
 	{
 		Claim: "A store has one owner",
