@@ -100,6 +100,23 @@ var promises = []promise{
 		Dir:   "./store/postgres", Test: "TestFiveDriversInFiveProcesses",
 	},
 	{
+		Claim: "Three servers of etcd lose nothing acknowledged, and do nothing twice, when their leader is killed or any of them stands still",
+		Dir:   "./store/etcd", Test: "TestThreeServersLoseNothingAcknowledged",
+	},
+	{
+		Claim: "A database of etcd whose quota many commits reach at once has exactly what was acknowledged",
+		Dir:   "./store/etcd", Test: "TestAQuotaThatManyReachAtOnce",
+	},
+	{
+		Claim: "Real processes with an engine each on three servers of etcd go on when they are killed, stopped for three leases, cut off or " +
+			"disturbed in the middle of an answer, and when the leader is killed or stopped, or all servers are away: the same as on PostgreSQL",
+		Dir: "./store/etcd", Test: "TestProcessesGoOnWhateverHappensToThemAndTheirServers", Bound: "CONVEYOR_PROCESS_FAULTS",
+	},
+	{
+		Claim: "Servers of etcd that are away for three leases make no engine take another one for dead",
+		Dir:   "./store/etcd", Test: "TestServersThatAreAwayForThreeLeasesChangeNothing",
+	},
+	{
 		Claim: "What concurrent clients of two and three engines on one store see is linearizable, across deaths of one of them",
 		Dir:   "./histories", Test: "TestHistoriesOfSeveralEnginesAreLinearizable", Bound: "CONVEYOR_SHARED_HISTORIES", Long: 10_000,
 	},

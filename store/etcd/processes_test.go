@@ -68,9 +68,9 @@ func processesOn(t *testing.T, cluster *etcdserver.Cluster, n int, c processes.C
 	return processes.NewWorld(t, c)
 }
 
-// TestProcessesGoOnWhateverHappensToThem has three processes share work on three servers, while each of them is killed, stopped, cut off
+// TestProcessesGoOnWhateverHappensToThemAndTheirServers has three processes share work on three servers, while each of them is killed, stopped, cut off
 // and disturbed, the leader is killed or stopped, and the servers are away.
-func TestProcessesGoOnWhateverHappensToThem(t *testing.T) {
+func TestProcessesGoOnWhateverHappensToThemAndTheirServers(t *testing.T) {
 	cluster := newCluster(t, 3, noSync)
 	faults := testenv.Bound(t, "CONVEYOR_PROCESS_FAULTS", testenv.Some(t, 10, 100), 10)
 	w := processesOn(t, cluster, 3, processes.Config{Clients: 3, Lease: 2 * time.Second})

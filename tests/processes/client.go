@@ -57,7 +57,7 @@ func newClient(e *conveyor.Engine, c child, n int) *client {
 func (c *client) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		c.act(ctx)
-		pass(ctx, time.Duration(c.rand.IntN(30))*time.Millisecond)
+		pass(ctx, time.Duration(c.rand.IntN(60))*time.Millisecond)
 	}
 }
 
