@@ -606,19 +606,24 @@ func lateOutcomes(t *testing.T, late string, answer func() rig.Func) {
 	})
 }
 
+// occupy registers a driver of one slot at an engine. It returns another engine, which has saved a pipeline of the driver, and a run that
+// has had the slot for a while and keeps it for some time.
+func occupy(t *testing.T, disk *memory.Shared, at *conveyor.Engine, keeps time.Duration) (client *conveyor.Engine, run *conveyor.Run) {
+	require.NoError(t, at.Register("a", rig.DriverOf(rig.Taking(keeps)), conveyor.Concurrency(1)))
+	client, _ = startOdd(t, disk, conveyor.Options{}, nil)
+	require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("a")))
+	time.Sleep(5 * lease)
+	run, err := client.Apply(t.Context(), rig.Object("x", 1))
+	require.NoError(t, err)
+	time.Sleep(5 * lease)
+	return client, run
+}
+
 func TestEngines02APipelineThatIsSavedElsewhereIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := memory.NewShared()
-		first, _ := oddEngine(t, disk, conveyor.Options{}, map[string]rig.Func{"b": quick})
-		require.NoError(t, first.Register("a", rig.DriverOf(rig.Taking(time.Hour)), conveyor.Concurrency(1)))
-		require.NoError(t, first.Start(t.Context()))
-		t.Cleanup(func() { _ = first.Shutdown(context.Background()) })
-		client, _ := startOdd(t, disk, conveyor.Options{}, nil)
-		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("a")))
-		time.Sleep(5 * lease)
-		_, err := client.Apply(t.Context(), rig.Object("x", 1))
-		require.NoError(t, err)
-		time.Sleep(5 * lease)
+		first, _ := startOdd(t, disk, conveyor.Options{}, map[string]rig.Func{"b": quick})
+		client, _ := occupy(t, disk, first, time.Hour)
 		y, err := client.Apply(t.Context(), rig.Object("y", 1))
 		require.NoError(t, err)
 		time.Sleep(5 * lease)
@@ -633,13 +638,7 @@ func TestEngines02APipelineThatIsMadeAgainAsItsRemovalIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := memory.NewShared()
 		first, o := startOdd(t, disk, conveyor.Options{}, nil)
-		require.NoError(t, first.Register("a", rig.DriverOf(rig.Taking(time.Minute)), conveyor.Concurrency(1)))
-		client, _ := startOdd(t, disk, conveyor.Options{}, nil)
-		require.NoError(t, client.SavePipeline(t.Context(), rig.PipelineOf("a")))
-		time.Sleep(5 * lease)
-		x, err := client.Apply(t.Context(), rig.Object("x", 1))
-		require.NoError(t, err)
-		time.Sleep(5 * lease)
+		client, x := occupy(t, disk, first, time.Minute)
 		var removed, again atomic.Bool
 		o.onGet(func(key string) error {
 			if key == record.PipelineKey("p") && !removed.Load() {
