@@ -127,8 +127,8 @@ type Options struct {
 	Name string
 	// Lease is how long an engine on a shared store must have been silent before another engine takes its runs over. An engine
 	// renews its lease every sixth of this time. If it cannot for two thirds of it, it starts nothing any more, and the contexts
-	// of its attempts end with [ErrLeaseLost]. Choose it more than twice as long as the longest failover of the store. The engines on a store
-	// can have different leases. 0 means 30s. It has no effect on a store that is not shared.
+	// of its attempts end with [ErrLeaseLost]. Choose it more than twice as long as the longest failover of the store. The engines
+	// on a store can have different leases. 0 means 30s. It has no effect on a store that is not shared.
 	Lease time.Duration
 	// Poll is how often an engine on a shared store looks for changes while the watch of the store does not work, and for runs that
 	// it had to leave alone. 0 means 1s. It has no effect on a store that is not shared.
