@@ -188,28 +188,9 @@ func TestALeaseThatEndsHoldsUpNothing(t *testing.T) {
 	s := open(t, opts, server.Endpoints()...)
 	markers := func() []string { return keysOf(t, client, opts.Prefix+"m/") }
 	for n := range 5 {
-		var all sync.WaitGroup
-		errs := make([]error, 8)
-		for i := range errs {
-			all.Go(func() {
-				_, errs[i] = s.Commit(t.Context(), store.Put(fmt.Sprintf("%d/%d", n, i), nil).IfAbsent())
-			})
-		}
-		all.Wait()
-		for _, err := range errs {
-			require.NoError(t, err)
-		}
+		commitAtOnce(t, s, fmt.Sprint(n), 8)
 		require.NotEmpty(t, markers())
-		leases, err := client.Leases(t.Context())
-		require.NoError(t, err)
-		for _, l := range leases.Leases {
-			held, err := client.TimeToLive(t.Context(), l.ID, clientv3.WithAttachedKeys())
-			require.NoError(t, err)
-			if len(held.Keys) > 0 && len(markers()) > 0 && string(held.Keys[0][:len(opts.Prefix)]) == opts.Prefix {
-				_, err = client.Revoke(t.Context(), l.ID)
-				require.NoError(t, err)
-			}
-		}
+		endLeases(t, client, opts.Prefix)
 		require.Empty(t, markers())
 	}
 	require.Len(t, keysOf(t, client, opts.Prefix+"r/"), 40)
@@ -228,24 +209,36 @@ func TestALeaseThatHasEndedIsNotedWhenALaneBegins(t *testing.T) {
 	s := open(t, opts, server.Endpoints()...)
 	_, err := s.Commit(t.Context(), store.Put("first", nil))
 	require.NoError(t, err)
+	endLeases(t, client, opts.Prefix)
+	commitAtOnce(t, s, "then", 32)
+}
+
+// commitAtOnce makes n commits at the same time, each of a key of its own.
+func commitAtOnce(t *testing.T, s store.Store, prefix string, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	errs := make([]error, n)
+	for i := range errs {
+		all.Go(func() { _, errs[i] = s.Commit(t.Context(), store.Put(fmt.Sprintf("%s/%d", prefix, i), nil).IfAbsent()) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		require.NoError(t, err)
+	}
+}
+
+// endLeases ends the leases to which keys under a prefix belong.
+func endLeases(t *testing.T, client *clientv3.Client, prefix string) {
+	t.Helper()
 	leases, err := client.Leases(t.Context())
 	require.NoError(t, err)
 	for _, l := range leases.Leases {
 		held, err := client.TimeToLive(t.Context(), l.ID, clientv3.WithAttachedKeys())
 		require.NoError(t, err)
-		if len(held.Keys) > 0 && strings.HasPrefix(string(held.Keys[0]), opts.Prefix) {
+		if len(held.Keys) > 0 && strings.HasPrefix(string(held.Keys[0]), prefix) {
 			_, err = client.Revoke(t.Context(), l.ID)
 			require.NoError(t, err)
 		}
-	}
-	var all sync.WaitGroup
-	errs := make([]error, 32)
-	for i := range errs {
-		all.Go(func() { _, errs[i] = s.Commit(t.Context(), store.Put(fmt.Sprint(i), nil).IfAbsent()) })
-	}
-	all.Wait()
-	for _, err := range errs {
-		require.NoError(t, err)
 	}
 }
 

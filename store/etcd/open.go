@@ -114,16 +114,17 @@ func connect(ctx context.Context, config clientv3.Config, seen *trouble, patienc
 			config.DialTimeout = time.Until(end) // for the token alone
 		}
 		made, err := clientv3.New(config)
-		if err == nil && goOn() {
-			client = made
-			return nil
-		}
-		if err == nil {
+		inTime := goOn()
+		switch {
+		case err != nil:
+			cancel()
+			return err
+		case !inTime:
 			_ = made.Close()
-			err = ctx.Err()
+			return ctx.Err()
 		}
-		cancel()
-		return err
+		client = made
+		return nil
 	})
 	return client, err
 }
@@ -147,7 +148,7 @@ func openWith(ctx context.Context, client *clientv3.Client, seen *trouble, opts 
 	s := &Store{client: client, trouble: seen, opts: opts, limits: opts.limits(), records: opts.Prefix + recordsPart, grace: grace, gate: gate.New()}
 	s.lanes = newLanes(opts.Prefix + markersPart)
 	s.lease.asking = make(chan struct{}, 1)
-	s.noStreams.Store(client.Username != "") // a client asks for a new token for each stream, which costs a server about as much as a hundred reads
+	s.noStreams.Store(client.Username != "") // otherwise the client would ask for a token for each stream, with the password
 	if err := s.checkFormat(ctx); err != nil {
 		s.gate.Close(func() {})
 		return nil, err

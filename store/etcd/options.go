@@ -68,7 +68,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MaxRequestBytes = cmp.Or(o.MaxRequestBytes, defaultMaxRequestBytes); o.MaxRequestBytes < leastRequest || o.MaxRequestBytes > largestRequest {
 		errs = append(errs, fmt.Errorf("etcd: Options.MaxRequestBytes: %d is not between %d and %d", o.MaxRequestBytes, leastRequest, largestRequest))
 	}
-	if limits := o.limits(); len(errs) == 0 && limits.Value < leastValue {
+	if len(errs) == 0 && o.limits().Value < leastValue {
 		errs = append(errs, fmt.Errorf("etcd: Options.MaxRequestBytes: %d leaves no room for %d ops with their keys (Options.MaxTxnOps) under a prefix of %d bytes; set a smaller MaxTxnOps",
 			o.MaxRequestBytes, o.MaxTxnOps, len(o.Prefix)))
 	}

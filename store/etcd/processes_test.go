@@ -68,8 +68,8 @@ func processesOn(t *testing.T, cluster *etcdserver.Cluster, n int, c processes.C
 	return processes.NewWorld(t, c)
 }
 
-// TestProcessesGoOnWhateverHappensToThemAndTheirServers has three processes share work on three servers, while each of them is killed, stopped, cut off
-// and disturbed, the leader is killed or stopped, and the servers are away.
+// TestProcessesGoOnWhateverHappensToThemAndTheirServers has three processes share work on three servers, while each of them is killed,
+// stopped, cut off and disturbed, the leader is killed or stopped, and the servers are away.
 func TestProcessesGoOnWhateverHappensToThemAndTheirServers(t *testing.T) {
 	cluster := newCluster(t, 3, noSync)
 	faults := testenv.Bound(t, "CONVEYOR_PROCESS_FAULTS", testenv.Some(t, 10, 100), 10)
